@@ -1,0 +1,17 @@
+"""The plain autoencoder, as a simrec plugin."""
+
+from simrec.contracts import EncoderSpec
+from simrec.hookspecs import hookimpl
+
+
+@hookimpl
+def simrec_encoders() -> list[EncoderSpec]:
+    """One encoder: plain."""
+    return [
+        EncoderSpec(
+            name="plain",
+            summary="Rebuilds the picture from a short code, nothing else.",
+            factory="simrec_plain.model:Plain",
+            metric="cosine",
+        )
+    ]

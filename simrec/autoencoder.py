@@ -1,0 +1,209 @@
+"""The base class of the torch encoders: an author writes layers, `code` and `loss`; the rest is here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from simrec import onnx_export, training
+from simrec.contracts import Codes, History, Images, ImageSpec, Progress, Rebuilt, Recipe, setting
+from simrec.errors import ImageError, PluginError
+from simrec.settings import from_json, to_json
+
+BATCH = 1024
+PROBE = 64
+"""Pictures that the exported graphs are checked on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings:
+    """What every autoencoder can be told; a plugin adds its own fields."""
+
+    size: int = setting(28, "height and width of a picture, in pixels")
+    channels: int = setting(1, "1 for grey, 3 for RGB")
+    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion or photo")
+    dim: int = setting(32, "numbers in a code")
+    epochs: int = setting(15, "passes over the pictures, at most")
+    batch_size: int = setting(512, "pictures a step")
+    optimizer: Literal["adamw", "adam"] = setting("adamw", "adamw, or adam with Keras's epsilon")
+    learning_rate: float = setting(2e-3, "the largest step size")
+    weight_decay: float = setting(0.01, "AdamW's pull of the weights towards zero")
+    schedule: Literal["onecycle", "constant"] = setting("onecycle", "how the step size changes")
+    patience: int = setting(0, "epochs without a better validation loss before stopping; 0 trains them all")
+
+    def __post_init__(self) -> None:
+        for name in ("size", "channels", "dim", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}: it must be 1 (grey) or 3 (RGB)")
+
+
+class Autoencoder(nn.Module, ABC):
+    """An encoder made of torch layers; see `simrec.contracts.Encoder` for what the methods promise.
+
+    A subclass sets `Settings` and `presets`, makes its layers in `__init__` and writes `code` and `loss`. If it also
+    writes `picture(code)`, codes (n, dim) to pictures (n, c, h, w) in 0..1, it has a decoder: `decode` appears.
+    """
+
+    Settings: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Any]]
+    decode: Callable[[Codes], Rebuilt]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "picture"):
+            cls.decode = _decode  # type: ignore[method-assign,assignment]
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.input = ImageSpec(settings.size, settings.channels, settings.recipe)
+        self.dim: int = settings.dim
+        self._probe = _synthetic(self.input)
+
+    @abstractmethod
+    def code(self, x: Tensor) -> Tensor:
+        """Pictures (n, c, h, w) in 0..1 to codes (n, dim); deterministic, each picture by itself."""
+
+    @abstractmethod
+    def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """A batch of `examples` to the mean loss per picture, and its named parts."""
+
+    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What batches are drawn from, made once before training: here, the pictures themselves.
+
+        images: uint8 (n, c, h, w). Returns tensors of n rows; uint8 ones reach `loss` as floats in 0..1.
+        """
+        return (images,)
+
+    def finish(self, images: Tensor) -> None:
+        """Called once after training, on the training pictures, uint8 (n, c, h, w): to fit what stands on the codes."""
+
+    def fit(
+        self,
+        images: Images,
+        *,
+        validation: Images,
+        seed: int = 0,
+        device: str = "auto",
+        progress: Callable[[Progress], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> History:
+        """Trains from fresh weights drawn with the seed; exports once before the first epoch, so that a network whose
+        graph disagrees fails now and not after the last.
+        """
+        for given in (images, validation):
+            self._check(given)
+        place = training.pick_device(device)
+        torch.manual_seed(seed)
+        self.load_state_dict(type(self)(self.settings).state_dict())
+        self._probe = images[:PROBE].copy()
+        with tempfile.TemporaryDirectory() as folder:
+            self._export(Path(folder))
+        return training.run(
+            self, images, validation, seed=seed, device=place, progress=progress, stop=stop
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Images) -> Codes:
+        """Images (n, h, w, c) to codes (n, dim)."""
+        self._check(images)
+        self.eval()
+        out = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), BATCH):
+            x = torch.tensor(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+            out[start : start + BATCH] = self.code(x).numpy()
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Writes weights.safetensors (settings inside), encoder.onnx and decoder.onnx.
+
+        Raises TrainingError when the graphs and the network disagree.
+        """
+        self.eval()
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "weights.safetensors", {"settings": json.dumps(to_json(self.settings))})
+        self._export(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The encoder that `save` wrote there."""
+        with safe_open(folder / "weights.safetensors", framework="pt") as file:
+            settings = from_json(cls.Settings, json.loads(file.metadata()["settings"]))
+            model = cls(settings)
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        model.eval()
+        return model
+
+    def summary(self) -> str:
+        """The network as lines of text: layer, output shape, parameters."""
+        rows: list[tuple[str, str, int]] = []
+
+        def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+            def hook(layer: nn.Module, _: Any, out: Tensor) -> None:
+                kind = type(layer).__name__
+                rows.append((f"{name} ({kind})", " x ".join(map(str, out.shape[1:])), _parameters(layer)))
+
+            return hook
+
+        leaves = [(n, m) for n, m in self.named_modules() if n and not list(m.children())]
+        hooks = [leaf.register_forward_hook(note(name)) for name, leaf in leaves]
+        code = self.encode(np.zeros((1, *self.input.shape), np.uint8))
+        if hasattr(self, "decode"):
+            self.decode(code)
+        for hook in hooks:
+            hook.remove()
+        wide = max(len(name) for name, _, _ in rows)
+        lines = [f"{name:<{wide}}  {shape:>14}  {count:>9,}" for name, shape, count in rows]
+        return "\n".join([*lines, f"{'total':<{wide}}  {'':>14}  {_parameters(self):>9,} parameters"])
+
+    def _export(self, folder: Path) -> None:
+        try:
+            onnx_export.export(self, folder)
+        except onnx_export.NotExportable as error:
+            for name in ("encoder.onnx", "decoder.onnx"):
+                (folder / name).unlink(missing_ok=True)
+            warnings.warn(f"no ONNX graph, so looking up needs this plugin ({error})", stacklevel=3)
+            return
+        onnx_export.check(self, folder, self._probe)
+
+    def _check(self, images: Images) -> None:
+        if images.dtype != np.uint8 or images.shape[1:] != self.input.shape:
+            raise ImageError(
+                f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
+                f"{self.input.size}, {self.input.channels}): set size and channels, or prepare the images"
+            )
+
+
+@torch.no_grad()
+def _decode(self: Any, codes: Codes) -> Rebuilt:
+    """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
+    if codes.ndim != 2 or codes.shape[1] != self.dim:
+        raise PluginError(f"codes are {codes.shape}, this decoder takes (n, {self.dim}): use the encoder they came from")
+    self.eval()
+    out = np.empty((len(codes), *self.input.shape), np.float32)
+    for start in range(0, len(codes), BATCH):
+        picture: Tensor = self.picture(torch.tensor(codes[start : start + BATCH], dtype=torch.float32))
+        out[start : start + BATCH] = picture.permute(0, 2, 3, 1).numpy()
+    return out
+
+
+def _synthetic(spec: ImageSpec) -> Images:
+    return np.random.default_rng(0).integers(0, 256, (PROBE, *spec.shape), dtype=np.uint8)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,82 @@
+"""The command line: parse, call one verb, print. Only click is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from simrec.cli.evaluating import evaluate
+from simrec.cli.indexing import encode, export, index
+from simrec.cli.quickstart import quickstart
+from simrec.cli.similar import similar
+from simrec.cli.terminal import Session
+from simrec.cli.training import train
+from simrec.errors import SimrecError
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"simrec {version('simrec')}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), envvar="SIMREC_HOME", show_envvar=True,
+    help="Where your recommenders live. Without it: ./indexes of a checkout, else your user data folder.",
+)  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notices.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_context
+def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> None:
+    """Similar items for a picture, from your own pictures, offline.
+
+    Try it at once:  simrec similar PICTURE
+
+    From nothing to your own:  simrec quickstart
+    """
+    context.obj = Session(home=home, quiet=quiet)
+
+
+for command in (quickstart, similar, train, index, evaluate, encode, export):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line; ends the process with the status that the errors' page promises."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        result: Any = cli.main(given, prog_name="simrec", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except SimrecError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"Error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}: "
+            f"this is a fault in simrec; run it again with --debug (simrec --debug ...) and report what it prints",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,64 @@
+"""`simrec evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simrec.cli.terminal import Session, data_dir_option, table
+
+if TYPE_CHECKING:
+    from simrec.recommender import Evaluation
+
+COLUMNS = ("P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "ms")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@data_dir_option
+@click.pass_obj
+def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path | None) -> None:
+    """Measure how well recommenders find items of the query's class, beside raw pixels and PCA.
+
+    Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
+    """
+    from simrec import recommender as verbs
+
+    opened = [verbs.open(name, session.home) for name in names]
+    if not names:
+        opened = [found for found in verbs.listing(session.home) if found.manifest.catalogue]
+        opened = [found for found in opened if found.name != "demo"] or opened
+    done = []
+    for recommender in opened:
+        done.append(
+            verbs.evaluate(
+                recommender, data_dir=data_dir, notice=session.notice,
+                progress=lambda what, name=recommender.name: session.notice(f"{name}: {what} ..."),
+            )
+        )  # fmt: skip
+        if form == "table":
+            print_figures(done[-1])
+    if form == "json":
+        click.echo(json.dumps([evaluation.to_json() for evaluation in done], indent=1, ensure_ascii=False))
+
+
+def print_figures(evaluation: Evaluation) -> None:
+    """An evaluation as a table, a line above it saying what was asked of what."""
+    how = {
+        "test": f"{evaluation.queries:,} test pictures looked up among {evaluation.catalogue:,} items",
+        "leave-one-out": f"each of {evaluation.catalogue:,} items looked up among the others",
+        "reconstruction": f"{evaluation.catalogue:,} items without labels: reconstruction alone",
+    }[evaluation.how]
+    reduced = " (REDUCED: the full data set could not be had)" if evaluation.reduced else ""
+    rows = [[row["name"], f"{row['numbers']}", *(_cell(column, row.get(column)) for column in COLUMNS)] for row in evaluation.rows]
+    table(["", "numbers", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if column == "MSE" else f"{value:.2f}" if column == "ms" else f"{value:.3f}"

@@ -1,0 +1,134 @@
+"""`simrec index build`, `list` and `show`; `simrec encode` and `simrec export`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simrec.cli.terminal import Session, data_dir_option, table
+
+_format = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
+)
+
+
+@click.group()
+def index() -> None:
+    """Build catalogues and see what is there."""
+
+
+@index.command()
+@click.argument("name")
+@click.argument("source", required=False)
+@click.option("--encoder", metavar="OTHER", help="Make NAME new, around the encoder of this trained recommender.")
+@data_dir_option
+@click.pass_obj
+def build(session: Session, name: str, source: str | None, encoder: str | None, data_dir: Path | None) -> None:
+    """Encode the pictures of SOURCE and make them the catalogue of NAME.
+
+    SOURCE is a data set or a folder of pictures, labels as sub-folders; without it, what the encoder was trained on.
+    """
+    from simrec import recommender as verbs
+
+    with session.counting() as progress:
+        built = verbs.build(
+            name, source, encoder=encoder, data_dir=data_dir, home_folder=session.home, progress=progress,
+            notice=session.notice,
+        )  # fmt: skip
+    catalogue = built.manifest.catalogue
+    assert catalogue is not None
+    session.notice(f"Indexed {catalogue.count:,} items of {catalogue.source} in {built.folder}.")
+    session.notice(f"Next: simrec similar PICTURE --index {built.name}")
+
+
+@index.command("list")
+@_format
+@click.pass_obj
+def list_(session: Session, form: str) -> None:
+    """What recommenders there are, yours and the shipped ones."""
+    from simrec import recommender as verbs
+
+    described = [opened.describe() for opened in verbs.listing(session.home)]
+    if form == "json":
+        click.echo(json.dumps(described, indent=1, ensure_ascii=False))
+        return
+    table(
+        ["name", "encoder", "numbers", "items", "catalogue", "MB", "created", "folder"],
+        [
+            [
+                d["name"], f"{d['encoder']['name']}/{d['encoder']['preset']}", str(d["encoder"]["dim"]),
+                f"{d['catalogue']['count']:,}" if d["catalogue"] else "-",
+                d["catalogue"]["source"] if d["catalogue"] else "not built yet",
+                f"{d['bytes'] / 1e6:.1f}", d["created"][:10], d["folder"],
+            ]
+            for d in described
+        ],
+    )  # fmt: skip
+
+
+@index.command()
+@click.argument("name")
+@_format
+@click.pass_obj
+def show(session: Session, name: str, form: str) -> None:
+    """What a recommender is made of: encoder, training, catalogue, versions."""
+    from simrec import recommender as verbs
+
+    described = verbs.open(name, session.home).describe()
+    if form == "json":
+        click.echo(json.dumps(described, indent=1, ensure_ascii=False))
+    else:
+        table(["", ""], [[key, str(value)] for key, value in _flat(described)])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+@click.command()
+@click.argument("source")
+@click.option("--index", "name", metavar="NAME", required=True, help="The recommender whose encoder to use.")
+@click.option("-o", "--output", required=True, metavar="FILE.npy", help="Where to, '-' for standard output.")
+@data_dir_option
+@click.pass_obj
+def encode(session: Session, source: str, name: str, output: str, data_dir: Path | None) -> None:
+    """Write the codes of SOURCE's pictures as .npy, float32, one row a picture, without indexing them."""
+    from simrec import exports
+    from simrec import recommender as verbs
+    from simrec.store import replacing
+
+    opened = verbs.open(name, session.home)
+    pictures = opened.pictures(source, data_dir, session.notice)
+    with session.counting() as progress:
+        codes = opened.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
+    if output == "-":
+        exports.write_npy(sys.stdout.buffer, codes)
+        return
+    with replacing(Path(output)) as file:
+        exports.write_npy(file, codes)
+    session.notice(f"Wrote {codes.shape[0]:,} codes of {codes.shape[1]} numbers to {output}.")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
+    help="A .npy, .parquet or .csv file.",
+)  # fmt: skip
+@click.pass_obj
+def export(session: Session, name: str, output: Path) -> None:
+    """Write a catalogue's codes with their ids and labels, for other programs.
+
+    .npy holds the codes alone, its items beside it as JSON lines; .parquet and .csv hold both.
+    """
+    from simrec import recommender as verbs
+
+    written = verbs.open(name, session.home).export(output)
+    session.notice(f"Wrote {' and '.join(str(path) for path in written)}.")

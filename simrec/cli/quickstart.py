@@ -1,0 +1,113 @@
+"""`simrec quickstart`: from nothing to a picture of similar items."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from simrec.cli.evaluating import print_figures
+from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.errors import DataError, TrainingError
+
+if TYPE_CHECKING:
+    from simrec.datasets import Pictures
+    from simrec.recommender import Recommender
+
+NAME = "quickstart"
+ENCODER = "plain"
+SHEET = Path("simrec-quickstart.png")
+
+
+@click.command()
+@data_dir_option
+@click.option("--again", is_flag=True, help="Train anew even if a quickstart was done before.")
+@click.pass_obj
+def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
+    """Do everything once: data, training, index, figures, a look-up, a contact sheet."""
+    from simrec import home, store
+    from simrec import recommender as verbs
+
+    source = _source(session, data_dir)
+    place = session.home or home.default()
+    folder = place / NAME
+    if not again and store.exists(folder) and (done := verbs.open(NAME, place)).manifest.encoder.trained_on["source"] == source:
+        session.notice(f"Using the encoder of an earlier quickstart in {done.folder} (--again trains anew).")
+    else:
+        session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
+        _train(session, place, source, data_dir)
+    session.notice("2. Indexing.")
+    with session.counting() as progress:
+        opened = verbs.build(
+            NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice
+        )
+    session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")
+    evaluation = verbs.evaluate(opened, data_dir=data_dir, notice=session.notice)
+    print_figures(evaluation)
+    session.notice("4. Looking up one test picture of each class.")
+    catalogue = opened.manifest.catalogue
+    assert catalogue is not None and catalogue.test is not None
+    _look_up(session, opened, opened.pictures(catalogue.test, data_dir))
+    click.echo("\nTry next:")
+    click.echo(f"  simrec similar id:{opened.catalogue.items([0])[0].id} --index {NAME} --grid similar.png")
+    click.echo(f"  simrec similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
+    click.echo(f"  simrec index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
+
+
+def _source(session: Session, data_dir: Path | None) -> str:
+    from simrec import datasets
+    from simrec.contracts import ImageSpec
+
+    try:
+        datasets.load("fashion-mnist", ImageSpec(), data_dir=data_dir, notice=session.notice)
+    except DataError as error:
+        session.notice(f"{error}.")
+        session.notice("REDUCED: going on with the 10,000 embedded test pictures, 8,000 as catalogue and 2,000 as queries.")
+        return "fashion-mnist:small"
+    return "fashion-mnist"
+
+
+def _train(session: Session, place: Path, source: str, data_dir: Path | None) -> None:
+    """In a process of its own: torch's memory is given back, and on macOS torch and faiss do not get along."""
+    words = [sys.executable, "-m", "simrec", "--home", str(place), *(["--quiet"] if session.quiet else [])]
+    words += ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
+    words += ["--data-dir", str(data_dir)] if data_dir else []
+    # Ctrl-C reaches both processes: the training decides what it means.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        status = subprocess.run(words, env={**os.environ, "PYTHONUNBUFFERED": "1"}, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        raise TrainingError("the training failed (its error stands above): mend that and run 'simrec quickstart' again")
+
+
+def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:
+    from simrec import sheets
+    from simrec.recommender import Query
+    from simrec.store import replacing
+
+    firsts = {label: row for row, label in reversed(list(enumerate(test.labels)))}
+    rows = []
+    for number, (label, row) in enumerate(sorted(firsts.items(), key=lambda pair: pair[1])):
+        matches = opened.similar(Query(test.ids[row], test.images[row : row + 1], frozenset()), 10)
+        if number == 0:
+            cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}"] for m in matches]
+            table(["rank", "id", "label", "score"], cells, title=f"Similar to {test.ids[row]} ({label})")
+        tiles = [sheets.Tile(test.images[row], (label, "query"))]
+        tiles += [
+            sheets.Tile(picture, (m.label, f"{m.score:.3f}"), m.label == label)
+            for picture, m in zip(opened.thumbnails(matches), matches, strict=True)
+        ]
+        rows.append(tiles)
+    title = f"One test picture of each class and its ten most similar items among {len(opened.index):,}"
+    with replacing(SHEET) as file:
+        sheets.contact_sheet(rows, title).save(file, "PNG")
+    session.notice(f"Drawn: {SHEET.absolute()}")

@@ -1,0 +1,112 @@
+"""`simrec similar`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simrec.cli.terminal import Session, table
+from simrec.errors import SimrecError
+
+if TYPE_CHECKING:
+    from simrec.recommender import Match, Query, Recommender
+
+
+@click.command()
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.option("--index", "name", metavar="NAME", help="Which recommender answers: a name or a folder.")
+@click.option("-n", "--number", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "ndjson", "csv", "paths"]),
+    help="How to print them; without it a table in a terminal, else json.",
+)  # fmt: skip
+@click.option(
+    "--grid", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
+    help="Also draw them: a contact sheet, each query first in its row.",
+)  # fmt: skip
+@click.pass_obj
+def similar(
+    session: Session, queries: tuple[str, ...], name: str | None, number: int, form: str | None, grid: Path | None
+) -> int:
+    """Find the items that look like a picture.
+
+    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself is
+    left out of the answer.
+    """
+    from simrec import home
+    from simrec import recommender as verbs
+
+    if name is None:
+        name = verbs.default_name(session.home or home.default())
+        session.notice(f"No --index named: answering from {name!r}.")
+    opened = verbs.open(name, session.home)
+    answers: list[tuple[Query, list[Match]]] = []
+    failed = False
+    for text in queries:
+        try:
+            query = opened.read(sys.stdin.buffer if text == "-" else text)
+            answers.append((query, opened.similar(query, number)))
+        except SimrecError as error:
+            if len(queries) == 1:
+                raise
+            failed = True
+            click.echo(f"Error: {error}", err=True)
+    _print(answers, form or ("table" if sys.stdout.isatty() else "json"))
+    if grid and answers:
+        _draw(opened, answers, grid)
+        session.notice(f"Drawn: {grid}")
+    return 1 if failed else 0
+
+
+def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
+    rows = [asdict(match) for _, matches in answers for match in matches]
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif form == "ndjson":
+        for row in rows:
+            click.echo(json.dumps(row, ensure_ascii=False))
+    elif form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, ["query", "rank", "id", "score", "distance", "label", "source"], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+        click.echo(text.getvalue(), nl=False)
+    elif form == "paths":
+        for row in rows:
+            click.echo(_path(row))
+    else:
+        for query, matches in answers:
+            cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}", m.source] for m in matches]
+            table(["rank", "id", "label", "score", "source"], cells, title=f"Similar to {query.name}")
+
+
+def _path(row: dict[str, Any]) -> str:
+    """A file's path, or for an item of a data set, which has none, the data set and the id."""
+    source: str = row["source"]
+    return source if source.endswith(row["id"]) else f"{source}/{row['id']}"
+
+
+def _draw(opened: Recommender, answers: list[tuple[Query, list[Match]]], grid: Path) -> None:
+    from simrec import sheets
+    from simrec.store import replacing
+
+    rows = []
+    for query, matches in answers:
+        thumbnails = opened.thumbnails(matches)
+        row = [sheets.Tile(query.images[0], (Path(query.name).name, "query"))]
+        row += [
+            sheets.Tile(picture, (match.label or match.id, f"{match.score:.3f}"))
+            for picture, match in zip(thumbnails, matches, strict=True)
+        ]
+        rows.append(row)
+    with replacing(grid) as file:
+        sheets.contact_sheet(rows, f"simrec: similar items in {opened.name}").save(file, "PNG")

@@ -1,0 +1,74 @@
+"""What commands share at the terminal: notices, tables, progress, output files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+
+@dataclass(frozen=True)
+class Session:
+    """The options before the command."""
+
+    home: Path | None = None
+    quiet: bool = False
+
+    def notice(self, text: str) -> None:
+        """One line on stderr that is no error."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress bar with time left for (stage, done, total); nothing where stderr is no terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda stage, done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            tasks = {}
+
+            def report(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(stage, total=total)
+                bar.update(tasks[stage], completed=done)
+
+            yield report
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """A table on stdout; columns whose cells are all numbers are flush right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = all(_numeric(row[i]) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    # Rich folds to 80 columns where there is no terminal to ask; a file has room.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(drawn)
+
+
+def _numeric(cell: str) -> bool:
+    return cell in ("", "-") or cell.replace(",", "").replace(".", "").replace("-", "").isdigit()
+
+
+def data_dir_option(command: Callable[..., None]) -> Callable[..., None]:
+    """--data-dir: where Fashion-MNIST is looked for first."""
+    return click.option(
+        "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
+        help="A folder with Fashion-MNIST's IDX files, looked into first.",
+    )(command)  # fmt: skip

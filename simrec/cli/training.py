@@ -1,0 +1,135 @@
+"""`simrec train`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simrec.cli.terminal import Session, data_dir_option
+
+if TYPE_CHECKING:
+    from simrec.contracts import Progress
+
+
+@click.command()
+@click.argument("encoder")
+@click.option("--name", help="The recommender to make; without it, the encoder's own name.")
+@click.option("--preset", default="default", show_default=True, help="Which of the encoder's settings, e.g. article.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.")
+@click.option("--dim", type=click.IntRange(1), help="Numbers in a code.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same weights.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures.")
+@data_dir_option
+@click.option("--replace", is_flag=True, help="Even if the name has a catalogue, which goes.")
+@click.pass_obj
+def train(
+    session: Session, encoder: str, name: str | None, preset: str, changes: tuple[str, ...], dim: int | None,
+    epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, replace: bool,
+) -> None:  # fmt: skip
+    """Train an encoder on pictures; no labels are needed or seen.
+
+    Ctrl-C ends after the current epoch and saves the best so far; a second Ctrl-C leaves nothing behind.
+    """
+    from simrec import recommender as verbs
+
+    wanted = dict(_pair(text) for text in changes)
+    wanted |= {k: str(v) for k, v in (("dim", dim), ("epochs", epochs)) if v is not None}
+    display = _Display(session)
+    with _interruptible(session) as stop, display:
+        made, history = verbs.train(
+            encoder, name=name, preset=preset, changes=wanted, source=source, seed=seed, device=device,
+            data_dir=data_dir, home_folder=session.home, replace_catalogue=replace,
+            command=shlex.join(["simrec", *sys.argv[1:]]), started=display.started, progress=display.progress,
+            stop=stop, notice=session.notice,
+        )  # fmt: skip
+    results = made.manifest.encoder.results
+    session.notice(
+        f"{history.ended.capitalize()} after {results['epochs']} epochs and {results['seconds']:.0f} s, kept epoch "
+        f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}."
+    )
+    session.notice(f"Saved in {made.folder}. Next: simrec index build {made.name}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} must read KEY=VALUE", param_hint="--set")
+    return key.strip(), value.strip()
+
+
+class _Display:
+    """The network's summary, then a live bar with loss, validation loss and time left; a line an epoch in a log."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.live = not session.quiet and sys.stderr.isatty()
+        self.stack = contextlib.ExitStack()
+        self.bar: Any = None
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self.stack.__exit__(*details)
+
+    def started(self, encoder: Any, pictures: Any) -> None:
+        if hasattr(encoder, "summary"):
+            self.session.notice(encoder.summary())
+        self.session.notice(f"Training on {len(pictures):,} pictures of {pictures.name}.")
+        self.begun = time.monotonic()
+        if self.live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self.bar = self.stack.enter_context(
+                Progress(
+                    TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TimeElapsedColumn(),
+                    TextColumn("{task.fields[left]} left  {task.fields[losses]}"), console=Console(stderr=True),
+                )
+            )  # fmt: skip
+            self.task = self.bar.add_task("training", total=1.0, epoch="0", losses="", left="?")
+
+    def progress(self, at: Progress) -> None:
+        done = (at.epoch - 1 + at.step / at.steps) / at.epochs
+        left = _clock((time.monotonic() - self.begun) * (1 - done) / done)
+        losses = f"loss {at.loss:.4g}"
+        if at.validation_loss is not None:
+            losses += f", validation {at.validation_loss:.4g}"
+        if self.live:
+            self.bar.update(self.task, completed=done, epoch=f"{at.epoch}/{at.epochs}", losses=losses, left=left)
+        elif at.step == at.steps:
+            self.session.notice(f"epoch {at.epoch}/{at.epochs}: {losses}, {left} left")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def _interruptible(session: Session) -> Iterator[Callable[[], bool]]:
+    """While it lasts, the first Ctrl-C only asks for an end; the second one is a KeyboardInterrupt."""
+    asked = False
+
+    def handle(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        session.notice("Ending after this epoch, keeping the best so far. Ctrl-C again: keep nothing.")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,302 @@
+"""Sources of pictures: Fashion-MNIST (found, downloaded or embedded), a folder, single files.
+
+A source is named in text wherever one is asked for: `fashion-mnist`, `fashion-mnist:test`, or the path of a folder
+or picture. Labels come along for showing and scoring; no training sees them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.contracts import Images, ImageSpec
+from simrec.errors import DataError, ImageError, RequestError, suggestion
+
+LABELS = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+"""Of the uncompressed files: Debian compresses them anew, so the published sums of the .gz do not hold there."""
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+EMBEDDED = Path(__file__).parent / "data" / "fashion_mnist"
+TIMEOUT = 10.0
+"""Seconds without an answer after which a download is given up; torchvision's own downloader has no limit."""
+
+SMALL_CATALOGUE = 8_000
+"""Of the 10,000 embedded test pictures, how many `fashion-mnist:small` takes; the rest are `:small-test`."""
+
+PICTURE_ENDINGS = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .jp2 .avif .tga .ico".split()
+)
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A loaded source.
+
+    images: uint8 (n, h, w, c). ids: stable, one an image. sources: where each came from (a file's path, or the
+    data set's name). labels: one an image, "" for none. test: the name of the split to test on. reduced: whether
+    this stands in for a larger set that could not be had.
+    """
+
+    name: str
+    images: Images
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    labels: tuple[str, ...]
+    test: str | None = None
+    reduced: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any picture has a label."""
+        return any(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels and their shape, in order."""
+        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
+
+    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
+        """The pictures at which a mask (n,) is true, under the same name."""
+        rows = np.flatnonzero(chosen)
+        return replace(
+            self,
+            images=self.images[rows],
+            ids=tuple(self.ids[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+        )
+
+
+def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice) -> Pictures:
+    """The pictures of a source, as an encoder with that spec is fed them.
+
+    data_dir: where to look for Fashion-MNIST first. notice: told, in a line each, what was left out or is downloaded.
+    Raises DataError when the source is not to be had, ImageError for a single picture that cannot be read.
+    """
+    name, _, split = source.partition(":")
+    if name == "fashion-mnist":
+        return _fashion_mnist(split or "train", spec, data_dir, notice)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path, spec, notice)
+    if path.is_file():
+        from simrec import images
+
+        return Pictures(source, images.read(path, spec), (path.name,), (str(path.absolute()),), ("",))
+    raise DataError(
+        f"no source {source!r}: name a folder of pictures, a picture, 'fashion-mnist' or 'fashion-mnist:test'"
+    )
+
+
+def _fashion_mnist(split: str, spec: ImageSpec, data_dir: Path | None, notice: Notice) -> Pictures:
+    splits: dict[str, Callable[[], Pictures]] = {
+        "train": lambda: _split("train", _train_files(data_dir, notice)),
+        "test": lambda: _split("test", _test_files(data_dir)),
+        "small": lambda: _part(_split("test", _test_files(data_dir)), "small", "fashion-mnist:small-test"),
+        "small-test": lambda: _part(_split("test", _test_files(data_dir)), "small-test", None),
+    }
+    if split not in splits:
+        raise RequestError(f"Fashion-MNIST has no split {split!r}: {suggestion(split, splits)}")
+    pictures = splits[split]()
+    if spec != ImageSpec():
+        pictures = replace(pictures, images=_by_recipe(pictures.images, spec))
+    return pictures
+
+
+def _split(split: str, files: tuple[bytes, bytes]) -> Pictures:
+    images, labels = _images_of(files[0]), _labels_of(files[1])
+    count = len(images)
+    return Pictures(
+        name="fashion-mnist" if split == "train" else "fashion-mnist:test",
+        images=images,
+        ids=tuple(f"{split}/{row:05d}" for row in range(count)),
+        sources=("fashion-mnist",) * count,
+        labels=tuple(LABELS[label] for label in labels),
+        test="fashion-mnist:test" if split == "train" else None,
+    )
+
+
+def _part(pictures: Pictures, split: str, test: str | None) -> Pictures:
+    chosen = (np.arange(len(pictures)) < SMALL_CATALOGUE) == (split == "small")
+    return replace(pictures.where(chosen), name=f"fashion-mnist:{split}", test=test, reduced=True)
+
+
+def _images_of(idx: bytes) -> Images:
+    _, count, height, width = struct.unpack(">4I", idx[:16])
+    return np.frombuffer(idx, np.uint8, offset=16).reshape(count, height, width, 1)
+
+
+def _labels_of(idx: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(idx, np.uint8, offset=8)
+
+
+def _by_recipe(images: Images, spec: ImageSpec) -> Images:
+    from PIL import Image
+
+    from simrec.images import prepare
+
+    return np.stack([prepare(Image.fromarray(image[:, :, 0]), spec) for image in images])
+
+
+def _test_files(data_dir: Path | None) -> tuple[bytes, bytes]:
+    names = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    for folder in [data_dir] if data_dir else []:
+        if (files := _read_pair(folder, names)) is not None:
+            return files
+    embedded = _read_pair(EMBEDDED, names)
+    if embedded is None:
+        raise DataError(f"{EMBEDDED}: the embedded test pictures are missing: install simrec again")
+    return embedded
+
+
+def _train_files(data_dir: Path | None, notice: Notice) -> tuple[bytes, bytes]:
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+    for folder in [*([data_dir] if data_dir else []), cache(), DEBIAN]:
+        if (files := _read_pair(folder, names)) is not None:
+            return files
+    try:
+        return _download(names, notice)
+    # Whatever a network, a registry or an ill-fitting torchvision does, the person needs the same four ways.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "torchvision::nms" in reason:
+            reason = (
+                "torchvision does not fit this torch: operator torchvision::nms does not exist; "
+                "'pip install --force-reinstall torch torchvision' takes both from one place"
+            )
+        looked = f"nor in {data_dir}, " if data_dir else ""
+        raise DataError(
+            f"Fashion-MNIST's train pictures are not to be had ({reason}), {looked}not in {cache()}, not in {DEBIAN}: "
+            f"(1) name a folder that holds {names[0]}.gz and {names[1]}.gz with --data-dir, (2) copy them into "
+            f"{cache()}, (3) 'apt-get install dataset-fashion-mnist' on Debian or Ubuntu, or (4) go online and let "
+            f"simrec download them"
+        ) from error
+
+
+def cache() -> Path:
+    """Where downloaded data sets are kept."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("simrec", appauthor=False) / "fashion-mnist"
+
+
+def _read_pair(folder: Path, names: tuple[str, str]) -> tuple[bytes, bytes] | None:
+    found = [_read_idx(folder, name) for name in names]
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+
+
+def _read_idx(folder: Path, name: str) -> bytes | None:
+    """The uncompressed file, its MD5 checked; None when it is not there. torchvision's sub-folders are looked into."""
+    for path in [f / (name + end) for f in (folder, folder / "FashionMNIST" / "raw") for end in ("", ".gz")]:
+        if not path.is_file():
+            continue
+        try:
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be unpacked ({error}): delete it and fetch it again") from error
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5[name]:
+            raise DataError(f"{path}: not the Fashion-MNIST file of that name (wrong MD5): delete it and fetch it again")
+        return data
+    return None
+
+
+def _download(names: Iterable[str], notice: Notice) -> tuple[bytes, bytes]:
+    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets.utils import download_url
+
+    sums = dict(FashionMNIST.resources)
+    target = cache()
+    target.mkdir(parents=True, exist_ok=True)
+    files = []
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        for name in names:
+            notice(f"downloading {name}.gz from {FashionMNIST.mirrors[0]}")
+            with tempfile.TemporaryDirectory(dir=target) as folder:
+                download_url(FashionMNIST.mirrors[0] + f"{name}.gz", folder, md5=sums[f"{name}.gz"])
+                data = _read_idx(Path(folder), name)
+                assert data is not None
+                shutil.move(Path(folder) / f"{name}.gz", target / f"{name}.gz")
+            files.append(data)
+    finally:
+        socket.setdefaulttimeout(before)
+    return files[0], files[1]
+
+
+def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not paths:
+        raise DataError(f"{folder}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders")
+
+    def read(path: Path) -> Images | ImageError:
+        from simrec import images
+
+        try:
+            return images.read(path, spec)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(read, paths))
+    good: list[tuple[Path, Any]] = []
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if isinstance(outcome, ImageError):
+            notice(f"left out {outcome}")
+        else:
+            good.append((path, outcome))
+    if not good:
+        raise DataError(f"{folder}: none of its {len(paths)} pictures can be read: {outcomes[0]}")
+    inside = [path.relative_to(folder) for path, _ in good]
+    return Pictures(
+        name=str(folder.absolute()),
+        images=np.concatenate([images for _, images in good]),
+        ids=tuple(_printable(path) for path in inside),
+        sources=tuple(_printable(path.absolute()) for path, _ in good),
+        labels=tuple(_printable(Path(path.parts[0])) if len(path.parts) > 1 else "" for path in inside),
+    )
+
+
+def _printable(path: Path) -> str:
+    """The path with '/' between its parts; a name that is no UTF-8 is percent-encoded, so that nothing is lost."""
+    text = path.as_posix()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return quote_from_bytes(os.fsencode(text))
+    return text

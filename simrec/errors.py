@@ -1,0 +1,61 @@
+"""Everything simrec raises on purpose.
+
+    SimrecError
+    ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
+    ├── PluginError       an encoder plugin that is missing, broken, or breaks its contract
+    ├── ImageError        a file that is not a picture simrec can read
+    ├── DataError         a source of pictures that is not there or not what it should be
+    ├── TrainingError     a training that cannot go on, or an export that disagrees with it
+    └── StoreError        a recommender on disk that cannot be read or written
+        └── VersionError  one written by a newer simrec
+
+Each message is one sentence that says what went wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SimrecError(Exception):
+    """The root: catch this to catch them all."""
+
+
+class RequestError(SimrecError):
+    """A name or setting that does not exist, or a request that cannot be met."""
+
+
+class PluginError(SimrecError):
+    """An encoder plugin that is missing, broken, or breaks its contract."""
+
+
+class ImageError(SimrecError):
+    """A file that is not a picture simrec can read."""
+
+
+class DataError(SimrecError):
+    """A source of pictures that is not there or not what it should be."""
+
+
+class TrainingError(SimrecError):
+    """A training that cannot go on, or an export that disagrees with the network."""
+
+
+class StoreError(SimrecError):
+    """A recommender on disk that cannot be read or written."""
+
+
+class VersionError(StoreError):
+    """A recommender on disk that a newer simrec wrote."""
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that does not exist: the near miss, else all there are."""
+    names = sorted(known)
+    close = get_close_matches(wrong, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if names:
+        return f"there is {', '.join(names)}"
+    return "there is none"

@@ -1,0 +1,112 @@
+"""How well codes find items of the same class: arrays in, numbers out. Labels are looked at here and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.contracts import Codes, Images, Metric
+from simrec.index import Index, kmeans
+
+DEPTH = 100
+"""How many neighbours are looked at: MAP@100 needs that many."""
+
+PCA_SAMPLE = 10_000
+"""Rows from which principal axes are taken: beyond that they no longer move."""
+
+
+def retrieval(
+    queries: Codes, catalogue: Codes, metric: Metric, query_labels: NDArray[np.int64], labels: NDArray[np.int64],
+    *, leave_one_out: bool,
+) -> dict[str, float]:  # fmt: skip
+    """P@1, P@10, P@100, MAP@100 and the accuracy of a vote of the 10 nearest.
+
+    queries (m, dim) with labels (m,), catalogue (n, dim) with labels (n,). leave_one_out: the queries are the
+    catalogue itself, row by row, and each is left out of its own answer.
+    """
+    rows = neighbours(Index(catalogue, metric), queries, DEPTH, leave_one_out=leave_one_out)
+    return ranking_figures(labels[rows], query_labels)
+
+
+def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:
+    """Rows (m, k) of the k <= n nearest items; with leave_one_out query i is not among its own."""
+    if not leave_one_out:
+        return index.search(queries, n)[0]
+    rows, _ = index.search(queries, n + 1)
+    own = rows == np.arange(len(rows))[:, np.newaxis]
+    # Among many equal pictures a query can be missing from its own neighbours: then the last one goes.
+    own[~own.any(axis=1), -1] = True
+    return rows[~own].reshape(len(rows), -1)
+
+
+def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
+    """From the labels of the neighbours (m, k), nearest first, and of the queries (m,).
+
+    P@k is the mean share of hits in the first k. MAP@100 averages, over a query's hits in the first 100, the
+    precision at each hit's rank (0 for a query without a hit), then over queries. The vote takes the most frequent
+    label of the first 10, of several the lowest.
+    """
+    hits = found == asked[:, np.newaxis]
+    ranks = np.arange(1, hits.shape[1] + 1)
+    precision = hits.cumsum(axis=1) / ranks
+    average = (precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
+    votes = np.zeros((len(found), int(max(found.max(), asked.max())) + 1), np.int64)
+    for column in found[:, :10].T:
+        np.add.at(votes, (np.arange(len(found)), column), 1)
+    return {
+        **{f"P@{k}": float(precision[:, min(k, hits.shape[1]) - 1].mean()) for k in (1, 10, 100)},
+        "MAP@100": float(average.mean()),
+        "10-NN": float((votes.argmax(axis=1) == asked).mean()),
+    }
+
+
+def clustering(codes: Codes, labels: NDArray[np.int64], metric: Metric) -> float:
+    """Normalised mutual information (arithmetic mean) of k-means, as many clusters as classes, with the labels."""
+    clusters = kmeans(codes, len(np.unique(labels)), metric)
+    table = np.zeros((clusters.max() + 1, labels.max() + 1))
+    np.add.at(table, (clusters, labels), 1)
+    joint = table / table.sum()
+    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
+    some = joint > 0
+    mutual = float((joint[some] * np.log(joint[some] / np.outer(rows, columns)[some])).sum())
+    mean = (_entropy(rows) + _entropy(columns)) / 2
+    return mutual / mean if mean else 1.0
+
+
+def pixels(images: Images) -> Codes:
+    """Raw pixels as codes: images (n, h, w, c) to (n, h * w * c), 0..1."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+class PCA:
+    """Principal components of raw pixels: the baseline with as few numbers as an encoder has."""
+
+    def __init__(self, images: Images, dim: int) -> None:
+        step = max(1, len(images) // PCA_SAMPLE)
+        sample = pixels(images[::step]).astype(np.float64)
+        self.mean = sample.mean(axis=0)
+        centred = sample - self.mean
+        if centred.shape[1] <= len(centred):
+            _, vectors = np.linalg.eigh(centred.T @ centred)
+            axes = vectors[:, ::-1].T
+        else:
+            axes = np.linalg.svd(centred, full_matrices=False)[2]
+        self.axes = axes[:dim]
+
+    def encode(self, images: Images) -> Codes:
+        """Images (n, h, w, c) to codes (n, dim)."""
+        return ((pixels(images) - self.mean) @ self.axes.T).astype(np.float32)
+
+    def decode(self, codes: Codes) -> NDArray[np.float32]:
+        """Codes (n, dim) to raw pixels (n, h * w * c)."""
+        return (codes @ self.axes + self.mean).astype(np.float32)
+
+
+def squared_error(rebuilt: NDArray[np.float32], images: Images) -> float:
+    """Mean squared error per pixel, pixels in 0..1."""
+    return float(((rebuilt.reshape(len(images), -1) - pixels(images)) ** 2).mean())
+
+
+def _entropy(shares: NDArray[np.float64]) -> float:
+    some = shares[shares > 0]
+    return float(-(some * np.log(some)).sum())

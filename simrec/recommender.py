@@ -1,0 +1,515 @@
+"""The verbs, as a Python API; the command line and every other face call only these.
+
+A `Recommender` is opened to be asked; `train` and `build` make one. Nothing here imports torch: training imports the
+one plugin it needs, and all else runs on ONNX Runtime unless the encoder could not be exported.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from simrec import datasets, home, host, settings, store
+from simrec.catalogue import Catalogue, Item
+from simrec.catalogue import write as write_catalogue
+from simrec.contracts import Codes, History, Images, Progress, Rebuilt
+from simrec.datasets import Notice, Pictures
+from simrec.errors import DataError, PluginError, StoreError, RequestError
+from simrec.index import Index, scores
+from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
+from simrec.onnx_encoder import OnnxEncoder
+
+LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
+
+HELD_OUT = 10
+"""Of a source without a test split, every tenth picture is kept from the training to validate it."""
+
+
+def _silent(*_: Any) -> None:
+    """The default for progress and notices."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One answer: score is higher the better, distance lower (see `simrec.index`)."""
+
+    query: str
+    rank: int
+    id: str
+    score: float
+    distance: float
+    label: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to look up, (1, h, w, c), and the rows that are that very item."""
+
+    name: str
+    images: Images
+    own: frozenset[int]
+
+
+class Recommender:
+    """One recommender, open for asking; all its answers come from the generation that was live when it was opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self.folder = folder
+        self.generation = store.current(folder)
+        self.manifest = self.generation.manifest
+        record, catalogue = self.manifest.encoder, self.manifest.catalogue
+        if catalogue and catalogue.encoder != record.digest:
+            raise StoreError(
+                f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
+                f"run 'simrec index build {self.name}'"
+            )
+
+    @cached_property
+    def encoder(self) -> Any:
+        """The encoder: its ONNX graphs, or the plugin's own class where they could not be made."""
+        record = self.manifest.encoder
+        if record.runtime == "onnx":
+            return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
+        offer = host.discover().encoder(record.name)
+        if offer.provider.split()[0] != record.provider.split()[0]:
+            raise PluginError(
+                f"{self.name}: its encoder is {record.name!r} of {record.provider}, but {offer.provider} offers that "
+                f"name here: install {record.provider.split()[0]} instead"
+            )
+        for name in self.generation.manifest.files:
+            if name.startswith("encoder/"):
+                self.generation.read(name)
+        return host.encoder_class(offer).load(self.generation.folder / "encoder")
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Its items. Raises RequestError when none were indexed yet."""
+        self._record()
+        return Catalogue(self.generation)
+
+    @cached_property
+    def index(self) -> Index:
+        """Its codes, ready to be searched. Raises RequestError when none were indexed yet."""
+        self._record()
+        return Index.from_bytes(self.generation.read("index.faiss"), self.manifest.encoder.metric)
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The catalogue's codes (n, dim), rows in catalogue order. Raises RequestError when none were indexed yet."""
+        self._record()
+        return _from_npy(self.generation.read("codes.npy"))
+
+    def read(self, query: str | Path | BinaryIO) -> Query:
+        """A query from a file, an open binary file, or "id:ITEM".
+
+        Raises ImageError for a file that is no picture, RequestError for an id that is not in the catalogue.
+        """
+        from simrec import images
+
+        if isinstance(query, str) and query.startswith("id:"):
+            row = self.catalogue.row_of(query[3:])
+            if row is None:
+                raise RequestError(
+                    f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
+                )
+            return Query(query, self.catalogue.thumbnails([row]), frozenset([row]))
+        if isinstance(query, str | Path):
+            picture = images.read(Path(query).expanduser(), self.manifest.encoder.input)
+            name = str(query)
+        else:
+            name = "-"
+            picture = images.read(query, self.manifest.encoder.input, "standard input")
+        own = self.catalogue.rows_like(picture[0]) if self.manifest.catalogue else []
+        return Query(name, picture, frozenset(own))
+
+    def similar(self, query: str | Path | BinaryIO | Query, n: int = 10) -> list[Match]:
+        """The n items most similar to a picture, best first, without that item itself.
+
+        Raises RequestError when nothing was indexed yet, and what `read` raises.
+        """
+        asked = query if isinstance(query, Query) else self.read(query)
+        rows, distances = self.index.search(self.encoder.encode(asked.images), n + len(asked.own))
+        near = [(int(r), d) for r, d in zip(rows[0], distances[0], strict=True) if int(r) not in asked.own][:n]
+        items = self.catalogue.items([row for row, _ in near])
+        found = scores(np.array([d for _, d in near], np.float32), self.manifest.encoder.metric)
+        return [
+            Match(asked.name, rank, item.id, float(score), float(distance), item.label, item.source)
+            for rank, (item, score, (_, distance)) in enumerate(zip(items, found, near, strict=True), 1)
+        ]
+
+    def thumbnails(self, matches: Sequence[Match]) -> Images:
+        """What the encoder saw of those items, (n, h, w, c)."""
+        rows = [self.catalogue.row_of(match.id) for match in matches]
+        return self.catalogue.thumbnails([row for row in rows if row is not None])
+
+    def encode(self, images: Images, progress: Callable[[int], None] = _silent) -> Codes:
+        """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done."""
+        out = np.empty((len(images), self.manifest.encoder.dim), np.float32)
+        for start in range(0, len(images), 4096):
+            out[start : start + 4096] = self.encoder.encode(images[start : start + 4096])
+            progress(min(start + 4096, len(images)))
+        return out
+
+    def reconstruct(self, images: Images) -> Rebuilt:
+        """Images (n, h, w, c) through the code and back, 0..1. Raises RequestError for an encoder without a decoder."""
+        if not self.manifest.encoder.decodes:
+            raise RequestError(f"{self.name}: its encoder {self.manifest.encoder.title} has no decoder: use another")
+        rebuilt: Rebuilt = self.encoder.decode(self.encoder.encode(images))
+        return rebuilt
+
+    def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = _silent) -> Pictures:
+        """A source, loaded the way this encoder is fed."""
+        return datasets.load(source, self.manifest.encoder.input, data_dir=data_dir, notice=notice)
+
+    def export(self, path: Path) -> list[Path]:
+        """Writes the catalogue's codes with ids and labels to .npy, .parquet or .csv; returns the files."""
+        from simrec import exports
+
+        return exports.write(path, self.codes, list(self.catalogue.all()), self.manifest.encoder.title)
+
+    def describe(self) -> dict[str, Any]:
+        """What `index show` says, as JSON values."""
+        size = sum(entry["size"] for entry in self.manifest.files.values())
+        described = {
+            "name": self.name,
+            "folder": str(self.folder.absolute()),
+            "generation": self.generation.folder.name,
+            "bytes": size,
+            **self.manifest.to_json(),
+        }
+        del described["files"]
+        return described
+
+    def _record(self) -> CatalogueRecord:
+        if self.manifest.catalogue is None:
+            raise RequestError(f"{self.name} has no catalogue yet: run 'simrec index build {self.name}'")
+        return self.manifest.catalogue
+
+
+def open(name: str | None = None, home_folder: Path | None = None) -> Recommender:  # noqa: A001
+    """Opens a recommender by name or path; without one, the user's only one, else the shipped `demo`.
+
+    Raises RequestError when there is none of that name, StoreError when it is damaged or newer than this simrec.
+    """
+    place = home_folder or home.default()
+    if name is None:
+        name = default_name(place)
+    return Recommender(home.find(name, place))
+
+
+def default_name(place: Path) -> str:
+    """The recommender meant when none is named: the only one with a catalogue in that home, else "demo"."""
+    own = [name for name in home.own(place) if store.current(place / name).manifest.catalogue]
+    return own[0] if len(own) == 1 else "demo"
+
+
+def train(
+    encoder: str,
+    *,
+    name: str | None = None,
+    preset: str = "default",
+    changes: Mapping[str, str] | None = None,
+    source: str = "fashion-mnist",
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    home_folder: Path | None = None,
+    replace_catalogue: bool = False,
+    command: str = "simrec.train",
+    started: Callable[[Any, Pictures], None] = _silent,
+    progress: Callable[[Progress], None] = _silent,
+    stop: Callable[[], bool] = lambda: False,
+    notice: Notice = _silent,
+) -> tuple[Recommender, History]:
+    """Trains an encoder and commits it under a name (by default its own).
+
+    changes: settings as texts. source: see `simrec.datasets`. started: called with the encoder and the pictures just
+    before the first epoch. The same seed on the same machine gives the same weights.
+
+    Raises RequestError for an encoder, preset, setting or name that cannot be, PluginError for a broken plugin,
+    DataError for the source, TrainingError for the training, StoreError when it cannot be written or when the name
+    has a catalogue and `replace_catalogue` is not set. Whatever is raised, what was there before still is.
+    """
+    plugins = host.discover()
+    for failure in plugins.failures:
+        notice(str(failure))
+    offer = plugins.encoder(encoder)
+    kind = host.encoder_class(offer)
+    chosen = settings.choose(kind.presets, preset, changes or {}, encoder)
+    place = home_folder or home.default()
+    folder = place / home.check_name(name or encoder)
+    if store.exists(folder) and store.current(folder).manifest.catalogue and not replace_catalogue:
+        raise StoreError(f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name")
+    model = kind(chosen)
+    pictures = datasets.load(source, model.input, data_dir=data_dir, notice=notice)
+    learned, held_out = _validation(pictures, model.input, data_dir, notice)
+    with store.Writer(folder) as writer:
+        begun = time.perf_counter()
+        started(model, learned)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            history = model.fit(
+                learned.images, validation=held_out.images, seed=seed, device=device, progress=progress, stop=stop
+            )
+            files = _saved(model)
+        for text in sorted({str(w.message) for w in caught if w.category is UserWarning}):
+            notice(text)
+        files["history.json"] = json.dumps(_history(history), indent=1).encode()
+        for file, data in files.items():
+            writer.write(f"encoder/{file}", data)
+        record = EncoderRecord(
+            name=encoder,
+            provider=offer.provider,
+            factory=offer.spec.factory,
+            runtime="onnx" if "encoder.onnx" in files else "plugin",
+            metric=offer.spec.metric,
+            dim=model.dim,
+            input=model.input,
+            preset=preset,
+            settings=settings.to_json(chosen),
+            seed=seed,
+            decodes=hasattr(model, "decode"),
+            digest=_digest(files, model.input),
+            trained_on={"source": pictures.name, "count": len(learned), "digest": learned.digest},
+            results={
+                "epochs": len(history.epochs),
+                "kept": history.kept,
+                "ended": history.ended,
+                "loss": history.epochs[history.kept - 1].loss if history.epochs else None,
+                "validation_loss": history.epochs[history.kept - 1].validation_loss if history.epochs else None,
+                "seconds": round(time.perf_counter() - begun, 1),
+            },
+            command=command,
+        )
+        writer.commit(Manifest(record, None, _now(), _libraries()))
+    return Recommender(folder), history
+
+
+def build(
+    name: str,
+    source: str | None = None,
+    *,
+    encoder: str | None = None,
+    data_dir: Path | None = None,
+    home_folder: Path | None = None,
+    progress: Callable[[str, int, int], None] = _silent,
+    notice: Notice = _silent,
+) -> Recommender:
+    """Encodes a source and commits it as the catalogue of a recommender.
+
+    source: by default what the encoder was trained on. encoder: the recommender whose encoder to take, for a new
+    one; by default the one that `name` has. progress: told a stage ("encoding", "thumbnails"), how many pictures
+    are done, and of how many.
+
+    Raises RequestError or StoreError when the recommender is not there, is a shipped one or has another encoder;
+    DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
+    """
+    place = home_folder or home.default()
+    folder = place / home.check_name(name)
+    if not store.exists(folder) and encoder is None:
+        if name in home.SHIPPED:
+            raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
+        home.find(name, place)
+    origin = Recommender(home.find(encoder or name, place))
+    record = origin.manifest.encoder
+    if store.exists(folder) and (mine := store.current(folder).manifest.encoder).digest != record.digest:
+        raise StoreError(f"{folder}: has encoder {mine.title}, not {record.title} of {origin.name}: choose another name")
+    pictures = origin.pictures(source or record.trained_on["source"], data_dir, notice)
+    with store.Writer(folder) as writer:
+        codes = origin.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
+        if not np.isfinite(codes).all():
+            raise PluginError(f"encoder {record.title} gave codes that are not finite: train it anew, or another one")
+        segments = write_catalogue(writer, pictures, lambda done: progress("thumbnails", done, len(pictures)))
+        progress("thumbnails", len(pictures), len(pictures))
+        writer.write("codes.npy", _npy(codes))
+        writer.write("index.faiss", Index(codes, record.metric).to_bytes())
+        writer.keep(origin.generation, "encoder/")
+        catalogue = CatalogueRecord(
+            source=pictures.name,
+            count=len(pictures),
+            labelled=pictures.labelled,
+            test=pictures.test,
+            reduced=pictures.reduced,
+            encoder=record.digest,
+            segments=segments,
+        )
+        writer.commit(Manifest(record, catalogue, _now(), _libraries()))
+    return Recommender(folder)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a recommender and of the baselines beside it.
+
+    how: "test" (the test split's pictures as queries), "leave-one-out" or "reconstruction" (no labels). rows: a
+    name, the numbers in a code, and figures by name; the recommender's own row is first.
+    """
+
+    name: str
+    encoder: str
+    how: str
+    queries: int
+    catalogue: int
+    reduced: bool
+    rows: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def evaluate(
+    recommender: Recommender, *, data_dir: Path | None = None,
+    progress: Callable[[str], None] = _silent, notice: Notice = _silent,
+) -> Evaluation:  # fmt: skip
+    """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
+
+    The queries are its test split, else its own catalogue, each item left out of its own answer. progress: told what
+    is measured now. Raises what `Recommender.pictures` raises for the test split.
+    """
+    from simrec import evaluate as figures
+
+    record, catalogue = recommender.manifest.encoder, recommender._record()
+    progress("reading thumbnails")
+    images = recommender.catalogue.thumbnails()
+    items = list(recommender.catalogue.all())
+    if catalogue.test and catalogue.labelled:
+        how, test = "test", recommender.pictures(catalogue.test, data_dir, notice)
+        asked, asked_labels = test.images, test.labels
+    else:
+        how = "leave-one-out" if catalogue.labelled else "reconstruction"
+        asked, asked_labels = images, tuple(item.label for item in items)
+    own = how == "leave-one-out"
+    classes = {label: i for i, label in enumerate(_classes([i.label for i in items] + list(asked_labels)))}
+    labels = np.array([classes[item.label] for item in items])
+    wanted = np.array([classes[label] for label in asked_labels])
+
+    def figures_of(queries: Codes, codes: Codes, metric: Any) -> dict[str, float]:
+        found = figures.retrieval(queries, codes, metric, wanted, labels, leave_one_out=own)
+        return {**found, "NMI": figures.clustering(codes, labels, metric)}
+
+    progress(f"encoding with {recommender.name}")
+    mine: dict[str, Any] = {"name": recommender.name, "numbers": record.dim}
+    if how != "reconstruction":
+        mine |= figures_of(recommender.encode(asked), recommender.codes, record.metric)
+    mine["MSE"] = figures.squared_error(recommender.reconstruct(asked), asked) if record.decodes else None
+    mine["ms"] = _milliseconds(recommender, asked)
+    progress("raw pixels and PCA")
+    pixels: dict[str, Any] = {"name": "raw pixels", "numbers": images[0].size}
+    pca = figures.PCA(images, record.dim)
+    components: dict[str, Any] = {"name": "PCA", "numbers": len(pca.axes)}
+    if how != "reconstruction":
+        pixels |= figures_of(figures.pixels(asked), figures.pixels(images), "cosine")
+        components |= figures_of(pca.encode(asked), pca.encode(images), "l2")
+    pixels["MSE"] = 0.0
+    components["MSE"] = figures.squared_error(pca.decode(pca.encode(asked)), asked)
+    return Evaluation(
+        recommender.name, record.title, how, len(asked), len(items), catalogue.reduced, (mine, pixels, components)
+    )
+
+
+def listing(home_folder: Path | None = None) -> list[Recommender]:
+    """The user's recommenders, then the shipped ones of other names."""
+    place = home_folder or home.default()
+    own = home.names(place)
+    shipped = [name for name in home.names(home.shipped()) if name not in own]
+    return [Recommender(place / name) for name in own] + [Recommender(home.shipped() / name) for name in shipped]
+
+
+def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: Notice) -> tuple[Pictures, Pictures]:
+    """What to learn from, and what to validate on: the test split, else every tenth picture, kept from learning."""
+    if pictures.test:
+        return pictures, datasets.load(pictures.test, spec, data_dir=data_dir, notice=notice)
+    rows = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
+    if len(pictures) < HELD_OUT:
+        raise DataError(f"{pictures.name}: {len(pictures)} pictures are too few to train on: give at least {HELD_OUT}")
+    return pictures.where(~rows), pictures.where(rows)
+
+
+def _saved(model: Any) -> dict[str, bytes]:
+    """What the encoder saves into a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+
+
+def _digest(files: Mapping[str, bytes], spec: Any) -> str:
+    """Of an encoder: what it computes (not how its training went) and how pictures are prepared for it."""
+    parts = [f"{name} {sha256(data).hexdigest()}" for name, data in sorted(files.items()) if name != "history.json"]
+    return sha256("\n".join([*parts, json.dumps(asdict(spec), sort_keys=True)]).encode()).hexdigest()
+
+
+def _history(history: History) -> dict[str, Any]:
+    epochs = [{**asdict(epoch), "parts": dict(epoch.parts)} for epoch in history.epochs]
+    return {"kept": history.kept, "ended": history.ended, "epochs": epochs}
+
+
+def _milliseconds(recommender: Recommender, images: Images, repeats: int = 200) -> float:
+    """The median time of one look-up, encoding and search, in a process that is warm."""
+    times = []
+    for image in images[: repeats + 10]:
+        begun = time.perf_counter()
+        recommender.index.search(recommender.encoder.encode(image[np.newaxis]), 10)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times[10:] or times) * 1000)
+
+
+def _classes(labels: Sequence[str]) -> list[str]:
+    """Class names in a fixed order: Fashion-MNIST's own, then the alphabet's."""
+    known = {label: i for i, label in enumerate(datasets.LABELS)}
+    return sorted(set(labels), key=lambda label: (known.get(label, len(known)), label))
+
+
+def _npy(codes: Codes) -> bytes:
+    import io
+
+    from simrec.exports import write_npy
+
+    buffer = io.BytesIO()
+    write_npy(buffer, codes)
+    return buffer.getvalue()
+
+
+def _from_npy(data: bytes) -> Codes:
+    import io
+
+    codes: Codes = np.load(io.BytesIO(data), allow_pickle=False)
+    return codes
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a host that only looks things up has no torch
+            continue
+    return found
+
+
+__all__ = [
+    "Evaluation", "Item", "Match", "Query", "Recommender", "build", "default_name", "evaluate", "listing", "open",
+    "train",
+]  # fmt: skip

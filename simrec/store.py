@@ -1,0 +1,244 @@
+"""Generations on disk: what is written becomes visible all at once, and what is read is what was written.
+
+    NAME/CURRENT            "000002-1f3c... <sha256 of its manifest.json>"; replacing this file is the commit
+    NAME/LOCK               held by the one writer
+    NAME/gens/000002-.../   immutable: manifest.json and the files it lists with size and SHA-256
+
+A writer fills a staging folder, fsyncs and rereads each file, writes the manifest last, renames the folder into
+`gens`, then replaces CURRENT. A crash at any point leaves the generation before answering.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from simrec.errors import StoreError
+from simrec.manifest import Manifest
+
+KEPT = 2
+"""Generations that stay: the live one, and the one before it for readers that have just opened it."""
+
+READS = 3
+"""How often CURRENT is read before a generation that keeps vanishing is an error."""
+
+
+class Generation:
+    """One immutable state of a recommender, open for reading."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.manifest.files
+
+    def read(self, name: str) -> bytes:
+        """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
+        entry = self.manifest.files[name]
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}): build the recommender anew") from error
+        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise StoreError(f"{path}: damaged (it is not what was written): build the recommender anew")
+        return data
+
+    def path(self, name: str) -> Path:
+        """Where a file lies whose contents carry their own checksums. Its size is checked."""
+        path = self.folder / name
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}): build the recommender anew") from error
+        if size != self.manifest.files[name]["size"]:
+            raise StoreError(f"{path}: damaged (cut or grown since it was written): build the recommender anew")
+        return path
+
+
+def exists(folder: Path) -> bool:
+    """Whether a recommender was ever committed there."""
+    return (folder / "CURRENT").is_file()
+
+
+def current(folder: Path) -> Generation:
+    """The live generation. Raises StoreError when there is none or it is damaged."""
+    for attempt in range(READS):
+        try:
+            return _open_current(folder)
+        except FileNotFoundError:
+            # A writer may have moved on between the two reads; CURRENT then names another generation.
+            if attempt == READS - 1:
+                raise StoreError(f"{folder}: incomplete recommender: build it anew") from None
+    raise AssertionError
+
+
+def _open_current(folder: Path) -> Generation:
+    try:
+        words = (folder / "CURRENT").read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{folder}: not a readable recommender ({error}): build it anew") from error
+    if len(words) != 2 or Path(words[0]).name != words[0]:
+        raise StoreError(f"{folder / 'CURRENT'}: damaged: build the recommender anew")
+    path = folder / "gens" / words[0] / "manifest.json"
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != words[1]:
+        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): build the recommender anew")
+    return Generation(path.parent, Manifest.from_json(json.loads(data), str(path)))
+
+
+class Writer:
+    """The one who may change a recommender; a context manager that leaves nothing behind unless it committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.staging = folder / f"staging-{secrets.token_hex(4)}"
+
+    def __enter__(self) -> Writer:
+        from filelock import FileLock, Timeout
+
+        with _explained(self.folder):
+            self._new = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / "LOCK", timeout=0)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise StoreError(
+                    f"{self.folder}: another simrec is writing it: wait until that one is done"
+                ) from None
+            for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
+                shutil.rmtree(left, ignore_errors=True)
+            self.staging.mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self._lock.release()
+        if not exists(self.folder):
+            (self.folder / "LOCK").unlink(missing_ok=True)
+            for empty in (self.folder / "gens", self.folder):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """A file of the coming generation."""
+        with _explained(self.folder):
+            path = self.staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def keep(self, generation: Generation, prefix: str = "") -> None:
+        """Takes the files that begin with `prefix` over from a generation, of this recommender or another."""
+        with _explained(self.folder):
+            for name in generation.manifest.files:
+                if not name.startswith(prefix):
+                    continue
+                target = self.staging / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    target.hardlink_to(generation.folder / name)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(generation.folder / name, target)
+
+    def commit(self, manifest: Manifest) -> Generation:
+        """Makes what was staged the live generation. Raises StoreError, the old one still live, when it cannot."""
+        with _explained(self.folder):
+            files = {
+                path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
+                for path in sorted(self.staging.rglob("*"))
+                if path.is_file()
+            }
+            manifest = manifest.with_files(files)
+            data = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False).encode()
+            _write_synced(self.staging / "manifest.json", data)
+            for inner in (p for p in self.staging.rglob("*") if p.is_dir()):
+                _sync_folder(inner)
+            _sync_folder(self.staging)
+
+            generations = self.folder / "gens"
+            generations.mkdir(exist_ok=True)
+            numbers = [int(p.name.split("-")[0]) for p in generations.iterdir() if p.name[:6].isdigit()]
+            name = f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}"
+            self.staging.rename(generations / name)
+            _sync_folder(generations)
+
+            _write_synced(self.folder / "CURRENT.new", f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+            (self.folder / "CURRENT.new").replace(self.folder / "CURRENT")
+            _sync_folder(self.folder)
+            _sync_folder(self.folder.parent)
+        self._drop_old(generations, name)
+        return Generation(generations / name, manifest)
+
+    def _drop_old(self, generations: Path, live: str) -> None:
+        older = sorted(p for p in generations.iterdir() if p.name != live)
+        for path in older[: len(older) - (KEPT - 1)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears at `path`, whole, only when the block ends well. Raises StoreError when it cannot."""
+    with _explained(path, "name a file in a folder you can write to"):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _explained(
+    where: Path, remedy: str = "choose a home you can write to with --home or SIMREC_HOME"
+) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "make room there, or choose another place"
+        raise StoreError(f"{where}: cannot be written ({error.strerror or error}): {remedy}") from error
+
+
+def _sync_and_digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders; its rename is durable by itself
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

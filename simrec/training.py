@@ -1,0 +1,128 @@
+"""The training loop: whole data set as one tensor on the device, one schedule, early stopping where asked for."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from simrec.contracts import Epoch, History, Images, Progress
+from simrec.errors import TrainingError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU. Raises TrainingError if absent."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if available[d]))
+    if not available.get(name, False):
+        raise TrainingError(f"no {name} device on this machine: use --device auto or cpu")
+    return torch.device(name)
+
+
+def run(
+    model: Any,
+    images: Images,
+    validation: Images,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[Progress], None],
+    stop: Callable[[], bool],
+) -> History:
+    """Trains an Autoencoder in place on images (n, h, w, c) and leaves it on the CPU with the weights to keep.
+
+    With early stopping the weights of the lowest validation loss are kept. Without it validation is for showing
+    only: the last epoch's weights are kept, or after an interruption those of the lowest training loss.
+
+    Raises TrainingError when there are fewer than two images or the loss is no longer finite.
+    """
+    if len(images) < 2:
+        raise TrainingError(f"{len(images)} pictures are too few to train on: give at least 2")
+    settings = model.settings
+    generator = torch.Generator().manual_seed(seed)
+    model.to(device=device, memory_format=torch.channels_last)
+    examples = model.examples(_to_tensor(images, device), generator)
+    held_out = model.examples(_to_tensor(validation, device), generator)
+    steps = math.ceil(len(images) / settings.batch_size)
+    optimizer, schedule = _optimizer(model, settings, steps)
+
+    epochs: list[Epoch] = []
+    kept, lowest, best = 0, float("inf"), {}
+    ended: Literal["finished", "converged", "interrupted"] = "finished"
+    for epoch in range(1, settings.epochs + 1):
+        started = time.perf_counter()
+        model.train()
+        total, parts = 0.0, {}
+        order = torch.randperm(len(images), generator=generator).to(device)
+        for step, rows in enumerate(order.tensor_split(steps), 1):
+            loss, these = model.loss(*(_scaled(e[rows]) for e in examples))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+            for name, value in these.items():
+                parts[name] = parts.get(name, 0.0) + float(value) * len(rows) / len(images)
+            seen = min(step * len(rows), len(images))
+            last = epochs[-1].validation_loss if epochs else None
+            progress(Progress(epoch, settings.epochs, step, steps, total / seen, last))
+        validation_loss = _validate(model, held_out, settings.batch_size, seed)
+        epochs.append(Epoch(epoch, total / len(images), validation_loss, parts, time.perf_counter() - started))
+        if not (math.isfinite(total) and math.isfinite(validation_loss)):
+            raise TrainingError(f"the loss is no longer finite in epoch {epoch}: lower learning_rate with --set")
+
+        steering = validation_loss if settings.patience else epochs[-1].loss
+        if steering < lowest:
+            kept, lowest, best = epoch, steering, copy.deepcopy(model.state_dict())
+        if stop():
+            ended = "interrupted"
+            break
+        if settings.patience and epoch - kept >= settings.patience:
+            ended = "converged"
+            break
+    if ended == "finished" and not settings.patience:
+        kept = len(epochs)
+    elif best:
+        model.load_state_dict(best)
+    model.eval()
+    model.finish(_to_tensor(images, device))
+    model.to("cpu", memory_format=torch.contiguous_format)
+    return History(tuple(epochs), kept, ended)
+
+
+def _optimizer(model: Any, settings: Any, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    rate, total = settings.learning_rate, settings.epochs * steps
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay)
+    else:  # as Keras has it
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-7)
+    if settings.schedule == "onecycle":
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=total + 1)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _validate(model: Any, examples: tuple[Tensor, ...], batch: int, seed: int) -> float:
+    """Mean loss per image, with the same noise in every epoch and none of the training's random numbers used up."""
+    model.eval()
+    count, total = len(examples[0]), 0.0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for rows in torch.arange(count, device=examples[0].device).split(batch):
+            total += model.loss(*(_scaled(e[rows]) for e in examples))[0].item() * len(rows)
+    return total / max(1, count)
+
+
+def _to_tensor(images: Images, device: torch.device) -> Tensor:
+    """uint8 (n, h, w, c) to uint8 (n, c, h, w) on the device."""
+    return torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _scaled(batch: Tensor) -> Tensor:
+    return batch.float() / 255 if batch.dtype == torch.uint8 else batch
