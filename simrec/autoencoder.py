@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from simrec import onnx_export, training
 from simrec.contracts import Codes, History, Images, ImageSpec, Progress, Rebuilt, Recipe, setting
 from simrec.errors import ImageError, PluginError
+from simrec.networks import Network
 from simrec.settings import from_json, to_json
 
 BATCH = 1024
@@ -51,6 +52,39 @@ class AutoencoderSettings:
             raise ValueError(f"channels is {self.channels}: it must be 1 (grey) or 3 (RGB)")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvSettings(AutoencoderSettings):
+    """The settings of an autoencoder made of `networks.ConvEncoder` and `networks.PictureDecoder`."""
+
+    dim: int = setting(64, "numbers in a code")
+    epochs: int = setting(8, "passes over the pictures, at most")
+    widths: tuple[int, ...] = setting((64, 128), "channels of the convolutions")
+    hidden: int = setting(256, "units between the convolutions and the code")
+    decoder: tuple[int, ...] = setting((256, 512), "units of the decoder's hidden layers")
+    edges: int = setting(128, "numbers that describe a picture's edges, which a code has to predict beside the picture")
+    edge_weight: float = setting(25.0, "weight of an edge number's squared error against a nat of the picture")
+    shift: float = setting(0.07, "how far a fed picture is moved at most, as a share of its size; the target stays")
+    scale: float = setting(0.1, "how much larger or smaller a fed picture is at most, as a share")
+    rotate: float = setting(8.0, "how far a fed picture is turned at most, in degrees")
+    light: float = setting(0.4, "how much darker a fed picture is at most, as a share; half of that brighter")
+    whitening: float = setting(0.5, "how far codes are whitened once trained: 0 centred only, 1 wholly")
+
+
+@torch.no_grad()
+def _decode(self: Any, codes: Codes) -> Rebuilt:
+    """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
+    if codes.ndim != 2 or codes.shape[1] != self.dim:
+        raise PluginError(
+            f"codes are {codes.shape}, this decoder takes (n, {self.dim}): use the encoder they came from"
+        )
+    self.eval()
+    out = np.empty((len(codes), *self.input.shape), np.float32)
+    for start in range(0, len(codes), BATCH):
+        picture: Tensor = self.picture(torch.tensor(codes[start : start + BATCH], dtype=torch.float32))
+        out[start : start + BATCH] = picture.permute(0, 2, 3, 1).numpy()
+    return out
+
+
 class Autoencoder(nn.Module, ABC):
     """An encoder made of torch layers; see `simrec.contracts.Encoder` for what the methods promise.
 
@@ -65,7 +99,7 @@ class Autoencoder(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "picture"):
-            cls.decode = _decode  # type: ignore[method-assign,assignment]
+            cls.decode = _decode  # type: ignore[assignment]
 
     def __init__(self, settings: Any) -> None:
         super().__init__()
@@ -82,6 +116,9 @@ class Autoencoder(nn.Module, ABC):
     def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """A batch of `examples` to the mean loss per picture, and its named parts."""
 
+    def prepare(self, images: Tensor) -> None:
+        """Called once before training with the training pictures, uint8 (n, c, h, w): to fit what `examples` needs."""
+
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What batches are drawn from, made once before training: here, the pictures themselves.
 
@@ -89,8 +126,8 @@ class Autoencoder(nn.Module, ABC):
         """
         return (images,)
 
-    def finish(self, images: Tensor) -> None:
-        """Called once after training, on the training pictures, uint8 (n, c, h, w): to fit what stands on the codes."""
+    def finish(self, codes: Tensor) -> None:
+        """Called once after training with the codes (n, dim) of the training pictures: to fit what stands on them."""
 
     def fit(
         self,
@@ -113,9 +150,9 @@ class Autoencoder(nn.Module, ABC):
         self._probe = images[:PROBE].copy()
         with tempfile.TemporaryDirectory() as folder:
             self._export(Path(folder))
-        return training.run(
-            self, images, validation, seed=seed, device=place, progress=progress, stop=stop
-        )
+        history = training.run(self, images, validation, seed=seed, device=place, progress=progress, stop=stop)
+        self.finish(torch.from_numpy(self.encode(images)))
+        return history
 
     @torch.no_grad()
     def encode(self, images: Images) -> Codes:
@@ -188,17 +225,42 @@ class Autoencoder(nn.Module, ABC):
             )
 
 
-@torch.no_grad()
-def _decode(self: Any, codes: Codes) -> Rebuilt:
-    """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
-    if codes.ndim != 2 or codes.shape[1] != self.dim:
-        raise PluginError(f"codes are {codes.shape}, this decoder takes (n, {self.dim}): use the encoder they came from")
-    self.eval()
-    out = np.empty((len(codes), *self.input.shape), np.float32)
-    for start in range(0, len(codes), BATCH):
-        picture: Tensor = self.picture(torch.tensor(codes[start : start + BATCH], dtype=torch.float32))
-        out[start : start + BATCH] = picture.permute(0, 2, 3, 1).numpy()
-    return out
+class NetworkAutoencoder(Autoencoder):
+    """An autoencoder that is one of several networks, by its setting `network`.
+
+    A subclass sets `Settings`, `presets` and `networks`, a `simrec.networks.Network` class for each value of it.
+    """
+
+    networks: ClassVar[Mapping[str, type[Network]]]
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.network = self.networks[settings.network](settings)
+        self.dim = self.network.dim
+
+    def code(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, dim)."""
+        return self.network.code(x)
+
+    def picture(self, code: Tensor) -> Tensor:
+        """(n, dim) to (n, c, h, w)."""
+        return self.network.picture(code)
+
+    def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The network's."""
+        return self.network.loss(*examples)
+
+    def prepare(self, images: Tensor) -> None:
+        """The network's."""
+        self.network.prepare(images)
+
+    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The network's."""
+        return self.network.examples(images, generator)
+
+    def finish(self, codes: Tensor) -> None:
+        """The network's."""
+        self.network.finish(codes)
 
 
 def _synthetic(spec: ImageSpec) -> Images:

@@ -102,14 +102,18 @@ class Catalogue:
         else:
             asked = [int(r) for r in rows]
             places = {r: (s, a, n) for r, s, a, n in self._query(f"{columns} WHERE row IN ({_marks(rows)})", asked)}
-        segments: dict[str, Any] = {}
         images = []
         for row in rows:
             name, start, length = places[int(row)]
-            if name not in segments:
-                segments[name] = np.memmap(self._generation.path(name), np.uint8, "r")
-            images.append(_from_png(segments[name][start : start + length].tobytes(), name))
+            images.append(_from_png(self._segments[name][start : start + length].tobytes(), name))
         return np.stack(images)
+
+    @cached_property
+    def _segments(self) -> dict[str, NDArray[np.uint8]]:
+        """Open from the first question on, so that they can be read when the generation is gone."""
+        record = self._generation.manifest.catalogue
+        assert record is not None
+        return {name: np.memmap(self._generation.path(name), np.uint8, "r") for name in record.segments}
 
     @cached_property
     def _connection(self) -> sqlite3.Connection:
@@ -157,6 +161,7 @@ def _from_png(data: bytes, segment: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
+        Image.open(io.BytesIO(data)).verify()  # the checksums; decoding alone passes over them
         pixels = np.asarray(Image.open(io.BytesIO(data)))
     except (OSError, SyntaxError, ValueError) as error:
         raise StoreError(f"{segment}: a thumbnail is damaged ({error}): build the index anew") from error

@@ -48,8 +48,9 @@ SMALL_CATALOGUE = 8_000
 """Of the 10,000 embedded test pictures, how many `fashion-mnist:small` takes; the rest are `:small-test`."""
 
 PICTURE_ENDINGS = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .jp2 .avif .tga .ico".split()
-)
+    (".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm",
+     ".tga", ".tif", ".tiff", ".webp")
+)  # fmt: skip
 
 Notice = Callable[[str], None]
 
@@ -105,13 +106,17 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
     name, _, split = source.partition(":")
     if name == "fashion-mnist":
         return _fashion_mnist(split or "train", spec, data_dir, notice)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path, spec, notice)
-    if path.is_file():
-        from simrec import images
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _folder(path, spec, notice)
+        if path.is_file():
+            from simrec import images
 
-        return Pictures(source, images.read(path, spec), (path.name,), (str(path.absolute()),), ("",))
+            one = images.read(path, spec)
+            return Pictures(source, one, (_printable(Path(path.name)),), (_printable(path.absolute()),), ("",))
+    except (OSError, RuntimeError) as error:  # a name too long, a folder closed to us, "~" of nobody
+        raise DataError(f"{source}: cannot be read ({error.strerror or error}): name another source") from error
     raise DataError(
         f"no source {source!r}: name a folder of pictures, a picture, 'fashion-mnist' or 'fashion-mnist:test'"
     )
@@ -224,7 +229,9 @@ def _read_idx(folder: Path, name: str) -> bytes | None:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: cannot be unpacked ({error}): delete it and fetch it again") from error
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5[name]:
-            raise DataError(f"{path}: not the Fashion-MNIST file of that name (wrong MD5): delete it and fetch it again")
+            raise DataError(
+                f"{path}: not the Fashion-MNIST file of that name (wrong MD5): delete it and fetch it again"
+            )
         return data
     return None
 
@@ -262,7 +269,9 @@ def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
-        raise DataError(f"{folder}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders")
+        raise DataError(
+            f"{folder}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
+        )
 
     def read(path: Path) -> Images | ImageError:
         from simrec import images

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from simrec.errors import StoreError, RequestError, suggestion
+from simrec.errors import RequestError, StoreError, suggestion
 from simrec.store import exists
 
 MARKER = ".simrec-home"
@@ -14,7 +14,7 @@ MARKER = ".simrec-home"
 SHIPPED = ("demo",)
 """The recommenders that come ready-made. In a checkout they lie in the same `indexes` as the user's own."""
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def default() -> Path:
@@ -57,9 +57,7 @@ def find(name: str, home: Path) -> Path:
     for place in (home, shipped()):
         if exists(place / check_name(name)):
             return place / name
-    raise RequestError(
-        f"no recommender {name!r} in {home}: {suggestion(name, {*names(home), *names(shipped())})}"
-    )
+    raise RequestError(f"no recommender {name!r} in {home}: {suggestion(name, {*names(home), *names(shipped())})}")
 
 
 def own(home: Path) -> list[str]:
@@ -72,6 +70,7 @@ def check_name(name: str) -> str:
     """The name, if it can be one. Raises RequestError otherwise."""
     if not _NAME.fullmatch(name):
         raise RequestError(
-            f"{name!r} cannot be a recommender's name: use letters, digits, '.', '_' and '-', first a letter or digit"
+            f"{name!r} cannot be a recommender's name: use up to 100 letters, digits, '.', '_' and '-', "
+            "first a letter or digit"
         )
     return name

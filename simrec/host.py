@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from textwrap import shorten
 from typing import Any
 
 import pluggy
@@ -93,7 +94,13 @@ def _encoders(entry: EntryPoint) -> Iterator[EncoderSpec]:
     manager.add_hookspecs(hookspecs)
     manager.register(entry.load(), name=entry.name)
     manager.check_pending()
-    for specs in manager.hook.simrec_encoders():
+    implementations = manager.hook.simrec_encoders.get_hookimpls()
+    answers = manager.hook.simrec_encoders()
+    if not implementations:
+        raise PluginError("it implements no hook: mark 'def simrec_encoders()' with @hookimpl")
+    if len(answers) < len(implementations):  # pluggy drops an answer that is None
+        raise PluginError("simrec_encoders returned None: it must return a list of EncoderSpec")
+    for specs in answers:
         for spec in specs:
             if not isinstance(spec, EncoderSpec):
                 raise PluginError(f"simrec_encoders returned {spec!r}, which is no EncoderSpec")
@@ -110,5 +117,5 @@ def _reason(error: BaseException) -> str:
             "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
             "install both from one place, 'pip install --force-reinstall torch torchvision'"
         )
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    said = shorten(str(error), 300)  # pluggy's messages have several lines, and the last ones say most
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -9,6 +9,7 @@ in colour, letterboxed. A grey picture that already has the canvas's size goes t
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +24,14 @@ from simrec.errors import ImageError
 LARGEST = 100_000_000
 """Pixels. A picture of more is refused before it is decoded: at 3 bytes each that is 300 MB of memory."""
 
+LARGEST_FILE = 3 * LARGEST
+"""Bytes. A file of more is refused unread: the largest picture takes no more without any compression."""
+
 TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
+
+FINE = 1024
+"""Pixels. A longest edge of at least twice that is averaged down first, which saves memory and time."""
 
 SHARPEN = ImageFilter.UnsharpMask(radius=1, percent=100, threshold=0)
 
@@ -37,11 +44,13 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
     """
     called = name or str(file)
     try:
-        data = file.read_bytes() if isinstance(file, Path) else file.read()
+        data = _bytes_of(file)
     except OSError as error:
         raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
     if not data:
         raise ImageError(f"{called}: the file is empty: name a picture file")
+    if len(data) > LARGEST_FILE:
+        raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the checks below are stricter
         try:
@@ -57,9 +66,21 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
             raise ImageError(f"{called}: not a picture: name a PNG, JPEG, WebP, GIF, TIFF or BMP file") from None
         except Image.DecompressionBombError:
             raise ImageError(f"{called}: too many pixels: scale it down") from None
-        # Decoders meet a damaged file with many exceptions (OSError, SyntaxError, struct.error, ...).
-        except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, ArithmeticError) as error:
-            raise ImageError(f"{called}: damaged or cut short ({error}): save it again") from error
+        except (ImageError, MemoryError):
+            raise
+        # Decoders meet a damaged file with many exceptions (OSError, SyntaxError, struct.error, RuntimeError, ...).
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(f"{called}: damaged or cut short ({reason}): save it again") from error
+
+
+def _bytes_of(file: Path | BinaryIO) -> bytes:
+    """The file's contents, but never much more than LARGEST_FILE."""
+    if not isinstance(file, Path):
+        return file.read(LARGEST_FILE + 1)
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size  # of a pipe 0
+        return opened.read(min(size or LARGEST_FILE, LARGEST_FILE) + 1)
 
 
 def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -80,6 +101,7 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
 
 
 def _fashion(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    picture = picture.reduce(max(1, max(picture.size) // FINE))
     pixels = np.asarray(picture)
     corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
     background = np.median(corners, axis=0)
@@ -90,7 +112,8 @@ def _fashion(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     item = item.resize((scaled[0], scaled[1]), Image.Resampling.BOX if longest >= size else Image.Resampling.BICUBIC)
     item = item.filter(SHARPEN)
     canvas = Image.new("RGB", (size, size), tuple(int(c) for c in background))
-    canvas.paste(item, ((size - scaled[0]) // 2, (size - scaled[1]) // 2))
+    # Where a pixel is left over the makers gave it to the top and the left, as ImageMagick's centring does.
+    canvas.paste(item, (size // 2 - scaled[0] // 2, size // 2 - scaled[1] // 2))
     grey = np.asarray(canvas.convert("L"))
     backdrop = int(Image.new("RGB", (1, 1), tuple(int(c) for c in background)).convert("L").getpixel((0, 0)))  # type: ignore[arg-type]
     return _light_on_black(grey, backdrop)
@@ -100,7 +123,8 @@ def _light_on_black(grey: NDArray[np.uint8], backdrop: int) -> NDArray[np.uint8]
     # The backdrop of a photo is seldom quite white (or black): it becomes 0, the far end stays 255.
     distance = (backdrop - grey.astype(np.float32)) if backdrop >= 128 else (grey.astype(np.float32) - backdrop)
     reach = backdrop if backdrop >= 128 else 255 - backdrop
-    return np.clip(np.rint(distance * (255 / reach)), 0, 255).astype(np.uint8)
+    light: NDArray[np.uint8] = np.clip(np.rint(distance * (255 / reach)), 0, 255).astype(np.uint8)
+    return light
 
 
 def _item_box(pixels: NDArray[np.uint8], background: NDArray[np.float64]) -> tuple[int, int, int, int]:
@@ -115,7 +139,15 @@ def _item_box(pixels: NDArray[np.uint8], background: NDArray[np.float64]) -> tup
 def _rgb_on_white(picture: Image.Image) -> Image.Image:
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64)
-        top = 1.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 255.0 if values.max(initial=0) <= 255 else 65535.0
+        if not np.isfinite(values).all():
+            raise ValueError("it has pixels that are not numbers")
+        top = (
+            1.0
+            if picture.mode == "F" and values.max(initial=0) <= 1
+            else 255.0
+            if values.max(initial=0) <= 255
+            else 65535.0
+        )
         picture = Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")

@@ -17,7 +17,9 @@ class Index:
 
     def __init__(self, codes: Codes, metric: Metric) -> None:
         self.metric = metric
-        self._faiss = faiss.IndexFlatIP(codes.shape[1]) if metric == "cosine" else faiss.IndexFlatL2(codes.shape[1])
+        self._faiss: Any = (
+            faiss.IndexFlatIP(codes.shape[1]) if metric == "cosine" else faiss.IndexFlatL2(codes.shape[1])
+        )
         self._faiss.add(_comparable(codes, metric))
 
     @classmethod
@@ -46,13 +48,15 @@ class Index:
         """
         found, rows = self._faiss.search(_comparable(codes, self.metric), min(n, len(self)))
         # Rounding can take either a hair below zero.
-        distances = np.maximum(1 - found, 0) if self.metric == "cosine" else np.sqrt(np.maximum(found, 0))
-        return rows, distances
+        distances: Any = 1 - found if self.metric == "cosine" else found
+        distances = np.maximum(distances, 0) if self.metric == "cosine" else np.sqrt(np.maximum(distances, 0))
+        return rows, distances.astype(np.float32, copy=False)
 
 
 def scores(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
     """Higher is better: the cosine, or 1 / (1 + distance)."""
-    return 1 - distances if metric == "cosine" else 1 / (1 + distances)
+    score: NDArray[np.float32] = 1 - distances if metric == "cosine" else 1 / (1 + distances)
+    return score
 
 
 def kmeans(codes: Codes, clusters: int, metric: Metric, seed: int = 0) -> NDArray[np.int64]:

@@ -88,7 +88,7 @@ class Manifest:
         """
         version = values.get("version")
         if values.get("format") != FORMAT or not isinstance(version, int):
-            raise StoreError(f"{where}: not a simrec manifest: build the recommender anew")
+            raise StoreError(f"{where}: not a simrec manifest: delete its folder and make it anew")
         if version > VERSION:
             raise VersionError(
                 f"{where}: format {version} is newer than the {VERSION} this simrec reads: upgrade simrec"
@@ -106,4 +106,4 @@ class Manifest:
                 files=values["files"],
             )
         except (KeyError, TypeError) as error:
-            raise StoreError(f"{where}: damaged manifest ({error}): build the recommender anew") from error
+            raise StoreError(f"{where}: damaged manifest ({error}): delete its folder and make it anew") from error

@@ -2,94 +2,328 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class ConvEncoder(nn.Sequential):
+class OrientedGradients(nn.Module):
+    """Pictures (n, c, h, w) in 0..1 to the energy of their edges in each direction, (n, 4, h // 2, w // 2).
+
+    Histograms of oriented gradients (Dalal, Triggs 2005, doi:10.1109/CVPR.2005.177), softly binned: where edges lie
+    and how they run says more of what an item is than how bright it is, and a strong contrast counts little more than
+    a weak one. No parameters; each picture comes out with a mean square of 1.
+    """
+
+    directions = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, 4, h // 2, w // 2)."""
+        grey = _root(x).mean(1, keepdim=True)
+        across = F.pad(grey, (1, 1, 0, 0))
+        across = across[..., 2:] - across[..., :-2]
+        down = F.pad(grey, (0, 0, 1, 1))
+        down = down[..., 2:, :] - down[..., :-2, :]
+        angles = [math.pi * k / self.directions for k in range(self.directions)]
+        energy = torch.cat([(across * math.cos(a) + down * math.sin(a)).abs() for a in angles], 1)
+        # A pixel's energy goes mostly to the direction that fits best: the cube over the sum of squares.
+        energy = energy**3 / ((energy**2).sum(1, keepdim=True) + 1e-4)
+        return _unit_energy(_root(F.avg_pool2d(energy, 4, 2, padding=1)))
+
+
+class ConvEncoder(nn.Module):
     """Pictures (n, channels, size, size) to features (n, hidden).
 
-    3x3 convolutions, each halving height and width at once (early strides are what keeps this fast on a CPU), with
-    batch norm and ReLU; then one linear layer.
+    Oriented gradients and the picture at half its size; 3x3 convolutions, each halving height and width at once (early
+    strides are what keeps this fast on a CPU), with batch norm and ReLU; one linear layer, batch norm, ReLU.
     """
 
     def __init__(self, size: int, channels: int, widths: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        self.gradients = OrientedGradients()
         layers: list[nn.Module] = []
-        for before, after in pairwise((channels, *widths)):
+        size //= 2
+        for before, after in pairwise((OrientedGradients.directions + channels, *widths)):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
             size = (size + 1) // 2
-        layers += [nn.Flatten(), nn.Linear(widths[-1] * size * size, hidden), nn.ReLU()]
-        super().__init__(*layers)
+        layers += [nn.Flatten(), nn.Linear(widths[-1] * size * size, hidden, bias=False)]
+        self.layers = nn.Sequential(*layers, nn.BatchNorm1d(hidden), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, hidden)."""
+        # Nothing here needs a gradient: the pictures are given, and no layer comes before.
+        with torch.no_grad():
+            fixed = torch.cat([self.gradients(x), _unit_energy(F.avg_pool2d(_root(x), 2))], 1)
+        features: Tensor = self.layers(fixed)
+        return features
 
 
 class MLP(nn.Sequential):
-    """Linear layers of the given widths, ReLU between them, none after the last."""
+    """Linear layers of the given widths with ReLU between them; norm: batch norm before each ReLU."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], *, norm: bool = False) -> None:
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        super().__init__(*layers[:-1])
+        for before, after in pairwise(widths[:-1]):
+            layers += [nn.Linear(before, after, bias=not norm), *([nn.BatchNorm1d(after)] if norm else []), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 class PictureDecoder(nn.Module):
-    """Codes (n, dim) to picture logits (n, channels, size, size) by linear layers; their sigmoid is the picture."""
+    """Codes (n, dim) by linear layers to a picture (n, channels, size, size) and to `extra` more numbers (n, extra)."""
 
-    def __init__(self, dim: int, hidden: Sequence[int], size: int, channels: int) -> None:
+    def __init__(
+        self, dim: int, hidden: Sequence[int], size: int, channels: int, *, extra: int = 0, norm: bool = False
+    ) -> None:
         super().__init__()
         self.shape = (channels, size, size)
-        self.layers = MLP((dim, *hidden, channels * size * size))
+        self.layers = MLP((dim, *hidden, channels * size * size + extra), norm=norm)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(n, dim) to (n, channels, size, size)."""
-        flat: Tensor = self.layers(code)
-        return flat.unflatten(1, self.shape)
+        """(n, dim) to (n, channels, size, size), the extra numbers left out."""
+        return self.both(code)[0]
+
+    def both(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, dim) to (n, channels, size, size) and (n, extra)."""
+        out: Tensor = self.layers(code)
+        pixels = math.prod(self.shape)
+        return out[:, :pixels].reshape(-1, *self.shape), out[:, pixels:]
+
+
+class EdgeTarget:
+    """What a code is to predict beside the picture: its oriented gradients, brought down to a few numbers.
+
+    The gradients of a picture and of its mirror image are averaged, so that which way an item faces does not count;
+    their principal components are whitened in part, scaled to one length, and to a variance of 1 over all. Predicting
+    such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
+    """
+
+    def __init__(self, images: Tensor, numbers: int) -> None:
+        """Takes the components from images uint8 (n, c, h, w)."""
+        features = _mirrored_gradients(images)
+        self.mean = features.mean(0)
+        variances, axes = torch.linalg.eigh(torch.cov((features - self.mean).T).double().cpu())
+        scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
+        self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
+        self.scale = 1.0
+        self.scale = 1 / float(self(images).std())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images uint8 (n, c, h, w) to float32 (n, numbers)."""
+        components = (_mirrored_gradients(images) - self.mean) @ self.axes
+        return F.normalize(components, dim=1) * self.scale
 
 
 class Whitening(nn.Module):
     """Centres codes and divides each principal axis by its standard deviation to some power, fitted once.
 
-    power 0 only centres, 1 whitens wholly (Kessy, Lewin, Strimmer 2018, arXiv:1512.00809); between them, axes of
-    little variance gain weight without their noise taking over. Before `fit_to` it changes nothing.
+    power 0 only centres, 1 whitens wholly (ZCA: Kessy, Lewin, Strimmer 2018, arXiv:1512.00809); between them, axes of
+    little variance gain weight without their noise taking over. rotate False scales the numbers of a code themselves
+    and leaves the mean, so that zeros stay zeros. Before `fit_to` it changes nothing.
     """
 
     mean: Tensor
     matrix: Tensor
+    back: Tensor
 
-    def __init__(self, dim: int, power: float) -> None:
+    def __init__(self, dim: int, power: float, *, rotate: bool = True) -> None:
         super().__init__()
         self.power = power
+        self.rotate = rotate
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
+        self.register_buffer("back", torch.eye(dim))
 
     def forward(self, code: Tensor) -> Tensor:
         """(n, dim) to (n, dim)."""
         return (code - self.mean) @ self.matrix
 
+    def inverse(self, code: Tensor) -> Tensor:
+        """What `forward` was given."""
+        return code @ self.back + self.mean
+
     def fit_to(self, codes: Tensor) -> None:
-        """Takes mean and principal axes from codes (n, dim)."""
+        """Takes mean and axes from codes (n, dim)."""
         exact = codes.double().cpu()
-        mean = exact.mean(0)
-        variances, axes = torch.linalg.eigh(torch.cov((exact - mean).T))
+        covariance = torch.cov(exact.T)
+        if self.rotate:
+            mean, (variances, axes) = exact.mean(0), torch.linalg.eigh(covariance)
+        else:
+            mean, variances, axes = torch.zeros(len(covariance)), covariance.diagonal(), torch.eye(len(covariance))
         # An axis without variance (a dead unit) must not be blown up.
-        scale = variances.clamp_min(variances.max() * 1e-4 + 1e-12) ** (-self.power / 2)
-        matrix = (axes * scale) @ axes.T
+        scale = variances.clamp_min(float(variances.max()) * 1e-4 + 1e-12) ** (-self.power / 2)
+        axes = axes.double()
         self.mean.copy_(mean)
-        self.matrix.copy_(matrix)
+        self.matrix.copy_((axes * scale) @ axes.T)
+        self.back.copy_((axes / scale) @ axes.T)
+
+
+class Network(nn.Module, ABC):
+    """One of the networks that an encoder can be, by its settings; see `simrec.autoencoder.NetworkAutoencoder`.
+
+    A subclass makes its layers and writes `code`, `picture` and `loss`, with the meaning they have in `Autoencoder`.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.dim: int = settings.dim
+
+    @abstractmethod
+    def code(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) in 0..1 to (n, dim)."""
+
+    @abstractmethod
+    def picture(self, code: Tensor) -> Tensor:
+        """(n, dim) to (n, c, h, w) in 0..1."""
+
+    @abstractmethod
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """A batch of `examples` to the mean loss per picture and its named parts."""
+
+    def prepare(self, images: Tensor) -> None:
+        """Called once before training with the training pictures, uint8 (n, c, h, w)."""
+
+    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What batches are drawn from."""
+        return (images,)
+
+    def finish(self, codes: Tensor) -> None:
+        """Called once after training with the training pictures' codes (n, dim)."""
+
+
+class SphereNetwork(Network):
+    """A conv encoder, a code on a sphere, and a linear decoder to the picture and its edges.
+
+    settings: a `simrec.autoencoder.ConvSettings`. The bottleneck is what the decoder is trained on; the code is the
+    bottleneck whitened in part, and `picture` undoes that.
+    """
+
+    target: EdgeTarget
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        s = settings
+        self.encoder = nn.Sequential(ConvEncoder(s.size, s.channels, s.widths, s.hidden), nn.Linear(s.hidden, s.dim))
+        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels, extra=s.edges, norm=True)
+        self.whitening = Whitening(s.dim, s.whitening)
+
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, dim)."""
+        out: Tensor = self.encoder(x)
+        return on_sphere(out)
+
+    def code(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, dim)."""
+        code: Tensor = self.whitening(self.bottleneck(x))
+        return code
+
+    def picture(self, code: Tensor) -> Tensor:
+        """(n, dim) to (n, c, h, w) in 0..1."""
+        logits: Tensor = self.decoder(self.whitening.inverse(code))
+        return logits.sigmoid()
+
+    def prepare(self, images: Tensor) -> None:
+        """Fits the edge target."""
+        self.target = EdgeTarget(images, self.settings.edges)
+
+    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Pictures (n, c, h, w) and the edge numbers to predict for each, (n, edges)."""
+        return images, self.target(images)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """What the encoder sees of (n, c, h, w): in training, each picture changed at random."""
+        s = self.settings
+        return jitter(x, s.shift, s.scale, s.rotate, s.light) if self.training else x
+
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """How badly the code tells the picture, in nats, and its edges."""
+        return self.told(self.bottleneck(self.fed(x)), x, *rest)
+
+    def told(self, bottleneck: Tensor, x: Tensor, edges: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of a bottleneck (n, dim) that is to tell pictures (n, c, h, w) and edges (n, edges)."""
+        logits, predicted = self.decoder.both(bottleneck)
+        rebuilt, missed = bernoulli_loss(logits, x), squared_loss(predicted, edges)
+        total = rebuilt + self.settings.edge_weight * missed
+        return total, {"rebuilt": rebuilt.detach(), "edges": missed.detach()}
+
+    def finish(self, codes: Tensor) -> None:
+        """Fits the whitening."""
+        self.whitening.fit_to(codes)
+
+
+class ArticleMLP(Network):
+    """The 2018 article's linear network: ReLU layers, a sigmoid code, ReLU layers, a linear output, squared error."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        s = settings
+        self.encoder = nn.Sequential(nn.Flatten(), *MLP((s.channels * s.size**2, *s.widths, s.dim)), nn.Sigmoid())
+        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels)
+        glorot(self)
+
+    def code(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, dim)."""
+        code: Tensor = self.encoder(x)
+        return code
+
+    def picture(self, code: Tensor) -> Tensor:
+        """(n, dim) to (n, c, h, w), cut to 0..1."""
+        out: Tensor = self.decoder(code)
+        return out.clamp(0, 1)
+
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean squared error per pixel."""
+        rebuilt = F.mse_loss(self.decoder(self.code(x)), x)
+        return rebuilt, {"rebuilt": rebuilt.detach()}
 
 
 def on_sphere(code: Tensor) -> Tensor:
-    """Codes (n, dim) scaled to length 1, on which cosine and L2 agree about who is nearer."""
-    return F.normalize(code, dim=1, eps=1e-6)
+    """Codes (n, dim) scaled to length sqrt(dim), so that a number is about 1 whatever dim is.
+
+    On a sphere cosine and L2 agree about who is nearer.
+    """
+    unit: Tensor = F.normalize(code, dim=1, eps=1e-6)
+    return unit * math.sqrt(code.shape[1])
 
 
 def bernoulli_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood in nats, summed over a picture's pixels: (n, ...) and (n, ...) to (n,)."""
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).sum(1)
+    """Negative log-likelihood in nats, summed over a picture's pixels, the batch's mean."""
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(target)
+
+
+def squared_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error, summed over the numbers (n, k) of a row, the batch's mean."""
+    return F.mse_loss(predicted, target, reduction="sum") / len(target)
+
+
+def jitter(pictures: Tensor, shift: float, scale: float, rotate: float, light: float) -> Tensor:
+    """Pictures (n, c, h, w), each changed at random in ways that a code should not notice.
+
+    shift: moved by at most this share of the size. scale: larger or smaller by at most this share. rotate: turned by
+    at most so many degrees. light: darker by at most this share, brighter by at most half of it. Half are mirrored.
+    What comes in from outside is black, the background of the fashion recipe.
+    """
+    n, place = len(pictures), pictures.device
+
+    def either_way(most: float, *shape: int) -> Tensor:
+        return most * (2 * torch.rand(n, *shape, device=place) - 1)
+
+    angle, factor = torch.deg2rad(either_way(rotate)), 1 + either_way(scale)
+    mirror = torch.where(torch.rand(n, device=place) < 0.5, -1.0, 1.0)
+    transform = torch.zeros(n, 2, 3, device=place)
+    transform[:, 0, 0], transform[:, 0, 1] = factor * mirror * angle.cos(), -factor * angle.sin()
+    transform[:, 1, 0], transform[:, 1, 1] = factor * mirror * angle.sin(), factor * angle.cos()
+    transform[:, :, 2] = 2 * either_way(shift, 2)  # the sampling grid runs from -1 to 1
+    grid = F.affine_grid(transform, list(pictures.shape), align_corners=False)
+    moved = F.grid_sample(pictures, grid, align_corners=False)
+    lit: Tensor = moved * (1 - light / 4 + either_way(light * 3 / 4, 1, 1, 1))
+    return lit.clamp(0, 1)
 
 
 def salt_and_pepper(pictures: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
@@ -111,3 +345,23 @@ def glorot(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def _root(x: Tensor) -> Tensor:
+    return x.clamp_min(0).sqrt()
+
+
+def _unit_energy(x: Tensor) -> Tensor:
+    """Each of (n, c, h, w) scaled to a mean square of 1; a blank one stays blank."""
+    return x / (x**2).mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+
+
+@torch.no_grad()
+def _mirrored_gradients(images: Tensor) -> Tensor:
+    """uint8 (n, c, h, w) to (n, 4 * (h // 2) * (w // 2)), each of length 1: with its mirror image, averaged."""
+    gradients = OrientedGradients()
+    features = []
+    for start in range(0, len(images), 2000):
+        x = images[start : start + 2000].float() / 255
+        features.append(F.normalize((gradients(x) + gradients(x.flip(3))).flatten(1), dim=1))
+    return torch.cat(features)

@@ -6,12 +6,15 @@ decoder.onnx takes `codes` and gives `pictures` float32 (n, h, w, c) in 0..1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; on by default since 1.29
+import onnxruntime  # noqa: E402
 
 from simrec.contracts import Codes, Images, ImageSpec, Rebuilt
 from simrec.errors import ImageError, StoreError
@@ -38,11 +41,13 @@ class OnnxEncoder:
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): read them with simrec's images module"
             )
-        return _in_batches(self._encoder, images, (self.dim,))
+        codes: Codes = _in_batches(self._encoder, images, (self.dim,))
+        return codes
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
-        return _in_batches(self._decoder, np.asarray(codes, np.float32), self.input.shape)
+        rebuilt: Rebuilt = _in_batches(self._decoder, np.asarray(codes, np.float32), self.input.shape)
+        return rebuilt
 
     @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:

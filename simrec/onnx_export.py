@@ -52,7 +52,9 @@ def export(model: Any, folder: Path) -> None:
     Raises NotExportable when torch.onnx cannot.
     """
     spec = model.input
-    _export(_Encode(model), torch.zeros((2, *spec.shape), dtype=torch.uint8), folder / "encoder.onnx", "images", "codes")
+    _export(
+        _Encode(model), torch.zeros((2, *spec.shape), dtype=torch.uint8), folder / "encoder.onnx", "images", "codes"
+    )
     if hasattr(model, "decode"):
         _export(_Decode(model), torch.zeros(2, model.dim), folder / "decoder.onnx", "codes", "pictures")
 

@@ -11,22 +11,22 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from simrec import datasets, home, host, settings, store
+from simrec import datasets, home, store
 from simrec.catalogue import Catalogue, Item
 from simrec.catalogue import write as write_catalogue
 from simrec.contracts import Codes, History, Images, Progress, Rebuilt
 from simrec.datasets import Notice, Pictures
-from simrec.errors import DataError, PluginError, StoreError, RequestError
+from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.index import Index, scores
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
@@ -84,7 +84,12 @@ class Recommender:
         record = self.manifest.encoder
         if record.runtime == "onnx":
             return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
-        offer = host.discover().encoder(record.name)
+        from simrec import host
+
+        try:
+            offer = host.discover().encoder(record.name)
+        except PluginError as error:
+            raise PluginError(f"{self.name}: its encoder is {record.name!r} of {record.provider}: {error}") from error
         if offer.provider.split()[0] != record.provider.split()[0]:
             raise PluginError(
                 f"{self.name}: its encoder is {record.name!r} of {record.provider}, but {offer.provider} offers that "
@@ -128,7 +133,7 @@ class Recommender:
                 )
             return Query(query, self.catalogue.thumbnails([row]), frozenset([row]))
         if isinstance(query, str | Path):
-            picture = images.read(Path(query).expanduser(), self.manifest.encoder.input)
+            picture = images.read(Path(query), self.manifest.encoder.input)
             name = str(query)
         else:
             name = "-"
@@ -213,7 +218,11 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
 
 def default_name(place: Path) -> str:
     """The recommender meant when none is named: the only one with a catalogue in that home, else "demo"."""
-    own = [name for name in home.own(place) if store.current(place / name).manifest.catalogue]
+    own = []
+    for name in home.own(place):
+        with suppress(StoreError):  # a damaged one answers nothing; naming it says why
+            if store.current(place / name).manifest.catalogue:
+                own.append(name)
     return own[0] if len(own) == 1 else "demo"
 
 
@@ -244,6 +253,8 @@ def train(
     DataError for the source, TrainingError for the training, StoreError when it cannot be written or when the name
     has a catalogue and `replace_catalogue` is not set. Whatever is raised, what was there before still is.
     """
+    from simrec import host, settings
+
     plugins = host.discover()
     for failure in plugins.failures:
         notice(str(failure))
@@ -253,7 +264,9 @@ def train(
     place = home_folder or home.default()
     folder = place / home.check_name(name or encoder)
     if store.exists(folder) and store.current(folder).manifest.catalogue and not replace_catalogue:
-        raise StoreError(f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name")
+        raise StoreError(
+            f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name"
+        )
     model = kind(chosen)
     pictures = datasets.load(source, model.input, data_dir=data_dir, notice=notice)
     learned, held_out = _validation(pictures, model.input, data_dir, notice)
@@ -265,6 +278,8 @@ def train(
             history = model.fit(
                 learned.images, validation=held_out.images, seed=seed, device=device, progress=progress, stop=stop
             )
+            if not 1 <= history.kept <= len(history.epochs):
+                raise PluginError(f"encoder {encoder!r} ({offer.provider}) kept no epoch of its training: mend its fit")
             files = _saved(model)
         for text in sorted({str(w.message) for w in caught if w.category is UserWarning}):
             notice(text)
@@ -289,8 +304,8 @@ def train(
                 "epochs": len(history.epochs),
                 "kept": history.kept,
                 "ended": history.ended,
-                "loss": history.epochs[history.kept - 1].loss if history.epochs else None,
-                "validation_loss": history.epochs[history.kept - 1].validation_loss if history.epochs else None,
+                "loss": history.epochs[history.kept - 1].loss,
+                "validation_loss": history.epochs[history.kept - 1].validation_loss,
                 "seconds": round(time.perf_counter() - begun, 1),
             },
             command=command,
@@ -327,7 +342,9 @@ def build(
     origin = Recommender(home.find(encoder or name, place))
     record = origin.manifest.encoder
     if store.exists(folder) and (mine := store.current(folder).manifest.encoder).digest != record.digest:
-        raise StoreError(f"{folder}: has encoder {mine.title}, not {record.title} of {origin.name}: choose another name")
+        raise StoreError(
+            f"{folder}: has encoder {mine.title}, not {record.title} of {origin.name}: choose another name"
+        )
     pictures = origin.pictures(source or record.trained_on["source"], data_dir, notice)
     with store.Writer(folder) as writer:
         codes = origin.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
@@ -372,19 +389,15 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(
-    recommender: Recommender, *, data_dir: Path | None = None,
-    progress: Callable[[str], None] = _silent, notice: Notice = _silent,
-) -> Evaluation:  # fmt: skip
+def evaluate(recommender: Recommender, *, data_dir: Path | None = None, notice: Notice = _silent) -> Evaluation:
     """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
 
-    The queries are its test split, else its own catalogue, each item left out of its own answer. progress: told what
-    is measured now. Raises what `Recommender.pictures` raises for the test split.
+    The queries are its test split, else its own catalogue, each item left out of its own answer. Raises what
+    `Recommender.pictures` raises for the test split.
     """
-    from simrec import evaluate as figures
+    from simrec import evaluation as figures
 
     record, catalogue = recommender.manifest.encoder, recommender._record()
-    progress("reading thumbnails")
     images = recommender.catalogue.thumbnails()
     items = list(recommender.catalogue.all())
     if catalogue.test and catalogue.labelled:
@@ -402,13 +415,11 @@ def evaluate(
         found = figures.retrieval(queries, codes, metric, wanted, labels, leave_one_out=own)
         return {**found, "NMI": figures.clustering(codes, labels, metric)}
 
-    progress(f"encoding with {recommender.name}")
     mine: dict[str, Any] = {"name": recommender.name, "numbers": record.dim}
     if how != "reconstruction":
         mine |= figures_of(recommender.encode(asked), recommender.codes, record.metric)
     mine["MSE"] = figures.squared_error(recommender.reconstruct(asked), asked) if record.decodes else None
     mine["ms"] = _milliseconds(recommender, asked)
-    progress("raw pixels and PCA")
     pixels: dict[str, Any] = {"name": "raw pixels", "numbers": images[0].size}
     pca = figures.PCA(images, record.dim)
     components: dict[str, Any] = {"name": "PCA", "numbers": len(pca.axes)}
@@ -422,12 +433,25 @@ def evaluate(
     )
 
 
-def listing(home_folder: Path | None = None) -> list[Recommender]:
-    """The user's recommenders, then the shipped ones of other names."""
+def listing(
+    home_folder: Path | None = None, unreadable: Callable[[StoreError], None] | None = None
+) -> list[Recommender]:
+    """The user's recommenders, then the shipped ones of other names.
+
+    unreadable: told of each that is damaged or newer than this simrec; without it the first one is raised.
+    """
     place = home_folder or home.default()
     own = home.names(place)
     shipped = [name for name in home.names(home.shipped()) if name not in own]
-    return [Recommender(place / name) for name in own] + [Recommender(home.shipped() / name) for name in shipped]
+    opened = []
+    for folder in [*(place / name for name in own), *(home.shipped() / name for name in shipped)]:
+        try:
+            opened.append(Recommender(folder))
+        except StoreError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+    return opened
 
 
 def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: Notice) -> tuple[Pictures, Pictures]:
@@ -441,7 +465,7 @@ def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: No
 
 
 def _saved(model: Any) -> dict[str, bytes]:
-    """What the encoder saves into a folder of its own."""
+    """What the encoder saves into a folder of its own, of which it may know nothing but the path."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         return {
@@ -500,6 +524,8 @@ def _now() -> str:
 
 
 def _libraries() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in LIBRARIES:
         try:

@@ -49,7 +49,8 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
 
 
 def _side(picture: NDArray[np.uint8]) -> int:
-    return max(1, TILE // picture.shape[0]) * picture.shape[0]
+    size: int = picture.shape[0]
+    return max(1, TILE // size) * size
 
 
 def _enlarged(picture: NDArray[np.uint8], side: int) -> Image.Image:

@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -25,8 +26,7 @@ from typing import IO, Any
 from simrec.errors import StoreError
 from simrec.manifest import Manifest
 
-KEPT = 2
-"""Generations that stay: the live one, and the one before it for readers that have just opened it."""
+_NAME = re.compile(r"\d{6,}-[0-9a-f]{8}")
 
 READS = 3
 """How often CURRENT is read before a generation that keeps vanishing is an error."""
@@ -49,9 +49,9 @@ class Generation:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror}): build the recommender anew") from error
+            raise self._unreadable(path, error) from error
         if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise StoreError(f"{path}: damaged (it is not what was written): build the recommender anew")
+            raise StoreError(f"{path}: damaged (it is not what was written): delete its folder and make it anew")
         return data
 
     def path(self, name: str) -> Path:
@@ -60,15 +60,23 @@ class Generation:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror}): build the recommender anew") from error
+            raise self._unreadable(path, error) from error
         if size != self.manifest.files[name]["size"]:
-            raise StoreError(f"{path}: damaged (cut or grown since it was written): build the recommender anew")
+            raise StoreError(f"{path}: damaged (cut or grown since it was written): delete its folder and make it anew")
         return path
+
+    def _unreadable(self, path: Path, error: OSError) -> StoreError:
+        if not self.folder.exists():
+            return StoreError(f"{self.folder}: replaced by a newer one since it was opened: open the recommender again")
+        return StoreError(f"{path}: cannot be read ({error.strerror}): delete its folder and make it anew")
 
 
 def exists(folder: Path) -> bool:
     """Whether a recommender was ever committed there."""
-    return (folder / "CURRENT").is_file()
+    try:
+        return (folder / "CURRENT").is_file()
+    except OSError:  # a name too long, a folder closed to us
+        return False
 
 
 def current(folder: Path) -> Generation:
@@ -79,7 +87,7 @@ def current(folder: Path) -> Generation:
         except FileNotFoundError:
             # A writer may have moved on between the two reads; CURRENT then names another generation.
             if attempt == READS - 1:
-                raise StoreError(f"{folder}: incomplete recommender: build it anew") from None
+                raise StoreError(f"{folder}: incomplete recommender: delete its folder and make it anew") from None
     raise AssertionError
 
 
@@ -87,14 +95,29 @@ def _open_current(folder: Path) -> Generation:
     try:
         words = (folder / "CURRENT").read_text("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{folder}: not a readable recommender ({error}): build it anew") from error
-    if len(words) != 2 or Path(words[0]).name != words[0]:
-        raise StoreError(f"{folder / 'CURRENT'}: damaged: build the recommender anew")
+        raise StoreError(
+            f"{folder}: not a readable recommender ({error}): delete its folder and make it anew"
+        ) from error
+    if len(words) != 2 or not _NAME.fullmatch(words[0]):
+        raise StoreError(f"{folder / 'CURRENT'}: damaged: delete its folder and make it anew")
     path = folder / "gens" / words[0] / "manifest.json"
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}): delete its folder and make it anew") from error
     if hashlib.sha256(data).hexdigest() != words[1]:
-        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): build the recommender anew")
+        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): delete its folder and make it anew")
     return Generation(path.parent, Manifest.from_json(json.loads(data), str(path)))
+
+
+def _live(folder: Path) -> str:
+    """The name in CURRENT, "" where there is none."""
+    try:
+        return (*(folder / "CURRENT").read_text("utf-8", "replace").split(), "")[0]
+    except OSError:
+        return ""
 
 
 class Writer:
@@ -108,30 +131,33 @@ class Writer:
         from filelock import FileLock, Timeout
 
         with _explained(self.folder):
-            self._new = not self.folder.exists()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.folder / "LOCK", timeout=0)
+            self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock = FileLock(self.folder / "LOCK", timeout=0)
                 self._lock.acquire()
+                for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
+                    shutil.rmtree(left, ignore_errors=True)
+                self.staging.mkdir()
             except Timeout:
-                raise StoreError(
-                    f"{self.folder}: another simrec is writing it: wait until that one is done"
-                ) from None
-            for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
-                shutil.rmtree(left, ignore_errors=True)
-            self.staging.mkdir()
+                raise StoreError(f"{self.folder}: another simrec is writing it: wait until that one is done") from None
+            except OSError:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        self._lock.release()
+        if hasattr(self, "_lock"):
+            self._lock.release()
         if not exists(self.folder):
-            (self.folder / "LOCK").unlink(missing_ok=True)
-            for empty in (self.folder / "gens", self.folder):
+            with contextlib.suppress(OSError):
+                (self.folder / "LOCK").unlink()
+            for empty in (self.folder / "gens", self.folder, *self._made):
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, data: bytes | bytearray) -> None:
         """A file of the coming generation."""
         with _explained(self.folder):
             path = self.staging / name
@@ -160,7 +186,7 @@ class Writer:
                 if path.is_file()
             }
             manifest = manifest.with_files(files)
-            data = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False).encode()
+            data = json.dumps(manifest.to_json(), indent=1).encode()  # in ASCII: a folder's name may be no UTF-8
             _write_synced(self.staging / "manifest.json", data)
             for inner in (p for p in self.staging.rglob("*") if p.is_dir()):
                 _sync_folder(inner)
@@ -168,22 +194,26 @@ class Writer:
 
             generations = self.folder / "gens"
             generations.mkdir(exist_ok=True)
+            before = _live(self.folder)
             numbers = [int(p.name.split("-")[0]) for p in generations.iterdir() if p.name[:6].isdigit()]
             name = f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}"
             self.staging.rename(generations / name)
-            _sync_folder(generations)
-
-            _write_synced(self.folder / "CURRENT.new", f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
-            (self.folder / "CURRENT.new").replace(self.folder / "CURRENT")
+            try:
+                _sync_folder(generations)
+                _write_synced(self.folder / "CURRENT.new", f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+                (self.folder / "CURRENT.new").replace(self.folder / "CURRENT")
+            except BaseException:
+                if _live(self.folder) != name:  # Ctrl-C may come when all is done
+                    shutil.rmtree(generations / name, ignore_errors=True)
+                    (self.folder / "CURRENT.new").unlink(missing_ok=True)
+                raise
             _sync_folder(self.folder)
             _sync_folder(self.folder.parent)
-        self._drop_old(generations, name)
+        for path in generations.iterdir():
+            # The one before stays, for readers that have just opened it; others are older, or of writers that died.
+            if path.name not in (name, before):
+                shutil.rmtree(path, ignore_errors=True)
         return Generation(generations / name, manifest)
-
-    def _drop_old(self, generations: Path, live: str) -> None:
-        older = sorted(p for p in generations.iterdir() if p.name != live)
-        for path in older[: len(older) - (KEPT - 1)]:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

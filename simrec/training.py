@@ -14,6 +14,12 @@ from torch import Tensor
 from simrec.contracts import Epoch, History, Images, Progress
 from simrec.errors import TrainingError
 
+LEAST_STEPS = 24
+"""Steps an epoch, however few the pictures: a folder of 500 must not be done after one step an epoch ..."""
+
+SMALLEST_BATCH = 32
+"""... but a batch stays large enough for batch norm."""
+
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU. Raises TrainingError if absent."""
@@ -47,9 +53,11 @@ def run(
     settings = model.settings
     generator = torch.Generator().manual_seed(seed)
     model.to(device=device, memory_format=torch.channels_last)
-    examples = model.examples(_to_tensor(images, device), generator)
+    learned = _to_tensor(images, device)
+    model.prepare(learned)
+    examples = model.examples(learned, generator)
     held_out = model.examples(_to_tensor(validation, device), generator)
-    steps = math.ceil(len(images) / settings.batch_size)
+    steps = math.ceil(len(images) / min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS)))
     optimizer, schedule = _optimizer(model, settings, steps)
 
     epochs: list[Epoch] = []
@@ -58,7 +66,8 @@ def run(
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
         model.train()
-        total, parts = 0.0, {}
+        total = 0.0
+        parts: dict[str, float] = {}
         order = torch.randperm(len(images), generator=generator).to(device)
         for step, rows in enumerate(order.tensor_split(steps), 1):
             loss, these = model.loss(*(_scaled(e[rows]) for e in examples))
@@ -91,7 +100,6 @@ def run(
     elif best:
         model.load_state_dict(best)
     model.eval()
-    model.finish(_to_tensor(images, device))
     model.to("cpu", memory_format=torch.contiguous_format)
     return History(tuple(epochs), kept, ended)
 
@@ -114,8 +122,9 @@ def _validate(model: Any, examples: tuple[Tensor, ...], batch: int, seed: int) -
     count, total = len(examples[0]), 0.0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for rows in torch.arange(count, device=examples[0].device).split(batch):
-            total += model.loss(*(_scaled(e[rows]) for e in examples))[0].item() * len(rows)
+        for start in range(0, count, batch):
+            some = [e[start : start + batch] for e in examples]
+            total += model.loss(*map(_scaled, some))[0].item() * len(some[0])
     return total / max(1, count)
 
 

@@ -1,55 +1,62 @@
-"""The variational autoencoder (Kingma, Welling 2014, arXiv:1312.6114; preset `article`: Keras's of 2018)."""
+"""The variational autoencoder (Kingma, Welling 2014, arXiv:1312.6114)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from simrec.autoencoder import Autoencoder, AutoencoderSettings
+from simrec.autoencoder import ConvSettings, NetworkAutoencoder
 from simrec.contracts import setting
-from simrec.networks import MLP, ConvEncoder, PictureDecoder, bernoulli_loss, glorot
+from simrec.networks import MLP, Network, PictureDecoder, SphereNetwork, bernoulli_loss, glorot
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAESettings(AutoencoderSettings):
+class VAESettings(ConvSettings):
     """Settings of the variational autoencoder."""
 
-    backbone: Literal["conv", "mlp"] = setting("conv", "conv: stride-2 convolutions; mlp: one linear layer, the article's")
-    widths: tuple[int, ...] = setting((32, 64, 128), "channels of the convolutions")
-    hidden: int = setting(512, "units before the mean and log-variance")
-    decoder: tuple[int, ...] = setting((512, 1024), "units of the decoder's hidden layers")
-    beta: float = setting(0.03, "weight of the KL divergence; weak, about 1/dim, makes codes that find better")
+    network: Literal["conv", "mlp"] = setting("conv", "conv: convolutions; mlp: one hidden layer, the article's")
+    beta: float = setting(0.1, "weight of the KL divergence; a weak one makes codes that find better")
 
 
-class VAE(Autoencoder):
-    """Bernoulli likelihood and a normal prior; a picture's code is the mean, never a sample."""
+class VariationalNetwork(SphereNetwork):
+    """Not on a sphere, but normally distributed around a mean, which is the code."""
 
-    Settings = VAESettings
-    presets: ClassVar[Mapping[str, VAESettings]] = {
-        "default": VAESettings(),
-        "article": VAESettings(
-            backbone="mlp", hidden=500, decoder=(500,), dim=10, beta=1.0, epochs=500, patience=10,
-            batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",
-        ),
-    }  # fmt: skip
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.encoder[-1] = nn.Linear(settings.hidden, 2 * settings.dim)
 
-    def __init__(self, settings: VAESettings) -> None:
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the means, (n, dim)."""
+        return self.distribution(x)[0]
+
+    def distribution(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, c, h, w) to means and log-variances, (n, dim) each."""
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        return mean, log_variance
+
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """What a sample of the code fails to tell, and the KL divergence weighted by beta."""
+        mean, log_variance = self.distribution(self.fed(x))
+        told, parts = self.told(sample(mean, log_variance), x, *rest)
+        divergence = kl_divergence(mean, log_variance)
+        return told + self.settings.beta * divergence, {**parts, "divergence": divergence.detach()}
+
+
+class ArticleVAE(Network):
+    """The 2018 article's: one hidden ReLU layer each way."""
+
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         s = settings
-        self.body: nn.Module
-        if s.backbone == "mlp":
-            self.body = nn.Sequential(nn.Flatten(), MLP((s.channels * s.size**2, s.hidden)), nn.ReLU())
-        else:
-            self.body = ConvEncoder(s.size, s.channels, s.widths, s.hidden)
+        self.body = nn.Sequential(nn.Flatten(), MLP((s.channels * s.size**2, s.hidden)), nn.ReLU())
         self.mean = nn.Linear(s.hidden, s.dim)
         self.log_variance = nn.Linear(s.hidden, s.dim)
         self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels)
-        if s.backbone == "mlp":
-            glorot(self)
+        glorot(self)
 
     def code(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to the means, (n, dim)."""
@@ -57,16 +64,39 @@ class VAE(Autoencoder):
         return mean
 
     def picture(self, code: Tensor) -> Tensor:
-        """(n, dim) to (n, c, h, w)."""
-        out: Tensor = self.decoder(code)
-        return out.sigmoid()
+        """(n, dim) to (n, c, h, w) in 0..1."""
+        logits: Tensor = self.decoder(code)
+        return logits.sigmoid()
 
-    def loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:  # type: ignore[override]
-        """-ELBO with the KL weighted by beta, nats per picture."""
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """-ELBO in nats per picture, the KL divergence weighted by beta."""
         features = self.body(x)
         mean, log_variance = self.mean(features), self.log_variance(features)
-        sample = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        rebuilt = bernoulli_loss(self.decoder(sample), x).mean()
-        divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        rebuilt = bernoulli_loss(self.decoder(sample(mean, log_variance)), x)
+        divergence = kl_divergence(mean, log_variance)
         parts = {"rebuilt": rebuilt.detach(), "divergence": divergence.detach()}
         return rebuilt + self.settings.beta * divergence, parts
+
+
+def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """One draw a row from normal distributions (n, dim), in a way that gradients pass through."""
+    return mean + torch.randn_like(mean) * (log_variance / 2).exp()
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """From the standard normal distribution, in nats, summed over dim, the batch's mean."""
+    return (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+
+
+class VAE(NetworkAutoencoder):
+    """A picture's code is the mean, never a sample. Preset `article`: the 2018 article's network."""
+
+    Settings = VAESettings
+    networks: ClassVar[Mapping[str, type[Network]]] = {"conv": VariationalNetwork, "mlp": ArticleVAE}
+    presets: ClassVar[Mapping[str, VAESettings]] = {
+        "default": VAESettings(),
+        "article": VAESettings(
+            network="mlp", hidden=500, decoder=(500,), dim=10, beta=1.0, epochs=500, patience=10,
+            batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",
+        ),
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the status that the errors' page promises."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is no UTF-8 goes out as it came in
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         result: Any = cli.main(given, prog_name="simrec", standalone_mode=False)
     except click.exceptions.Exit as leaving:
@@ -69,6 +72,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if debug:
             raise
         click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # of files each verb speaks itself: this is standard output, or a machine in trouble
+        if debug:
+            raise
+        where = error.filename or "standard output"
+        click.echo(f"Error: {where}: {error.strerror or error}: make room, or send the answer elsewhere", err=True)
         sys.exit(1)
     except Exception as error:
         if debug:

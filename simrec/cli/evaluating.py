@@ -34,12 +34,8 @@ def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path
         opened = [found for found in opened if found.name != "demo"] or opened
     done = []
     for recommender in opened:
-        done.append(
-            verbs.evaluate(
-                recommender, data_dir=data_dir, notice=session.notice,
-                progress=lambda what, name=recommender.name: session.notice(f"{name}: {what} ..."),
-            )
-        )  # fmt: skip
+        session.notice(f"Evaluating {recommender.name} ...")
+        done.append(verbs.evaluate(recommender, data_dir=data_dir, notice=session.notice))
         if form == "table":
             print_figures(done[-1])
     if form == "json":
@@ -54,7 +50,10 @@ def print_figures(evaluation: Evaluation) -> None:
         "reconstruction": f"{evaluation.catalogue:,} items without labels: reconstruction alone",
     }[evaluation.how]
     reduced = " (REDUCED: the full data set could not be had)" if evaluation.reduced else ""
-    rows = [[row["name"], f"{row['numbers']}", *(_cell(column, row.get(column)) for column in COLUMNS)] for row in evaluation.rows]
+    rows = [
+        [row["name"], f"{row['numbers']}", *(_cell(column, row.get(column)) for column in COLUMNS)]
+        for row in evaluation.rows
+    ]
     table(["", "numbers", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
 
 

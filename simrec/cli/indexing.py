@@ -10,9 +10,15 @@ from typing import Any
 import click
 
 from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.errors import StoreError
 
 _format = click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
 )
 
 
@@ -48,14 +54,17 @@ def build(session: Session, name: str, source: str | None, encoder: str | None, 
 @index.command("list")
 @_format
 @click.pass_obj
-def list_(session: Session, form: str) -> None:
+def list_(session: Session, form: str) -> int:
     """What recommenders there are, yours and the shipped ones."""
     from simrec import recommender as verbs
 
-    described = [opened.describe() for opened in verbs.listing(session.home)]
+    errors: list[StoreError] = []
+    described = [opened.describe() for opened in verbs.listing(session.home, errors.append)]
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
     if form == "json":
         click.echo(json.dumps(described, indent=1, ensure_ascii=False))
-        return
+        return 1 if errors else 0
     table(
         ["name", "encoder", "numbers", "items", "catalogue", "MB", "created", "folder"],
         [
@@ -68,6 +77,7 @@ def list_(session: Session, form: str) -> None:
             for d in described
         ],
     )  # fmt: skip
+    return 1 if errors else 0
 
 
 @index.command()

@@ -36,16 +36,18 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     source = _source(session, data_dir)
     place = session.home or home.default()
     folder = place / NAME
-    if not again and store.exists(folder) and (done := verbs.open(NAME, place)).manifest.encoder.trained_on["source"] == source:
+    if (
+        not again
+        and store.exists(folder)
+        and (done := verbs.open(NAME, place)).manifest.encoder.trained_on["source"] == source
+    ):
         session.notice(f"Using the encoder of an earlier quickstart in {done.folder} (--again trains anew).")
     else:
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
         _train(session, place, source, data_dir)
     session.notice("2. Indexing.")
     with session.counting() as progress:
-        opened = verbs.build(
-            NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice
-        )
+        opened = verbs.build(NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice)
     session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")
     evaluation = verbs.evaluate(opened, data_dir=data_dir, notice=session.notice)
     print_figures(evaluation)
@@ -67,7 +69,9 @@ def _source(session: Session, data_dir: Path | None) -> str:
         datasets.load("fashion-mnist", ImageSpec(), data_dir=data_dir, notice=session.notice)
     except DataError as error:
         session.notice(f"{error}.")
-        session.notice("REDUCED: going on with the 10,000 embedded test pictures, 8,000 as catalogue and 2,000 as queries.")
+        session.notice(
+            "REDUCED: going on with the 10,000 embedded test pictures, 8,000 as catalogue and 2,000 as queries."
+        )
         return "fashion-mnist:small"
     return "fashion-mnist"
 

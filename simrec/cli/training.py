@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option("--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures.")
+@click.option(
+    "--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures."
+)
 @data_dir_option
 @click.option("--replace", is_flag=True, help="Even if the name has a catalogue, which goes.")
 @click.pass_obj

@@ -36,7 +36,8 @@ def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> 
     own = rows == np.arange(len(rows))[:, np.newaxis]
     # Among many equal pictures a query can be missing from its own neighbours: then the last one goes.
     own[~own.any(axis=1), -1] = True
-    return rows[~own].reshape(len(rows), -1)
+    others: NDArray[np.int64] = rows[~own].reshape(len(rows), -1)
+    return others
 
 
 def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
@@ -75,7 +76,8 @@ def clustering(codes: Codes, labels: NDArray[np.int64], metric: Metric) -> float
 
 def pixels(images: Images) -> Codes:
     """Raw pixels as codes: images (n, h, w, c) to (n, h * w * c), 0..1."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    codes: Codes = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+    return codes
 
 
 class PCA:
@@ -95,11 +97,13 @@ class PCA:
 
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim)."""
-        return ((pixels(images) - self.mean) @ self.axes.T).astype(np.float32)
+        codes: Codes = ((pixels(images) - self.mean) @ self.axes.T).astype(np.float32)
+        return codes
 
     def decode(self, codes: Codes) -> NDArray[np.float32]:
         """Codes (n, dim) to raw pixels (n, h * w * c)."""
-        return (codes @ self.axes + self.mean).astype(np.float32)
+        rebuilt: NDArray[np.float32] = (codes @ self.axes + self.mean).astype(np.float32)
+        return rebuilt
 
 
 def squared_error(rebuilt: NDArray[np.float32], images: Images) -> float:

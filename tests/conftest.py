@@ -1,0 +1,56 @@
+"""What the tests share: the embedded pictures, and a home of their own for each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simrec import datasets, home
+from simrec.contracts import ImageSpec
+from simrec.datasets import Pictures
+from simrec.recommender import Recommender
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees or changes the user's recommenders or cache."""
+    place = tmp_path / "home"
+    monkeypatch.setenv("SIMREC_HOME", str(place))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Pictures:
+    """Fashion-MNIST's 10,000 test pictures, as they are embedded."""
+    return datasets.load("fashion-mnist:test", ImageSpec(), notice=print)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Recommender:
+    """The shipped recommender."""
+    return Recommender(home.shipped() / "demo")
+
+
+@pytest.fixture
+def shoe(tmp_path: Path, pictures: Pictures) -> Path:
+    """A PNG of the first test picture, an ankle boot that is in the demo's catalogue."""
+    path = tmp_path / "shoe.png"
+    Image.fromarray(pictures.images[0, :, :, 0]).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path, pictures: Pictures) -> Path:
+    """A folder of 40 pictures in four labelled sub-folders."""
+    folder = tmp_path / "photos"
+    labels = np.array(pictures.labels)
+    for label in ("Trouser", "Bag", "Sneaker", "Dress"):
+        (folder / label).mkdir(parents=True)
+        for row in np.flatnonzero(labels == label)[:10]:
+            Image.fromarray(pictures.images[row, :, :, 0]).save(folder / label / f"{row:05d}.png")
+    return folder

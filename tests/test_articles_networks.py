@@ -1,0 +1,99 @@
+"""The `article` presets are the 2018 article's networks, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from simrec import host
+from simrec.datasets import Pictures
+from simrec.networks import Whitening, salt_and_pepper
+
+
+def article(name: str, **changes: Any) -> Any:
+    kind = host.encoder_class(host.discover().encoder(name))
+    return kind(dataclasses.replace(kind.presets["article"], **changes))
+
+
+def linear_widths(module: nn.Module) -> list[int]:
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    return [layers[0].in_features, *(layer.out_features for layer in layers)]
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("plain", 500), ("sparse", 200)])
+def test_plain_and_sparse_are_784_2000_500_500_10_500_500_2000_784(name: str, epochs: int) -> None:
+    encoder = article(name)
+    assert linear_widths(encoder) == [784, 2000, 500, 500, 10, 500, 500, 2000, 784]
+    assert encoder.settings.epochs == epochs
+    code = encoder.encode(np.zeros((1, 28, 28, 1), np.uint8))
+    assert ((code > 0) & (code < 1)).all()  # the code is a sigmoid's
+
+
+def test_denoising_is_three_pooled_convolutions_and_a_code_of_256() -> None:
+    encoder = article("denoising")
+    convolutions = [(m.in_channels, m.out_channels) for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions == [(1, 64), (64, 32), (32, 16), (16, 16), (16, 32), (32, 64), (64, 1)]
+    assert encoder.dim == 256
+
+
+def test_vae_is_784_500_with_mean_and_log_variance_of_10() -> None:
+    encoder = article("vae")
+    assert linear_widths(encoder.network.body) == [784, 500]
+    assert encoder.network.mean.out_features == encoder.network.log_variance.out_features == 10
+    assert linear_widths(encoder.network.decoder) == [10, 500, 784]
+
+
+def test_weights_begin_glorot_uniform_and_biases_at_zero() -> None:
+    for name in ("plain", "sparse", "denoising", "vae"):
+        for layer in article(name).modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                area = layer.weight[0, 0].numel()
+                bound = (6 / (area * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
+                assert layer.weight.abs().max() <= bound
+                assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+                assert not layer.bias.any()
+
+
+def test_the_sparse_penalty_is_the_l1_norm_of_three_layers_summed_over_the_batch(pictures: Pictures) -> None:
+    encoder = article("sparse", penalty=1.0)
+    x = torch.tensor(pictures.images[:7]).permute(0, 3, 1, 2) / 255
+    _, parts = encoder.loss(x)
+    h = x.flatten(1)
+    layers = [m for m in encoder.network.encoder if isinstance(m, nn.Linear)]
+    norms = []
+    for i, layer in enumerate(layers):
+        h = torch.sigmoid(layer(h)) if i == 3 else torch.relu(layer(h))
+        norms.append(h.abs().sum())
+    assert parts["penalty"].item() == pytest.approx(sum(norms[1:]).item(), rel=1e-5)
+
+
+def test_the_articles_noise_is_drawn_once_and_its_target_is_clean(pictures: Pictures) -> None:
+    encoder = article("denoising")
+    images = torch.tensor(pictures.images[:200]).permute(0, 3, 1, 2)
+    clean, noisy = encoder.examples(images, torch.Generator().manual_seed(0))
+    assert torch.equal(clean, images)
+    changed = (noisy - images.float() / 255).abs() > 1e-6
+    assert changed.float().mean().item() == pytest.approx(0.2, abs=0.01)
+
+
+def test_salt_and_pepper_draws_from_beta_one_half_one_half() -> None:
+    grey = torch.full((50, 1, 40, 40), 2.0)
+    noisy = salt_and_pepper(grey, 0.2, torch.Generator().manual_seed(1))
+    drawn = noisy[noisy != 2]
+    assert drawn.numel() / noisy.numel() == pytest.approx(0.2, abs=0.01)
+    assert drawn.mean().item() == pytest.approx(1 / 2, abs=0.01)
+    assert drawn.var().item() == pytest.approx(1 / 8, abs=0.01)  # of Beta(1/2, 1/2)
+
+
+def test_whole_whitening_gives_a_unit_covariance_and_can_be_undone() -> None:
+    codes = torch.randn(5000, 6, generator=torch.Generator().manual_seed(2)) @ torch.randn(6, 6) + 3
+    whitening = Whitening(6, 1.0)
+    whitening.fit_to(codes)
+    white = whitening(codes)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(whitening.inverse(white), codes, atol=1e-3, rtol=1e-3)

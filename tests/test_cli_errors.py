@@ -1,0 +1,442 @@
+"""What a person at the prompt gets when something is wrong: one line, the right exit status, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simrec import store
+from simrec.cli import main
+from simrec.manifest import VERSION
+from simrec.recommender import Recommender
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every path below a folder and its digest; without the cache, which is no recommender's."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+        if "cache" not in path.relative_to(folder).parts
+    }
+
+
+def failed(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1) -> str:
+    """The one line on stderr of a command that fails with that status."""
+    with pytest.raises(SystemExit) as leaving:
+        main(["--quiet", *map(str, words)])
+    said = capsys.readouterr().err
+    assert leaving.value.code == status, said
+    assert "Traceback" not in said
+    lines = said.splitlines()
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert errors == lines[-1:]
+    if status == 1:
+        assert lines == errors
+        assert "fault in simrec" not in said
+    return errors[0]
+
+
+def simrec(*words: object, **options: object) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "simrec", *map(str, words)]
+    return subprocess.run(command, capture_output=True, check=False, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def mine(own_home: Path, demo: Recommender) -> Path:
+    """A home with one recommender that the user has made."""
+    return Path(shutil.copytree(demo.folder, own_home / "mine"))
+
+
+# Names that do not exist, files that are not there.
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("similr shoe.png", "Did you mean 'similar'"),
+        ("similar shoe.png --indx demo", "No such option '--indx'"),
+        ("similar", "Missing argument"),
+        ("similar shoe.png -n 0", "0 is not in the range"),
+        ("similar shoe.png --format yaml", "'yaml' is not one of"),
+        ("index biuld new photos", "Did you mean 'build'"),
+        ("train plain --set epochs", "KEY=VALUE"),
+        ("--home shoe.png index list", "is a file"),
+    ],
+)
+@pytest.mark.usefixtures("shoe", "photos")
+def test_wrong_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str], words: str, expected: str) -> None:
+    assert expected in failed(capsys, *words.split(), status=2)
+
+
+LONG = "x" * 400
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("similar shoe.png --index demoo", "no recommender 'demoo'"),
+        ("similar shoe.png --index demoo", "did you mean 'demo'?"),
+        ("similar shoe.png --index no/where", "no recommender in the folder no/where"),
+        (f"similar shoe.png --index {LONG}", "cannot be a recommender's name"),
+        ("index show mien", "did you mean 'mine'?"),
+        ("evaluate mien", "did you mean 'mine'?"),
+        ("export mien -o out.csv", "did you mean 'mine'?"),
+        ("encode photos --index mien -o out.npy", "did you mean 'mine'?"),
+        ("train plian", "no encoder 'plian': did you mean 'plain'?"),
+        ("similar nowhere.png --index demo", "nowhere.png: cannot be read (No such file or directory)"),
+        ("similar photos --index demo", "photos: cannot be read"),
+        (f"similar {LONG}.png --index demo", "x.png: cannot be read"),
+        ("similar ~nobody-of-that-name/a.png --index demo", "~nobody-of-that-name/a.png: cannot be read"),
+        ("similar id:test/1000 --index demo", "no item 'test/1000' in demo"),
+        ("index build new nowhere --encoder demo", "no source 'nowhere'"),
+        (f"index build new {LONG} --encoder demo", "x: "),
+        ("index build new fashion-mnist:tset --encoder demo", "did you mean 'test'?"),
+        ("index build new photos --encoder demoo", "did you mean 'demo'?"),
+        ("index build new photos", "no recommender 'new'"),
+        ("index build demo photos", "read-only"),
+        ("index build ../new photos --encoder demo", "cannot be a recommender's name"),
+        (f"index build {LONG} photos --encoder demo", "cannot be a recommender's name"),
+        ("export demo -o out.xlsx", "out.xlsx: the file's ending must be .npy, .parquet or .csv"),
+        ("export demo -o nowhere/out.csv", "nowhere/out.csv: cannot be written"),
+        ("export demo -o nowhere/out.npy", "cannot be written"),
+        ("export demo -o nowhere/out.parquet", "cannot be written"),
+        ("encode photos --index demo -o nowhere/out.npy", "nowhere/out.npy: cannot be written"),
+        ("similar shoe.png --index demo --grid nowhere/out.png", "nowhere/out.png: cannot be written"),
+        ("--home shoe.png/below index list", "shoe.png/below: cannot be read"),
+        (
+            "--home shoe.png/below index build new photos --encoder demo",
+            "shoe.png/below/new: cannot be written",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("mine", "shoe", "photos")
+def test_what_cannot_be_done_is_one_line_with_status_1_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str, expected: str
+) -> None:
+    before = tree(tmp_path)
+    assert expected in failed(capsys, *words.split())
+    assert tree(tmp_path) == before
+
+
+def test_a_traceback_is_shown_with_debug_alone() -> None:
+    plain, debug = simrec("similar", "nowhere.png"), simrec("--debug", "similar", "nowhere.png")
+    assert b"Traceback" not in plain.stderr
+    assert plain.stderr.splitlines()[-1].startswith(b"Error: nowhere.png")
+    assert b"Traceback" in debug.stderr
+    assert (plain.returncode, debug.returncode) == (1, 1)
+
+
+def test_a_look_up_leaves_nothing_behind_and_tells_nobody(shoe: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's own wheels send figures of their use home, and keep them in the cache until then."""
+    before = {path.name for path in tmp_path.iterdir()}
+    assert simrec("similar", shoe, "--index", "demo").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+# Batches.
+
+
+def test_in_a_batch_the_good_pictures_are_answered_first(shoe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shoe.parent / "bad.png").write_bytes(shoe.read_bytes()[:90])
+    queries = [shoe, "nowhere.png", "bad.png", "id:test/00001", "id:nothing"]
+    with pytest.raises(SystemExit) as leaving:
+        main(["--quiet", "similar", *map(str, queries), "--index", "demo", "-n", "2", "--format", "json"])
+    said = capsys.readouterr()
+    assert leaving.value.code == 1
+    assert [row["query"] for row in json.loads(said.out)] == [str(shoe)] * 2 + ["id:test/00001"] * 2
+    errors = said.err.splitlines()
+    assert len(errors) == 3
+    for line, name in zip(errors, ("nowhere.png", "bad.png", "'nothing'"), strict=True):
+        assert line.startswith("Error: ")
+        assert name in line
+
+
+def test_nothing_on_standard_input_is_one_clear_line() -> None:
+    for data in (b"", b"no picture"):
+        done = simrec("--quiet", "similar", "-", "--index", "demo", input=data)
+        assert done.returncode == 1
+        assert done.stdout == b""
+        assert done.stderr.startswith(b"Error: standard input: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_picture_with_pixels_that_are_not_numbers_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save("nan.tiff")
+    assert "nan.tiff: " in failed(capsys, "similar", "nan.tiff", "--index", "demo")
+
+
+# Recommenders that cannot be read or written.
+
+
+def make_newer(folder: Path) -> None:
+    """The recommender as a later simrec would leave it."""
+    path = store.current(folder).folder / "manifest.json"
+    data = json.dumps({**json.loads(path.read_bytes()), "version": VERSION + 7}).encode()
+    path.write_bytes(data)
+    (folder / "CURRENT").write_text(f"{path.parent.name} {hashlib.sha256(data).hexdigest()}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["similar shoe.png --index mine", "index show mine", "index build mine photos", "export mine -o out.csv"],
+)
+@pytest.mark.usefixtures("shoe", "photos")
+def test_an_index_from_a_newer_version_is_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, mine: Path, words: str
+) -> None:
+    make_newer(mine)
+    before = tree(tmp_path)
+    message = failed(capsys, *words.split())
+    assert f"format {VERSION + 7} is newer than the {VERSION}" in message
+    assert "upgrade simrec" in message
+    assert tree(tmp_path) == before
+
+
+def test_an_index_that_cannot_be_read_does_not_hide_the_others(mine: Path) -> None:
+    shutil.copytree(mine, mine.parent / "good")
+    make_newer(mine)
+    done = simrec("index", "list", "--format", "json")
+    assert done.returncode == 1
+    assert {"good", "demo"} <= {row["name"] for row in json.loads(done.stdout)}
+    assert done.stderr.count(b"Error: ") == 1
+    assert b"upgrade simrec" in done.stderr
+
+
+def test_a_damaged_index_is_one_clear_line(mine: Path, shoe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = store.current(mine).folder / "index.faiss"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert f"{path}: damaged" in failed(capsys, "similar", shoe, "--index", "mine")
+
+
+FULL = """
+import resource, signal, sys
+from simrec.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+main(sys.argv[1:])
+"""
+"""The command where no file can grow beyond a thousand bytes, as on a disk that is full."""
+
+
+@pytest.mark.parametrize(
+    "words", ["index build mine photos", "index build new photos --encoder demo",
+              "export mine -o out.parquet",
+              "encode photos --index mine -o out.npy",
+              "similar shoe.png --index demo --grid out.png"],
+)  # fmt: skip
+@pytest.mark.usefixtures("mine", "shoe", "photos")
+def test_without_space_a_command_says_so_in_one_line_and_loses_nothing(tmp_path: Path, words: str) -> None:
+    before = tree(tmp_path)
+    command = [sys.executable, "-c", FULL, "--quiet", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: ")
+    assert "cannot be written" in done.stderr
+    assert "make room" in done.stderr
+    assert {k: v for k, v in tree(tmp_path).items() if k != "home/mine/LOCK"} == before
+
+
+if Path("/dev/full").exists():
+
+    def test_an_answer_that_cannot_be_written_is_one_clear_line(shoe: Path) -> None:
+        with Path("/dev/full").open("wb") as full:
+            command = [sys.executable, "-m", "simrec", "--quiet", "similar", str(shoe), "--index", "demo"]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("Error: ")
+        assert "fault in simrec" not in done.stderr
+
+
+if sys.platform == "linux":  # other systems allow no such names
+
+    def test_a_file_whose_name_is_no_utf_8_is_looked_up_and_indexed_like_any_other(photos: Path) -> None:
+        folder = photos.rename(photos.parent / os.fsdecode(b"caf\xe9"))
+        query = folder / os.fsdecode(b"sch\xf6n.png")
+        shutil.copy(next(folder.rglob("*.png")), query)
+        strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as with most locales
+        for words in (
+            ["similar", query, "--index", "demo", "--format", "table"],
+            ["index", "build", "new", folder, "--encoder", "demo"],
+            ["index", "list"],
+            ["similar", folder / "missing.png", query, "--index", "new"],
+        ):
+            done = simrec(*words, env=strict)
+            assert done.returncode == ("missing.png" in str(words)), done.stderr
+            assert b"fault in simrec" not in done.stderr
+
+
+# Plugins.
+
+GOOD = """
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from simrec.contracts import EncoderSpec, Epoch, History, ImageSpec, setting
+from simrec.hookspecs import hookimpl
+
+@dataclass(frozen=True)
+class Settings:
+    brightness: float = setting(1.0, "what every pixel is multiplied by")
+
+class Pixels:
+    Settings, input, dim = Settings, ImageSpec(), 784
+    presets = {"default": Settings(), "darker": Settings(0.5)}
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def fit(self, images, *, validation, seed, device, progress, stop):
+        return History((Epoch(1, 0.0, 0.0, {}, 0.0),), 1, "finished")
+
+    def encode(self, images):
+        return images.reshape(len(images), self.dim).astype(np.float32) * np.float32(self.settings.brightness)
+
+    def save(self, folder):
+        (folder / "brightness.txt").write_text(str(self.settings.brightness))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(Settings(float((Path(folder) / "brightness.txt").read_text())))
+
+@hookimpl
+def simrec_encoders():
+    return [EncoderSpec("pixels", "The pixels themselves.", "good_plugin:Pixels", metric="l2")]
+"""
+"""A plugin of numpy alone, which does what it should."""
+
+_HEAD = "from simrec.contracts import EncoderSpec\nfrom simrec.hookspecs import hookimpl\n"
+_SPEC = "EncoderSpec('mine', 'Mine.', 'nowhere:Mine')"
+
+BROKEN = {
+    "import-error": ("import no_such_library_anywhere", "No module named 'no_such_library_anywhere'"),
+    "syntax-error": ("def simrec_encoders(:", "SyntaxError"),
+    "exits": ("import sys\nsys.exit('goodbye')", "SystemExit: goodbye"),
+    "misspelt-hook": (f"{_HEAD}@hookimpl\ndef simrec_encodres(): return [{_SPEC}]", "simrec_encodres"),
+    "odd-argument": (f"{_HEAD}@hookimpl\ndef simrec_encoders(torch): return [{_SPEC}]", "'torch'"),
+    "not-marked": (f"{_HEAD}def simrec_encoders(): return [{_SPEC}]", "@hookimpl"),
+    "wrong-api": (f"{_HEAD}@hookimpl\ndef simrec_encoders(): return [{_SPEC[:-1]}, api=99)]", "contract 99"),
+    "wrong-metric": (
+        f"{_HEAD}@hookimpl\ndef simrec_encoders(): return [{_SPEC[:-1]}, metric='cos')]",
+        "'cos'",
+    ),
+    "returns-none": (f"{_HEAD}@hookimpl\ndef simrec_encoders(): pass", "returned None"),
+    "returns-names": (
+        f"{_HEAD}@hookimpl\ndef simrec_encoders(): return ['mine']",
+        "'mine', which is no EncoderSpec",
+    ),
+    "returns-one": (f"{_HEAD}@hookimpl\ndef simrec_encoders(): return {_SPEC}", "not iterable"),
+    "raises": (f"{_HEAD}@hookimpl\ndef simrec_encoders(): raise KeyError('first\\nsecond')", "KeyError"),
+}
+"""Plugins by what is wrong with them: their source, and what its failure must say."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Installed distributions: one good plugin, one of each broken kind, one without its module."""
+    folder = tmp_path_factory.mktemp("site")
+    sources = {"good-plugin": GOOD, **{name: source for name, (source, _) in BROKEN.items()}}
+    for name, source in sources.items():
+        (folder / f"{name.replace('-', '_')}.py").write_text(source)
+    for name in (*sources, "without-module"):
+        info = folder / f"{name.replace('-', '_')}-1.2.3.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n")
+        (info / "entry_points.txt").write_text(f"[simrec]\n{name} = {name.replace('-', '_')}\n")
+    return folder
+
+
+@pytest.fixture
+def with_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started by the test have those distributions installed."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_a_broken_plugin_harms_no_other_and_its_failure_names_distribution_and_version() -> None:
+    script = "import json; from simrec.host import discover; h = discover(); print(json.dumps("
+    script += "[{o.spec.name: o.provider for o in h.offers}, {f.provider: str(f) for f in h.failures}]))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    offers, failures = json.loads(done.stdout)
+    assert {"plain", "sparse", "denoising", "vae", "pixels"} == set(offers)
+    assert offers["pixels"] == "good-plugin 1.2.3"
+    assert set(failures) == {f"{name} 1.2.3" for name in (*BROKEN, "without-module")}
+    for name, (_, reason) in BROKEN.items():
+        said = failures[f"{name} 1.2.3"]
+        assert reason in said
+        assert "\n" not in said
+    assert "No module named 'without_module'" in failures["without-module 1.2.3"]
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_a_good_plugin_beside_broken_ones_trains_indexes_and_answers(photos: Path, own_home: Path) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").returncode == 0
+    assert simrec("index", "build", "mine").returncode == 0
+    query = next(photos.glob("Bag/*.png"))
+    done = simrec("--quiet", "similar", query, "--index", "mine", "-n", "1", "--format", "json")
+    assert json.loads(done.stdout)[0]["label"] == "Bag"
+    assert done.stderr == b""
+
+
+@pytest.mark.usefixtures("with_plugins")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train exits", "(exits 1.2.3) could not be loaded: SystemExit: goodbye"),
+        ("train misspelt-hook", "(misspelt-hook 1.2.3) could not be loaded"),
+        ("train pixles", "did you mean 'pixels'?"),
+        ("train pixels --preset darkr", "did you mean 'darker'?"),
+        ("train pixels --set brightnes=2", "did you mean 'brightness'?"),
+        ("train pixels --set brightness=much", "it takes a number"),
+        ("train pixels --data nowhere", "no source 'nowhere'"),
+    ],
+)
+def test_a_training_that_cannot_begin_is_one_line_and_changes_nothing(
+    tmp_path: Path, words: str, expected: str
+) -> None:
+    before = tree(tmp_path)
+    done = simrec("--quiet", *words.split())
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(b"Error: ")
+    assert expected in done.stderr.decode()
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_an_encoder_whose_codes_are_not_numbers_is_not_indexed(photos: Path, own_home: Path) -> None:
+    trained = simrec("train", "pixels", "--data", photos, "--name", "mine", "--set", "brightness=nan")
+    assert trained.returncode == 0
+    before = tree(own_home)
+    done = simrec("--quiet", "index", "build", "mine")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: encoder pixels/default-784")
+    assert b"not finite" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_a_recommender_whose_plugin_is_gone_names_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").returncode == 0
+    assert simrec("index", "build", "mine").returncode == 0
+    monkeypatch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].partition(os.pathsep)[2])
+    done = simrec("--quiet", "similar", next(photos.glob("Bag/*.png")), "--index", "mine")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert b"good-plugin" in done.stderr

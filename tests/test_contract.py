@@ -1,0 +1,165 @@
+"""Every installed encoder keeps the contract of `simrec.contracts`."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simrec import host
+from simrec.contracts import Decoder, Encoder, Progress
+from simrec.datasets import Pictures
+from simrec.errors import SimrecError
+from simrec.onnx_encoder import OnnxEncoder
+
+OFFERS = {offer.spec.name: offer for offer in host.discover().offers}
+
+TOLERANCE = 1e-4
+"""Float32 sums in another order (another batch, another runtime) differ by less, codes being of size 1 or so."""
+
+
+def fitted(name: str, pictures: Pictures, **changes: Any) -> Any:
+    kind = host.encoder_class(OFFERS[name])
+    encoder = kind(dataclasses.replace(kind.presets["default"], epochs=1, **changes))
+    encoder.fit(
+        pictures.images[:512],
+        validation=pictures.images[512:640],
+        seed=3,
+        device="cpu",
+        progress=lambda _: None,
+        stop=lambda: False,
+    )
+    return encoder
+
+
+@pytest.fixture(scope="module", params=sorted(OFFERS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def encoder(name: str, pictures: Pictures) -> Any:
+    return fitted(name, pictures)
+
+
+def test_the_four_encoders_of_the_article_are_installed_and_none_failed() -> None:
+    assert {"plain", "sparse", "denoising", "vae"} <= set(OFFERS)
+    assert host.discover().failures == ()
+
+
+def test_follows_the_protocol(encoder: Any) -> None:
+    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, Decoder)
+
+
+def test_every_setting_has_a_default_and_a_line_of_doc(encoder: Any) -> None:
+    for field in dataclasses.fields(encoder.Settings):
+        assert field.default is not dataclasses.MISSING, field.name
+        assert field.metadata["doc"], field.name
+    assert encoder.presets["default"] == encoder.Settings()
+
+
+def test_codes_are_finite_float32_of_the_stated_size(encoder: Any, pictures: Pictures) -> None:
+    codes = encoder.encode(pictures.images[:100])
+    assert codes.dtype == np.float32
+    assert codes.shape == (100, encoder.dim)
+    assert np.isfinite(codes).all()
+
+
+def test_codes_are_the_same_every_time(encoder: Any, pictures: Pictures) -> None:
+    assert np.array_equal(encoder.encode(pictures.images[:100]), encoder.encode(pictures.images[:100]))
+
+
+def test_a_code_does_not_depend_on_the_batch_around_it(encoder: Any, pictures: Pictures) -> None:
+    together = encoder.encode(pictures.images[:100])
+    alone = np.concatenate([encoder.encode(pictures.images[i : i + 1]) for i in range(100)])
+    np.testing.assert_allclose(alone, together, atol=TOLERANCE)
+
+
+def test_no_pictures_give_no_codes(encoder: Any, pictures: Pictures) -> None:
+    assert encoder.encode(pictures.images[:0]).shape == (0, encoder.dim)
+    assert encoder.decode(np.empty((0, encoder.dim), np.float32)).shape == (0, 28, 28, 1)
+
+
+def test_pictures_are_left_as_they_were(encoder: Any, pictures: Pictures) -> None:
+    images = pictures.images[:50].copy()
+    encoder.encode(images)
+    assert np.array_equal(images, pictures.images[:50])
+
+
+def test_pictures_of_another_shape_or_type_are_refused(encoder: Any) -> None:
+    for wrong in (np.zeros((1, 32, 32, 1), np.uint8), np.zeros((1, 28, 28, 3), np.uint8), np.zeros((1, 28, 28, 1))):
+        with pytest.raises(SimrecError, match="takes uint8"):
+            encoder.encode(wrong)
+
+
+def test_codes_have_not_collapsed(encoder: Any, pictures: Pictures) -> None:
+    codes = encoder.encode(pictures.images[:1000])
+    assert len(np.unique(codes, axis=0)) > 950
+    spread = np.linalg.svd(codes - codes.mean(axis=0), compute_uv=False) ** 2
+    assert (spread > spread[0] * 1e-3).sum() >= 4
+
+
+def test_decoded_pictures_lie_between_0_and_1(encoder: Any, pictures: Pictures) -> None:
+    rebuilt = encoder.decode(encoder.encode(pictures.images[:100]))
+    assert rebuilt.shape == (100, 28, 28, 1)
+    assert rebuilt.dtype == np.float32
+    assert rebuilt.min() >= 0
+    assert rebuilt.max() <= 1
+
+
+def test_what_is_saved_is_what_is_loaded(encoder: Any, pictures: Pictures, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    again = type(encoder).load(tmp_path)
+    assert again.settings == encoder.settings
+    assert np.array_equal(again.encode(pictures.images[:100]), encoder.encode(pictures.images[:100]))
+
+
+def test_onnx_gives_the_same_codes_and_pictures(encoder: Any, pictures: Pictures, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    onnx = OnnxEncoder(encoder.input, encoder.dim, lambda file: (tmp_path / file).read_bytes())
+    codes = encoder.encode(pictures.images[:700])
+    np.testing.assert_allclose(onnx.encode(pictures.images[:700]), codes, atol=TOLERANCE)
+    np.testing.assert_allclose(onnx.decode(codes), encoder.decode(codes), atol=TOLERANCE)
+    assert onnx.encode(pictures.images[:0]).shape == (0, encoder.dim)
+
+
+def test_the_same_seed_gives_the_same_codes(name: str, encoder: Any, pictures: Pictures) -> None:
+    assert np.array_equal(fitted(name, pictures).encode(pictures.images[:100]), encoder.encode(pictures.images[:100]))
+
+
+@pytest.mark.parametrize("preset", ["default", "article"])
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (45, 1)])
+def test_networks_take_any_picture_size(name: str, preset: str, size: int, channels: int) -> None:
+    kind = host.encoder_class(OFFERS[name])
+    encoder = kind(dataclasses.replace(kind.presets[preset], size=size, channels=channels))
+    codes = encoder.encode(np.zeros((3, size, size, channels), np.uint8))
+    assert codes.shape == (3, encoder.dim)
+    assert encoder.decode(codes).shape == (3, size, size, channels)
+
+
+def test_the_article_preset_trains_and_exports(name: str, pictures: Pictures, tmp_path: Path) -> None:
+    kind = host.encoder_class(OFFERS[name])
+    settings = kind.presets["article"]
+    assert (settings.batch_size, settings.patience, settings.learning_rate) == (2048, 10, 1e-3)
+    encoder = kind(dataclasses.replace(settings, epochs=1))
+    steps: list[Progress] = []
+    history = encoder.fit(
+        pictures.images[:256], validation=pictures.images[256:320], device="cpu", progress=steps.append
+    )
+    encoder.save(tmp_path)
+    assert (tmp_path / "encoder.onnx").is_file()
+    assert (tmp_path / "decoder.onnx").is_file()
+    assert history.ended == "finished"
+    assert steps[-1].step == steps[-1].steps
+
+
+def test_importing_a_plugin_imports_no_torch(name: str) -> None:
+    package = OFFERS[name].spec.factory.partition(".")[0]
+    code = f"import sys, {package}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,356 @@
+"""Sources of pictures: Fashion-MNIST wherever it is found, and folders."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simrec import datasets
+from simrec.contracts import ImageSpec
+from simrec.datasets import DEBIAN, EMBEDDED, MD5, Pictures
+from simrec.errors import DataError, ImageError, RequestError
+
+FASHION = ImageSpec()
+TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def load(source: str, data_dir: Path | None = None, spec: ImageSpec = FASHION) -> Pictures:
+    """The source, any notice being a surprise."""
+
+    def surprise(text: str) -> None:
+        raise AssertionError(text)
+
+    return datasets.load(source, spec, data_dir=data_dir, notice=surprise)
+
+
+def refused(source: str, data_dir: Path | None = None) -> str:
+    """The one line that says why there is no such source."""
+    with pytest.raises(DataError) as raised:
+        datasets.load(source, FASHION, data_dir=data_dir, notice=print)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def closed_port() -> int:
+    """A loopback port at which nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with an empty cache, no Debian package, and nobody at the other end of the line."""
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port()}/"])
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+
+
+@pytest.fixture
+def small_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded test pictures pass for the train pictures, which not every machine has."""
+    for train, test in zip(TRAIN, TEST, strict=True):
+        monkeypatch.setitem(MD5, train, MD5[test])
+
+
+def put(folder: Path, *, packed: bool = True) -> Path:
+    """The embedded pictures in a folder, under the train files' names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for train, test in zip(TRAIN, TEST, strict=True):
+        if packed:
+            shutil.copy(EMBEDDED / f"{test}.gz", folder / f"{train}.gz")
+        else:
+            (folder / train).write_bytes(gzip.decompress((EMBEDDED / f"{test}.gz").read_bytes()))
+    return folder
+
+
+# Fashion-MNIST.
+
+
+def test_the_embedded_pictures_are_the_published_ones(pictures: Pictures) -> None:
+    for name in TEST:
+        data = gzip.decompress((EMBEDDED / f"{name}.gz").read_bytes())
+        assert hashlib.md5(data, usedforsecurity=False).hexdigest() == MD5[name]
+    assert pictures.images.shape == (10_000, 28, 28, 1)
+    assert pictures.images.dtype == np.uint8
+    assert pictures.ids[42] == "test/00042"
+    assert pictures.labels[:3] == ("Ankle boot", "Pullover", "Trouser")
+    assert {pictures.labels.count(label) for label in datasets.LABELS} == {1000}
+
+
+def test_the_published_sums_are_those_of_the_paper_s_files() -> None:
+    assert [MD5[name][:8] for name in (*TRAIN, *TEST)] == ["f4a8712d", "9018921c", "8181f547", "15d48437"]
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+def test_the_train_pictures_are_looked_for_in_the_data_dir_then_the_cache_then_debian_s_folder(
+    tmp_path: Path,
+) -> None:
+    """Each place but the last found holds a file that would be an error, were it read."""
+    places = [tmp_path / "mine", datasets.cache(), datasets.DEBIAN]
+    for found, place in reversed(list(enumerate(places))):
+        put(place)
+        for later in places[found + 1 :]:
+            (later / f"{TRAIN[0]}.gz").write_bytes(b"not this one")
+        train = load("fashion-mnist", places[0])
+        assert train.ids[42] == "train/00042"
+        assert train.test == "fashion-mnist:test"
+        assert (train.name, len(train)) == ("fashion-mnist", 10_000)
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+def test_the_train_pictures_are_found_packed_or_unpacked_or_where_torchvision_put_them(
+    tmp_path: Path,
+) -> None:
+    for folder, packed in (
+        (tmp_path / "a", True),
+        (tmp_path / "b", False),
+        (tmp_path / "c/FashionMNIST/raw", True),
+    ):
+        put(folder, packed=packed)
+        assert len(load("fashion-mnist", tmp_path / folder.relative_to(tmp_path).parts[0])) == 10_000
+
+
+def test_the_test_pictures_are_taken_from_the_data_dir_when_they_are_there(tmp_path: Path) -> None:
+    (tmp_path / f"{TEST[0]}.gz").write_bytes(gzip.compress(b"others"))
+    assert f"{TEST[0]}.gz" in refused("fashion-mnist:test", tmp_path)
+    (tmp_path / f"{TEST[0]}.gz").unlink()
+    assert len(load("fashion-mnist:test", tmp_path)) == 10_000
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_file_that_is_not_the_published_one_is_an_error_that_names_it(tmp_path: Path) -> None:
+    put(tmp_path)
+    message = refused("fashion-mnist", tmp_path)
+    assert str(tmp_path / f"{TRAIN[0]}.gz") in message
+    assert "wrong MD5" in message
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+@pytest.mark.parametrize("keep", [0, 5, 1000, -1000, -1])
+def test_a_file_cut_short_is_an_error_that_names_it(tmp_path: Path, keep: int) -> None:
+    path = put(tmp_path) / f"{TRAIN[0]}.gz"
+    path.write_bytes(path.read_bytes()[:keep] if keep else b"")
+    message = refused("fashion-mnist", tmp_path)
+    assert str(path) in message
+    assert "fetch it again" in message
+
+
+@pytest.mark.usefixtures("alone")
+def test_without_the_train_pictures_the_error_names_all_four_ways() -> None:
+    message = refused("fashion-mnist")
+    for way in ("--data-dir", str(datasets.cache()), "apt-get install dataset-fashion-mnist", "download"):
+        assert way in message
+    assert TRAIN[0] in message
+    assert str(datasets.DEBIAN) in message
+
+
+def test_debian_s_folder_is_the_one_of_its_package() -> None:
+    assert Path("/usr/share/datasets/fashion-mnist") == DEBIAN
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a real server on the loopback, which torchvision's downloader asks."""
+    from torchvision.datasets import FashionMNIST
+
+    folder = put(tmp_path / "served")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=folder)  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:  # the downloader leaves off in the middle of its first request
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(folder.iterdir())]
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(FashionMNIST, "resources", sums)
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+def test_what_was_downloaded_is_kept_for_the_next_time(mirror: Path) -> None:
+    said: list[str] = []
+    first = datasets.load("fashion-mnist", FASHION, notice=said.append)
+    assert [text.split()[1] for text in said] == [f"{name}.gz" for name in TRAIN]
+    assert sorted(path.name for path in datasets.cache().iterdir()) == [f"{name}.gz" for name in TRAIN]
+    shutil.rmtree(mirror)
+    assert load("fashion-mnist").digest == first.digest
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+def test_a_download_that_is_damaged_leaves_nothing_in_the_cache(mirror: Path) -> None:
+    path = mirror / f"{TRAIN[0]}.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "--data-dir" in refused("fashion-mnist")
+    assert list(datasets.cache().iterdir()) == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts for it, nobody reads
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        begun = time.monotonic()
+        assert "timed out" in refused("fashion-mnist")
+    assert time.monotonic() - begun < 5
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.usefixtures("alone", "small_train", "mirror")
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_all_four_ways(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the cache should be")
+    message = refused("fashion-mnist")
+    assert "--data-dir" in message
+    assert "apt-get" in message
+
+
+def test_the_small_catalogue_and_its_queries_have_no_picture_in_common(pictures: Pictures) -> None:
+    small, asked = load("fashion-mnist:small"), load("fashion-mnist:small-test")
+    assert (len(small), len(asked)) == (8_000, 2_000)
+    assert set(small.ids) | set(asked.ids) == set(pictures.ids)
+    assert not set(small.ids) & set(asked.ids)
+    assert small.test == "fashion-mnist:small-test"
+    assert small.reduced and asked.reduced
+    again = load("fashion-mnist:small")
+    assert again.ids == small.ids and again.digest == small.digest
+
+
+def test_an_unknown_split_suggests_the_near_miss() -> None:
+    with pytest.raises(RequestError, match="no split 'tset': did you mean 'test'"):
+        load("fashion-mnist:tset")
+
+
+def test_a_source_that_does_not_exist_says_what_there_is() -> None:
+    for wrong in ("fashion-mnst", "nowhere/photos", "x" * 5000, "~nobody-of-that-name/photos"):
+        assert "fashion-mnist" in refused(wrong) or "cannot be read" in refused(wrong)
+
+
+def test_another_size_or_number_of_channels_is_prepared_by_the_recipe() -> None:
+    made = load("fashion-mnist:small-test", spec=ImageSpec(size=32, channels=3))
+    assert made.images.shape == (2_000, 32, 32, 3)
+
+
+# Folders.
+
+
+def picture(path: Path, shade: int = 0) -> None:
+    """A small picture file, a square of that shade."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Image.new("L", (40, 40), 255)
+    made.paste(shade, (10, 5, 30, 35))
+    made.save(path)
+
+
+def test_sub_folders_are_labels_and_ids_are_paths_inside_the_folder(tmp_path: Path) -> None:
+    for name in ("shoes/b.png", "shoes/a.jpg", "bags/summer/a.png", "loose.png", "bags/ä ö.webp"):
+        picture(tmp_path / "mine" / name)
+    found = load(str(tmp_path / "mine"))
+    assert dict(zip(found.ids, found.labels, strict=True)) == {
+        "bags/summer/a.png": "bags", "bags/ä ö.webp": "bags", "loose.png": "", "shoes/a.jpg": "shoes",
+        "shoes/b.png": "shoes",
+    }  # fmt: skip
+    assert all(
+        Path(source).is_file() and source.endswith(id_) for source, id_ in zip(found.sources, found.ids, strict=True)
+    )
+    assert found.images.shape == (5, 28, 28, 1)
+    assert found.labelled
+
+
+def test_ids_stay_the_same_when_the_folder_moves_or_grows(tmp_path: Path) -> None:
+    for number in range(5):
+        picture(tmp_path / "mine" / f"{number}.png", number * 40)
+    before = load(str(tmp_path / "mine"))
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert load(str(tmp_path / "moved")).ids == before.ids
+    picture(tmp_path / "moved" / "00.png")
+    after = load(str(tmp_path / "moved"))
+    assert set(after.ids) == {*before.ids, "00.png"}
+    for id_, image in zip(before.ids, before.images, strict=True):
+        assert (after.images[after.ids.index(id_)] == image).all()
+
+
+def test_hidden_files_and_files_that_are_no_pictures_are_passed_over(tmp_path: Path) -> None:
+    for name in ("seen.PNG", ".hidden.png", ".thumbnails/a.png", "a/.b/c.png"):
+        picture(tmp_path / "mine" / name)
+    (tmp_path / "mine" / "notes.txt").write_text("three shoes")
+    (tmp_path / "mine" / "folder.png").mkdir()
+    assert load(str(tmp_path / "mine")).ids == ("seen.PNG",)
+
+
+def test_a_folder_inside_a_hidden_one_is_read(tmp_path: Path) -> None:
+    picture(tmp_path / ".private" / "mine" / "a.png")
+    assert load(str(tmp_path / ".private" / "mine")).ids == ("a.png",)
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) -> None:
+    picture(tmp_path / "mine" / "good.png")
+    (tmp_path / "mine" / "bad.png").write_bytes((tmp_path / "mine" / "good.png").read_bytes()[:60])
+    (tmp_path / "mine" / "empty.jpg").touch()
+    (tmp_path / "mine" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    said: list[str] = []
+    assert datasets.load(str(tmp_path / "mine"), FASHION, notice=said.append).ids == ("good.png",)
+    assert [Path(text.split(": ")[0]).name for text in said] == ["bad.png", "empty.jpg"]
+    assert all(text.startswith("left out ") and "\n" not in text for text in said)
+
+
+if sys.platform == "linux":  # other systems allow no such names
+
+    def test_file_names_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+        folder = tmp_path / os.fsdecode(b"caf\xe9")
+        for name in (b"sch\xf6n/sch\xf6n.png", "schön/schön.png".encode(), b"plain.png"):
+            picture(folder / os.fsdecode(name))
+        found = load(str(folder))
+        assert set(found.ids) == {"sch%F6n/sch%F6n.png", "schön/schön.png", "plain.png"}
+        assert set(found.labels) == {"sch%F6n", "schön", ""}
+        for text in (*found.ids, *found.labels, *found.sources):
+            text.encode()
+        one = load(str(folder / os.fsdecode(b"sch\xf6n/sch\xf6n.png")))
+        assert one.ids == ("sch%F6n.png",)
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert "no pictures" in refused(str(tmp_path / "mine"))
+    (tmp_path / "mine" / "bad.png").write_bytes(b"bad")
+    message = refused(str(tmp_path / "mine"))
+    assert "none of its 1 pictures can be read" in message
+    assert "bad.png" in message
+
+
+def test_one_picture_is_a_source_too(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    assert load(str(tmp_path / "a.png")).ids == ("a.png",)
+    (tmp_path / "a.png").write_bytes(b"bad")
+    with pytest.raises(ImageError, match="a.png"):
+        load(str(tmp_path / "a.png"))

@@ -1,0 +1,225 @@
+"""Looking up, encoding, exporting and evaluating, on the shipped demo and on a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import simrec
+from simrec import store
+from simrec.cli import cli
+from simrec.datasets import Pictures
+from simrec.errors import RequestError, StoreError
+from simrec.manifest import Manifest
+from simrec.recommender import Recommender
+
+
+def answer(*words: str, stdin: bytes | None = None) -> str:
+    result = CliRunner().invoke(cli, words, input=stdin, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_the_demo_answers_with_items_of_the_same_kind(demo: Recommender, pictures: Pictures) -> None:
+    boots = [row for row, label in enumerate(pictures.labels) if label == "Ankle boot"][:20]
+    labels = [match.label for row in boots for match in demo.similar(f"id:test/{row:05d}", 5)]
+    assert labels.count("Ankle boot") > 80
+
+
+def test_matches_come_best_first_with_score_and_distance(demo: Recommender, shoe: Path) -> None:
+    matches = demo.similar(shoe, 7)
+    assert [match.rank for match in matches] == list(range(1, 8))
+    assert [match.score for match in matches] == sorted((match.score for match in matches), reverse=True)
+    assert all(match.score == pytest.approx(1 - match.distance) for match in matches)
+
+
+def test_the_query_itself_is_left_out_by_id_and_by_pixels(demo: Recommender, shoe: Path) -> None:
+    by_id, by_file = demo.similar("id:test/00000", 10), demo.similar(shoe, 10)
+    assert [match.id for match in by_id] == [match.id for match in by_file]
+    assert "test/00000" not in [match.id for match in by_id]
+
+
+def test_more_answers_than_items_are_all_the_others(demo: Recommender) -> None:
+    assert len(demo.similar("id:test/00000", 20_000)) == 9_999
+
+
+def test_a_picture_from_standard_input_answers_like_the_file(shoe: Path) -> None:
+    piped = json.loads(answer("similar", "-", "-n", "3", stdin=shoe.read_bytes()))
+    named = json.loads(answer("similar", str(shoe), "-n", "3"))
+    assert [row["id"] for row in piped] == [row["id"] for row in named]
+    assert {row["query"] for row in piped} == {"-"}
+
+
+def test_every_format_holds_the_same_answer(shoe: Path) -> None:
+    def rows(form: str) -> str:
+        return answer("similar", str(shoe), "-n", "2", "--format", form)
+
+    expected = json.loads(rows("json"))
+    assert list(expected[0]) == ["query", "rank", "id", "score", "distance", "label", "source"]
+    assert [json.loads(line) for line in rows("ndjson").splitlines()] == expected
+    table = list(csv.DictReader(io.StringIO(rows("csv"))))
+    assert [row["id"] for row in table] == [row["id"] for row in expected]
+    assert rows("paths").splitlines() == [f"fashion-mnist/{row['id']}" for row in expected]
+    assert all(row["id"] in rows("table") for row in expected)
+
+
+def test_the_grid_shows_the_query_first(shoe: Path, tmp_path: Path, pictures: Pictures) -> None:
+    answer("similar", str(shoe), str(shoe), "-n", "3", "--grid", str(tmp_path / "grid.png"))
+    sheet = np.asarray(Image.open(tmp_path / "grid.png").convert("L"))
+    query = np.kron(pictures.images[0, :, :, 0], np.ones((4, 4), np.uint8))  # a tile is 4 x 28 pixels wide
+    assert (sheet[44:156, 18:130] == query).all()
+    assert sheet.shape[0] > 2 * 112
+
+
+def test_without_a_name_the_only_recommender_answers_else_the_demo(photos: Path, shoe: Path) -> None:
+    runner = CliRunner()
+    assert "answering from 'demo'" in runner.invoke(cli, ["similar", str(shoe)]).stderr
+    simrec.build("mine", str(photos), encoder="demo")
+    assert "answering from 'mine'" in runner.invoke(cli, ["similar", str(shoe)]).stderr
+    simrec.build("other", str(photos), encoder="demo")
+    assert "answering from 'demo'" in runner.invoke(cli, ["similar", str(shoe)]).stderr
+
+
+def test_a_folder_around_a_trained_encoder(photos: Path, demo: Recommender) -> None:
+    built = simrec.build("mine", str(photos), encoder="demo")
+    assert built.manifest.encoder.digest == demo.manifest.encoder.digest
+    items = list(built.catalogue.all())
+    assert len(items) == 40
+    assert items[0].id == "Bag/00018.png"
+    assert items[0].label == "Bag"
+    assert Path(items[0].source) == photos / "Bag" / "00018.png"
+
+
+def test_a_sheet_can_be_drawn_when_the_source_is_gone(photos: Path, tmp_path: Path) -> None:
+    built = simrec.build("mine", str(photos), encoder="demo")
+    before = [np.asarray(Image.open(item.source)) for item in built.catalogue.all()]
+    for file in photos.rglob("*.png"):
+        file.unlink()
+    assert np.array_equal(built.catalogue.thumbnails()[:, :, :, 0], np.stack(before))
+    answer("similar", "id:Bag/00018.png", "--index", "mine", "--grid", str(tmp_path / "grid.png"))
+    assert (tmp_path / "grid.png").stat().st_size > 1000
+
+
+def test_a_copied_recommender_answers_from_its_new_place(photos: Path, tmp_path: Path, own_home: Path) -> None:
+    import shutil
+
+    built = simrec.build("mine", str(photos), encoder="demo")
+    expected = [match.id for match in built.similar("id:Bag/00018.png")]
+    shutil.move(own_home / "mine", tmp_path / "elsewhere")
+    moved = simrec.open(str(tmp_path / "elsewhere"))
+    assert [match.id for match in moved.similar("id:Bag/00018.png")] == expected
+
+
+def test_the_shipped_demo_is_not_written_to(photos: Path) -> None:
+    with pytest.raises(RequestError, match="read-only"):
+        simrec.build("demo", str(photos))
+
+
+def test_another_encoder_is_refused_naming_both(photos: Path, own_home: Path, demo: Recommender) -> None:
+    simrec.build("mine", str(photos), encoder="demo")
+    changed = replace(demo.manifest.encoder, digest="0" * 64, dim=7)
+    with store.Writer(own_home / "other") as writer:
+        writer.keep(demo.generation, "encoder/")
+        writer.commit(Manifest(changed, None, demo.manifest.created, {}))
+    with pytest.raises(StoreError, match=rf"{demo.manifest.encoder.title}.*-7@000000000000"):
+        simrec.build("mine", str(photos), encoder="other")
+
+
+def test_codes_of_another_encoder_are_not_answered_from(photos: Path, own_home: Path) -> None:
+    built = simrec.build("mine", str(photos), encoder="demo")
+    catalogue = built.manifest.catalogue
+    assert catalogue is not None
+    with store.Writer(own_home / "mine") as writer:
+        writer.keep(built.generation)
+        writer.commit(replace(built.manifest, catalogue=replace(catalogue, encoder="f" * 64)))
+    with pytest.raises(StoreError, match="made by encoder ffffffffffff"):
+        simrec.open("mine")
+
+
+def test_encode_writes_the_codes_that_the_index_holds(demo: Recommender, tmp_path: Path) -> None:
+    answer("encode", "fashion-mnist:test", "--index", "demo", "-o", str(tmp_path / "codes.npy"))
+    codes = np.load(tmp_path / "codes.npy")
+    assert codes.dtype == np.float32
+    np.testing.assert_array_equal(codes, demo.codes)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".csv"])
+def test_an_export_holds_codes_ids_labels_and_says_who_made_them(
+    ending: str, demo: Recommender, tmp_path: Path
+) -> None:
+    path = tmp_path / f"demo{ending}"
+    answer("export", "demo", "-o", str(path))
+    items, title = list(demo.catalogue.all()), demo.manifest.encoder.title
+    if ending == ".npy":
+        codes = np.load(path)
+        rows = [json.loads(line) for line in (tmp_path / "demo.items.jsonl").read_text().splitlines()]
+        assert {row["encoder"] for row in rows} == {title}
+    elif ending == ".parquet":
+        table = pq.read_table(path)
+        assert str(table.schema.field("code").type) == f"fixed_size_list<element: float>[{demo.codes.shape[1]}]"
+        assert table.schema.metadata[b"simrec.encoder"].decode() == title
+        codes = np.array(table["code"].to_pylist(), np.float32)
+        rows = table.drop_columns("code").to_pylist()
+    else:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        codes = np.array([[row[f"code_{i}"] for i in range(demo.codes.shape[1])] for row in rows], np.float32)
+        assert {row["encoder"] for row in rows} == {title}
+    assert codes.dtype == np.float32
+    np.testing.assert_array_equal(codes, demo.codes)
+    assert [row["id"] for row in rows] == [item.id for item in items]
+    assert [row["label"] for row in rows] == [item.label for item in items]
+
+
+def test_reconstructions_resemble_the_pictures(demo: Recommender, pictures: Pictures) -> None:
+    rebuilt = demo.reconstruct(pictures.images[:500])
+    error = float(((rebuilt - pictures.images[:500] / 255) ** 2).mean())
+    blank = float(((pictures.images[:500] / 255 - (pictures.images / 255).mean(axis=0)) ** 2).mean())
+    assert error < blank / 3
+
+
+def test_evaluating_the_demo_leaves_each_query_out_and_beats_raw_pixels() -> None:
+    (evaluation,) = json.loads(answer("evaluate", "demo", "--format", "json"))
+    mine, pixels, pca = evaluation["rows"]
+    assert evaluation["how"] == "leave-one-out"
+    assert (mine["name"], pixels["name"], pca["name"]) == ("demo", "raw pixels", "PCA")
+    assert pca["numbers"] == mine["numbers"]
+    for figure in ("P@1", "P@10", "P@100", "MAP@100", "10-NN"):
+        assert mine[figure] > pixels[figure], figure
+    assert mine["MSE"] > 0
+    assert mine["ms"] > 0
+
+
+def test_a_folder_without_labels_is_evaluated_by_reconstruction_alone(photos: Path) -> None:
+    flat = photos.parent / "flat"
+    flat.mkdir()
+    for file in photos.rglob("*.png"):
+        file.rename(flat / file.name)
+    evaluation = simrec.evaluate(simrec.build("flat", str(flat), encoder="demo"))
+    assert evaluation.how == "reconstruction"
+    assert "P@10" not in evaluation.rows[0]
+    assert evaluation.rows[0]["MSE"] > 0
+
+
+def test_list_and_show_say_what_is_there(photos: Path) -> None:
+    simrec.build("mine", str(photos), encoder="demo")
+    listed = json.loads(answer("index", "list", "--format", "json"))
+    assert [row["name"] for row in listed] == ["mine", "demo"]
+    assert listed[0]["catalogue"]["count"] == 40
+    assert listed[1]["catalogue"]["count"] == 10_000
+    assert "10,000" in answer("index", "list")
+    assert json.loads(answer("index", "show", "demo", "--format", "json"))["encoder"]["command"].startswith("simrec ")
+    assert "encoder.digest" in answer("index", "show", "mine")
+
+
+def test_the_public_api_is_importable_by_name() -> None:
+    for name in simrec.__all__:
+        assert getattr(simrec, name) is not None
