@@ -15,7 +15,6 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts import Images, ImageSpec
-from simrec.errors import DataError, ImageError, RequestError, suggestion
+from simrec.errors import DataError, ImageError, RequestError, reason, suggestion
 
 LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -107,7 +106,7 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
     if name == "fashion-mnist":
         return _fashion_mnist(split or "train", spec, data_dir, notice)
     try:
-        path = Path(source).expanduser()
+        path = Path(source)
         if path.is_dir():
             return _folder(path, spec, notice)
         if path.is_file():
@@ -115,8 +114,8 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
 
             one = images.read(path, spec)
             return Pictures(source, one, (_printable(Path(path.name)),), (_printable(path.absolute()),), ("",))
-    except (OSError, RuntimeError) as error:  # a name too long, a folder closed to us, "~" of nobody
-        raise DataError(f"{source}: cannot be read ({error.strerror or error}): name another source") from error
+    except OSError as error:  # a name too long, a folder closed to us
+        raise DataError(f"{source}: cannot be read ({error.strerror}): name another source") from error
     raise DataError(
         f"no source {source!r}: name a folder of pictures, a picture, 'fashion-mnist' or 'fashion-mnist:test'"
     )
@@ -192,15 +191,10 @@ def _train_files(data_dir: Path | None, notice: Notice) -> tuple[bytes, bytes]:
         return _download(names, notice)
     # Whatever a network, a registry or an ill-fitting torchvision does, the person needs the same four ways.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "torchvision::nms" in reason:
-            reason = (
-                "torchvision does not fit this torch: operator torchvision::nms does not exist; "
-                "'pip install --force-reinstall torch torchvision' takes both from one place"
-            )
         looked = f"nor in {data_dir}, " if data_dir else ""
         raise DataError(
-            f"Fashion-MNIST's train pictures are not to be had ({reason}), {looked}not in {cache()}, not in {DEBIAN}: "
+            f"Fashion-MNIST's train pictures are not to be had ({reason(error)}), {looked}not in {cache()}, "
+            f"not in {DEBIAN}: "
             f"(1) name a folder that holds {names[0]}.gz and {names[1]}.gz with --data-dir, (2) copy them into "
             f"{cache()}, (3) 'apt-get install dataset-fashion-mnist' on Debian or Ubuntu, or (4) go online and let "
             f"simrec download them"
@@ -280,6 +274,8 @@ def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:
             return images.read(path, spec)
         except ImageError as error:
             return error
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(read, paths))

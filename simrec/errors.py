@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from textwrap import shorten
 
 
 class SimrecError(Exception):
@@ -59,3 +60,17 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     if names:
         return f"there is {', '.join(names)}"
     return "there is none"
+
+
+def reason(error: BaseException) -> str:
+    """Another library's error as the middle of a sentence, with the remedy where simrec knows one."""
+    if "torchvision::nms" in str(error):
+        return (
+            "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
+            "install both from one place, 'pip install --force-reinstall torch torchvision'"
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return f"{error}: 'pip install {package}'"
+    said = shorten(str(error), 300)  # of several lines, as pluggy's messages have, the last ones can say most
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

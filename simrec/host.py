@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from textwrap import shorten
 from typing import Any
 
 import pluggy
 
 from simrec import hookspecs
 from simrec.contracts import EncoderSpec
-from simrec.errors import PluginError, suggestion
+from simrec.errors import PluginError, reason, suggestion
 
 GROUP = "simrec"
 
@@ -74,7 +73,7 @@ def discover() -> Host:
             offers += [Offer(spec, _provider(entry)) for spec in _encoders(entry)]
         # A plugin may raise anything, sys.exit included; whatever it is stays its own.
         except (Exception, SystemExit) as error:
-            failures.append(Failure(entry.name, _provider(entry), _reason(error)))
+            failures.append(Failure(entry.name, _provider(entry), reason(error)))
     return Host(tuple(offers), tuple(failures))
 
 
@@ -84,7 +83,7 @@ def encoder_class(offer: Offer) -> type[Any]:
     try:
         found: type[Any] = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as error:
-        raise PluginError(f"encoder {offer.spec.name!r} ({offer.provider}) cannot be used: {_reason(error)}") from error
+        raise PluginError(f"encoder {offer.spec.name!r} ({offer.provider}) cannot be used: {reason(error)}") from error
     return found
 
 
@@ -109,13 +108,3 @@ def _encoders(entry: EntryPoint) -> Iterator[EncoderSpec]:
 
 def _provider(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
-
-
-def _reason(error: BaseException) -> str:
-    if "torchvision::nms" in str(error):
-        return (
-            "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
-            "install both from one place, 'pip install --force-reinstall torch torchvision'"
-        )
-    said = shorten(str(error), 300)  # pluggy's messages have several lines, and the last ones say most
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

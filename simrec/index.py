@@ -48,15 +48,15 @@ class Index:
         """
         found, rows = self._faiss.search(_comparable(codes, self.metric), min(n, len(self)))
         # Rounding can take either a hair below zero.
-        distances: Any = 1 - found if self.metric == "cosine" else found
-        distances = np.maximum(distances, 0) if self.metric == "cosine" else np.sqrt(np.maximum(distances, 0))
-        return rows, distances.astype(np.float32, copy=False)
+        distances = np.maximum(1 - found if self.metric == "cosine" else found, 0)
+        return rows, distances if self.metric == "cosine" else np.sqrt(distances)
 
 
 def scores(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
     """Higher is better: the cosine, or 1 / (1 + distance)."""
-    score: NDArray[np.float32] = 1 - distances if metric == "cosine" else 1 / (1 + distances)
-    return score
+    if metric == "cosine":
+        return np.subtract(1, distances, dtype=np.float32)
+    return np.divide(1, 1 + distances, dtype=np.float32)
 
 
 def kmeans(codes: Codes, clusters: int, metric: Metric, seed: int = 0) -> NDArray[np.int64]:

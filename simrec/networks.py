@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -103,20 +103,24 @@ class EdgeTarget:
     such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
     """
 
+    SAMPLE = 10_000
+    """Pictures that the components are taken from: with more they no longer move."""
+
     def __init__(self, images: Tensor, numbers: int) -> None:
         """Takes the components from images uint8 (n, c, h, w)."""
-        features = _mirrored_gradients(images)
+        sample = images[:: max(1, len(images) // self.SAMPLE)]
+        features = torch.cat(list(_mirrored_gradients(sample)))
         self.mean = features.mean(0)
-        variances, axes = torch.linalg.eigh(torch.cov((features - self.mean).T).double().cpu())
+        variances, axes = torch.linalg.eigh(torch.cov(features.T).double().cpu())
         scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
         self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
         self.scale = 1.0
-        self.scale = 1 / float(self(images).std())
+        self.scale = 1 / float(self(sample).std())
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 (n, c, h, w) to float32 (n, numbers)."""
-        components = (_mirrored_gradients(images) - self.mean) @ self.axes
-        return F.normalize(components, dim=1) * self.scale
+        components = [(features - self.mean) @ self.axes for features in _mirrored_gradients(images)]
+        return F.normalize(torch.cat(components), dim=1) * self.scale
 
 
 class Whitening(nn.Module):
@@ -356,12 +360,13 @@ def _unit_energy(x: Tensor) -> Tensor:
     return x / (x**2).mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
-@torch.no_grad()
-def _mirrored_gradients(images: Tensor) -> Tensor:
-    """uint8 (n, c, h, w) to (n, 4 * (h // 2) * (w // 2)), each of length 1: with its mirror image, averaged."""
+def _mirrored_gradients(images: Tensor) -> Iterator[Tensor]:
+    """uint8 (n, c, h, w) to (m, 4 * (h // 2) * (w // 2)), batch by batch, each row of length 1.
+
+    A picture's gradients and its mirror image's, averaged.
+    """
     gradients = OrientedGradients()
-    features = []
     for start in range(0, len(images), 2000):
-        x = images[start : start + 2000].float() / 255
-        features.append(F.normalize((gradients(x) + gradients(x.flip(3))).flatten(1), dim=1))
-    return torch.cat(features)
+        with torch.no_grad():
+            x = images[start : start + 2000].float() / 255
+            yield F.normalize((gradients(x) + gradients(x.flip(3))).flatten(1), dim=1)

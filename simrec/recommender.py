@@ -354,7 +354,9 @@ def build(
         progress("thumbnails", len(pictures), len(pictures))
         writer.write("codes.npy", _npy(codes))
         writer.write("index.faiss", Index(codes, record.metric).to_bytes())
-        writer.keep(origin.generation, "encoder/")
+        # The weights stay with the recommender that was trained: its ONNX graphs are all that answering needs.
+        needless = frozenset(["encoder/weights.safetensors"] if encoder and record.runtime == "onnx" else [])
+        writer.keep(origin.generation, "encoder/", without=needless)
         catalogue = CatalogueRecord(
             source=pictures.name,
             count=len(pictures),

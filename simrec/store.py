@@ -164,12 +164,16 @@ class Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
-    def keep(self, generation: Generation, prefix: str = "") -> None:
-        """Takes the files that begin with `prefix` over from a generation, of this recommender or another."""
+    def keep(self, generation: Generation, prefix: str = "", *, without: frozenset[str] = frozenset()) -> None:
+        """Takes over the files that begin with `prefix`, but for some, from a generation, this recommender's or not.
+
+        Raises StoreError when one of them is damaged.
+        """
         with _explained(self.folder):
             for name in generation.manifest.files:
-                if not name.startswith(prefix):
+                if not name.startswith(prefix) or name in without:
                     continue
+                generation.read(name)  # or its damage would get a digest of its own
                 target = self.staging / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:

@@ -57,7 +57,8 @@ def run(
     model.prepare(learned)
     examples = model.examples(learned, generator)
     held_out = model.examples(_to_tensor(validation, device), generator)
-    steps = math.ceil(len(images) / min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS)))
+    batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
+    steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each
     optimizer, schedule = _optimizer(model, settings, steps)
 
     epochs: list[Epoch] = []
@@ -65,6 +66,7 @@ def run(
     ended: Literal["finished", "converged", "interrupted"] = "finished"
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
+        torch.manual_seed(seed + epoch)  # of every device: what an epoch draws does not depend on the validation
         model.train()
         total = 0.0
         parts: dict[str, float] = {}
@@ -117,11 +119,11 @@ def _optimizer(model: Any, settings: Any, steps: int) -> tuple[torch.optim.Optim
 
 
 def _validate(model: Any, examples: tuple[Tensor, ...], batch: int, seed: int) -> float:
-    """Mean loss per image, with the same noise in every epoch and none of the training's random numbers used up."""
+    """Mean loss per image, with the same noise in every epoch."""
     model.eval()
     count, total = len(examples[0]), 0.0
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
         for start in range(0, count, batch):
             some = [e[start : start + batch] for e in examples]
             total += model.loss(*map(_scaled, some))[0].item() * len(some[0])

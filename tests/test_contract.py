@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from simrec import host
-from simrec.contracts import Decoder, Encoder, Progress
+from simrec.contracts import Decoder, Encoder
 from simrec.datasets import Pictures
 from simrec.errors import SimrecError
 from simrec.onnx_encoder import OnnxEncoder
@@ -113,16 +113,21 @@ def test_decoded_pictures_lie_between_0_and_1(encoder: Any, pictures: Pictures) 
     assert rebuilt.max() <= 1
 
 
-def test_what_is_saved_is_what_is_loaded(encoder: Any, pictures: Pictures, tmp_path: Path) -> None:
-    encoder.save(tmp_path)
-    again = type(encoder).load(tmp_path)
+@pytest.fixture(scope="module")
+def saved(encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    encoder.save(folder)
+    return folder
+
+
+def test_what_is_saved_is_what_is_loaded(encoder: Any, pictures: Pictures, saved: Path) -> None:
+    again = type(encoder).load(saved)
     assert again.settings == encoder.settings
     assert np.array_equal(again.encode(pictures.images[:100]), encoder.encode(pictures.images[:100]))
 
 
-def test_onnx_gives_the_same_codes_and_pictures(encoder: Any, pictures: Pictures, tmp_path: Path) -> None:
-    encoder.save(tmp_path)
-    onnx = OnnxEncoder(encoder.input, encoder.dim, lambda file: (tmp_path / file).read_bytes())
+def test_onnx_gives_the_same_codes_and_pictures(encoder: Any, pictures: Pictures, saved: Path) -> None:
+    onnx = OnnxEncoder(encoder.input, encoder.dim, lambda file: (saved / file).read_bytes())
     codes = encoder.encode(pictures.images[:700])
     np.testing.assert_allclose(onnx.encode(pictures.images[:700]), codes, atol=TOLERANCE)
     np.testing.assert_allclose(onnx.decode(codes), encoder.decode(codes), atol=TOLERANCE)
@@ -143,20 +148,15 @@ def test_networks_take_any_picture_size(name: str, preset: str, size: int, chann
     assert encoder.decode(codes).shape == (3, size, size, channels)
 
 
-def test_the_article_preset_trains_and_exports(name: str, pictures: Pictures, tmp_path: Path) -> None:
+def test_the_article_preset_exports_and_trains(name: str, pictures: Pictures) -> None:
     kind = host.encoder_class(OFFERS[name])
     settings = kind.presets["article"]
     assert (settings.batch_size, settings.patience, settings.learning_rate) == (2048, 10, 1e-3)
     encoder = kind(dataclasses.replace(settings, epochs=1))
-    steps: list[Progress] = []
-    history = encoder.fit(
-        pictures.images[:256], validation=pictures.images[256:320], device="cpu", progress=steps.append
-    )
-    encoder.save(tmp_path)
-    assert (tmp_path / "encoder.onnx").is_file()
-    assert (tmp_path / "decoder.onnx").is_file()
+    # The graphs are exported, run, and compared with the network before the first epoch.
+    history = encoder.fit(pictures.images[:256], validation=pictures.images[256:320], device="cpu")
     assert history.ended == "finished"
-    assert steps[-1].step == steps[-1].steps
+    assert np.isfinite(encoder.encode(pictures.images[:10])).all()
 
 
 def test_importing_a_plugin_imports_no_torch(name: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import decomposition
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA as ReferencePCA
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -83,7 +83,7 @@ def test_clustering_agrees_with_scikit_learns_nmi(codes: np.ndarray, labels: np.
 
 def test_pca_agrees_with_scikit_learn(pictures: Pictures) -> None:
     flat = pictures.images[:2000].reshape(2000, -1) / 255
-    reference = ReferencePCA(8, svd_solver="full").fit(flat)
+    reference = decomposition.PCA(8, svd_solver="full").fit(flat)
     codes = evaluation.PCA(pictures.images[:2000], 8).encode(pictures.images[:2000])
     np.testing.assert_allclose(np.abs(codes), np.abs(reference.transform(flat)), atol=1e-3)
 

@@ -19,7 +19,13 @@ def imported(code: str) -> set[str]:
 
 
 def command(*words: str) -> str:
-    return f"from simrec.cli import main\ntry:\n    main({list(words)!r})\nexcept SystemExit as end:\n    assert not end.code"
+    return f"""
+from simrec.cli import main
+try:
+    main({list(words)!r})
+except SystemExit as end:
+    assert not end.code
+"""
 
 
 def test_help_imports_click_and_no_numpy() -> None:

@@ -20,7 +20,7 @@ class SparseSettings(ConvSettings):
     """Settings of the sparse autoencoder."""
 
     network: Literal["conv", "mlp"] = setting("conv", "conv: code on a sphere; mlp: the article's, widths its layers")
-    penalty: float = setting(1.0, "weight of a code's L1 norm; mlp: of the inner layers', summed over a batch")
+    penalty: float = setting(1.5, "weight of a code's L1 norm; mlp: of the inner layers', summed over a batch")
 
 
 class SparseSphere(SphereNetwork):

@@ -78,13 +78,13 @@ def _source(session: Session, data_dir: Path | None) -> str:
 
 def _train(session: Session, place: Path, source: str, data_dir: Path | None) -> None:
     """In a process of its own: torch's memory is given back, and on macOS torch and faiss do not get along."""
-    words = [sys.executable, "-m", "simrec", "--home", str(place), *(["--quiet"] if session.quiet else [])]
+    words = [sys.executable, "-m", "simrec", *(["--quiet"] if session.quiet else [])]
     words += ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
     words += ["--data-dir", str(data_dir)] if data_dir else []
     # Ctrl-C reaches both processes: the training decides what it means.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        status = subprocess.run(words, env={**os.environ, "PYTHONUNBUFFERED": "1"}, check=False).returncode
+        status = subprocess.run(words, env={**os.environ, "SIMREC_HOME": str(place)}, check=False).returncode
     finally:
         signal.signal(signal.SIGINT, before)
     if status == 130:

@@ -1,0 +1,91 @@
+"""What is lost when test pictures come as shop photos: a recommender's P@10 with each kind, beside the originals'.
+
+    python tests/benchmarks/shop_photos.py --index quickstart [-n 2000]
+
+Each test picture is scaled up to 400 pixels, made dark on white, put off centre, and saved: as a grey JPEG, a coloured
+JPEG, and a PNG whose background is transparent; then looked up like any file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+import simrec
+from simrec import datasets, images
+from simrec.contracts import ImageSpec
+from simrec.evaluation import ranking_figures
+from simrec.index import Index
+
+SIDE, WIDE, TALL = 400, 560, 500
+
+
+def placed(picture: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int]]:
+    """A test picture (28, 28), enlarged, and where on the photo it goes."""
+    large = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return large, (int(rng.integers(WIDE - SIDE)), int(rng.integers(TALL - SIDE)))
+
+
+def grey_jpeg(picture: np.ndarray, rng: np.random.Generator) -> bytes:
+    large, corner = placed(picture, rng)
+    photo = Image.new("L", (WIDE, TALL), 255)
+    photo.paste(large.point(lambda v: 255 - v), corner)
+    return saved(photo, "JPEG", quality=85)
+
+
+def coloured_jpeg(picture: np.ndarray, rng: np.random.Generator) -> bytes:
+    """The same ink in a colour: white where there was none, the colour's shade where there was most."""
+    large, corner = placed(picture, rng)
+    ink = np.asarray(large, np.float32)[:, :, None] / 255
+    colour = rng.uniform(0, 90, 3).astype(np.float32)
+    photo = Image.new("RGB", (WIDE, TALL), "white")
+    photo.paste(Image.fromarray((255 - ink * (255 - colour)).astype(np.uint8)), corner)
+    return saved(photo, "JPEG", quality=85)
+
+
+def transparent_png(picture: np.ndarray, rng: np.random.Generator) -> bytes:
+    """Black ink whose opacity is the picture."""
+    large, corner = placed(picture, rng)
+    photo = Image.new("LA", (WIDE, TALL), (0, 0))
+    photo.paste(Image.merge("LA", (Image.new("L", large.size, 0), large)), corner)
+    return saved(photo, "PNG")
+
+
+def saved(photo: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    photo.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", default="quickstart")
+    parser.add_argument("-n", type=int, default=2000)
+    given = parser.parse_args()
+    recommender = simrec.open(given.index)
+    test = datasets.load("fashion-mnist:test", ImageSpec(), notice=print)
+    found = np.array([datasets.LABELS.index(item.label) for item in recommender.catalogue.all()])
+    asked = np.array([datasets.LABELS.index(label) for label in test.labels[: given.n]])
+    index = Index(recommender.codes, recommender.manifest.encoder.metric)
+
+    def figures(queries: np.ndarray) -> float:
+        return ranking_figures(found[index.search(recommender.encode(queries), 10)[0]], asked)["P@10"]
+
+    original = figures(test.images[: given.n])
+    print(f"{given.index}, {given.n:,} queries among {len(found):,} items")
+    print(f"{'original':<18} P@10 {original:.4f}")
+    kinds: list[Callable[[np.ndarray, np.random.Generator], bytes]] = [grey_jpeg, coloured_jpeg, transparent_png]
+    for kind in kinds:
+        rng = np.random.default_rng(0)
+        files = [kind(picture[:, :, 0], rng) for picture in test.images[: given.n]]
+        queries = np.concatenate([images.read(io.BytesIO(file), ImageSpec(), kind.__name__) for file in files])
+        value = figures(queries)
+        print(f"{kind.__name__:<18} P@10 {value:.4f}   {100 * (value - original):+.1f} points")
+
+
+if __name__ == "__main__":
+    main()
