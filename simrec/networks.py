@@ -111,7 +111,7 @@ class EdgeTarget:
         sample = images[:: max(1, len(images) // self.SAMPLE)]
         features = torch.cat(list(_mirrored_gradients(sample)))
         self.mean = features.mean(0)
-        variances, axes = torch.linalg.eigh(torch.cov(features.T).double().cpu())
+        variances, axes = torch.linalg.eigh(torch.cov(features.T).cpu().double())
         scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
         self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
         self.scale = 1.0
@@ -153,7 +153,7 @@ class Whitening(nn.Module):
 
     def fit_to(self, codes: Tensor) -> None:
         """Takes mean and axes from codes (n, dim)."""
-        exact = codes.double().cpu()
+        exact = codes.cpu().double()
         covariance = torch.cov(exact.T)
         if self.rotate:
             mean, (variances, axes) = exact.mean(0), torch.linalg.eigh(covariance)

@@ -354,3 +354,19 @@ def test_one_picture_is_a_source_too(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"bad")
     with pytest.raises(ImageError, match="a.png"):
         load(str(tmp_path / "a.png"))
+
+
+def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What `import torchvision` raises beside another build's torch, from a stand-in that raises just that.
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    monkeypatch.setattr(datasets, "DEBIAN", tmp_path)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DataError, match=r"torchvision::nms does not exist.*pip install --force-reinstall"):
+        datasets.load("fashion-mnist", ImageSpec(), notice=print)

@@ -1,0 +1,45 @@
+"""`simrec quickstart` where Fashion-MNIST's train pictures cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import simrec
+from simrec import datasets
+from simrec.cli import cli
+
+
+@pytest.fixture
+def no_train_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(datasets, "DEBIAN", Path("/nonexistent"))
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_train_pictures")
+def test_quickstart_goes_on_with_the_embedded_pictures_and_says_so(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["quickstart"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    for way in ("--data-dir", "apt-get install dataset-fashion-mnist", "go online", "copy them into"):
+        assert way in result.stderr
+    assert "REDUCED" in result.stderr
+    assert "REDUCED" in result.stdout  # beside the figures
+    assert "2,000 test pictures looked up among 8,000 items" in result.stdout
+    assert result.stdout.count("  simrec ") == 3  # what to try next
+    assert Image.open(tmp_path / "simrec-quickstart.png").height > 1000
+
+    opened = simrec.open("quickstart")
+    asked = set(opened.pictures("fashion-mnist:small-test").ids)
+    assert not asked & {item.id for item in opened.catalogue.all()}
+    mine, pixels, _ = simrec.evaluate(opened).rows
+    assert mine["P@10"] > pixels["P@10"]
+    assert mine["10-NN"] > pixels["10-NN"]
+
+    again = CliRunner().invoke(cli, ["quickstart"], catch_exceptions=False)
+    assert "earlier quickstart" in again.stderr
