@@ -37,7 +37,7 @@ class AutoencoderSettings:
     recipe: Recipe = setting("fashion", "how a picture is prepared: fashion or photo")
     dim: int = setting(32, "numbers in a code")
     epochs: int = setting(15, "passes over the pictures, at most")
-    batch_size: int = setting(512, "pictures a step")
+    batch_size: int = setting(512, "pictures a step, at most; fewer where an epoch would have under 24 steps")
     optimizer: Literal["adamw", "adam"] = setting("adamw", "adamw, or adam with Keras's epsilon")
     learning_rate: float = setting(2e-3, "the largest step size")
     weight_decay: float = setting(0.01, "AdamW's pull of the weights towards zero")
@@ -48,13 +48,20 @@ class AutoencoderSettings:
         for name in ("size", "channels", "dim", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.size < 8:
+            raise ValueError(f"size is {self.size}: it must be 8 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}: it must be more than 0")
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}: it must be 1 (grey) or 3 (RGB)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvSettings(AutoencoderSettings):
-    """The settings of an autoencoder made of `networks.ConvEncoder` and `networks.PictureDecoder`."""
+    """The settings of an autoencoder made of `networks.ConvEncoder` and `networks.PictureDecoder`.
+
+    The article's networks have no use for the settings from `edges` on.
+    """
 
     dim: int = setting(64, "numbers in a code")
     epochs: int = setting(8, "passes over the pictures, at most")
@@ -68,6 +75,15 @@ class ConvSettings(AutoencoderSettings):
     rotate: float = setting(8.0, "how far a fed picture is turned at most, in degrees")
     light: float = setting(0.4, "how much darker a fed picture is at most, as a share; half of that brighter")
     whitening: float = setting(0.5, "how far codes are whitened once trained: 0 centred only, 1 wholly")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "edges"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("widths", "decoder"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it takes numbers of 1 or more, commas between")
 
 
 @torch.no_grad()

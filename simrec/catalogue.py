@@ -106,7 +106,7 @@ class Catalogue:
         for row in rows:
             name, start, length = places[int(row)]
             images.append(_from_png(self._segments[name][start : start + length].tobytes(), name))
-        return np.stack(images)
+        return np.stack(images) if images else np.empty((0, 0, 0, 0), np.uint8)
 
     @cached_property
     def _segments(self) -> dict[str, NDArray[np.uint8]]:

@@ -22,10 +22,12 @@ def retrieval(
     """P@1, P@10, P@100, MAP@100 and the accuracy of a vote of the 10 nearest.
 
     queries (m, dim) with labels (m,), catalogue (n, dim) with labels (n,). leave_one_out: the queries are the
-    catalogue itself, row by row, and each is left out of its own answer.
+    catalogue itself, row by row, and each is left out of its own answer. A label of -1 is none: such a query is not
+    scored, such an item is never a hit.
     """
     rows = neighbours(Index(catalogue, metric), queries, DEPTH, leave_one_out=leave_one_out)
-    return ranking_figures(labels[rows], query_labels)
+    scored = query_labels >= 0
+    return ranking_figures(labels[rows][scored], query_labels[scored])
 
 
 def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:
@@ -51,7 +53,7 @@ def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     average = (precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
-    votes = np.zeros((len(found), int(max(found.max(), asked.max())) + 1), np.int64)
+    votes = np.zeros((len(found), int(max(found.max(), asked.max())) + 2), np.int64)  # the last column is label -1's
     for column in found[:, :10].T:
         np.add.at(votes, (np.arange(len(found)), column), 1)
     return {
@@ -63,6 +65,7 @@ def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[
 
 def clustering(codes: Codes, labels: NDArray[np.int64], metric: Metric) -> float:
     """Normalised mutual information (arithmetic mean) of k-means, as many clusters as classes, with the labels."""
+    codes, labels = codes[labels >= 0], labels[labels >= 0]
     clusters = kmeans(codes, len(np.unique(labels)), metric)
     table = np.zeros((clusters.max() + 1, labels.max() + 1))
     np.add.at(table, (clusters, labels), 1)
@@ -84,15 +87,17 @@ class PCA:
     """Principal components of raw pixels: the baseline with as few numbers as an encoder has."""
 
     def __init__(self, images: Images, dim: int) -> None:
-        step = max(1, len(images) // PCA_SAMPLE)
-        sample = pixels(images[::step]).astype(np.float64)
+        most = PCA_SAMPLE if images[0].size <= PCA_SAMPLE else PCA_SAMPLE // 5
+        sample = pixels(images[:: max(1, len(images) // most)][:most]).astype(np.float64)
         self.mean = sample.mean(axis=0)
         centred = sample - self.mean
         if centred.shape[1] <= len(centred):
             _, vectors = np.linalg.eigh(centred.T @ centred)
             axes = vectors[:, ::-1].T
         else:
-            axes = np.linalg.svd(centred, full_matrices=False)[2]
+            values, vectors = np.linalg.eigh(centred @ centred.T)  # fewer pictures than pixels: the smaller matrix
+            keep = values > values[-1] * 1e-9
+            axes = ((centred.T @ vectors[:, keep]) / np.sqrt(values[keep])).T[::-1]
         self.axes = axes[:dim]
 
     def encode(self, images: Images) -> Codes:

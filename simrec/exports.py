@@ -25,9 +25,9 @@ def write(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list
     Returns the files written. Raises RequestError for another ending.
     """
     writers = {".npy": _npy, ".parquet": _parquet, ".csv": _csv}
-    if path.suffix not in writers:
+    if path.suffix.lower() not in writers:
         raise RequestError(f"{path}: the file's ending must be .npy, .parquet or .csv")
-    return writers[path.suffix](path, codes, items, encoder)
+    return writers[path.suffix.lower()](path, codes, items, encoder)
 
 
 def write_npy(file: IO[bytes], codes: Codes) -> None:

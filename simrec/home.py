@@ -62,8 +62,8 @@ def find(name: str, home: Path) -> Path:
 
 def own(home: Path) -> list[str]:
     """The names of the user's own recommenders: those in the home that are not the shipped ones."""
-    here = home.resolve() == shipped().resolve()
-    return [name for name in names(home) if not (here and name in SHIPPED)]
+    checkout = (home / MARKER).is_file()
+    return [name for name in names(home) if not (checkout and name in SHIPPED)]
 
 
 def check_name(name: str) -> str:

@@ -23,6 +23,11 @@ class OrientedGradients(nn.Module):
 
     directions = 4
 
+    @classmethod
+    def numbers(cls, size: int) -> int:
+        """How many numbers `EdgeTarget` looks at of a picture of that size."""
+        return cls.directions * min(size // 2, EdgeTarget.CELLS) ** 2
+
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, 4, h // 2, w // 2)."""
         grey = _root(x).mean(1, keepdim=True)
@@ -103,6 +108,9 @@ class EdgeTarget:
     such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
     """
 
+    CELLS = 14
+    """Rows and columns of gradients at most, those of a 28-pixel picture; of larger ones they are averaged."""
+
     SAMPLE = 10_000
     """Pictures that the components are taken from: with more they no longer move."""
 
@@ -115,7 +123,7 @@ class EdgeTarget:
         scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
         self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
         self.scale = 1.0
-        self.scale = 1 / float(self(sample).std())
+        self.scale = 1 / max(float(self(sample).std()), 1e-6)  # blank pictures have none
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 (n, c, h, w) to float32 (n, numbers)."""
@@ -154,7 +162,7 @@ class Whitening(nn.Module):
     def fit_to(self, codes: Tensor) -> None:
         """Takes mean and axes from codes (n, dim)."""
         exact = codes.cpu().double()
-        covariance = torch.cov(exact.T)
+        covariance = torch.cov(exact.T).reshape(exact.shape[1], -1)  # of one number a scalar
         if self.rotate:
             mean, (variances, axes) = exact.mean(0), torch.linalg.eigh(covariance)
         else:
@@ -213,8 +221,9 @@ class SphereNetwork(Network):
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         s = settings
+        self.edges = min(s.edges, OrientedGradients.numbers(s.size))
         self.encoder = nn.Sequential(ConvEncoder(s.size, s.channels, s.widths, s.hidden), nn.Linear(s.hidden, s.dim))
-        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels, extra=s.edges, norm=True)
+        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels, extra=self.edges, norm=True)
         self.whitening = Whitening(s.dim, s.whitening)
 
     def bottleneck(self, x: Tensor) -> Tensor:
@@ -234,7 +243,7 @@ class SphereNetwork(Network):
 
     def prepare(self, images: Tensor) -> None:
         """Fits the edge target."""
-        self.target = EdgeTarget(images, self.settings.edges)
+        self.target = EdgeTarget(images, self.edges)
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Pictures (n, c, h, w) and the edge numbers to predict for each, (n, edges)."""
@@ -361,7 +370,7 @@ def _unit_energy(x: Tensor) -> Tensor:
 
 
 def _mirrored_gradients(images: Tensor) -> Iterator[Tensor]:
-    """uint8 (n, c, h, w) to (m, 4 * (h // 2) * (w // 2)), batch by batch, each row of length 1.
+    """uint8 (n, c, h, w) to (m, `OrientedGradients.numbers`), batch by batch, each row of length 1.
 
     A picture's gradients and its mirror image's, averaged.
     """
@@ -369,4 +378,7 @@ def _mirrored_gradients(images: Tensor) -> Iterator[Tensor]:
     for start in range(0, len(images), 2000):
         with torch.no_grad():
             x = images[start : start + 2000].float() / 255
-            yield F.normalize((gradients(x) + gradients(x.flip(3))).flatten(1), dim=1)
+            both = gradients(x) + gradients(x.flip(3))
+            if max(both.shape[2:]) > EdgeTarget.CELLS:
+                both = F.adaptive_avg_pool2d(both, EdgeTarget.CELLS)
+            yield F.normalize(both.flatten(1), dim=1)

@@ -76,6 +76,8 @@ def _export(module: nn.Module, example: Tensor, path: Path, feed: str, result: s
                 module, (example,), path, input_names=[feed], output_names=[result], external_data=False,
                 dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )  # fmt: skip
+        except OSError:  # no room for it
+            raise
         except Exception as error:  # the exporter raises whatever its many stages raise
             raise NotExportable(f"{path.name}: {str(error).splitlines()[0] if str(error) else error!r}") from error
 
@@ -94,10 +96,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _compare(name: str, ours: Any, theirs: Any) -> None:
-    scale = max(1.0, float(np.abs(theirs).max(initial=0)))
     difference = float(np.abs(ours - theirs).max(initial=0))
-    if not difference <= TOLERANCE * scale:
+    if not difference <= TOLERANCE:
         raise TrainingError(
-            f"{name}: ONNX Runtime and torch differ by {difference:.2g}, more than {TOLERANCE * scale:.2g}: "
+            f"{name}: ONNX Runtime and torch differ by {difference:.2g}, more than {TOLERANCE:.2g}: "
             f"nothing was saved; leave out the layer that torch.onnx translates wrongly"
         )

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from simrec.catalogue import write as write_catalogue
 from simrec.contracts import Codes, History, Images, Progress, Rebuilt
 from simrec.datasets import Notice, Pictures
 from simrec.errors import DataError, PluginError, RequestError, StoreError
-from simrec.index import Index, scores
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
+
+if TYPE_CHECKING:
+    from simrec.index import Index
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
 
@@ -109,6 +111,9 @@ class Recommender:
     @cached_property
     def index(self) -> Index:
         """Its codes, ready to be searched. Raises RequestError when none were indexed yet."""
+        # Imported where it is used: on macOS faiss and torch in one process can crash, and training comes through here.
+        from simrec.index import Index
+
         self._record()
         return Index.from_bytes(self.generation.read("index.faiss"), self.manifest.encoder.metric)
 
@@ -146,6 +151,8 @@ class Recommender:
 
         Raises RequestError when nothing was indexed yet, and what `read` raises.
         """
+        from simrec.index import scores
+
         asked = query if isinstance(query, Query) else self.read(query)
         rows, distances = self.index.search(self.encoder.encode(asked.images), n + len(asked.own))
         near = [(int(r), d) for r, d in zip(rows[0], distances[0], strict=True) if int(r) not in asked.own][:n]
@@ -263,14 +270,12 @@ def train(
     chosen = settings.choose(kind.presets, preset, changes or {}, encoder)
     place = home_folder or home.default()
     folder = place / home.check_name(name or encoder)
-    if store.exists(folder) and store.current(folder).manifest.catalogue and not replace_catalogue:
-        raise StoreError(
-            f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name"
-        )
+    _check_replaceable(folder, replace_catalogue)
     model = kind(chosen)
     pictures = datasets.load(source, model.input, data_dir=data_dir, notice=notice)
     learned, held_out = _validation(pictures, model.input, data_dir, notice)
     with store.Writer(folder) as writer:
+        _check_replaceable(folder, replace_catalogue)  # one may have been built while the pictures were loaded
         begun = time.perf_counter()
         started(model, learned)
         with warnings.catch_warnings(record=True) as caught:
@@ -326,9 +331,9 @@ def build(
 ) -> Recommender:
     """Encodes a source and commits it as the catalogue of a recommender.
 
-    source: by default what the encoder was trained on. encoder: the recommender whose encoder to take, for a new
-    one; by default the one that `name` has. progress: told a stage ("encoding", "thumbnails"), how many pictures
-    are done, and of how many.
+    source: by default the one it was built from before, else what the encoder was trained on. encoder: the recommender
+    whose encoder to take, for a new one; by default the one that `name` has. progress: told a stage ("encoding",
+    "thumbnails"), how many pictures are done, and of how many.
 
     Raises RequestError or StoreError when the recommender is not there, is a shipped one or has another encoder;
     DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
@@ -341,11 +346,16 @@ def build(
         home.find(name, place)
     origin = Recommender(home.find(encoder or name, place))
     record = origin.manifest.encoder
-    if store.exists(folder) and (mine := store.current(folder).manifest.encoder).digest != record.digest:
+    before = store.current(folder).manifest if store.exists(folder) else None
+    if before and before.encoder.digest != record.digest:
         raise StoreError(
-            f"{folder}: has encoder {mine.title}, not {record.title} of {origin.name}: choose another name"
+            f"{folder}: has encoder {before.encoder.title}, not {record.title} of {origin.name}: choose another name"
         )
-    pictures = origin.pictures(source or record.trained_on["source"], data_dir, notice)
+    if source is None:
+        source = before.catalogue.source if before and before.catalogue else record.trained_on["source"]
+    pictures = origin.pictures(source, data_dir, notice)
+    from simrec.index import Index
+
     with store.Writer(folder) as writer:
         codes = origin.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
         if not np.isfinite(codes).all():
@@ -354,8 +364,9 @@ def build(
         progress("thumbnails", len(pictures), len(pictures))
         writer.write("codes.npy", _npy(codes))
         writer.write("index.faiss", Index(codes, record.metric).to_bytes())
-        # The weights stay with the recommender that was trained: its ONNX graphs are all that answering needs.
-        needless = frozenset(["encoder/weights.safetensors"] if encoder and record.runtime == "onnx" else [])
+        # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
+        borrowed = record.runtime == "onnx" and origin.folder.resolve() != folder.resolve()
+        needless = frozenset(["encoder/weights.safetensors"] if borrowed else [])
         writer.keep(origin.generation, "encoder/", without=needless)
         catalogue = CatalogueRecord(
             source=pictures.name,
@@ -406,12 +417,12 @@ def evaluate(recommender: Recommender, *, data_dir: Path | None = None, notice: 
         how, test = "test", recommender.pictures(catalogue.test, data_dir, notice)
         asked, asked_labels = test.images, test.labels
     else:
-        how = "leave-one-out" if catalogue.labelled else "reconstruction"
+        how = "leave-one-out" if catalogue.labelled and len(items) > 1 else "reconstruction"
         asked, asked_labels = images, tuple(item.label for item in items)
     own = how == "leave-one-out"
     classes = {label: i for i, label in enumerate(_classes([i.label for i in items] + list(asked_labels)))}
-    labels = np.array([classes[item.label] for item in items])
-    wanted = np.array([classes[label] for label in asked_labels])
+    labels = np.array([classes.get(item.label, -1) for item in items])
+    wanted = np.array([classes.get(label, -1) for label in asked_labels])
 
     def figures_of(queries: Codes, codes: Codes, metric: Any) -> dict[str, float]:
         found = figures.retrieval(queries, codes, metric, wanted, labels, leave_one_out=own)
@@ -454,6 +465,13 @@ def listing(
                 raise
             unreadable(error)
     return opened
+
+
+def _check_replaceable(folder: Path, replace_catalogue: bool) -> None:
+    if store.exists(folder) and store.current(folder).manifest.catalogue and not replace_catalogue:
+        raise StoreError(
+            f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name"
+        )
 
 
 def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: Notice) -> tuple[Pictures, Pictures]:
@@ -499,9 +517,9 @@ def _milliseconds(recommender: Recommender, images: Images, repeats: int = 200) 
 
 
 def _classes(labels: Sequence[str]) -> list[str]:
-    """Class names in a fixed order: Fashion-MNIST's own, then the alphabet's."""
+    """Class names in a fixed order: Fashion-MNIST's own, then the alphabet's; no label is no class."""
     known = {label: i for i, label in enumerate(datasets.LABELS)}
-    return sorted(set(labels), key=lambda label: (known.get(label, len(known)), label))
+    return sorted(set(labels) - {""}, key=lambda label: (known.get(label, len(known)), label))
 
 
 def _npy(codes: Codes) -> bytes:

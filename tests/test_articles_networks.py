@@ -12,7 +12,7 @@ from torch import nn
 
 from simrec import host
 from simrec.datasets import Pictures
-from simrec.networks import Whitening, salt_and_pepper
+from simrec.networks import EdgeTarget, OrientedGradients, Whitening, salt_and_pepper
 
 
 def article(name: str, **changes: Any) -> Any:
@@ -88,6 +88,26 @@ def test_salt_and_pepper_draws_from_beta_one_half_one_half() -> None:
     assert drawn.numel() / noisy.numel() == pytest.approx(0.2, abs=0.01)
     assert drawn.mean().item() == pytest.approx(1 / 2, abs=0.01)
     assert drawn.var().item() == pytest.approx(1 / 8, abs=0.01)  # of Beta(1/2, 1/2)
+
+
+@pytest.mark.parametrize(("size", "numbers"), [(28, 128), (64, 128), (8, 64)])
+def test_edges_are_a_few_numbers_of_unit_variance_at_any_size(size: int, numbers: int) -> None:
+    images = torch.randint(0, 256, (300, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    edges = EdgeTarget(images, min(numbers, OrientedGradients.numbers(size)))(images)
+    assert edges.shape == (300, numbers)
+    assert edges.std().item() == pytest.approx(1, abs=0.01)
+    mirrored = EdgeTarget(images, 10)
+    torch.testing.assert_close(mirrored(images.flip(3)), mirrored(images), atol=1e-3, rtol=0)
+
+
+def test_blank_pictures_have_no_edges() -> None:
+    assert not EdgeTarget(torch.zeros(40, 1, 28, 28, dtype=torch.uint8), 8)(torch.zeros(2, 1, 28, 28)).any()
+
+
+def test_a_code_of_one_number_can_be_whitened() -> None:
+    whitening = Whitening(1, 1.0)
+    whitening.fit_to(torch.randn(100, 1) * 5 + 2)
+    assert whitening(torch.full((1, 1), 2.0)).abs().item() < 1
 
 
 def test_whole_whitening_gives_a_unit_covariance_and_can_be_undone() -> None:

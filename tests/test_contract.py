@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_codes(name: str, encoder: Any, pictures: P
 
 
 @pytest.mark.parametrize("preset", ["default", "article"])
-@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (45, 1)])
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (45, 1), (8, 1)])
 def test_networks_take_any_picture_size(name: str, preset: str, size: int, channels: int) -> None:
     kind = host.encoder_class(OFFERS[name])
     encoder = kind(dataclasses.replace(kind.presets[preset], size=size, channels=channels))

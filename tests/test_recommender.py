@@ -99,6 +99,45 @@ def test_a_folder_around_a_trained_encoder(photos: Path, demo: Recommender) -> N
     assert Path(items[0].source) == photos / "Bag" / "00018.png"
 
 
+def test_building_again_takes_the_same_pictures_as_before(photos: Path) -> None:
+    simrec.build("mine", str(photos), encoder="demo")
+    for file in (photos / "Bag").glob("*.png"):
+        file.unlink()
+    again = simrec.build("mine")
+    assert {item.label for item in again.catalogue.all()} == {"Trouser", "Sneaker", "Dress"}
+
+
+def test_a_catalogue_of_one_item_answers_with_nothing(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "one" / "shoes").mkdir(parents=True)
+    next(photos.rglob("*.png")).rename(tmp_path / "one" / "shoes" / "a.png")
+    built = simrec.build("one", str(tmp_path / "one"), encoder="demo")
+    assert built.similar("id:shoes/a.png") == []
+    answer("similar", "id:shoes/a.png", "--index", "one", "--grid", str(tmp_path / "grid.png"))
+    assert simrec.evaluate(built).how == "reconstruction"
+
+
+def test_a_picture_without_a_label_is_neither_scored_nor_a_hit(photos: Path) -> None:
+    before = simrec.evaluate(simrec.build("before", str(photos), encoder="demo")).rows[0]
+    (photos / "Bag" / "00018.png").rename(photos / "unsorted.png")
+    after = simrec.evaluate(simrec.build("after", str(photos), encoder="demo")).rows[0]
+    # The other bags lose one hit each, and nothing counts the unsorted bag's own answer.
+    assert after["P@10"] < before["P@10"]
+    assert after["P@1"] > 0.5
+
+
+def test_brackets_in_a_files_name_are_shown_as_they_are(shoe: Path) -> None:
+    shoe.rename(shoe.with_name("shoe[old].png"))
+    assert "Similar to shoe[old].png" in answer("similar", "shoe[old].png", "-n", "1", "--format", "table")
+
+
+def test_encoding_a_folder_names_each_row_beside_the_codes(photos: Path, tmp_path: Path) -> None:
+    (photos / "Bag" / "broken.png").write_bytes(b"no picture")
+    answer("encode", str(photos), "--index", "demo", "-o", str(tmp_path / "codes.npy"))
+    rows = [json.loads(line) for line in (tmp_path / "codes.items.jsonl").read_text().splitlines()]
+    assert len(rows) == len(np.load(tmp_path / "codes.npy")) == 40
+    assert "Bag/broken.png" not in [row["id"] for row in rows]
+
+
 def test_a_sheet_can_be_drawn_when_the_source_is_gone(photos: Path, tmp_path: Path) -> None:
     built = simrec.build("mine", str(photos), encoder="demo")
     before = [np.asarray(Image.open(item.source)) for item in built.catalogue.all()]

@@ -130,7 +130,9 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     assert record.trained_on["count"] == 36  # every tenth of the 40 was held out
     assert record.command.startswith("simrec ")
 
-    assert run("index", "build", "mine", home=own_home).returncode == 0
+    for words in ((), ("--encoder", "mine")):  # the weights of its own stay either way
+        assert run("index", "build", "mine", *words, home=own_home).returncode == 0
+        assert "encoder/weights.safetensors" in store.current(own_home / "mine").manifest.files
     found = run("similar", str(photos / "Bag" / "00030.png"), "-n", "3", "--format", "ndjson", home=own_home)
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [row["rank"] for row in rows] == [1, 2, 3]

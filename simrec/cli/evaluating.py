@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.errors import StoreError
 
 if TYPE_CHECKING:
     from simrec.recommender import Evaluation
@@ -21,16 +22,17 @@ COLUMNS = ("P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "ms")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @data_dir_option
 @click.pass_obj
-def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path | None) -> None:
+def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path | None) -> int:
     """Measure how well recommenders find items of the query's class, beside raw pixels and PCA.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
     """
     from simrec import recommender as verbs
 
+    errors: list[StoreError] = []
     opened = [verbs.open(name, session.home) for name in names]
     if not names:
-        opened = [found for found in verbs.listing(session.home) if found.manifest.catalogue]
+        opened = [found for found in verbs.listing(session.home, errors.append) if found.manifest.catalogue]
         opened = [found for found in opened if found.name != "demo"] or opened
     done = []
     for recommender in opened:
@@ -40,6 +42,9 @@ def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path
             print_figures(done[-1])
     if form == "json":
         click.echo(json.dumps([evaluation.to_json() for evaluation in done], indent=1, ensure_ascii=False))
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+    return 1 if errors else 0
 
 
 def print_figures(evaluation: Evaluation) -> None:

@@ -48,7 +48,7 @@ def build(session: Session, name: str, source: str | None, encoder: str | None, 
     catalogue = built.manifest.catalogue
     assert catalogue is not None
     session.notice(f"Indexed {catalogue.count:,} items of {catalogue.source} in {built.folder}.")
-    session.notice(f"Next: simrec similar PICTURE --index {built.name}")
+    session.notice(f"Next: {session.simrec} similar PICTURE --index {built.name}")
 
 
 @index.command("list")
@@ -105,14 +105,23 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @click.command()
 @click.argument("source")
 @click.option("--index", "name", metavar="NAME", required=True, help="The recommender whose encoder to use.")
-@click.option("-o", "--output", required=True, metavar="FILE.npy", help="Where to, '-' for standard output.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="A .npy, .parquet or .csv file, or '-': .npy on standard output.",
+)
 @data_dir_option
 @click.pass_obj
 def encode(session: Session, source: str, name: str, output: str, data_dir: Path | None) -> None:
-    """Write the codes of SOURCE's pictures as .npy, float32, one row a picture, without indexing them."""
+    """Write the codes of SOURCE's pictures, float32, one row a picture, without indexing them.
+
+    As `export` writes a catalogue's: .npy with the pictures' names beside it as JSON lines, .parquet or .csv.
+    """
     from simrec import exports
     from simrec import recommender as verbs
-    from simrec.store import replacing
+    from simrec.catalogue import Item
 
     opened = verbs.open(name, session.home)
     pictures = opened.pictures(source, data_dir, session.notice)
@@ -121,9 +130,11 @@ def encode(session: Session, source: str, name: str, output: str, data_dir: Path
     if output == "-":
         exports.write_npy(sys.stdout.buffer, codes)
         return
-    with replacing(Path(output)) as file:
-        exports.write_npy(file, codes)
-    session.notice(f"Wrote {codes.shape[0]:,} codes of {codes.shape[1]} numbers to {output}.")
+    items = [
+        Item(row, *named) for row, named in enumerate(zip(pictures.ids, pictures.sources, pictures.labels, strict=True))
+    ]
+    written = exports.write(Path(output), codes, items, opened.manifest.encoder.title)
+    session.notice(f"Wrote {codes.shape[0]:,} codes of {codes.shape[1]} numbers: {' and '.join(map(str, written))}.")
 
 
 @click.command()

@@ -13,7 +13,7 @@ import click
 
 from simrec.cli.evaluating import print_figures
 from simrec.cli.terminal import Session, data_dir_option, table
-from simrec.errors import DataError, TrainingError
+from simrec.errors import DataError, RequestError, TrainingError
 
 if TYPE_CHECKING:
     from simrec.datasets import Pictures
@@ -33,21 +33,16 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     from simrec import home, store
     from simrec import recommender as verbs
 
-    source = _source(session, data_dir)
     place = session.home or home.default()
-    folder = place / NAME
-    if (
-        not again
-        and store.exists(folder)
-        and (done := verbs.open(NAME, place)).manifest.encoder.trained_on["source"] == source
-    ):
-        session.notice(f"Using the encoder of an earlier quickstart in {done.folder} (--again trains anew).")
+    if not again and store.exists(place / NAME) and _finished(opened := verbs.open(NAME, place)):
+        session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again makes it anew).")
     else:
+        source = _source(session, data_dir)
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
         _train(session, place, source, data_dir)
-    session.notice("2. Indexing.")
-    with session.counting() as progress:
-        opened = verbs.build(NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice)
+        session.notice("2. Indexing.")
+        with session.counting() as progress:
+            opened = verbs.build(NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice)
     session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")
     evaluation = verbs.evaluate(opened, data_dir=data_dir, notice=session.notice)
     print_figures(evaluation)
@@ -56,9 +51,17 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     assert catalogue is not None and catalogue.test is not None
     _look_up(session, opened, opened.pictures(catalogue.test, data_dir))
     click.echo("\nTry next:")
-    click.echo(f"  simrec similar id:{opened.catalogue.items([0])[0].id} --index {NAME} --grid similar.png")
-    click.echo(f"  simrec similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
-    click.echo(f"  simrec index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
+    click.echo(f"  {session.simrec} similar id:{opened.catalogue.items([0])[0].id} --index {NAME} --grid similar.png")
+    click.echo(f"  {session.simrec} similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
+    click.echo(f"  {session.simrec} index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
+
+
+def _finished(opened: Recommender) -> bool:
+    """Whether an earlier quickstart came to its end. Raises RequestError when the name was put to another use since."""
+    encoder, catalogue = opened.manifest.encoder, opened.manifest.catalogue
+    if catalogue and catalogue.source != encoder.trained_on["source"]:
+        raise RequestError(f"{opened.folder}: is now a catalogue of {catalogue.source}: --again replaces it")
+    return catalogue is not None and encoder.results["ended"] == "finished"
 
 
 def _source(session: Session, data_dir: Path | None) -> str:

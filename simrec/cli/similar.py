@@ -43,6 +43,8 @@ def similar(
     from simrec import home
     from simrec import recommender as verbs
 
+    if grid and grid.suffix.lower() != ".png":
+        raise click.BadParameter(f"{str(grid)!r} must end in .png", param_hint="--grid")
     if name is None:
         name = verbs.default_name(session.home or home.default())
         session.notice(f"No --index named: answering from {name!r}.")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +25,12 @@ class Session:
         """One line on stderr that is no error."""
         if not self.quiet:
             click.echo(text, err=True)
+
+    @property
+    def simrec(self) -> str:
+        """How to call this simrec again, for the commands that are suggested next."""
+        named = self.home is not None and str(self.home) != os.environ.get("SIMREC_HOME")
+        return f"simrec --home {shlex.quote(str(self.home))}" if named else "simrec"
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int], None]]:
@@ -51,7 +60,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    heading = Text(title) if title else None  # as text, not as rich's markup: file names have brackets
+    drawn = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         numeric = all(_numeric(row[i]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -66,7 +76,7 @@ def _numeric(cell: str) -> bool:
     return cell in ("", "-") or cell.replace(",", "").replace(".", "").replace("-", "").isdigit()
 
 
-def data_dir_option(command: Callable[..., None]) -> Callable[..., None]:
+def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--data-dir: where Fashion-MNIST is looked for first."""
     return click.option(
         "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),

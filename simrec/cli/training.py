@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.")
 @click.option("--dim", type=click.IntRange(1), help="Numbers in a code.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same weights.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same weights.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures."
@@ -39,6 +45,8 @@ def train(
     epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, replace: bool,
 ) -> None:  # fmt: skip
     """Train an encoder on pictures; no labels are needed or seen.
+
+    Built in are plain, sparse, denoising and vae; plugins add theirs.
 
     Ctrl-C ends after the current epoch and saves the best so far; a second Ctrl-C leaves nothing behind.
     """
@@ -59,7 +67,7 @@ def train(
         f"{history.ended.capitalize()} after {results['epochs']} epochs and {results['seconds']:.0f} s, kept epoch "
         f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}."
     )
-    session.notice(f"Saved in {made.folder}. Next: simrec index build {made.name}")
+    session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
 
 
 def _pair(text: str) -> tuple[str, str]:
