@@ -81,7 +81,8 @@ def _source(session: Session, data_dir: Path | None) -> str:
 
 def _train(session: Session, place: Path, source: str, data_dir: Path | None) -> None:
     """In a process of its own: torch's memory is given back, and on macOS torch and faiss do not get along."""
-    words = [sys.executable, "-m", "simrec", *(["--quiet"] if session.quiet else [])]
+    # -P: the simrec that is running, not one that happens to lie in the current folder.
+    words = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if session.quiet else [])]
     words += ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
     words += ["--data-dir", str(data_dir)] if data_dir else []
     # Ctrl-C reaches both processes: the training decides what it means.
