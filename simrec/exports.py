@@ -39,7 +39,7 @@ def write_npy(file: IO[bytes], codes: Codes) -> None:
 
 def _npy(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
     beside = path.with_suffix(".items.jsonl")
-    with replacing(beside) as lines, replacing(path) as file:
+    with replacing(path) as file, replacing(beside) as lines:
         write_npy(file, codes)
         for item in items:
             lines.write((json.dumps(_row(item, encoder), ensure_ascii=False) + "\n").encode())
