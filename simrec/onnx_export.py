@@ -72,14 +72,18 @@ def _export(module: nn.Module, example: Tensor, path: Path, feed: str, result: s
     module.eval()
     with _quiet():
         try:
-            torch.onnx.export(
-                module, (example,), path, input_names=[feed], output_names=[result], external_data=False,
-                dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            program: Any = torch.onnx.export(
+                module, (example,), input_names=[feed], output_names=[result], dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )  # fmt: skip
-        except OSError:  # no room for it
-            raise
+            graph = program.model_proto
         except Exception as error:  # the exporter raises whatever its many stages raise
             raise NotExportable(f"{path.name}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    # The exporter notes on each node where in whose source it came from: paths of this machine, of use to nobody else.
+    for noted in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    path.write_bytes(graph.SerializeToString())
 
 
 @contextlib.contextmanager

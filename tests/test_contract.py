@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import simrec
 from simrec import host
 from simrec.contracts import Decoder, Encoder
 from simrec.datasets import Pictures
@@ -132,6 +133,12 @@ def test_onnx_gives_the_same_codes_and_pictures(encoder: Any, pictures: Pictures
     np.testing.assert_allclose(onnx.encode(pictures.images[:700]), codes, atol=TOLERANCE)
     np.testing.assert_allclose(onnx.decode(codes), encoder.decode(codes), atol=TOLERANCE)
     assert onnx.encode(pictures.images[:0]).shape == (0, encoder.dim)
+
+
+def test_the_graphs_hold_no_path_of_this_machine(saved: Path) -> None:
+    for graph in saved.glob("*.onnx"):
+        assert str(Path(simrec.__file__).parent).encode() not in graph.read_bytes()
+        assert b"stack_trace" not in graph.read_bytes()
 
 
 def test_the_same_seed_gives_the_same_codes(name: str, encoder: Any, pictures: Pictures) -> None:
