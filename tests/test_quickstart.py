@@ -32,7 +32,8 @@ def test_quickstart_goes_on_with_the_embedded_pictures_and_says_so(tmp_path: Pat
     assert "REDUCED" in result.stdout  # beside the figures
     assert "2,000 test pictures looked up among 8,000 items" in result.stdout
     assert result.stdout.count("  simrec ") == 3  # what to try next
-    assert Image.open(tmp_path / "simrec-quickstart.png").height > 1000
+    with Image.open(tmp_path / "simrec-quickstart.png") as sheet:
+        assert sheet.height > 1000
 
     opened = simrec.open("quickstart")
     asked = set(opened.pictures("fashion-mnist:small-test").ids)
