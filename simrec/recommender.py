@@ -77,7 +77,7 @@ class Recommender:
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
                 f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
-                f"run 'simrec index build {self.name}'"
+                f"delete its folder and make it anew"
             )
 
     @cached_property

@@ -46,7 +46,9 @@ def test_the_readmes_pictures_are_there() -> None:
 
 
 def test_the_readmes_benchmarks_are_there() -> None:
-    for script in re.findall(r"python (tests/benchmarks/\S+\.py)", README):
+    scripts = re.findall(r"python (tests/benchmarks/\S+\.py)", README)
+    assert scripts
+    for script in scripts:
         assert (ROOT / script).is_file(), script
 
 

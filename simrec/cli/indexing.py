@@ -36,7 +36,8 @@ def index() -> None:
 def build(session: Session, name: str, source: str | None, encoder: str | None, data_dir: Path | None) -> None:
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
-    SOURCE is a data set or a folder of pictures, labels as sub-folders; without it, what the encoder was trained on.
+    SOURCE is a data set or a folder of pictures, labels as sub-folders; without it, the one that NAME was built from
+    before, else what the encoder was trained on.
     """
     from simrec import recommender as verbs
 
