@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ CREATE TABLE items (
     length INTEGER NOT NULL
 )
 """
+
+_AMONG = "(SELECT value FROM json_each(?))"
+"""Among rows given as one JSON list: SQLite takes only so many values one by one."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,12 @@ class Catalogue:
 
     def items(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order."""
-        found = {item.row: item for item in self._select(f"WHERE row IN ({_marks(rows)})", [int(r) for r in rows])}
+        found = {item.row: item for item in self._select(f"WHERE row IN {_AMONG}", [_listed(rows)])}
         return [found[int(row)] for row in rows]
 
     def all(self) -> Iterator[Item]:
         """Every item, by row."""
         return self._select("ORDER BY row", [])
-
-    def ids(self) -> list[str]:
-        """Every id, by row."""
-        return [id_ for (id_,) in self._query("SELECT id FROM items ORDER BY row", [])]
 
     def row_of(self, id_: str) -> int | None:
         """The row of an id, None when there is no such item."""
@@ -100,8 +100,8 @@ class Catalogue:
             places = {row: (s, a, n) for row, s, a, n in self._query(f"{columns} ORDER BY row", [])}
             rows = list(places)
         else:
-            asked = [int(r) for r in rows]
-            places = {r: (s, a, n) for r, s, a, n in self._query(f"{columns} WHERE row IN ({_marks(rows)})", asked)}
+            found = self._query(f"{columns} WHERE row IN {_AMONG}", [_listed(rows)])
+            places = {row: (s, a, n) for row, s, a, n in found}
         images = []
         for row in rows:
             name, start, length = places[int(row)]
@@ -128,8 +128,8 @@ class Catalogue:
         return (Item(*fields) for fields in self._query(f"SELECT row, id, source, label FROM items {rest}", values))
 
 
-def _marks(rows: Sequence[int]) -> str:
-    return ", ".join("?" * len(rows))
+def _listed(rows: Sequence[int]) -> str:
+    return json.dumps([int(row) for row in rows])
 
 
 def _table(rows: list[tuple[Any, ...]]) -> bytes:

@@ -191,7 +191,7 @@ def _train_files(data_dir: Path | None, notice: Notice) -> tuple[bytes, bytes]:
         return _download(names, notice)
     # Whatever a network, a registry or an ill-fitting torchvision does, the person needs the same four ways.
     except Exception as error:
-        looked = f"nor in {data_dir}, " if data_dir else ""
+        looked = f"not in {data_dir}, " if data_dir else ""
         raise DataError(
             f"Fashion-MNIST's train pictures are not to be had ({reason(error)}), {looked}not in {cache()}, "
             f"not in {DEBIAN}: "

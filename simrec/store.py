@@ -39,9 +39,6 @@ class Generation:
         self.folder = folder
         self.manifest = manifest
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.manifest.files
-
     def read(self, name: str) -> bytes:
         """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
         entry = self.manifest.files[name]

@@ -52,6 +52,11 @@ def test_more_answers_than_items_are_all_the_others(demo: Recommender) -> None:
     assert len(demo.similar("id:test/00000", 20_000)) == 9_999
 
 
+def test_every_item_of_a_large_catalogue_can_be_asked_for(demo: Recommender) -> None:
+    rows = list(range(10_000)) * 4  # more values than SQLite takes one by one
+    assert [item.row for item in demo.catalogue.items(rows)] == rows
+
+
 def test_a_picture_from_standard_input_answers_like_the_file(shoe: Path) -> None:
     piped = json.loads(answer("similar", "-", "-n", "3", stdin=shoe.read_bytes()))
     named = json.loads(answer("similar", str(shoe), "-n", "3"))
