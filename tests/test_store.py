@@ -83,8 +83,8 @@ def test_what_was_committed_is_there_when_it_is_opened_again(folder: Path) -> No
     assert contents(folder) == ("the first", FILES)
     commit(folder, "the second", {"codes.npy": b"others"})
     assert contents(folder) == ("the second", {"codes.npy": b"others"})
-    assert "codes.npy" in store.current(folder)
-    assert "encoder/encoder.onnx" not in store.current(folder)
+    assert "codes.npy" in store.current(folder).manifest.files
+    assert "encoder/encoder.onnx" not in store.current(folder).manifest.files
 
 
 def test_what_was_not_committed_is_not_there(folder: Path) -> None:
