@@ -26,6 +26,10 @@ Rebuilt = NDArray[np.float32]
 """float32 (n, height, width, channels), 0..1: what a decoder makes of codes."""
 
 Metric = Literal["cosine", "l2"]
+
+Dtype = Literal["float32", "int8", "binary"]
+"""How a catalogue keeps its codes: four bytes a number, one byte a number, or 64 bits a code."""
+
 Recipe = Literal["fashion", "photo"]
 
 API = 1

@@ -26,8 +26,7 @@ def retrieval(
     scored, such an item is never a hit.
     """
     rows = neighbours(Index(catalogue, metric), queries, DEPTH, leave_one_out=leave_one_out)
-    scored = query_labels >= 0
-    return ranking_figures(labels[rows][scored], query_labels[scored])
+    return ranking_figures(labels[rows], query_labels)
 
 
 def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:
@@ -43,12 +42,13 @@ def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> 
 
 
 def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
-    """From the labels of the neighbours (m, k), nearest first, and of the queries (m,).
+    """From the labels of the neighbours (m, k), nearest first, and of the queries (m,); one of label -1 is left out.
 
     P@k is the mean share of hits in the first k. MAP@100 averages, over a query's hits in the first 100, the
     precision at each hit's rank (0 for a query without a hit), then over queries. The vote takes the most frequent
     label of the first 10, of several the lowest.
     """
+    found, asked = found[asked >= 0], asked[asked >= 0]
     hits = found == asked[:, np.newaxis]
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
@@ -61,6 +61,20 @@ def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[
         "MAP@100": float(average.mean()),
         "10-NN": float((votes.argmax(axis=1) == asked).mean()),
     }
+
+
+def answered(found: NDArray[np.int64], asked: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """What each class is answered with: (classes, classes), the share that each has of the first ten answers.
+
+    From the labels of the neighbours (m, k), nearest first, and of the queries (m,). The diagonal is P@10 by class; an
+    answer without a label counts for no class, and a class that is never asked for is NaN.
+    """
+    counts = np.zeros((classes + 1, classes + 1))  # the last ones are label -1's
+    first = found[:, :10]
+    np.add.at(counts, (asked[:, np.newaxis], first), 1)
+    with np.errstate(invalid="ignore"):
+        shares: NDArray[np.float64] = (counts / counts.sum(axis=1, keepdims=True))[:-1, :-1]
+    return shares
 
 
 def clustering(codes: Codes, labels: NDArray[np.int64], metric: Metric) -> float:

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-from simrec.contracts import ImageSpec, Metric
+from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
 
 FORMAT = "simrec"
-VERSION = 1
+VERSION = 2
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _with_dtype(values: dict[str, Any]) -> dict[str, Any]:
+    """1 to 2: catalogues may keep their codes otherwise than as float32."""
+    catalogue = values["catalogue"]
+    return {**values, "catalogue": catalogue and {**catalogue, "dtype": "float32"}}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_dtype}
 """From each older version to the next: one function a step."""
 
 
@@ -50,7 +57,8 @@ class EncoderRecord:
 @dataclass(frozen=True)
 class CatalogueRecord:
     """The catalogue in a recommender: its source, its number of items, whether they have labels, its test split
-    (None where there is none), whether the source was cut down, and the digest of the encoder that made its codes.
+    (None where there is none), whether the source was cut down, the digest of the encoder that made its codes, and how
+    it keeps them.
     """
 
     source: str
@@ -59,6 +67,7 @@ class CatalogueRecord:
     test: str | None
     reduced: bool
     encoder: str
+    dtype: Dtype
     segments: tuple[str, ...]
 
 
@@ -93,10 +102,10 @@ class Manifest:
             raise VersionError(
                 f"{where}: format {version} is newer than the {VERSION} this simrec reads: upgrade simrec"
             )
-        while version < VERSION:
-            values = UPGRADES[version](values)
-            version += 1
         try:
+            while version < VERSION:
+                values = UPGRADES[version](values)
+                version += 1
             encoder, catalogue = values["encoder"], values["catalogue"]
             return cls(
                 encoder=EncoderRecord(**{**encoder, "input": ImageSpec(**encoder["input"])}),

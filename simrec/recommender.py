@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simrec import datasets, home, store
 from simrec.catalogue import Catalogue, Item
 from simrec.catalogue import write as write_catalogue
-from simrec.contracts import Codes, History, Images, Progress, Rebuilt
+from simrec.contracts import Codes, Dtype, History, Images, Progress, Rebuilt
 from simrec.datasets import Notice, Pictures
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
@@ -119,9 +120,13 @@ class Recommender:
 
     @cached_property
     def codes(self) -> Codes:
-        """The catalogue's codes (n, dim), rows in catalogue order. Raises RequestError when none were indexed yet."""
-        self._record()
-        return _from_npy(self.generation.read("codes.npy"))
+        """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them.
+
+        Raises RequestError when none were indexed yet.
+        """
+        if self._record().dtype == "float32":
+            return _from_npy(self.generation.read("codes.npy"))
+        return self.index.codes
 
     def read(self, query: str | Path | BinaryIO) -> Query:
         """A query from a file, an open binary file, or "id:ITEM".
@@ -151,13 +156,11 @@ class Recommender:
 
         Raises RequestError when nothing was indexed yet, and what `read` raises.
         """
-        from simrec.index import scores
-
         asked = query if isinstance(query, Query) else self.read(query)
         rows, distances = self.index.search(self.encoder.encode(asked.images), n + len(asked.own))
         near = [(int(r), d) for r, d in zip(rows[0], distances[0], strict=True) if int(r) not in asked.own][:n]
         items = self.catalogue.items([row for row, _ in near])
-        found = scores(np.array([d for _, d in near], np.float32), self.manifest.encoder.metric)
+        found = self.index.scores(np.array([d for _, d in near], np.float32))
         return [
             Match(asked.name, rank, item.id, float(score), float(distance), item.label, item.source)
             for rank, (item, score, (_, distance)) in enumerate(zip(items, found, near, strict=True), 1)
@@ -324,6 +327,7 @@ def build(
     source: str | None = None,
     *,
     encoder: str | None = None,
+    dtype: Dtype | None = None,
     data_dir: Path | None = None,
     home_folder: Path | None = None,
     progress: Callable[[str, int, int], None] = _silent,
@@ -332,8 +336,9 @@ def build(
     """Encodes a source and commits it as the catalogue of a recommender.
 
     source: by default the one it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take, for a new one; by default the one that `name` has. progress: told a stage ("encoding",
-    "thumbnails"), how many pictures are done, and of how many.
+    whose encoder to take, for a new one; by default the one that `name` has. dtype: how codes are kept (see
+    `simrec.index`); by default as they were before, else float32. progress: told a stage ("encoding", "thumbnails"),
+    how many pictures are done, and of how many.
 
     Raises RequestError or StoreError when the recommender is not there, is a shipped one or has another encoder;
     DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
@@ -353,6 +358,8 @@ def build(
         )
     if source is None:
         source = before.catalogue.source if before and before.catalogue else record.trained_on["source"]
+    if dtype is None:
+        dtype = before.catalogue.dtype if before and before.catalogue else "float32"
     pictures = origin.pictures(source, data_dir, notice)
     from simrec.index import Index
 
@@ -362,8 +369,9 @@ def build(
             raise PluginError(f"encoder {record.title} gave codes that are not finite: train it anew, or another one")
         segments = write_catalogue(writer, pictures, lambda done: progress("thumbnails", done, len(pictures)))
         progress("thumbnails", len(pictures), len(pictures))
-        writer.write("codes.npy", _npy(codes))
-        writer.write("index.faiss", Index(codes, record.metric).to_bytes())
+        if dtype == "float32":  # the others are asked for because they are small
+            writer.write("codes.npy", _npy(codes))
+        writer.write("index.faiss", Index(codes, record.metric, dtype).to_bytes())
         # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
         borrowed = record.runtime == "onnx" and origin.folder.resolve() != folder.resolve()
         needless = frozenset(["encoder/weights.safetensors"] if borrowed else [])
@@ -375,6 +383,7 @@ def build(
             test=pictures.test,
             reduced=pictures.reduced,
             encoder=record.digest,
+            dtype=dtype,
             segments=segments,
         )
         writer.commit(Manifest(record, catalogue, _now(), _libraries()))
@@ -386,7 +395,10 @@ class Evaluation:
     """Figures of a recommender and of the baselines beside it.
 
     how: "test" (the test split's pictures as queries), "leave-one-out" or "reconstruction" (no labels). rows: a
-    name, the numbers in a code, and figures by name; the recommender's own row is first.
+    name, the numbers and bytes of a code, and figures by name, of them P@10 by class under "classes"; the
+    recommender's own row is first. confused: the pairs of classes that it mixes up most, each a "query" class, an
+    "answer" class, and the "share" of the first ten answers to the one that are of the other. stress: for each
+    perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
     """
 
     name: str
@@ -396,54 +408,105 @@ class Evaluation:
     catalogue: int
     reduced: bool
     rows: tuple[dict[str, Any], ...]
+    confused: tuple[dict[str, Any], ...]
+    stress: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
 
 
-def evaluate(recommender: Recommender, *, data_dir: Path | None = None, notice: Notice = _silent) -> Evaluation:
+@dataclass(frozen=True)
+class _Exam:
+    """What a catalogue is asked: queries with the numbers of their classes, those of the items, -1 for none."""
+
+    how: str
+    images: Images
+    asked: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def found(self, index: Index, queries: Codes) -> NDArray[np.int64]:
+        """The classes of the items that an index answers with, (m, k), nearest first."""
+        from simrec import evaluation
+
+        own = self.how == "leave-one-out"
+        return self.labels[evaluation.neighbours(index, queries, evaluation.DEPTH, leave_one_out=own)]
+
+    def answered(self, found: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `simrec.evaluation.answered`."""
+        from simrec import evaluation
+
+        return evaluation.answered(found, self.asked, len(self.classes))
+
+    def figures(self, index: Index, queries: Codes) -> dict[str, Any]:
+        """All but what rebuilding costs and gives."""
+        from simrec import evaluation
+
+        if self.how == "reconstruction":
+            return {}
+        found = self.found(index, queries)
+        return {
+            **evaluation.ranking_figures(found, self.asked),
+            "classes": dict(zip(self.classes, self.answered(found).diagonal().tolist(), strict=True)),
+        }
+
+
+def evaluate(
+    recommender: Recommender, *, stress: bool = False, data_dir: Path | None = None, notice: Notice = _silent
+) -> Evaluation:
     """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
 
-    The queries are its test split, else its own catalogue, each item left out of its own answer. Raises what
-    `Recommender.pictures` raises for the test split.
+    The queries are its test split, else its own catalogue, each item left out of its own answer. stress: ask again
+    with the queries perturbed (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test
+    split.
     """
     from simrec import evaluation as figures
+    from simrec.index import BITS, Index
 
     record, catalogue = recommender.manifest.encoder, recommender._record()
     images = recommender.catalogue.thumbnails()
-    items = list(recommender.catalogue.all())
-    if catalogue.test and catalogue.labelled:
-        how, test = "test", recommender.pictures(catalogue.test, data_dir, notice)
-        asked, asked_labels = test.images, test.labels
-    else:
-        how = "leave-one-out" if catalogue.labelled and len(items) > 1 else "reconstruction"
-        asked, asked_labels = images, tuple(item.label for item in items)
-    own = how == "leave-one-out"
-    classes = {label: i for i, label in enumerate(_classes([i.label for i in items] + list(asked_labels)))}
-    labels = np.array([classes.get(item.label, -1) for item in items])
-    wanted = np.array([classes.get(label, -1) for label in asked_labels])
+    exam = _exam(recommender, images, data_dir, notice)
+    queries, codes = recommender.encode(exam.images), recommender.codes
+    clusters = {} if exam.how == "reconstruction" else {"NMI": figures.clustering(codes, exam.labels, record.metric)}
+    sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": recommender.name, "numbers": record.dim, "bytes": sizes[catalogue.dtype],
+            **exam.figures(recommender.index, queries), **clusters,
+            "MSE": figures.squared_error(recommender.reconstruct(exam.images), exam.images) if record.decodes else None,
+            "ms": _milliseconds(recommender, exam.images),
+        }
+    ]  # fmt: skip
+    smaller: tuple[Dtype, ...] = ("int8", "binary") if catalogue.dtype == "float32" else ()
+    for dtype in smaller:
+        figured = exam.figures(Index(codes, record.metric, dtype), queries)
+        rows.append({"name": f"  as {dtype}", "numbers": record.dim, "bytes": sizes[dtype], **figured})
 
-    def figures_of(queries: Codes, codes: Codes, metric: Any) -> dict[str, float]:
-        found = figures.retrieval(queries, codes, metric, wanted, labels, leave_one_out=own)
-        return {**found, "NMI": figures.clustering(codes, labels, metric)}
-
-    mine: dict[str, Any] = {"name": recommender.name, "numbers": record.dim}
-    if how != "reconstruction":
-        mine |= figures_of(recommender.encode(asked), recommender.codes, record.metric)
-    mine["MSE"] = figures.squared_error(recommender.reconstruct(asked), asked) if record.decodes else None
-    mine["ms"] = _milliseconds(recommender, asked)
-    pixels: dict[str, Any] = {"name": "raw pixels", "numbers": images[0].size}
+    pixels = figures.pixels(images)
+    raw = Index(pixels, "cosine")
+    rows.append({"name": "raw pixels", "numbers": pixels.shape[1], "bytes": pixels.shape[1]})
+    if exam.how != "reconstruction":
+        rows[-1] |= exam.figures(raw, figures.pixels(exam.images))
+        rows[-1] |= {"NMI": figures.clustering(pixels, exam.labels, "cosine")}
+    rows[-1] |= {"MSE": 0.0}
     pca = figures.PCA(images, record.dim)
-    components: dict[str, Any] = {"name": "PCA", "numbers": len(pca.axes)}
-    if how != "reconstruction":
-        pixels |= figures_of(figures.pixels(asked), figures.pixels(images), "cosine")
-        components |= figures_of(pca.encode(asked), pca.encode(images), "l2")
-    pixels["MSE"] = 0.0
-    components["MSE"] = figures.squared_error(pca.decode(pca.encode(asked)), asked)
+    components, asked = pca.encode(images), pca.encode(exam.images)
+    rows.append({"name": "PCA", "numbers": len(pca.axes), "bytes": 4 * len(pca.axes)})
+    if exam.how != "reconstruction":
+        rows[-1] |= exam.figures(Index(components, "l2"), asked)
+        rows[-1] |= {"NMI": figures.clustering(components, exam.labels, "l2")}
+    rows[-1] |= {"MSE": figures.squared_error(pca.decode(asked), exam.images)}
+
+    confused, stressed = [], []
+    if exam.how != "reconstruction":
+        confused = _most_confused(exam.answered(exam.found(recommender.index, queries)), exam.classes)
+    if stress and exam.how != "reconstruction":
+        stressed = _stressed(recommender, raw, exam)
     return Evaluation(
-        recommender.name, record.title, how, len(asked), len(items), catalogue.reduced, (mine, pixels, components)
-    )
+        recommender.name, record.title, exam.how, len(exam.images), len(images), catalogue.reduced, tuple(rows),
+        tuple(confused), tuple(stressed),
+    )  # fmt: skip
 
 
 def listing(
@@ -514,6 +577,51 @@ def _milliseconds(recommender: Recommender, images: Images, repeats: int = 200) 
         recommender.index.search(recommender.encoder.encode(image[np.newaxis]), 10)
         times.append(time.perf_counter() - begun)
     return float(np.median(times[10:] or times) * 1000)
+
+
+def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notice: Notice) -> _Exam:
+    """The test split's pictures as queries, else the catalogue's own."""
+    record = recommender._record()
+    item_labels = [item.label for item in recommender.catalogue.all()]
+    how, asked, asked_labels = "test", images, item_labels
+    if record.test and record.labelled:
+        test = recommender.pictures(record.test, data_dir, notice)
+        asked, asked_labels = test.images, list(test.labels)
+    else:
+        how = "leave-one-out" if record.labelled and len(images) > 1 else "reconstruction"
+    classes = _classes(item_labels + asked_labels)
+    numbers = {label: number for number, label in enumerate(classes)}
+
+    def numbered(labels: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([numbers.get(label, -1) for label in labels])
+
+    return _Exam(how, asked, numbered(asked_labels), numbered(item_labels), tuple(classes))
+
+
+def _most_confused(answered: NDArray[np.float64], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = [
+        {"query": query, "answer": answer, "share": float(answered[i, j])}
+        for i, query in enumerate(classes)
+        for j, answer in enumerate(classes)
+        if i != j and answered[i, j] > 0
+    ]
+    return sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:most]
+
+
+def _stressed(recommender: Recommender, raw: Index, exam: _Exam) -> list[dict[str, Any]]:
+    """P@10 of perturbed queries, those of the recommender and of raw pixels."""
+    from simrec import evaluation
+    from simrec.perturbations import PERTURBATIONS
+
+    def precision(index: Index, queries: Codes) -> float:
+        return evaluation.ranking_figures(exam.found(index, queries), exam.asked)["P@10"]
+
+    rows = []
+    for name, perturb in {"as they are": lambda images: images, **PERTURBATIONS}.items():
+        images = perturb(exam.images)
+        mine = precision(recommender.index, recommender.encode(images))
+        rows.append({"name": name, recommender.name: mine, "raw pixels": precision(raw, evaluation.pixels(images))})
+    return rows
 
 
 def _classes(labels: Sequence[str]) -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from sklearn import decomposition
 from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from simrec import evaluation
+from simrec.contracts import Dtype, Metric
 from simrec.datasets import Pictures
-from simrec.index import Index, kmeans, scores
+from simrec.index import Index, kmeans
+from simrec.recommender import Recommender
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,18 @@ def test_average_precision_by_hand() -> None:
     assert evaluation.ranking_figures(found, np.array([1]))["MAP@100"] == pytest.approx((1 + 2 / 3) / 2)
 
 
+def test_what_classes_are_answered_with_agrees_with_scikit_learn(codes: np.ndarray, labels: np.ndarray) -> None:
+    found = labels[:2000][evaluation.neighbours(Index(codes[:2000], "l2"), codes[2000:], 20, leave_one_out=False)]
+    expected = confusion_matrix(np.repeat(labels[2000:], 10), found[:, :10].ravel(), normalize="true")
+    np.testing.assert_allclose(evaluation.answered(found, labels[2000:], 10), expected, atol=1e-12)
+
+
+def test_answers_without_a_label_count_for_no_class() -> None:
+    shares = evaluation.answered(np.array([[0, -1], [1, 0]]), np.array([0, -1]), 2)
+    assert shares[0].tolist() == [0.5, 0.0]
+    assert np.isnan(shares[1]).all()  # no query of that class
+
+
 def test_clustering_agrees_with_scikit_learns_nmi(codes: np.ndarray, labels: np.ndarray) -> None:
     mine = evaluation.clustering(codes, labels, "l2")
     expected = normalized_mutual_info_score(labels, kmeans(codes, 10, "l2"))
@@ -90,19 +106,49 @@ def test_pca_agrees_with_scikit_learn(pictures: Pictures) -> None:
 
 def test_distances_and_scores_mean_what_they_say(codes: np.ndarray) -> None:
     query, catalogue = codes[:1], codes[1:200]
-    rows, distances = Index(catalogue, "l2").search(query, 5)
+    index = Index(catalogue, "l2")
+    rows, distances = index.search(query, 5)
     expected = np.linalg.norm(catalogue - query, axis=1)
     np.testing.assert_allclose(distances[0], np.sort(expected)[:5], rtol=1e-4)
     assert list(rows[0]) == list(np.argsort(expected)[:5])
-    np.testing.assert_allclose(scores(distances, "l2"), 1 / (1 + distances))
+    np.testing.assert_allclose(index.scores(distances), 1 / (1 + distances))
 
-    _, distances = Index(catalogue, "cosine").search(query, 5)
+    index = Index(catalogue, "cosine")
+    _, distances = index.search(query, 5)
     cosine = catalogue @ query[0] / (np.linalg.norm(catalogue, axis=1) * np.linalg.norm(query))
     np.testing.assert_allclose(1 - distances[0], np.sort(cosine)[::-1][:5], atol=1e-5)
-    np.testing.assert_allclose(scores(distances, "cosine"), 1 - distances)
+    np.testing.assert_allclose(index.scores(distances), 1 - distances)
 
 
-def test_an_index_survives_its_bytes(codes: np.ndarray) -> None:
-    index = Index(codes[:500], "cosine")
-    again = Index.from_bytes(index.to_bytes(), "cosine")
-    assert np.array_equal(again.search(codes[500:520], 7)[0], index.search(codes[500:520], 7)[0])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_an_index_survives_its_bytes(codes: np.ndarray, metric: Metric, dtype: Dtype) -> None:
+    index = Index(codes[:500], metric, dtype)
+    again = Index.from_bytes(index.to_bytes(), metric)
+    for before, after in zip(index.search(codes[500:520], 7), again.search(codes[500:520], 7), strict=True):
+        assert np.array_equal(before, after)
+    assert np.array_equal(again.codes, index.codes)
+
+
+def test_int8_finds_what_float32_finds_and_64_bits_beat_raw_pixels(demo: Recommender, labels: np.ndarray) -> None:
+    codes, pixels = demo.codes[:2400], evaluation.pixels(demo.catalogue.thumbnails(range(2400)))
+
+    def precision(codes: np.ndarray, dtype: Dtype) -> float:
+        found = evaluation.neighbours(Index(codes, "cosine", dtype), codes, 10, leave_one_out=True)
+        return evaluation.ranking_figures(labels[found], labels)["P@10"]
+
+    exact = precision(codes, "float32")
+    assert precision(codes, "int8") > exact - 0.003
+    assert exact - 0.01 > precision(codes, "binary") > precision(pixels, "float32")
+
+
+def test_an_index_is_as_small_as_its_dtype(demo: Recommender) -> None:
+    sizes = {dtype: len(Index(demo.codes, "cosine", dtype).to_bytes()) / len(demo.codes) for dtype in get_args(Dtype)}
+    assert sizes == pytest.approx({"float32": 256, "int8": 64, "binary": 8}, abs=3)
+
+
+def test_kept_codes_are_the_codes_as_far_as_the_dtype_keeps_them(demo: Recommender) -> None:
+    unit = demo.codes[:1000] / np.linalg.norm(demo.codes[:1000], axis=1, keepdims=True)
+    for dtype, cosine in (("float32", 0.9999), ("int8", 0.999), ("binary", 0.7)):
+        kept = Index(demo.codes[:1000], "cosine", dtype).codes  # type: ignore[arg-type]
+        assert ((kept * unit).sum(axis=1) / np.linalg.norm(kept, axis=1)).min() > cosine, dtype

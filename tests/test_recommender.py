@@ -20,6 +20,7 @@ from simrec.cli import cli
 from simrec.datasets import Pictures
 from simrec.errors import RequestError, StoreError
 from simrec.manifest import Manifest
+from simrec.perturbations import PERTURBATIONS
 from simrec.recommender import Recommender
 
 
@@ -232,7 +233,7 @@ def test_reconstructions_resemble_the_pictures(demo: Recommender, pictures: Pict
 
 def test_evaluating_the_demo_leaves_each_query_out_and_beats_raw_pixels() -> None:
     (evaluation,) = json.loads(answer("evaluate", "demo", "--format", "json"))
-    mine, pixels, pca = evaluation["rows"]
+    mine, int8, binary, pixels, pca = evaluation["rows"]
     assert evaluation["how"] == "leave-one-out"
     assert (mine["name"], pixels["name"], pca["name"]) == ("demo", "raw pixels", "PCA")
     assert pca["numbers"] == mine["numbers"]
@@ -240,6 +241,44 @@ def test_evaluating_the_demo_leaves_each_query_out_and_beats_raw_pixels() -> Non
         assert mine[figure] > pixels[figure], figure
     assert mine["MSE"] > 0
     assert mine["ms"] > 0
+    assert int8["P@10"] > mine["P@10"] - 0.003
+    assert (mine["bytes"], int8["bytes"], binary["bytes"]) == (256, 64, 8)
+
+
+def test_evaluating_says_which_classes_are_found_badly_and_mixed_up(demo: Recommender) -> None:
+    evaluation = simrec.evaluate(demo)
+    by_class = evaluation.rows[0]["classes"]
+    assert len(by_class) == 10
+    assert np.mean(list(by_class.values())) == pytest.approx(evaluation.rows[0]["P@10"])  # 1,000 queries each
+    assert min(by_class, key=lambda label: by_class[label]) == "Shirt"
+    assert len(evaluation.confused) == 10
+    assert {evaluation.confused[0]["query"], evaluation.confused[0]["answer"]} == {"Shirt", "T-shirt/top"}
+    assert "Most confused" in answer("evaluate", "demo")
+
+
+def test_stress_perturbs_the_queries_and_hurts_raw_pixels_more(photos: Path) -> None:
+    simrec.build("mine", str(photos), encoder="demo")
+    rows = json.loads(answer("evaluate", "mine", "--stress", "--format", "json"))[0]["stress"]
+    assert [row["name"] for row in rows] == ["as they are", *PERTURBATIONS]
+    lost = {name: sum(rows[0][name] - row[name] for row in rows) for name in ("mine", "raw pixels")}
+    assert lost["mine"] < lost["raw pixels"]
+    assert "darkened by 40 %" in answer("evaluate", "mine", "--stress")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "binary"])
+def test_a_catalogue_can_be_kept_small(photos: Path, demo: Recommender, dtype: str) -> None:
+    answer("index", "build", "small", str(photos), "--encoder", "demo", "--dtype", dtype)
+    small = simrec.open("small")
+    assert "codes.npy" not in small.manifest.files
+    query = next(photos.glob("Bag/*.png"))
+    assert small.similar(query, 5)[0].label == "Bag"
+    assert all(0 <= match.score <= 1 for match in small.similar(query, 5))
+    assert small.codes.shape == (40, demo.manifest.encoder.dim)
+    answer("export", "small", "-o", "small.npy")
+    assert np.array_equal(np.load("small.npy"), small.codes)
+    assert json.loads(answer("evaluate", "small", "--format", "json"))[0]["rows"][0]["P@10"] > 0.5
+    answer("index", "build", "small")  # as it was kept before
+    assert json.loads(answer("index", "show", "small", "--format", "json"))["catalogue"]["dtype"] == dtype
 
 
 def test_a_folder_without_labels_is_evaluated_by_reconstruction_alone(photos: Path) -> None:

@@ -410,6 +410,19 @@ def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
     assert "upgrade simrec" in str(raised.value)
 
 
+def test_a_recommender_of_the_first_format_still_answers(copy: Path) -> None:
+    path = store.current(copy).folder / "manifest.json"
+    values = json.loads(path.read_bytes())
+    values["catalogue"].pop("dtype", None)  # what version 2 brought
+    data = json.dumps({**values, "version": 1}).encode()
+    path.write_bytes(data)
+    (copy / "CURRENT").write_text(f"{path.parent.name} {hashlib.sha256(data).hexdigest()}\n")
+    opened = Recommender(copy)
+    assert opened.manifest.catalogue is not None
+    assert opened.manifest.catalogue.dtype == "float32"
+    assert len(opened.similar("id:test/00000", 3)) == 3
+
+
 def keep_all(folder: Path, times: int) -> None:
     """New generations, equal to the live one."""
     for _ in range(times):

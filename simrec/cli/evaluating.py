@@ -14,16 +14,17 @@ from simrec.errors import StoreError
 if TYPE_CHECKING:
     from simrec.recommender import Evaluation
 
-COLUMNS = ("P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "ms")
+COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "ms")
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--stress", is_flag=True, help="Ask again with the queries mirrored, shifted, scaled, turned, darkened.")
 @data_dir_option
 @click.pass_obj
-def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path | None) -> int:
-    """Measure how well recommenders find items of the query's class, beside raw pixels and PCA.
+def evaluate(session: Session, names: tuple[str, ...], form: str, stress: bool, data_dir: Path | None) -> int:
+    """Measure how well recommenders find items of the query's class, and where they fail, beside raw pixels and PCA.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
     """
@@ -37,9 +38,10 @@ def evaluate(session: Session, names: tuple[str, ...], form: str, data_dir: Path
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")
-        done.append(verbs.evaluate(recommender, data_dir=data_dir, notice=session.notice))
+        done.append(verbs.evaluate(recommender, stress=stress, data_dir=data_dir, notice=session.notice))
         if form == "table":
             print_figures(done[-1])
+            _print_weaknesses(done[-1])
     if form == "json":
         click.echo(json.dumps([evaluation.to_json() for evaluation in done], indent=1, ensure_ascii=False))
     for error in errors:
@@ -55,14 +57,33 @@ def print_figures(evaluation: Evaluation) -> None:
         "reconstruction": f"{evaluation.catalogue:,} items without labels: reconstruction alone",
     }[evaluation.how]
     reduced = " (REDUCED: the full data set could not be had)" if evaluation.reduced else ""
-    rows = [
-        [row["name"], f"{row['numbers']}", *(_cell(column, row.get(column)) for column in COLUMNS)]
-        for row in evaluation.rows
-    ]
-    table(["", "numbers", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
+    rows = [[row["name"], *(_cell(column, row.get(column)) for column in COLUMNS)] for row in evaluation.rows]
+    table(["", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
+
+
+def _print_weaknesses(evaluation: Evaluation) -> None:
+    """P@10 by class, the most confused pairs of classes, and what perturbed queries cost, where these were measured."""
+    names = (evaluation.name, "raw pixels")
+    own, pixels = (row.get("classes", {}) for name in names for row in evaluation.rows if row["name"] == name)
+    if own:
+        table(["P@10 by class", *names], [[label, _cell("", own[label]), _cell("", pixels[label])] for label in own])
+    if evaluation.confused:
+        pairs = [[pair["query"], pair["answer"], f"{pair['share']:.1%}"] for pair in evaluation.confused]
+        table(["asked for", "answered with", "of the first ten"], pairs, title="Most confused")
+    if evaluation.stress:
+        clean = evaluation.stress[0]
+
+        def cells(row: dict[str, Any], name: str) -> list[str]:
+            return [_cell("", row[name]), f"{100 * (row[name] - clean[name]):+.1f}"]
+
+        columns = [column for name in names for column in (name, "points")]
+        rows = [[row["name"], *(cell for name in names for cell in cells(row, name))] for row in evaluation.stress]
+        table(["P@10 of queries", *columns], rows)
 
 
 def _cell(column: str, value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # a class that was never asked for
         return "-"
+    if isinstance(value, int):
+        return f"{value}"
     return f"{value:.4f}" if column == "MSE" else f"{value:.2f}" if column == "ms" else f"{value:.3f}"

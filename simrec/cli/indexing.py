@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simrec.cli.terminal import Session, data_dir_option, table
 from simrec.errors import StoreError
+
+if TYPE_CHECKING:
+    from simrec.contracts import Dtype
 
 _format = click.option(
     "--format",
@@ -31,9 +34,16 @@ def index() -> None:
 @click.argument("name")
 @click.argument("source", required=False)
 @click.option("--encoder", metavar="OTHER", help="Make NAME new, around the encoder of this trained recommender.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "int8", "binary"]),
+    help="How codes are kept: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
+)
 @data_dir_option
 @click.pass_obj
-def build(session: Session, name: str, source: str | None, encoder: str | None, data_dir: Path | None) -> None:
+def build(
+    session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, data_dir: Path | None
+) -> None:
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
     SOURCE is a data set or a folder of pictures, labels as sub-folders; without it, the one that NAME was built from
@@ -43,7 +53,7 @@ def build(session: Session, name: str, source: str | None, encoder: str | None, 
 
     with session.counting() as progress:
         built = verbs.build(
-            name, source, encoder=encoder, data_dir=data_dir, home_folder=session.home, progress=progress,
+            name, source, encoder=encoder, dtype=dtype, data_dir=data_dir, home_folder=session.home, progress=progress,
             notice=session.notice,
         )  # fmt: skip
     catalogue = built.manifest.catalogue

@@ -73,7 +73,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
 
 
 def _numeric(cell: str) -> bool:
-    return cell in ("", "-") or cell.replace(",", "").replace(".", "").replace("-", "").isdigit()
+    return cell in ("", "-") or cell.strip("+-%").replace(",", "").replace(".", "").isdigit()
 
 
 def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:

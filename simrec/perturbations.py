@@ -1,0 +1,67 @@
+"""Pictures changed the way real ones differ from those in a data set: images in, images out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from PIL import Image
+
+from simrec.contracts import Images
+
+DIAGONALS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+def mirrored(images: Images) -> Images:
+    """Left and right exchanged."""
+    return images[:, :, ::-1].copy()
+
+
+def shifted(images: Images) -> Images:
+    """Moved by 2 pixels of 28 along both axes, the four diagonals in turn; what is moved out is lost."""
+
+    def move(picture: Image.Image, number: int) -> Image.Image:
+        across, down = (step * max(1, round(picture.width / 14)) for step in DIAGONALS[number % 4])
+        return picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, -across, 0, 1, -down))
+
+    return _each(images, move)
+
+
+def scaled(images: Images) -> Images:
+    """At 85 % of the size, centred."""
+
+    def shrink(picture: Image.Image, _: int) -> Image.Image:
+        out = (1 - 1 / 0.85) * picture.width / 2  # where the corner comes from
+        transform = (1 / 0.85, 0, out, 0, 1 / 0.85, out)
+        return picture.transform(picture.size, Image.Transform.AFFINE, transform, Image.Resampling.BILINEAR)
+
+    return _each(images, shrink)
+
+
+def rotated(images: Images) -> Images:
+    """Turned by 8 degrees, one to the left, the next to the right."""
+    return _each(images, lambda picture, number: picture.rotate(-8 if number % 2 else 8, Image.Resampling.BILINEAR))
+
+
+def darkened(images: Images) -> Images:
+    """Each pixel at 60 % of its value."""
+    darker: Images = np.rint(images * np.float32(0.6)).astype(np.uint8)
+    return darker
+
+
+PERTURBATIONS: Mapping[str, Callable[[Images], Images]] = {
+    "mirrored": mirrored,
+    "shifted by 2 pixels": shifted,
+    "scaled to 85 %": scaled,
+    "rotated by 8 degrees": rotated,
+    "darkened by 40 %": darkened,
+}
+"""By name, each from images (n, h, w, c) to as many of the same size. What comes in from outside is black."""
+
+
+def _each(images: Images, change: Callable[[Image.Image, int], Image.Image]) -> Images:
+    out = np.empty_like(images)
+    for number, image in enumerate(images):
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        out[number] = np.asarray(change(picture, number)).reshape(image.shape)
+    return out
