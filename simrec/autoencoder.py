@@ -24,6 +24,9 @@ from simrec.networks import Network
 from simrec.settings import from_json, to_json
 
 BATCH = 1024
+SAMPLE = 10_000
+"""Training pictures, about, whose codes `Autoencoder.finish` is given: with more, what it fits no longer moves."""
+
 PROBE = 64
 """Pictures that the exported graphs are checked on."""
 
@@ -60,19 +63,20 @@ class AutoencoderSettings:
 class ConvSettings(AutoencoderSettings):
     """The settings of an autoencoder made of `networks.ConvEncoder` and `networks.PictureDecoder`.
 
-    The article's networks have no use for the settings from `edges` on.
+    The article's networks have no use for `stem` and the settings from `edges` on.
     """
 
     dim: int = setting(64, "numbers in a code")
-    epochs: int = setting(8, "passes over the pictures, at most")
+    epochs: int = setting(6, "passes over the pictures, at most")
+    stem: int = setting(0, "channels of a convolution before the others that keeps the size; 0 for none")
     widths: tuple[int, ...] = setting((64, 128), "channels of the convolutions")
     hidden: int = setting(256, "units between the convolutions and the code")
     decoder: tuple[int, ...] = setting((256, 512), "units of the decoder's hidden layers")
     edges: int = setting(128, "numbers that describe a picture's edges, which a code has to predict beside the picture")
     edge_weight: float = setting(25.0, "weight of an edge number's squared error against a nat of the picture")
-    shift: float = setting(0.07, "how far a fed picture is moved at most, as a share of its size; the target stays")
-    scale: float = setting(0.1, "how much larger or smaller a fed picture is at most, as a share")
-    rotate: float = setting(8.0, "how far a fed picture is turned at most, in degrees")
+    shift: float = setting(0.12, "how far a fed picture is moved at most, as a share of its size; the target stays")
+    scale: float = setting(0.2, "how much smaller a fed picture is at most, as a share; a third of that larger")
+    rotate: float = setting(10.0, "how far a fed picture is turned at most, in degrees")
     light: float = setting(0.4, "how much darker a fed picture is at most, as a share; half of that brighter")
     whitening: float = setting(0.5, "how far codes are whitened once trained: 0 centred only, 1 wholly")
 
@@ -143,7 +147,7 @@ class Autoencoder(nn.Module, ABC):
         return (images,)
 
     def finish(self, codes: Tensor) -> None:
-        """Called once after training with the codes (n, dim) of the training pictures: to fit what stands on them."""
+        """Called once after training with the codes (n, dim) of training pictures: to fit what stands on them."""
 
     def fit(
         self,
@@ -167,7 +171,8 @@ class Autoencoder(nn.Module, ABC):
         with tempfile.TemporaryDirectory() as folder:
             self._export(Path(folder))
         history = training.run(self, images, validation, seed=seed, device=place, progress=progress, stop=stop)
-        self.finish(torch.from_numpy(self.encode(images)))
+        some = images[:: max(1, len(images) // SAMPLE)]
+        self.finish(torch.from_numpy(self.encode(some)))
         return history
 
     @torch.no_grad()

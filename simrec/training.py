@@ -20,6 +20,12 @@ LEAST_STEPS = 24
 SMALLEST_BATCH = 32
 """... but a batch stays large enough for batch norm."""
 
+SHOWN = 2000
+"""Pictures at most that the validation loss is measured on where it steers nothing."""
+
+REPORTS = 10
+"""Times an epoch that a GPU is asked for its loss: each makes it wait for the host. A CPU is asked at every step."""
+
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU. Raises TrainingError if absent."""
@@ -56,9 +62,12 @@ def run(
     learned = _to_tensor(images, device)
     model.prepare(learned)
     examples = model.examples(learned, generator)
-    held_out = model.examples(_to_tensor(validation, device), generator)
+    shown = validation if settings.patience else validation[:SHOWN]
+    held_out = model.examples(_to_tensor(shown, device), generator)
     batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
     steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each
+    report_every = 1 if device.type == "cpu" else max(1, steps // REPORTS)
+    mixed = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
     optimizer, schedule = _optimizer(model, settings, steps)
 
     epochs: list[Epoch] = []
@@ -68,24 +77,29 @@ def run(
         started = time.perf_counter()
         torch.manual_seed(seed + epoch)  # of every device: what an epoch draws does not depend on the validation
         model.train()
-        total = 0.0
-        parts: dict[str, float] = {}
+        summed = torch.zeros((), device=device)
+        parts: dict[str, Tensor] = {}
+        seen = 0
         order = torch.randperm(len(images), generator=generator).to(device)
         for step, rows in enumerate(order.tensor_split(steps), 1):
-            loss, these = model.loss(*(_scaled(e[rows]) for e in examples))
+            with mixed:
+                loss, these = model.loss(*(_scaled(e[rows]) for e in examples))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(rows)
+            seen += len(rows)
+            summed += loss.detach() * len(rows)
             for name, value in these.items():
-                parts[name] = parts.get(name, 0.0) + float(value) * len(rows) / len(images)
-            seen = min(step * len(rows), len(images))
-            last = epochs[-1].validation_loss if epochs else None
-            progress(Progress(epoch, settings.epochs, step, steps, total / seen, last))
+                parts[name] = parts.get(name, 0) + value * len(rows)
+            if step % report_every == 0 or step == steps:
+                last = epochs[-1].validation_loss if epochs else None
+                progress(Progress(epoch, settings.epochs, step, steps, float(summed) / seen, last))
         validation_loss = _validate(model, held_out, settings.batch_size, seed)
-        epochs.append(Epoch(epoch, total / len(images), validation_loss, parts, time.perf_counter() - started))
-        if not (math.isfinite(total) and math.isfinite(validation_loss)):
+        mean = float(summed) / len(images)
+        means = {name: float(value) / len(images) for name, value in parts.items()}
+        epochs.append(Epoch(epoch, mean, validation_loss, means, time.perf_counter() - started))
+        if not (math.isfinite(mean) and math.isfinite(validation_loss)):
             raise TrainingError(f"the loss is no longer finite in epoch {epoch}: lower learning_rate with --set")
 
         steering = validation_loss if settings.patience else epochs[-1].loss
@@ -110,7 +124,7 @@ def _optimizer(model: Any, settings: Any, steps: int) -> tuple[torch.optim.Optim
     rate, total = settings.learning_rate, settings.epochs * steps
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True)
     else:  # as Keras has it
         optimizer = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-7)
     if settings.schedule == "onecycle":

@@ -12,7 +12,7 @@ from torch import nn
 
 from simrec import host
 from simrec.datasets import Pictures
-from simrec.networks import EdgeTarget, OrientedGradients, Whitening, salt_and_pepper
+from simrec.networks import Alignment, EdgeTarget, OrientedGradients, Whitening, jitter, salt_and_pepper
 
 
 def article(name: str, **changes: Any) -> Any:
@@ -111,9 +111,54 @@ def test_a_code_of_one_number_can_be_whitened() -> None:
 
 
 def test_whole_whitening_gives_a_unit_covariance_and_can_be_undone() -> None:
-    codes = torch.randn(5000, 6, generator=torch.Generator().manual_seed(2)) @ torch.randn(6, 6) + 3
+    generator = torch.Generator().manual_seed(2)
+    mixed = torch.eye(6) + 0.3 * torch.randn(6, 6, generator=generator)
+    codes = torch.randn(5000, 6, generator=generator) @ mixed + 3
     whitening = Whitening(6, 1.0)
     whitening.fit_to(codes)
     white = whitening(codes)
     torch.testing.assert_close(torch.cov(white.T), torch.eye(6), atol=1e-3, rtol=0)
     torch.testing.assert_close(whitening.inverse(white), codes, atol=1e-3, rtol=1e-3)
+
+
+def blob(across: float, down: float, wide: float, tall: float) -> torch.Tensor:
+    """A soft ellipse of light (1, 1, 28, 28), its middle and its extent in pixels."""
+    pixels = torch.arange(28) - 13.5
+    return torch.exp(-(((pixels[None] - across) / wide) ** 2) - ((pixels[:, None] - down) / tall) ** 2)[None, None]
+
+
+def test_alignment_brings_an_item_to_one_place_and_size() -> None:
+    aligned = Alignment()(torch.cat([blob(0, 0, 5, 3), blob(2, -1.5, 5, 3), blob(0, 0, 4.5, 2.7), blob(0, 0, 3, 5)]))
+    torch.testing.assert_close(aligned[1], aligned[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(aligned[2], aligned[0], atol=0.03, rtol=0)
+    assert (aligned[3] - aligned[0]).abs().max() > 0.3  # its shape is left
+
+
+def test_alignment_takes_pictures_of_any_kind_one_by_one() -> None:
+    pictures = torch.rand(5, 3, 20, 33, generator=torch.Generator().manual_seed(0))
+    aligned = Alignment()(pictures)
+    assert aligned.shape == pictures.shape
+    torch.testing.assert_close(Alignment()(pictures[2:3])[0], aligned[2])
+    assert not Alignment()(torch.zeros(2, 1, 28, 28)).any()
+
+
+def test_fed_pictures_keep_to_the_ranges_they_are_told() -> None:
+    torch.manual_seed(0)
+    items = blob(0, 0, 3, 3).expand(500, -1, -1, -1)
+    fed = jitter(items, shift=0.1, scale=0.3, rotate=10, light=0)
+    pixels = torch.arange(28) - 13.5
+    middles = (fed.sum(2) * pixels).sum(2)[:, 0] / fed.sum((1, 2, 3))
+    assert 2.4 < middles.abs().max() <= 0.1 * 28 * 1.1 + 0.1  # moved before it is enlarged
+    areas = fed.sum((1, 2, 3)) / items[0].sum()
+    assert areas.min() == pytest.approx(0.7**2, abs=0.03)
+    assert areas.max() == pytest.approx(1.1**2, abs=0.03)
+    peaks = jitter(items / 2, shift=0, scale=0, rotate=0, light=0.4).amax((1, 2, 3)) / items[0].max() * 2
+    assert (peaks.min(), peaks.max()) == (pytest.approx(0.6, abs=0.02), pytest.approx(1.2, abs=0.02))
+
+
+def test_a_stem_keeps_the_size_and_adds_a_convolution() -> None:
+    kind = host.encoder_class(host.discover().encoder("plain"))
+    best = kind(kind.presets["best"])
+    strides = [m.stride for m in best.network.encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert strides == [(1, 1), (2, 2), (2, 2)]
+    assert best.encode(np.zeros((2, 28, 28, 1), np.uint8)).shape == (2, 64)

@@ -20,15 +20,16 @@ class DenoisingSettings(ConvSettings):
     """Settings of the denoising autoencoder."""
 
     network: Literal["conv", "pooled"] = setting("conv", "conv: code on a sphere; pooled: the article's")
-    noise: float = setting(0.2, "share of the pixels that are wrong")
+    noise: float = setting(0.2, "share of the pixels that are wrong; conv: at most, another for each picture")
 
 
 class DenoisingSphere(SphereNetwork):
-    """Fed new noise at every step."""
+    """Fed new noise at every step, from none to as much as the setting says, so that clean pictures are known too."""
 
     def fed(self, x: Tensor) -> Tensor:
         """(n, c, h, w), noisy."""
-        return salt_and_pepper(super().fed(x), self.settings.noise)
+        share = self.settings.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
+        return salt_and_pepper(super().fed(x), share)
 
 
 class PooledNetwork(Network):
