@@ -1,19 +1,26 @@
 """Where settings are chosen: an encoder trained on the first 50,000 train pictures, the last 10,000 looked up in them.
 
     python tests/benchmarks/validation.py plain --set epochs=8 --set dim=32 --seed 0
+    python tests/benchmarks/validation.py plain --variant contrastive     # a network of variants.py
+    python tests/benchmarks/validation.py plain --search                  # what might help once codes are there
 
-prints the figures of `simrec evaluate` on that split. The test pictures play no part.
+prints the figures of `simrec evaluate --stress` on that split. The test pictures play no part.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
+import faiss
 import numpy as np
+from variants import VARIANTS
 
 from simrec import datasets, evaluation, host, settings
-from simrec.contracts import ImageSpec, Progress
+from simrec.contracts import Codes, ImageSpec, Progress
+from simrec.index import Index
+from simrec.perturbations import PERTURBATIONS
 
 HELD_OUT = 10_000
 
@@ -28,6 +35,8 @@ def main() -> None:
     parser.add_argument("encoder")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--variant", choices=VARIANTS)
+    parser.add_argument("--search", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
@@ -36,21 +45,78 @@ def main() -> None:
     images, held_out = pictures.images[:-HELD_OUT], pictures.images[-HELD_OUT:]
     offer = host.discover().encoder(given.encoder)
     kind = host.encoder_class(offer)
+    if given.variant:
+        kind = type("Tried", (kind,), {"networks": {**kind.networks, "conv": VARIANTS[given.variant]}})
     changes = dict(text.split("=", 1) for text in given.changes)
     encoder = kind(settings.choose(kind.presets, given.preset, changes, given.encoder))
     begun, cpu = time.perf_counter(), time.process_time()
     encoder.fit(images, validation=held_out[:1000], seed=given.seed, device="auto", progress=show, stop=lambda: False)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    figures = evaluation.retrieval(
-        encoder.encode(held_out), encoder.encode(images), offer.spec.metric, labels[-HELD_OUT:], labels[:-HELD_OUT],
-        leave_one_out=False,
-    )  # fmt: skip
-    told = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+    catalogue = encoder.encode(images)
+    index = Index(catalogue, offer.spec.metric)
+
+    def figures(codes: Codes) -> dict[str, float]:
+        found = evaluation.neighbours(index, codes, evaluation.DEPTH, leave_one_out=False)
+        return evaluation.ranking_figures(labels[:-HELD_OUT][found], labels[-HELD_OUT:])
+
     codes = encoder.encode(held_out)
+    clean = figures(codes)
+    words = [given.encoder, *([given.variant] if given.variant else []), *given.changes]
+    print(f"{' '.join(words)}, {encoder.dim} numbers, seed {given.seed}: {told(clean)}")
     sparse = (np.abs(codes) < 1e-3 * np.abs(codes).max(axis=1, keepdims=True)).mean()
     error = evaluation.squared_error(encoder.decode(codes), held_out)
-    print(f"{given.encoder} {encoder.dim} {given.changes} seed {given.seed}: {told}")
     print(f"  {seconds:.0f} s, {cpu:.0f} CPU s; MSE {error:.4f}; {sparse:.0%} of a code's entries near zero")
+    for name, perturb in PERTURBATIONS.items():
+        change = figures(encoder.encode(perturb(held_out)))["P@10"] - clean["P@10"]
+        print(f"  {name}: {100 * change:+.1f} points of P@10")
+    if given.search:
+        search(codes, catalogue, labels[-HELD_OUT:], labels[:-HELD_OUT])
+
+
+def told(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+
+def search(queries: Codes, catalogue: Codes, asked: Any, labels: Any) -> None:
+    """Ways to search that need no labels, on the same codes, cosine."""
+    queries, catalogue = queries.copy(), catalogue.copy()
+    faiss.normalize_L2(queries)
+    faiss.normalize_L2(catalogue)
+    exact = Index(catalogue, "cosine")
+
+    def averaged(codes: Codes, own: bool, n: int) -> Codes:
+        """Each code with its nearest items', weighted by the cubed cosine."""
+        rows, distances = exact.search(codes, n + own)
+        weights = (1 - distances) ** 3
+        mean = (catalogue[rows] * weights[..., None]).sum(1) + (0 if own else codes)
+        return np.asarray(mean, np.float32)
+
+    ways = {
+        "as it is": (queries, catalogue),
+        "queries averaged with their 3 nearest items": (averaged(queries, False, 3), catalogue),
+        "items averaged with their 5 nearest": (queries, averaged(catalogue, True, 5)),
+    }
+    for name, (asking, items) in ways.items():
+        found, _ = Index(items, "cosine").search(asking, evaluation.DEPTH)
+        print(f"  {name}: {told(evaluation.ranking_figures(labels[found], asked))}")
+    print(f"  re-ranked: {told(evaluation.ranking_figures(labels[reranked(exact, queries, catalogue)], asked))}")
+
+
+def reranked(index: Index, queries: Codes, catalogue: Codes, n: int = 20, weight: float = 0.3) -> Any:
+    """The first 100 in the order of k-reciprocal re-ranking (Zhong et al. 2017, arXiv:1701.08398), without its query
+    expansion: the distance weighted against the Jaccard distance of the sets of n reciprocal nearest items.
+    """
+    near, distances = index.search(queries, evaluation.DEPTH)
+    items, item_distances = index.search(catalogue, n + 1)
+    reach = item_distances[:, -1]  # how far an item's n nearest lie
+    order = np.empty_like(near)
+    for q in range(len(queries)):
+        own = near[q, :n][distances[q, :n] <= reach[near[q, :n]]]  # those that would have the query among theirs
+        shared = np.isin(items[near[q]], own).sum(axis=1)
+        jaccard = 1 - shared / (n + 1 + len(own) - shared)
+        order[q] = near[q][np.argsort((1 - weight) * jaccard + weight * distances[q], kind="stable")]
+    return order
 
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""The README's table of encoders: everything trained, indexed and measured that is not there yet.
+
+    python tests/benchmarks/table.py
+    python tests/benchmarks/table.py --only plain --only article-vae
+
+Each run is a recommender in a folder of its own (--runs). A run that is finished is taken as it is, unless its settings
+are no longer the preset's: so an interrupted table goes on where it stopped. The default presets are trained with three
+seeds, the long ones with one. Test pictures are looked up among the train pictures, and steer nothing but the article's
+early stopping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from simrec import host, settings
+from simrec.errors import SimrecError
+from simrec.recommender import Recommender
+
+FIGURES = ("P@1", "P@10", "P@100", "MAP@100", "10-NN")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: an encoder with a preset, changes to it, the seeds to train it with, and whether to
+    perturb the queries too.
+    """
+
+    title: str
+    encoder: str
+    preset: str = "default"
+    changes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    stress: bool = False
+
+    def name(self, seed: int) -> str:
+        """The recommender's."""
+        return f"{self.title.replace(' ', '-').replace(',', '')}-{seed}"
+
+
+ROWS = (
+    Row("plain", "plain", stress=True),
+    Row("vae", "vae"),
+    Row("sparse", "sparse"),
+    Row("denoising", "denoising"),
+    Row("plain best", "plain", "best", seeds=(0,)),
+    Row("plain 10", "plain", changes=("dim=10",)),
+    Row("article vae", "vae", "article", seeds=(0,)),
+    Row("article plain", "plain", "article", seeds=(0,)),
+    Row("article sparse", "sparse", "article", seeds=(0,)),
+    Row("article denoising, 40 epochs", "denoising", "article", changes=("epochs=40",), seeds=(0,)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
+    parser.add_argument("--only", action="append", metavar="ROW", help="a row's title, with - for a space")
+    parser.add_argument("--print", action="store_true", dest="finished_only", help="train nothing")
+    given = parser.parse_args()
+    slugs = {row.title.replace(" ", "-").replace(",", ""): row for row in ROWS}
+    unknown = set(given.only or ()) - set(slugs)
+    if unknown:
+        parser.error(f"no row {', '.join(sorted(unknown))}: choose from {', '.join(slugs)}")
+    rows = [row for slug, row in slugs.items() if not given.only or slug in given.only]
+
+    given.runs.mkdir(parents=True, exist_ok=True)
+    lines, baselines = [], {}
+    for row in rows:
+        runs = []
+        for seed in row.seeds:
+            if not finished(given.runs, row, seed):
+                if given.finished_only:
+                    continue
+                train(given.runs, row, seed)
+            runs.append(measured(given.runs, row.name(seed), stress=row.stress))
+        if runs:
+            lines.append(line(row.title, [run[0] for run in runs], [run[1] for run in runs]))
+            own = runs[0][0]["rows"]
+            baselines |= {r["name"]: r for r in own if r["name"] == "raw pixels"}
+            baselines |= {f"PCA {r['numbers']}": r for r in own if r["name"] == "PCA"}
+    print(f"\n{machine()}\n")
+    print(f"| codes | numbers | {' | '.join(FIGURES)} | epochs | minutes | seeds |")
+    print("|---" * (len(FIGURES) + 5) + "|")
+    print("\n".join(lines))
+    for name, figures in baselines.items():
+        print(f"| {name} | {figures['numbers']} | {' | '.join(short(figures[key]) for key in FIGURES)} | | | |")
+
+
+def finished(runs: Path, row: Row, seed: int) -> bool:
+    """Whether that run is there, came to its end, and has the settings that the preset has now."""
+    try:
+        record = Recommender(runs / row.name(seed)).manifest.encoder
+    except SimrecError:
+        return False
+    kind = host.encoder_class(host.discover().encoder(row.encoder))
+    wanted = settings.choose(kind.presets, row.preset, dict(c.split("=", 1) for c in row.changes), row.encoder)
+    same = record.settings == json.loads(json.dumps(settings.to_json(wanted))) and record.seed == seed
+    return same and record.results["ended"] != "interrupted"
+
+
+def train(runs: Path, row: Row, seed: int) -> None:
+    """Trains it and builds its catalogue of the 60,000 train pictures."""
+    name = row.name(seed)
+    changes = [word for change in row.changes for word in ("--set", change)]
+    words = ["--preset", row.preset, *changes, "--seed", str(seed), "--name", name, "--replace"]
+    simrec(runs, "train", row.encoder, *words)
+
+
+def measured(runs: Path, name: str, *, stress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's evaluation, measured once, and its manifest's results."""
+    opened = Recommender(runs / name)
+    if opened.manifest.catalogue is None:
+        simrec(runs, "index", "build", name)
+        opened = Recommender(runs / name)
+    kept = runs / f"{name}.json"
+    if kept.exists():
+        evaluation = json.loads(kept.read_bytes())
+        if evaluation["encoder"] == opened.manifest.encoder.title:
+            return evaluation, dict(opened.manifest.encoder.results)
+    answer = simrec(runs, "evaluate", name, *(["--stress"] if stress else []), "--format", "json")
+    kept.write_text(json.dumps(json.loads(answer)[0], indent=1))
+    return measured(runs, name, stress=stress)
+
+
+def simrec(runs: Path, *words: str) -> str:
+    """The standard output of one simrec command; ends the script with the command's own status if it fails."""
+    print("$ simrec", *words, file=sys.stderr, flush=True)
+    command = [sys.executable, "-P", "-m", "simrec", "--home", str(runs), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def line(title: str, evaluations: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> str:
+    """One row: the mean over the seeds, and for more than one their standard deviation."""
+    own = [evaluation["rows"][0] for evaluation in evaluations]
+    cells = []
+    for key in FIGURES:
+        values = [figures[key] for figures in own]
+        spread = f" ± {short(statistics.stdev(values), 4)}" if len(values) > 1 else ""
+        cells.append(f"{short(statistics.mean(values))}{spread}")
+    epochs = "/".join(sorted({str(result["epochs"]) for result in results}))
+    minutes = statistics.mean(result["seconds"] for result in results) / 60
+    cells += [epochs, f"{minutes:.1f}", str(len(own))]
+    return f"| {title} | {own[0]['numbers']} | {' | '.join(cells)} |"
+
+
+def short(value: float, digits: int = 3) -> str:
+    """.870 for 0.8701."""
+    return f"{value:.{digits}f}".lstrip("0")
+
+
+def machine() -> str:
+    """What it ran on, in one line."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = models[0].split(":")[1].strip() if models else platform.processor()
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu", "onnxruntime", "numpy"))
+    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}"
+
+
+if __name__ == "__main__":
+    main()
