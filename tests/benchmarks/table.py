@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
     parser.add_argument("--only", action="append", metavar="ROW", help="a row's title, with - for a space")
+    parser.add_argument("--seed", type=int, action="append", help="only these seeds")
     parser.add_argument("--print", action="store_true", dest="finished_only", help="train nothing")
     given = parser.parse_args()
     slugs = {row.title.replace(" ", "-").replace(",", ""): row for row in ROWS}
@@ -78,26 +79,35 @@ def main() -> None:
     rows = [row for slug, row in slugs.items() if not given.only or slug in given.only]
 
     given.runs.mkdir(parents=True, exist_ok=True)
-    lines, baselines = [], {}
+    lines, baselines, stressed = [], {}, []
     for row in rows:
         runs = []
         for seed in row.seeds:
+            if given.seed and seed not in given.seed:
+                continue
             if not finished(given.runs, row, seed):
                 if given.finished_only:
                     continue
                 train(given.runs, row, seed)
             runs.append(measured(given.runs, row.name(seed), stress=row.stress))
-        if runs:
-            lines.append(line(row.title, [run[0] for run in runs], [run[1] for run in runs]))
-            own = runs[0][0]["rows"]
-            baselines |= {r["name"]: r for r in own if r["name"] == "raw pixels"}
-            baselines |= {f"PCA {r['numbers']}": r for r in own if r["name"] == "PCA"}
+        if not runs:
+            continue
+        evaluations, results = [run[0] for run in runs], [run[1] for run in runs]
+        lines.append(line(row.title, evaluations, 0, results))
+        if row.stress:
+            lines += [line(f"{row.title} as {dtype}", evaluations, i) for i, dtype in enumerate(("int8", "binary"), 1)]
+            stressed += perturbed(row.title, evaluations)
+        for figures in evaluations[0]["rows"]:
+            if figures["name"] in ("raw pixels", "PCA"):
+                baselines[f"{figures['name']} {figures['numbers']}"] = figures
     print(f"\n{machine()}\n")
-    print(f"| codes | numbers | {' | '.join(FIGURES)} | epochs | minutes | seeds |")
-    print("|---" * (len(FIGURES) + 5) + "|")
+    print(f"| codes | numbers | bytes | {' | '.join(FIGURES)} | epochs | minutes | seeds |")
+    print("|---" * (len(FIGURES) + 6) + "|")
     print("\n".join(lines))
     for name, figures in baselines.items():
-        print(f"| {name} | {figures['numbers']} | {' | '.join(short(figures[key]) for key in FIGURES)} | | | |")
+        cells = [str(figures["numbers"]), str(figures["bytes"]), *(short(figures[key]) for key in FIGURES)]
+        print(f"| {name.rsplit(' ', 1)[0]} | {' | '.join(cells)} | | | |")
+    print("\n".join(stressed))
 
 
 def finished(runs: Path, row: Row, seed: int) -> bool:
@@ -146,18 +156,37 @@ def simrec(runs: Path, *words: str) -> str:
     return done.stdout
 
 
-def line(title: str, evaluations: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> str:
-    """One row: the mean over the seeds, and for more than one their standard deviation."""
-    own = [evaluation["rows"][0] for evaluation in evaluations]
-    cells = []
+def line(title: str, evaluations: Sequence[dict[str, Any]], number: int, results: Sequence[dict[str, Any]] = ()) -> str:
+    """One row of the table, from that row of the evaluations: the mean over the seeds, and for more than one their
+    standard deviation.
+    """
+    own = [evaluation["rows"][number] for evaluation in evaluations]
+    cells = [str(own[0]["numbers"]), str(own[0]["bytes"])]
     for key in FIGURES:
         values = [figures[key] for figures in own]
         spread = f" ± {short(statistics.stdev(values), 4)}" if len(values) > 1 else ""
         cells.append(f"{short(statistics.mean(values))}{spread}")
-    epochs = "/".join(sorted({str(result["epochs"]) for result in results}))
-    minutes = statistics.mean(result["seconds"] for result in results) / 60
-    cells += [epochs, f"{minutes:.1f}", str(len(own))]
-    return f"| {title} | {own[0]['numbers']} | {' | '.join(cells)} |"
+    if results:
+        cells.append("/".join(sorted({str(result["epochs"]) for result in results})))
+        cells.append(f"{min(result['seconds'] for result in results) / 60:.1f}")  # the others may have had company
+    else:
+        cells += ["", ""]
+    return f"| {title} | {' | '.join(cells)} | {len(own)} |"
+
+
+def perturbed(title: str, evaluations: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of what perturbed queries cost, in points of P@10, the mean over the seeds."""
+    lines = ["", f"| queries | {title} | raw pixels |", "|---|---|---|"]
+    for number, row in enumerate(evaluations[0]["stress"]):
+        cells = []
+        for name in (None, "raw pixels"):  # None: the recommender's own name
+            lost = [
+                100 * (run["stress"][number][name or run["name"]] - run["stress"][0][name or run["name"]])
+                for run in evaluations
+            ]
+            cells.append(f"{statistics.mean(lost):+.1f}")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return lines
 
 
 def short(value: float, digits: int = 3) -> str:

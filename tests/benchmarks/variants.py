@@ -1,6 +1,6 @@
 """What was tried in training beside what the built-in encoders do: each a network for `validation.py --variant`.
 
-All stand on the plain encoder's default network and add a term to its loss; none gave codes that find better.
+All stand on the default network; what they gave stands in README.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simrec.networks import SphereNetwork
+
+
+class Unaligned(SphereNetwork):
+    """Without the alignment of pictures by their moments."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.encoder[0].alignment = nn.Identity()
 
 
 class Consistency(SphereNetwork):
@@ -120,6 +128,7 @@ class Teacher(TwoViews):
 
 
 VARIANTS: Mapping[str, type[SphereNetwork]] = {
+    "unaligned": Unaligned,
     "consistency": Consistency,
     "contrastive": Contrastive,
     "barlow": Barlow,
