@@ -439,17 +439,19 @@ class _Exam:
 
         return evaluation.answered(found, self.asked, len(self.classes))
 
-    def figures(self, index: Index, queries: Codes) -> dict[str, Any]:
-        """All but what rebuilding costs and gives."""
+    def row(self, name: str, index: Index, queries: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
+        """A row of the evaluation, without what rebuilding gives. size: bytes of a code."""
         from simrec import evaluation
 
+        row = {"name": name, "numbers": queries.shape[1], "bytes": size}
         if self.how == "reconstruction":
-            return {}
+            return row
         found = self.found(index, queries)
-        return {
-            **evaluation.ranking_figures(found, self.asked),
-            "classes": dict(zip(self.classes, self.answered(found).diagonal().tolist(), strict=True)),
-        }
+        row |= evaluation.ranking_figures(found, self.asked)
+        if clusters:
+            row["NMI"] = evaluation.clustering(index.codes, self.labels, index.metric)
+        row["classes"] = dict(zip(self.classes, self.answered(found).diagonal().tolist(), strict=True))
+        return row
 
 
 def evaluate(
@@ -468,35 +470,21 @@ def evaluate(
     images = recommender.catalogue.thumbnails()
     exam = _exam(recommender, images, data_dir, notice)
     queries, codes = recommender.encode(exam.images), recommender.codes
-    clusters = {} if exam.how == "reconstruction" else {"NMI": figures.clustering(codes, exam.labels, record.metric)}
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
-    rows: list[dict[str, Any]] = [
-        {
-            "name": recommender.name, "numbers": record.dim, "bytes": sizes[catalogue.dtype],
-            **exam.figures(recommender.index, queries), **clusters,
-            "MSE": figures.squared_error(recommender.reconstruct(exam.images), exam.images) if record.decodes else None,
-            "ms": _milliseconds(recommender, exam.images),
-        }
-    ]  # fmt: skip
     smaller: tuple[Dtype, ...] = ("int8", "binary") if catalogue.dtype == "float32" else ()
-    for dtype in smaller:
-        figured = exam.figures(Index(codes, record.metric, dtype), queries)
-        rows.append({"name": f"  as {dtype}", "numbers": record.dim, "bytes": sizes[dtype], **figured})
-
-    pixels = figures.pixels(images)
-    raw = Index(pixels, "cosine")
-    rows.append({"name": "raw pixels", "numbers": pixels.shape[1], "bytes": pixels.shape[1]})
-    if exam.how != "reconstruction":
-        rows[-1] |= exam.figures(raw, figures.pixels(exam.images))
-        rows[-1] |= {"NMI": figures.clustering(pixels, exam.labels, "cosine")}
-    rows[-1] |= {"MSE": 0.0}
-    pca = figures.PCA(images, record.dim)
-    components, asked = pca.encode(images), pca.encode(exam.images)
-    rows.append({"name": "PCA", "numbers": len(pca.axes), "bytes": 4 * len(pca.axes)})
-    if exam.how != "reconstruction":
-        rows[-1] |= exam.figures(Index(components, "l2"), asked)
-        rows[-1] |= {"NMI": figures.clustering(components, exam.labels, "l2")}
-    rows[-1] |= {"MSE": figures.squared_error(pca.decode(asked), exam.images)}
+    raw, pca = Index(figures.pixels(images), "cosine"), figures.PCA(images, record.dim)
+    components = pca.encode(exam.images)
+    rows = [
+        exam.row(recommender.name, recommender.index, queries, sizes[catalogue.dtype]),
+        *(exam.row(f"  as {d}", Index(codes, record.metric, d), queries, sizes[d], clusters=False) for d in smaller),
+        exam.row("raw pixels", raw, figures.pixels(exam.images), images[0].size),
+        exam.row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
+    ]
+    rebuilt = recommender.reconstruct(exam.images) if record.decodes else None
+    rows[0]["MSE"] = None if rebuilt is None else figures.squared_error(rebuilt, exam.images)
+    rows[0]["ms"] = _milliseconds(recommender, exam.images)
+    rows[-2]["MSE"] = 0.0
+    rows[-1]["MSE"] = figures.squared_error(pca.decode(components), exam.images)
 
     confused, stressed = [], []
     if exam.how != "reconstruction":
