@@ -15,6 +15,7 @@ from simrec.networks import ArticleMLP, Network, SphereNetwork
 class PlainSettings(ConvSettings):
     """Settings of the plain autoencoder."""
 
+    epochs: int = setting(12, "passes over the pictures, at most")
     network: Literal["conv", "mlp"] = setting("conv", "conv: code on a sphere; mlp: the article's, widths its layers")
 
 
@@ -24,7 +25,7 @@ class Plain(NetworkAutoencoder):
     Settings = PlainSettings
     networks: ClassVar[Mapping[str, type[Network]]] = {"conv": SphereNetwork, "mlp": ArticleMLP}
     presets: ClassVar[Mapping[str, PlainSettings]] = {
-        "default": PlainSettings(epochs=12),
+        "default": PlainSettings(),
         "best": PlainSettings(epochs=30, stem=64, widths=(128, 256)),
         "article": PlainSettings(
             network="mlp", widths=(2000, 500, 500), decoder=(500, 500, 2000), dim=10, epochs=500, patience=10,

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
     parser.add_argument("--only", action="append", metavar="ROW", help="a row's title, with - for a space")
     parser.add_argument("--seed", type=int, action="append", help="only these seeds")
-    parser.add_argument("--print", action="store_true", dest="finished_only", help="train nothing")
+    parser.add_argument("--print", action="store_true", dest="finished_only", help="only what was measured before")
     given = parser.parse_args()
     slugs = {row.title.replace(" ", "-").replace(",", ""): row for row in ROWS}
     unknown = set(given.only or ()) - set(slugs)
@@ -85,9 +85,9 @@ def main() -> None:
         for seed in row.seeds:
             if given.seed and seed not in given.seed:
                 continue
+            if given.finished_only and not (given.runs / f"{row.name(seed)}.json").exists():
+                continue
             if not finished(given.runs, row, seed):
-                if given.finished_only:
-                    continue
                 train(given.runs, row, seed)
             runs.append(measured(given.runs, row.name(seed), stress=row.stress))
         if not runs:
