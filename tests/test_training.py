@@ -128,7 +128,7 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     record = generation.manifest.encoder
     assert record.dim == 4
     assert record.trained_on["count"] == 36  # every tenth of the 40 was held out
-    assert record.command.startswith("simrec ")
+    assert record.command.startswith("simrec train plain --name mine --data ")  # and no --home
 
     for words in ((), ("--encoder", "mine")):  # the weights of its own stay either way
         assert run("index", "build", "mine", *words, home=own_home).returncode == 0

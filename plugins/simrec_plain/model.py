@@ -26,7 +26,7 @@ class Plain(NetworkAutoencoder):
     networks: ClassVar[Mapping[str, type[Network]]] = {"conv": SphereNetwork, "mlp": ArticleMLP}
     presets: ClassVar[Mapping[str, PlainSettings]] = {
         "default": PlainSettings(),
-        "best": PlainSettings(epochs=30, stem=64, widths=(128, 256)),
+        "best": PlainSettings(epochs=20, stem=64, widths=(128, 256)),
         "article": PlainSettings(
             network="mlp", widths=(2000, 500, 500), decoder=(500, 500, 2000), dim=10, epochs=500, patience=10,
             batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",

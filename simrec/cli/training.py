@@ -59,7 +59,7 @@ def train(
         made, history = verbs.train(
             encoder, name=name, preset=preset, changes=wanted, source=source, seed=seed, device=device,
             data_dir=data_dir, home_folder=session.home, replace_catalogue=replace,
-            command=shlex.join(["simrec", *sys.argv[1:]]), started=display.started, progress=display.progress,
+            command=_command(sys.argv[1:]), started=display.started, progress=display.progress,
             stop=stop, notice=session.notice,
         )  # fmt: skip
     results = made.manifest.encoder.results
@@ -68,6 +68,11 @@ def train(
         f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}."
     )
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
+
+
+def _command(words: list[str]) -> str:
+    """What was asked for, without the options before the verb: where a home lies is this machine's business."""
+    return shlex.join(["simrec", *words[words.index("train") if "train" in words else 0 :]])
 
 
 def _pair(text: str) -> tuple[str, str]:
