@@ -85,6 +85,11 @@ class ConvSettings(AutoencoderSettings):
         for name in ("hidden", "edges"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.stem < 0:
+            raise ValueError(f"stem is {self.stem}: it must be 0 or more")
+        for name in ("shift", "scale", "light"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more and less than 1")
         for name in ("widths", "decoder"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it takes numbers of 1 or more, commas between")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,18 +18,47 @@ PCA_SAMPLE = 10_000
 """Rows from which principal axes are taken: beyond that they no longer move."""
 
 
-def retrieval(
-    queries: Codes, catalogue: Codes, metric: Metric, query_labels: NDArray[np.int64], labels: NDArray[np.int64],
-    *, leave_one_out: bool,
-) -> dict[str, float]:  # fmt: skip
-    """P@1, P@10, P@100, MAP@100 and the accuracy of a vote of the 10 nearest.
+@dataclass(frozen=True)
+class Exam:
+    """What a catalogue is asked: the classes of the queries, asked (m,), and of its items, labels (n,).
 
-    queries (m, dim) with labels (m,), catalogue (n, dim) with labels (n,). leave_one_out: the queries are the
-    catalogue itself, row by row, and each is left out of its own answer. A label of -1 is none: such a query is not
-    scored, such an item is never a hit.
+    Classes are numbers, -1 for none: such a query is not scored, such an item is never a hit. classes: their names.
+    leave_one_out: the queries are the catalogue itself, row by row, and each is left out of its own answer.
     """
-    rows = neighbours(Index(catalogue, metric), queries, DEPTH, leave_one_out=leave_one_out)
-    return ranking_figures(labels[rows], query_labels)
+
+    asked: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    leave_one_out: bool
+
+    def found(self, index: Index, queries: Codes) -> NDArray[np.int64]:
+        """The classes of the items that an index answers queries (m, dim) with: (m, k), nearest first."""
+        return self.labels[neighbours(index, queries, DEPTH, leave_one_out=self.leave_one_out)]
+
+    def figures(self, index: Index, queries: Codes) -> dict[str, Any]:
+        """`ranking_figures` of queries (m, dim), P@10 by class, and the most confused pairs.
+
+        "classes" holds those that are asked for. "confused" holds ten pairs at most: a "query" class, an "answer"
+        class, and the "share" of the first ten answers to the one that are of the other.
+        """
+        found = self.found(index, queries)
+        shares = answered(found, self.asked, len(self.classes))
+        numbered = list(enumerate(self.classes))
+        pairs: list[dict[str, Any]] = [
+            {"query": query, "answer": answer, "share": float(shares[i, j])}
+            for i, query in numbered
+            for j, answer in numbered
+            if i != j and shares[i, j] > 0
+        ]
+        return {
+            **ranking_figures(found, self.asked),
+            "classes": {label: float(shares[i, i]) for i, label in numbered if (self.asked == i).any()},
+            "confused": sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:10],
+        }
+
+    def clustering(self, index: Index) -> float:
+        """How well clusters of the index's codes agree with the classes; see `clustering`."""
+        return clustering(index.codes, self.labels, index.metric)
 
 
 def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simrec import datasets, home, store
 from simrec.catalogue import Catalogue, Item
@@ -32,6 +31,7 @@ from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
+    from simrec.evaluation import Exam
     from simrec.index import Index
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
@@ -395,10 +395,9 @@ class Evaluation:
     """Figures of a recommender and of the baselines beside it.
 
     how: "test" (the test split's pictures as queries), "leave-one-out" or "reconstruction" (no labels). rows: a
-    name, the numbers and bytes of a code, and figures by name, of them P@10 by class under "classes"; the
-    recommender's own row is first. confused: the pairs of classes that it mixes up most, each a "query" class, an
-    "answer" class, and the "share" of the first ten answers to the one that are of the other. stress: for each
-    perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
+    name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the
+    recommender's own row is first, those of raw pixels and of PCA are last. stress: for each perturbation of the
+    queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
     """
 
     name: str
@@ -408,50 +407,11 @@ class Evaluation:
     catalogue: int
     reduced: bool
     rows: tuple[dict[str, Any], ...]
-    confused: tuple[dict[str, Any], ...]
     stress: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Exam:
-    """What a catalogue is asked: queries with the numbers of their classes, those of the items, -1 for none."""
-
-    how: str
-    images: Images
-    asked: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-
-    def found(self, index: Index, queries: Codes) -> NDArray[np.int64]:
-        """The classes of the items that an index answers with, (m, k), nearest first."""
-        from simrec import evaluation
-
-        own = self.how == "leave-one-out"
-        return self.labels[evaluation.neighbours(index, queries, evaluation.DEPTH, leave_one_out=own)]
-
-    def answered(self, found: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `simrec.evaluation.answered`."""
-        from simrec import evaluation
-
-        return evaluation.answered(found, self.asked, len(self.classes))
-
-    def row(self, name: str, index: Index, queries: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
-        """A row of the evaluation, without what rebuilding gives. size: bytes of a code."""
-        from simrec import evaluation
-
-        row = {"name": name, "numbers": queries.shape[1], "bytes": size}
-        if self.how == "reconstruction":
-            return row
-        found = self.found(index, queries)
-        row |= evaluation.ranking_figures(found, self.asked)
-        if clusters:
-            row["NMI"] = evaluation.clustering(index.codes, self.labels, index.metric)
-        row["classes"] = dict(zip(self.classes, self.answered(found).diagonal().tolist(), strict=True))
-        return row
 
 
 def evaluate(
@@ -468,33 +428,39 @@ def evaluate(
 
     record, catalogue = recommender.manifest.encoder, recommender._record()
     images = recommender.catalogue.thumbnails()
-    exam = _exam(recommender, images, data_dir, notice)
-    queries, codes = recommender.encode(exam.images), recommender.codes
+    how, asked, exam = _exam(recommender, images, data_dir, notice)
+
+    def row(name: str, index: Index, queries: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
+        described = {"name": name, "numbers": queries.shape[1], "bytes": size}
+        if how == "reconstruction":
+            return described
+        nmi = {"NMI": exam.clustering(index)} if clusters else {}
+        return {**described, **exam.figures(index, queries), **nmi}
+
+    queries, codes = recommender.encode(asked), recommender.codes
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
     smaller: tuple[Dtype, ...] = ("int8", "binary") if catalogue.dtype == "float32" else ()
     raw, pca = Index(figures.pixels(images), "cosine"), figures.PCA(images, record.dim)
-    components = pca.encode(exam.images)
+    components = pca.encode(asked)
     rows = [
-        exam.row(recommender.name, recommender.index, queries, sizes[catalogue.dtype]),
-        *(exam.row(f"  as {d}", Index(codes, record.metric, d), queries, sizes[d], clusters=False) for d in smaller),
-        exam.row("raw pixels", raw, figures.pixels(exam.images), images[0].size),
-        exam.row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
+        row(recommender.name, recommender.index, queries, sizes[catalogue.dtype]),
+        *(row(f"  as {d}", Index(codes, record.metric, d), queries, sizes[d], clusters=False) for d in smaller),
+        row("raw pixels", raw, figures.pixels(asked), images[0].size),
+        row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
     ]
-    rebuilt = recommender.reconstruct(exam.images) if record.decodes else None
-    rows[0]["MSE"] = None if rebuilt is None else figures.squared_error(rebuilt, exam.images)
-    rows[0]["ms"] = _milliseconds(recommender, exam.images)
+    rebuilt = recommender.reconstruct(asked) if record.decodes else None
+    rows[0]["MSE"] = None if rebuilt is None else figures.squared_error(rebuilt, asked)
+    rows[0]["ms"] = _milliseconds(recommender, asked)
     rows[-2]["MSE"] = 0.0
-    rows[-1]["MSE"] = figures.squared_error(pca.decode(components), exam.images)
+    rows[-1]["MSE"] = figures.squared_error(pca.decode(components), asked)
 
-    confused, stressed = [], []
-    if exam.how != "reconstruction":
-        confused = _most_confused(exam.answered(exam.found(recommender.index, queries)), exam.classes)
-    if stress and exam.how != "reconstruction":
-        stressed = _stressed(recommender, raw, exam)
+    stressed = []
+    if stress and how != "reconstruction":
+        clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": rows[-2]["P@10"]}
+        stressed = [clean, *_stressed(recommender, raw, asked, exam)]
     return Evaluation(
-        recommender.name, record.title, exam.how, len(exam.images), len(images), catalogue.reduced, tuple(rows),
-        tuple(confused), tuple(stressed),
-    )  # fmt: skip
+        recommender.name, record.title, how, len(asked), len(images), catalogue.reduced, tuple(rows), tuple(stressed)
+    )
 
 
 def listing(
@@ -567,48 +533,34 @@ def _milliseconds(recommender: Recommender, images: Images, repeats: int = 200) 
     return float(np.median(times[10:] or times) * 1000)
 
 
-def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notice: Notice) -> _Exam:
-    """The test split's pictures as queries, else the catalogue's own."""
-    record = recommender._record()
-    item_labels = [item.label for item in recommender.catalogue.all()]
-    how, asked, asked_labels = "test", images, item_labels
+def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notice: Notice) -> tuple[str, Images, Exam]:
+    """How a catalogue of those images is evaluated, the queries, and what is asked."""
+    from simrec.evaluation import Exam
+
+    record, labels = recommender._record(), [item.label for item in recommender.catalogue.all()]
+    how, asked, asked_labels = "leave-one-out", images, labels
     if record.test and record.labelled:
         test = recommender.pictures(record.test, data_dir, notice)
-        asked, asked_labels = test.images, list(test.labels)
-    else:
-        how = "leave-one-out" if record.labelled and len(images) > 1 else "reconstruction"
-    classes = _classes(item_labels + asked_labels)
+        how, asked, asked_labels = "test", test.images, list(test.labels)
+    elif not record.labelled or len(images) < 2:
+        how = "reconstruction"
+    classes = _classes(labels + asked_labels)
     numbers = {label: number for number, label in enumerate(classes)}
-
-    def numbered(labels: Sequence[str]) -> NDArray[np.int64]:
-        return np.array([numbers.get(label, -1) for label in labels])
-
-    return _Exam(how, asked, numbered(asked_labels), numbered(item_labels), tuple(classes))
+    queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked_labels, labels))
+    return how, asked, Exam(queries, items, tuple(classes), leave_one_out=how == "leave-one-out")
 
 
-def _most_confused(answered: NDArray[np.float64], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    pairs: list[dict[str, Any]] = [
-        {"query": query, "answer": answer, "share": float(answered[i, j])}
-        for i, query in enumerate(classes)
-        for j, answer in enumerate(classes)
-        if i != j and answered[i, j] > 0
-    ]
-    return sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:most]
-
-
-def _stressed(recommender: Recommender, raw: Index, exam: _Exam) -> list[dict[str, Any]]:
+def _stressed(recommender: Recommender, raw: Index, asked: Images, exam: Exam) -> list[dict[str, Any]]:
     """P@10 of perturbed queries, those of the recommender and of raw pixels."""
-    from simrec import evaluation
+    from simrec.evaluation import pixels
     from simrec.perturbations import PERTURBATIONS
 
-    def precision(index: Index, queries: Codes) -> float:
-        return evaluation.ranking_figures(exam.found(index, queries), exam.asked)["P@10"]
-
     rows = []
-    for name, perturb in {"as they are": lambda images: images, **PERTURBATIONS}.items():
-        images = perturb(exam.images)
-        mine = precision(recommender.index, recommender.encode(images))
-        rows.append({"name": name, recommender.name: mine, "raw pixels": precision(raw, evaluation.pixels(images))})
+    for name, perturb in PERTURBATIONS.items():
+        queries = perturb(asked)
+        mine = exam.figures(recommender.index, recommender.encode(queries))
+        theirs = exam.figures(raw, pixels(queries))
+        rows.append({"name": name, recommender.name: mine["P@10"], "raw pixels": theirs["P@10"]})
     return rows
 
 

@@ -21,7 +21,7 @@ SMALLEST_BATCH = 32
 """... but a batch stays large enough for batch norm."""
 
 SHOWN = 2000
-"""Pictures at most that the validation loss is measured on where it steers nothing."""
+"""Pictures, about, that the validation loss is measured on where it steers nothing."""
 
 REPORTS = 10
 """Times an epoch that a GPU is asked for its loss: each makes it wait for the host. A CPU is asked at every step."""
@@ -62,7 +62,7 @@ def run(
     learned = _to_tensor(images, device)
     model.prepare(learned)
     examples = model.examples(learned, generator)
-    shown = validation if settings.patience else validation[:SHOWN]
+    shown = validation if settings.patience else validation[:: max(1, len(validation) // SHOWN)]
     held_out = model.examples(_to_tensor(shown, device), generator)
     batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
     steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each

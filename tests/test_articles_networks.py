@@ -162,3 +162,13 @@ def test_a_stem_keeps_the_size_and_adds_a_convolution() -> None:
     strides = [m.stride for m in best.network.encoder.modules() if isinstance(m, nn.Conv2d)]
     assert strides == [(1, 1), (2, 2), (2, 2)]
     assert best.encode(np.zeros((2, 28, 28, 1), np.uint8)).shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 7), ("channels", 2), ("dim", 0), ("epochs", 0), ("learning_rate", 0.0), ("hidden", 0), ("stem", -1),
+     ("widths", ()), ("widths", (0,)), ("scale", 1.0), ("shift", -0.1), ("light", 1.5)],
+)  # fmt: skip
+def test_settings_that_no_network_can_have_are_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*: it "):
+        article("plain", **{name: value})

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from simrec import evaluation
+from simrec import datasets, evaluation
 from simrec.contracts import Dtype, Metric
 from simrec.datasets import Pictures
 from simrec.index import Index, kmeans
@@ -36,14 +36,8 @@ def test_ranking_figures_agree_with_scikit_learn(
     # The demo's codes are what cosine is for. Among the principal components two cosines can be closer than float32
     # tells apart, and then come in either order.
     catalogue, queries = np.split(codes if metric == "l2" else demo.codes[:2400], [2000])
-    figures = evaluation.retrieval(
-        queries,
-        catalogue,
-        metric,
-        labels[2000:],
-        labels[:2000],
-        leave_one_out=False,  # type: ignore[arg-type]
-    )
+    exam = evaluation.Exam(labels[2000:], labels[:2000], tuple(datasets.LABELS), leave_one_out=False)
+    figures = exam.figures(Index(catalogue, metric), queries)  # type: ignore[arg-type]
     reference_metric = {"l2": "euclidean", "cosine": "cosine"}[metric]
     nearest = NearestNeighbors(n_neighbors=100, metric=reference_metric).fit(catalogue.astype(np.float64))
     hits = labels[nearest.kneighbors(queries.astype(np.float64), return_distance=False)] == labels[2000:, None]
@@ -56,7 +50,7 @@ def test_ranking_figures_agree_with_scikit_learn(
         "MAP@100": np.mean(average),
         "10-NN": vote.score(queries.astype(np.float64), labels[2000:]),
     }
-    assert figures == pytest.approx(expected, abs=1e-6)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_leave_one_out_never_finds_the_query_itself(codes: np.ndarray) -> None:
@@ -89,6 +83,14 @@ def test_answers_without_a_label_count_for_no_class() -> None:
     shares = evaluation.answered(np.array([[0, -1], [1, 0]]), np.array([0, -1]), 2)
     assert shares[0].tolist() == [0.5, 0.0]
     assert np.isnan(shares[1]).all()  # no query of that class
+
+
+def test_classes_that_nobody_asks_for_are_left_out(codes: np.ndarray) -> None:
+    labels = np.arange(100) % 3
+    exam = evaluation.Exam(labels[labels < 2], labels, ("a", "b", "c"), leave_one_out=False)
+    figures = exam.figures(Index(codes[:100], "l2"), codes[:100][labels < 2])
+    assert list(figures["classes"]) == ["a", "b"]
+    assert {pair["query"] for pair in figures["confused"]} <= {"a", "b"}
 
 
 def test_clustering_agrees_with_scikit_learns_nmi(codes: np.ndarray, labels: np.ndarray) -> None:

@@ -38,7 +38,7 @@ def test_quickstart_goes_on_with_the_embedded_pictures_and_says_so(tmp_path: Pat
     opened = simrec.open("quickstart")
     asked = set(opened.pictures("fashion-mnist:small-test").ids)
     assert not asked & {item.id for item in opened.catalogue.all()}
-    mine, pixels, _ = simrec.evaluate(opened).rows
+    mine, _, _, pixels, _ = simrec.evaluate(opened).rows
     assert mine["P@10"] > pixels["P@10"]
     assert mine["10-NN"] > pixels["10-NN"]
 

@@ -256,17 +256,20 @@ def test_evaluating_says_which_classes_are_found_badly_and_mixed_up(evaluated: E
     assert len(by_class) == 10
     assert np.mean(list(by_class.values())) == pytest.approx(evaluated.rows[0]["P@10"])  # 1,000 queries each
     assert min(by_class, key=lambda label: by_class[label]) == "Shirt"
-    assert len(evaluated.confused) == 10
-    assert {evaluated.confused[0]["query"], evaluated.confused[0]["answer"]} == {"Shirt", "T-shirt/top"}
+    assert len(evaluated.rows[0]["confused"]) == 10
+    assert {evaluated.rows[0]["confused"][0]["query"], evaluated.rows[0]["confused"][0]["answer"]} == {
+        "Shirt",
+        "T-shirt/top",
+    }
 
 
 def test_stress_perturbs_the_queries_and_hurts_raw_pixels_more(photos: Path) -> None:
-    simrec.build("mine", str(photos), encoder="demo")
-    rows = json.loads(answer("evaluate", "mine", "--stress", "--format", "json"))[0]["stress"]
+    simrec.build("PCA", str(photos), encoder="demo")  # a row beside it has that name too
+    rows = json.loads(answer("evaluate", "PCA", "--stress", "--format", "json"))[0]["stress"]
     assert [row["name"] for row in rows] == ["as they are", *PERTURBATIONS]
-    lost = {name: sum(rows[0][name] - row[name] for row in rows) for name in ("mine", "raw pixels")}
-    assert lost["mine"] < lost["raw pixels"]
-    printed = answer("evaluate", "mine", "--stress")
+    lost = {name: sum(rows[0][name] - row[name] for row in rows) for name in ("PCA", "raw pixels")}
+    assert lost["PCA"] < lost["raw pixels"]
+    printed = answer("evaluate", "PCA", "--stress")
     assert "P@10 by class" in printed
     assert "darkened by 40 %" in printed
 

@@ -63,12 +63,11 @@ def print_figures(evaluation: Evaluation) -> None:
 
 def _print_weaknesses(evaluation: Evaluation) -> None:
     """P@10 by class, the most confused pairs of classes, and what perturbed queries cost, where these were measured."""
-    names = (evaluation.name, "raw pixels")
-    own, pixels = (row.get("classes", {}) for name in names for row in evaluation.rows if row["name"] == name)
-    if own:
-        table(["P@10 by class", *names], [[label, _cell("", own[label]), _cell("", pixels[label])] for label in own])
-    if evaluation.confused:
-        pairs = [[pair["query"], pair["answer"], f"{pair['share']:.1%}"] for pair in evaluation.confused]
+    own, pixels, names = evaluation.rows[0], evaluation.rows[-2], (evaluation.name, "raw pixels")
+    if "classes" in own:
+        classes = [[label, *(_cell("", row["classes"][label]) for row in (own, pixels))] for label in own["classes"]]
+        table(["P@10 by class", *names], classes)
+        pairs = [[pair["query"], pair["answer"], f"{pair['share']:.1%}"] for pair in own["confused"]]
         table(["asked for", "answered with", "of the first ten"], pairs, title="Most confused")
     if evaluation.stress:
         clean = evaluation.stress[0]
@@ -82,7 +81,7 @@ def _print_weaknesses(evaluation: Evaluation) -> None:
 
 
 def _cell(column: str, value: Any) -> str:
-    if value is None or value != value:  # a class that was never asked for
+    if value is None:
         return "-"
     if isinstance(value, int):
         return f"{value}"

@@ -34,6 +34,7 @@ import torch
 from simrec import datasets, evaluation, host
 from simrec.contracts import History, ImageSpec, Progress
 from simrec.datasets import Pictures
+from simrec.index import Index
 from simrec.networks import salt_and_pepper
 
 NAMES = ("plain", "sparse", "denoising", "vae")
@@ -240,14 +241,14 @@ def quality(runs: Path, train: Pictures, test: Pictures) -> None:
     encoder, moments = snapshots(train, test)
     numbers = {label: i for i, label in enumerate(datasets.LABELS)}
     labels, asked = (np.array([numbers[label] for label in p.labels]) for p in (train, test))
+    exam = evaluation.Exam(asked, labels, tuple(datasets.LABELS), leave_one_out=False)
     reached: set[str] = set()
     for seconds, step, state in moments:
         encoder.load_state_dict(state)
         begun = time.perf_counter()
         encoder.finish(torch.from_numpy(encoder.encode(train.images)))
         seconds += time.perf_counter() - begun
-        codes = encoder.encode(test.images), encoder.encode(train.images)
-        precision = evaluation.retrieval(*codes, "cosine", asked, labels, leave_one_out=False)["P@10"]
+        precision = exam.figures(Index(encoder.encode(train.images), "cosine"), encoder.encode(test.images))["P@10"]
         print(f"  step {step}, {seconds:.1f} s: P@10 {precision:.4f}", flush=True)
         for name in set(goals) - reached:
             if precision >= goals[name][0]:

@@ -56,9 +56,10 @@ def main() -> None:
     catalogue = encoder.encode(images)
     index = Index(catalogue, offer.spec.metric)
 
+    exam = evaluation.Exam(labels[-HELD_OUT:], labels[:-HELD_OUT], tuple(datasets.LABELS), leave_one_out=False)
+
     def figures(codes: Codes) -> dict[str, float]:
-        found = evaluation.neighbours(index, codes, evaluation.DEPTH, leave_one_out=False)
-        return evaluation.ranking_figures(labels[:-HELD_OUT][found], labels[-HELD_OUT:])
+        return evaluation.ranking_figures(exam.found(index, codes), exam.asked)
 
     codes = encoder.encode(held_out)
     clean = figures(codes)

@@ -6,6 +6,7 @@ All stand on the default network; what they gave stands in README.md.
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,9 +50,9 @@ class TwoViews(SphereNetwork):
         term = self.term(one, other)
         return told + term, {**parts, "term": term.detach()}
 
+    @abstractmethod
     def term(self, one: Tensor, other: Tensor) -> Tensor:
         """From codes (n, dim) of both views, weighted."""
-        raise NotImplementedError
 
 
 class Contrastive(TwoViews):
@@ -101,7 +102,7 @@ class VICReg(TwoViews):
         return self.WEIGHT * (25 * F.mse_loss(one, other) + 25 * spread + shared)
 
 
-class Teacher(TwoViews):
+class Teacher(SphereNetwork):
     """A moving average of the encoder says what a predictor is to make of the other view's code (Grill et al. 2020,
     arXiv:2006.07733), momentum 0.99.
     """
