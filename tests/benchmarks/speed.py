@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RUNS = 9
 
+LOOKUPS = 2000
+
 PICTURE = """
 import sys
 from PIL import Image
@@ -82,13 +84,13 @@ def warm(recommender: simrec.Recommender, images: np.ndarray) -> None:
     metric = recommender.manifest.encoder.metric
     index = Index(codes + np.random.default_rng(0).normal(0, 0.01, codes.shape).astype(np.float32), metric)
     search = []
-    for image in images[:300]:
+    for image in images[:LOOKUPS]:
         begun = time.perf_counter()
         index.search(recommender.encoder.encode(image[np.newaxis]), 10)
         search.append(time.perf_counter() - begun)
     print(f"encoding and searching one of {len(index):,}: median {statistics.median(search) * 1000:.2f} ms")
     whole = []
-    for row in range(300):
+    for row in range(LOOKUPS):
         query = Query("", images[row : row + 1], frozenset())
         begun = time.perf_counter()
         recommender.similar(query, 10)
