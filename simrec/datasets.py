@@ -14,7 +14,7 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,13 @@ class Pictures:
 
     def where(self, chosen: NDArray[np.bool_]) -> Pictures:
         """The pictures at which a mask (n,) is true, under the same name."""
-        rows = np.flatnonzero(chosen)
+        return self.rows(np.flatnonzero(chosen).tolist())
+
+    def rows(self, rows: Sequence[int]) -> Pictures:
+        """The pictures in those rows, in that order, under the same name."""
         return replace(
             self,
-            images=self.images[rows],
+            images=self.images[list(rows)],
             ids=tuple(self.ids[row] for row in rows),
             sources=tuple(self.sources[row] for row in rows),
             labels=tuple(self.labels[row] for row in rows),
@@ -121,12 +124,17 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
     )
 
 
+def test_split(source: str) -> str | None:
+    """The name of the split to test on what was trained on a source of that name; None where there is none."""
+    return {"fashion-mnist": "fashion-mnist:test", "fashion-mnist:small": "fashion-mnist:small-test"}.get(source)
+
+
 def _fashion_mnist(split: str, spec: ImageSpec, data_dir: Path | None, notice: Notice) -> Pictures:
     splits: dict[str, Callable[[], Pictures]] = {
         "train": lambda: _split("train", _train_files(data_dir, notice)),
         "test": lambda: _split("test", _test_files(data_dir)),
-        "small": lambda: _part(_split("test", _test_files(data_dir)), "small", "fashion-mnist:small-test"),
-        "small-test": lambda: _part(_split("test", _test_files(data_dir)), "small-test", None),
+        "small": lambda: _part(_split("test", _test_files(data_dir)), "small"),
+        "small-test": lambda: _part(_split("test", _test_files(data_dir)), "small-test"),
     }
     if split not in splits:
         raise RequestError(f"Fashion-MNIST has no split {split!r}: {suggestion(split, splits)}")
@@ -138,20 +146,21 @@ def _fashion_mnist(split: str, spec: ImageSpec, data_dir: Path | None, notice: N
 
 def _split(split: str, files: tuple[bytes, bytes]) -> Pictures:
     images, labels = _images_of(files[0]), _labels_of(files[1])
-    count = len(images)
+    count, name = len(images), "fashion-mnist" if split == "train" else "fashion-mnist:test"
     return Pictures(
-        name="fashion-mnist" if split == "train" else "fashion-mnist:test",
+        name=name,
         images=images,
         ids=tuple(f"{split}/{row:05d}" for row in range(count)),
         sources=("fashion-mnist",) * count,
         labels=tuple(LABELS[label] for label in labels),
-        test="fashion-mnist:test" if split == "train" else None,
+        test=test_split(name),
     )
 
 
-def _part(pictures: Pictures, split: str, test: str | None) -> Pictures:
+def _part(pictures: Pictures, split: str) -> Pictures:
     chosen = (np.arange(len(pictures)) < SMALL_CATALOGUE) == (split == "small")
-    return replace(pictures.where(chosen), name=f"fashion-mnist:{split}", test=test, reduced=True)
+    name = f"fashion-mnist:{split}"
+    return replace(pictures.where(chosen), name=name, test=test_split(name), reduced=True)
 
 
 def _images_of(idx: bytes) -> Images:

@@ -7,7 +7,7 @@
     ├── DataError         a source of pictures that is not there or not what it should be
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
     └── StoreError        a recommender on disk that cannot be read or written
-        └── VersionError  one written by a newer simrec
+        └── VersionError  one, or a container of codes, written by a newer simrec
 
 Each message is one sentence that says what went wrong, where, and what to do.
 """
@@ -48,7 +48,7 @@ class StoreError(SimrecError):
 
 
 class VersionError(StoreError):
-    """A recommender on disk that a newer simrec wrote."""
+    """A recommender or a container of codes that a newer simrec wrote."""
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

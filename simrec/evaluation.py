@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Codes, Images, Metric
+from simrec.contracts import Codes, Images, Metric, Rebuilt
 from simrec.index import Index, kmeans
 
 DEPTH = 100
@@ -157,9 +157,47 @@ class PCA:
         return rebuilt
 
 
-def squared_error(rebuilt: NDArray[np.float32], images: Images) -> float:
-    """Mean squared error per pixel, pixels in 0..1."""
-    return float(((rebuilt.reshape(len(images), -1) - pixels(images)) ** 2).mean())
+def squared_errors(rebuilt: NDArray[np.float32], images: Images) -> NDArray[np.float64]:
+    """Mean squared error of each picture's pixels (n,), pixels in 0..1; rebuilt has as many numbers as images."""
+    difference = rebuilt.reshape(len(images), -1) - pixels(images)
+    errors: NDArray[np.float64] = np.mean(difference**2, axis=1, dtype=np.float64)
+    return errors
+
+
+def signal_to_noise(squared_error: Any) -> Any:
+    """PSNR in decibels, of a mean squared error or of several; pixels in 0..1, so the peak is 1."""
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(squared_error)
+
+
+def filtered(images: Images) -> dict[str, Rebuilt]:
+    """What filters that learn nothing make of noisy images (n, h, w, c): pictures in 0..1 by the filter's name.
+
+    The median of 3x3 pixels, and non-local means (Buades, Coll, Morel 2005, doi:10.5201/ipol.2011.bcm_nlm) with patches
+    of 5x5 within 7 pixels and h 0.2, which did best on salt and pepper.
+    """
+    from scipy.ndimage import median_filter
+    from skimage import restoration
+
+    noisy = pixels(images).reshape(images.shape)
+    means: Any = restoration.denoise_nl_means
+    return {
+        "median 3x3": median_filter(noisy, size=(1, 3, 3, 1)),
+        "non-local means": np.stack([means(image, 5, 7, 0.2, channel_axis=-1) for image in noisy]).astype(np.float32),
+    }
+
+
+def structural_similarities(rebuilt: Rebuilt, images: Images) -> NDArray[np.float64]:
+    """SSIM of each picture (n,), 1 for one that is the same (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
+
+    rebuilt (n, h, w, c) in 0..1, images (n, h, w, c). Windows of 7x7 pixels, all weighted alike.
+    """
+    from skimage import metrics
+
+    ssim: Any = metrics.structural_similarity
+    originals = pixels(images).reshape(images.shape)
+    pairs = zip(rebuilt, originals, strict=True)
+    return np.array([ssim(a, b, data_range=1.0, channel_axis=-1) for a, b in pairs], np.float64)
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from simrec.contracts import Images
+from simrec.errors import RequestError
 
 DIAGONALS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
@@ -47,6 +48,17 @@ def darkened(images: Images) -> Images:
     """Each pixel at 60 % of its value."""
     darker: Images = np.rint(images * np.float32(0.6)).astype(np.uint8)
     return darker
+
+
+def noisy(images: Images, share: float, seed: int = 0) -> Images:
+    """Salt and pepper: of the pixels a share, drawn with the seed, is black or white, in all channels, as it happens.
+
+    Raises RequestError for a share that is not in 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise RequestError(f"noise on {share:g} of the pixels: a share is from 0 to 1")
+    chosen, drawn = np.random.default_rng(seed).random((2, *images.shape[:3], 1))
+    return np.where(chosen < share, np.where(drawn < 0.5, np.uint8(0), np.uint8(255)), images)
 
 
 PERTURBATIONS: Mapping[str, Callable[[Images], Images]] = {

@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,10 +32,14 @@ from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
+    from simrec.compression import CodeModel
     from simrec.evaluation import Exam
     from simrec.index import Index
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
+
+SAMPLE = 10_000
+"""Training pictures, about, whose codes tell how the encoder's codes are distributed."""
 
 HELD_OUT = 10
 """Of a source without a test split, every tenth picture is kept from the training to validate it."""
@@ -179,16 +184,82 @@ class Recommender:
             progress(min(start + 4096, len(images)))
         return out
 
+    def decode(self, codes: Codes) -> Rebuilt:
+        """Codes (n, dim) to pictures (n, h, w, c) in 0..1. Raises RequestError for an encoder without a decoder."""
+        self._check_decodes()
+        rebuilt: Rebuilt = self.encoder.decode(codes)
+        return rebuilt
+
     def reconstruct(self, images: Images) -> Rebuilt:
         """Images (n, h, w, c) through the code and back, 0..1. Raises RequestError for an encoder without a decoder."""
-        if not self.manifest.encoder.decodes:
-            raise RequestError(f"{self.name}: its encoder {self.manifest.encoder.title} has no decoder: use another")
-        rebuilt: Rebuilt = self.encoder.decode(self.encoder.encode(images))
-        return rebuilt
+        self._check_decodes()
+        return self.decode(self.encode(images))
+
+    def compress(self, images: Images, bits: int = 8) -> bytes:
+        """Images (n, h, w, c) as a container of their codes, each number in 2 to 8 bits before entropy coding.
+
+        See `simrec.compression`. Raises RequestError for other bits and for an encoder without a decoder.
+        """
+        from simrec.compression import BITS, Container
+
+        if bits not in BITS:
+            raise RequestError(f"{bits} bits a number: there is {BITS[0]} to {BITS[-1]}")
+        model, record = self.code_model, self.manifest.encoder
+        words = model.encoded(model.levels(self.encode(images), bits), bits)
+        return Container(bits, record.dim, record.input.shape, len(images), record.digest, words).to_bytes()
+
+    def decompress(self, data: bytes, name: str = "the container") -> Images:
+        """The pictures (n, h, w, c) of what `compress` gave; name: what to call it in an error.
+
+        Raises DataError when it is cut short, altered, or another encoder's.
+        """
+        from simrec.compression import Container
+
+        container, record = Container.from_bytes(data, name), self.manifest.encoder
+        if container.digest != record.digest:
+            raise DataError(
+                f"{name}: its codes are of encoder {container.digest[:12]}, but {self.name} holds {record.title}: "
+                f"name the recommender that made it with --index"
+            )
+        levels = self.code_model.decoded(container.words, container.count, container.bits)
+        rebuilt = self.decode(self.code_model.codes(levels, container.bits))
+        return np.rint(rebuilt * 255).astype(np.uint8)
+
+    @cached_property
+    def code_model(self) -> CodeModel:
+        """What codes are quantised and entropy-coded with. Raises RequestError for an encoder that cannot compress."""
+        from simrec.compression import CodeModel
+
+        self._check_decodes()
+        if "encoder/code_model.npz" not in self.manifest.files:
+            raise RequestError(f"{self.name}: an older simrec trained its encoder, without compression: train it anew")
+        return CodeModel.from_bytes(self.generation.read("encoder/code_model.npz"))
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = _silent) -> Pictures:
         """A source, loaded the way this encoder is fed."""
         return datasets.load(source, self.manifest.encoder.input, data_dir=data_dir, notice=notice)
+
+    def examples(self, n: int) -> Pictures:
+        """n pictures, or as many as there are, to show what the encoder does with them, one of each class in turn.
+
+        They are test pictures of what it was trained on; without a test split, items of the catalogue. Raises
+        RequestError when there are neither.
+        """
+        test = datasets.test_split(self.manifest.encoder.trained_on["source"])
+        if test:
+            pictures = self.pictures(test)
+        elif self.manifest.catalogue:
+            items = list(self.catalogue.all())
+            ids, sources, labels = zip(*((item.id, item.source, item.label) for item in items), strict=True)
+            pictures = Pictures(self.name, self.catalogue.thumbnails(), ids, sources, labels)
+        else:
+            raise RequestError(f"{self.name} has neither test pictures nor a catalogue: name a picture")
+        seen: Counter[str] = Counter()
+        turns = []
+        for row, label in enumerate(pictures.labels):
+            turns.append((seen[label], label, row))
+            seen[label] += 1
+        return pictures.rows([row for _, _, row in sorted(turns)[:n]])
 
     def export(self, path: Path) -> list[Path]:
         """Writes the catalogue's codes with ids and labels to .npy, .parquet or .csv; returns the files."""
@@ -209,6 +280,10 @@ class Recommender:
         del described["files"]
         return described
 
+    def _check_decodes(self) -> None:
+        if not self.manifest.encoder.decodes:
+            raise RequestError(f"{self.name}: its encoder {self.manifest.encoder.title} has no decoder: use another")
+
     def _record(self) -> CatalogueRecord:
         if self.manifest.catalogue is None:
             raise RequestError(f"{self.name} has no catalogue yet: run 'simrec index build {self.name}'")
@@ -224,6 +299,23 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
     if name is None:
         name = default_name(place)
     return Recommender(home.find(name, place))
+
+
+def maker_of(data: bytes, name: str, home_folder: Path | None = None) -> Recommender:
+    """The recommender whose encoder made a container of codes; name: what to call the container in an error.
+
+    Raises DataError when there is none, or when it is no container.
+    """
+    from simrec.compression import Container
+
+    digest = Container.from_bytes(data, name).digest
+    for recommender in listing(home_folder, _silent):
+        if recommender.manifest.encoder.digest == digest:
+            return recommender
+    raise DataError(
+        f"{name}: its codes are of encoder {digest[:12]}, which no recommender here holds: "
+        f"bring the recommender that made it and name it with --index"
+    )
 
 
 def default_name(place: Path) -> str:
@@ -264,6 +356,7 @@ def train(
     has a catalogue and `replace_catalogue` is not set. Whatever is raised, what was there before still is.
     """
     from simrec import host, settings
+    from simrec.compression import CodeModel, sparsity
 
     plugins = host.discover()
     for failure in plugins.failures:
@@ -289,6 +382,8 @@ def train(
             if not 1 <= history.kept <= len(history.epochs):
                 raise PluginError(f"encoder {encoder!r} ({offer.provider}) kept no epoch of its training: mend its fit")
             files = _saved(model)
+            codes = model.encode(learned.images[:: max(1, len(learned) // SAMPLE)])
+        files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
         for text in sorted({str(w.message) for w in caught if w.category is UserWarning}):
             notice(text)
         files["history.json"] = json.dumps(_history(history), indent=1).encode()
@@ -314,6 +409,7 @@ def train(
                 "ended": history.ended,
                 "loss": history.epochs[history.kept - 1].loss,
                 "validation_loss": history.epochs[history.kept - 1].validation_loss,
+                "zeros": sparsity(codes),
                 "seconds": round(time.perf_counter() - begun, 1),
             },
             command=command,
@@ -415,15 +511,21 @@ class Evaluation:
 
 
 def evaluate(
-    recommender: Recommender, *, stress: bool = False, data_dir: Path | None = None, notice: Notice = _silent
+    recommender: Recommender,
+    *,
+    stress: bool = False,
+    noise: float | None = None,
+    data_dir: Path | None = None,
+    notice: Notice = _silent,
 ) -> Evaluation:
     """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
 
     The queries are its test split, else its own catalogue, each item left out of its own answer. stress: ask again
-    with the queries perturbed (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test
-    split.
+    with the queries perturbed, noise: and with that share of their pixels wrong (see `simrec.perturbations`). Raises
+    what `Recommender.pictures` raises for the test split, RequestError for a share that is not in 0..1.
     """
     from simrec import evaluation as figures
+    from simrec.compression import sparsity
     from simrec.index import BITS, Index
 
     record, catalogue = recommender.manifest.encoder, recommender._record()
@@ -449,18 +551,59 @@ def evaluate(
         row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
     ]
     rebuilt = recommender.reconstruct(asked) if record.decodes else None
-    rows[0]["MSE"] = None if rebuilt is None else figures.squared_error(rebuilt, asked)
+    rows[0]["MSE"] = None if rebuilt is None else float(figures.squared_errors(rebuilt, asked).mean())
+    rows[0]["zeros"] = sparsity(queries)
     rows[0]["ms"] = _milliseconds(recommender, asked)
     rows[-2]["MSE"] = 0.0
-    rows[-1]["MSE"] = figures.squared_error(pca.decode(components), asked)
+    rows[-1]["MSE"] = float(figures.squared_errors(pca.decode(components), asked).mean())
 
     stressed = []
-    if stress and how != "reconstruction":
+    changes = _perturbations(stress, noise)
+    if changes and how != "reconstruction":
         clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": rows[-2]["P@10"]}
-        stressed = [clean, *_stressed(recommender, raw, asked, exam)]
+        stressed = [clean, *_stressed(recommender, raw, asked, exam, changes)]
     return Evaluation(
         recommender.name, record.title, how, len(asked), len(images), catalogue.reduced, tuple(rows), tuple(stressed)
     )
+
+
+def rates(
+    recommender: Recommender, images: Images, progress: Callable[[str, int, int], None] = _silent
+) -> list[dict[str, Any]]:
+    """What compressing images (n, h, w, c) costs and loses, with 2 to 8 bits a number and in common picture formats.
+
+    Each row has a "name", the "bits" of a picture (the container's, divided by n) and the "MSE" of its pixels in 0..1.
+    progress: told a name, how many pictures are done, and of how many. Raises what `Recommender.compress` raises.
+    """
+    from simrec.compression import BITS, picture_formats
+    from simrec.evaluation import squared_errors
+
+    rows: list[dict[str, Any]] = []
+    for bits in BITS:
+        data = recommender.compress(images, bits)
+        rebuilt = recommender.decompress(data).astype(np.float32) / np.float32(255)
+        error = float(squared_errors(rebuilt, images).mean())
+        rows.append({"name": f"simrec, {bits} bits", "bits": 8 * len(data) / len(images), "MSE": error})
+        progress("compressing", bits - BITS[0] + 1, len(BITS))
+    return rows + picture_formats(images, lambda name, done: progress(name, done, len(images)))
+
+
+def denoising(recommender: Recommender, images: Images, share: float, seed: int = 0) -> list[dict[str, Any]]:
+    """How well noise is cleaned from images (n, h, w, c): rows with a "name" and the "PSNR" in decibels.
+
+    share: of the pixels that are wrong (see `simrec.perturbations.noisy`). The rows: the noisy pictures, the
+    recommender's reconstructions of them, and what filters make of them. PSNR is of the mean squared error of all.
+    Raises RequestError for an encoder without a decoder.
+    """
+    from simrec import evaluation
+    from simrec.perturbations import noisy
+
+    wrong = noisy(images, share, seed)
+    cleaned = {"noisy": evaluation.pixels(wrong), recommender.name: recommender.reconstruct(wrong)}
+    return [
+        {"name": name, "PSNR": float(evaluation.signal_to_noise(evaluation.squared_errors(pictures, images).mean()))}
+        for name, pictures in (cleaned | evaluation.filtered(wrong)).items()
+    ]
 
 
 def listing(
@@ -550,14 +693,26 @@ def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notic
     return how, asked, Exam(queries, items, tuple(classes), leave_one_out=how == "leave-one-out")
 
 
-def _stressed(recommender: Recommender, raw: Index, asked: Images, exam: Exam) -> list[dict[str, Any]]:
-    """P@10 of perturbed queries, those of the recommender and of raw pixels."""
+def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Images], Images]]:
+    """Those asked for, by name."""
+    from simrec.perturbations import PERTURBATIONS, noisy
+
+    changes = dict(PERTURBATIONS) if stress else {}
+    if noise is not None:
+        changes[f"noise on {noise:.0%} of the pixels"] = lambda images: noisy(images, noise)
+    return changes
+
+
+def _stressed(
+    recommender: Recommender, raw: Index, asked: Images, exam: Exam,
+    changes: Mapping[str, Callable[[Images], Images]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """P@10 of queries changed so, those of the recommender and of raw pixels."""
     from simrec.evaluation import pixels
-    from simrec.perturbations import PERTURBATIONS
 
     rows = []
-    for name, perturb in PERTURBATIONS.items():
-        queries = perturb(asked)
+    for name, change in changes.items():
+        queries = change(asked)
         mine = exam.figures(recommender.index, recommender.encode(queries))
         theirs = exam.figures(raw, pixels(queries))
         rows.append({"name": name, recommender.name: mine["P@10"], "raw pixels": theirs["P@10"]})

@@ -1,9 +1,13 @@
-"""Contact sheets: pictures in rows with a line of text under each."""
+"""Contact sheets, pictures in rows with a line or two of text under each, and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE = 112
 """Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
+
+ACROSS = 10
+"""Pictures side by side at most where a sheet compares versions of them."""
 
 _GAP, _LINE, _MARGIN = 10, 16, 18
 _INK, _PALE, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#1a7f4b", "#c2412d", "#1f5fbf"
@@ -30,32 +37,94 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
     side = _side(rows[0][0].picture)
     step, height = side + _GAP, side + 2 * _LINE + 8
     columns = max(len(row) for row in rows)
-    width = 2 * _MARGIN + columns * step + _GAP
-    sheet = Image.new("RGB", (width, 2 * _MARGIN + 26 + len(rows) * (height + _GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(15))
+    sheet = _Sheet(2 * _MARGIN + columns * step + _GAP, len(rows) * (height + _GAP), title)
     for r, row in enumerate(rows):
-        top = _MARGIN + 26 + r * (height + _GAP)
         for c, tile in enumerate(row):
-            left = _MARGIN + c * step + (2 * _GAP if c else 0)
-            sheet.paste(_enlarged(tile.picture, side), (left, top))
             colour = _QUERY if c == 0 else {True: _GOOD, False: _BAD, None: None}[tile.right]
-            if colour:
-                draw.rectangle((left - 3, top - 3, left + side + 2, top + side + 2), outline=colour, width=3)
-            for i, line in enumerate(tile.lines[:2]):
-                text = _fitted(line, side + 4)
-                draw.text((left, top + side + 4 + i * _LINE), text, _PALE if i else _INK, _font(12))
-    return sheet
+            left = _MARGIN + c * step + (2 * _GAP if c else 0)
+            sheet.place(tile, left, r * (height + _GAP), side, colour)
+    return sheet.image
 
 
-def _side(picture: NDArray[np.uint8]) -> int:
-    size: int = picture.shape[0]
+def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], title: str) -> Image.Image:
+    """A column a picture, its versions one above the other; at the left what each row is; ten columns side by side."""
+    side = _side(columns[0][0].picture)
+    step, height = side + _GAP, side + 2 * _LINE + 8
+    beside = round(max(_font(12).getlength(name) for name in names)) + 2 * _GAP
+    across = min(len(columns), ACROSS)
+    bands = math.ceil(len(columns) / ACROSS)
+    width = max(2 * _MARGIN + beside + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN)
+    sheet = _Sheet(width, bands * len(names) * height + (bands - 1) * _MARGIN, title)
+    for number, column in enumerate(columns):
+        band, place = divmod(number, ACROSS)
+        top = band * (len(names) * height + _MARGIN)
+        for r, (tile, name) in enumerate(zip(column, names, strict=True)):
+            if place == 0:
+                sheet.write(name, _MARGIN, top + r * height + side // 2 - _LINE // 2, _INK)
+            sheet.place(tile, _MARGIN + beside + place * step, top + r * height, side)
+    return sheet.image
+
+
+def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
+    """What a picture costs in bits against what it loses: rows as `simrec.recommender.rates` gives them.
+
+    A line through each family of rows, which is what comes before the first digit of their names.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log", xlabel="bits a picture", ylabel="mean squared error of a pixel", title=title
+    )
+    families: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        family = re.split(r",? \d", row["name"])[0]
+        families.setdefault(family, []).append((row["bits"], row["MSE"]))
+    for family, points in families.items():
+        axes.plot(*zip(*sorted(points), strict=True), "o-", label=family)
+    axes.set_xticks([50, 100, 200, 500, 1000, 2000, 5000], ["50", "100", "200", "500", "1,000", "2,000", "5,000"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return Image.open(file)
+
+
+def picture(image: NDArray[np.uint8]) -> Image.Image:
+    """An image (h, w, c) as a picture of that size, grey where c is 1."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+class _Sheet:
+    """A white picture under a title; places count from below the title."""
+
+    def __init__(self, width: int, height: int, title: str) -> None:
+        self.image = Image.new("RGB", (width, 2 * _MARGIN + 26 + height), "white")
+        self._draw = ImageDraw.Draw(self.image)
+        self._draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(15))
+
+    def place(self, tile: Tile, left: int, top: int, side: int, colour: str | None = None) -> None:
+        """A tile's picture, so many pixels wide, its lines of text below it, and a frame if it has a colour."""
+        below = top + _MARGIN + 26
+        self.image.paste(_enlarged(tile.picture, side), (left, below))
+        if colour:
+            self._draw.rectangle((left - 3, below - 3, left + side + 2, below + side + 2), outline=colour, width=3)
+        for i, line in enumerate(tile.lines[:2]):
+            self.write(_fitted(line, side + 4), left, top + side + 4 + i * _LINE, _PALE if i else _INK)
+
+    def write(self, text: str, left: int, top: int, colour: str) -> None:
+        """A line of small text."""
+        self._draw.text((left, top + _MARGIN + 26), text, colour, _font(12))
+
+
+def _side(image: NDArray[np.uint8]) -> int:
+    size: int = image.shape[0]
     return max(1, TILE // size) * size
 
 
-def _enlarged(picture: NDArray[np.uint8], side: int) -> Image.Image:
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
-    return image.resize((side, side), Image.Resampling.NEAREST)
+def _enlarged(image: NDArray[np.uint8], side: int) -> Image.Image:
+    return picture(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

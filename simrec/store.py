@@ -234,6 +234,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A folder to fill that appears at `folder`, whole, only when the block ends well.
+
+    Raises StoreError when it cannot, or when there is something in a folder of that name.
+    """
+    with _explained(folder, "name a folder that you can write to"):
+        if folder.exists() and any(folder.iterdir()):
+            raise StoreError(f"{folder}: this folder is not empty: name another, or empty it")
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            if folder.exists():
+                folder.rmdir()  # Windows replaces no folder, not even an empty one
+            staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "pyarrow", "sklearn", "matplotlib")
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "pyarrow", "sklearn", "matplotlib", "skimage", "constriction")
 
 
 def imported(code: str) -> set[str]:
@@ -40,7 +40,16 @@ def test_similar_imports_no_torch_and_no_plugin(shoe: Path) -> None:
     assert not modules & {"simrec_plain", "simrec_sparse", "simrec_denoising", "simrec_vae", *HEAVY}
 
 
-@pytest.mark.parametrize("words", [("index", "list"), ("evaluate", "demo"), ("index", "show", "demo")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("index", "list"),
+        ("evaluate", "demo"),
+        ("index", "show", "demo"),
+        ("reconstruct", "-o", "r.png"),
+        ("compress", "fashion-mnist:test", "-o", "items.simrec"),
+    ],
+)
 def test_asking_imports_no_torch(words: tuple[str, ...]) -> None:
     assert not imported(command(*words)) & {"torch", "torchvision"}
 

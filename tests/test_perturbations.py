@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from simrec.datasets import Pictures
-from simrec.perturbations import PERTURBATIONS, darkened, mirrored, rotated, scaled, shifted
+from simrec.errors import RequestError
+from simrec.perturbations import PERTURBATIONS, darkened, mirrored, noisy, rotated, scaled, shifted
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,23 @@ def test_rotated_pictures_turn_by_8_degrees_either_way() -> None:
 def test_darkened_pixels_have_60_percent_of_their_value(pictures: Pictures) -> None:
     images = pictures.images[:10]
     assert np.abs(darkened(images) - 0.6 * images).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+def test_noise_is_black_or_white_on_that_share_of_the_pixels(shape: tuple[int, int, int]) -> None:
+    images = np.full((200, *shape), 100, np.uint8)
+    wrong = noisy(images, 0.2, seed=1)
+    assert set(np.unique(wrong)) == {0, 100, 255}
+    changed = (wrong != 100).any(axis=3)
+    assert changed.mean() == pytest.approx(0.2, abs=0.01)
+    assert (wrong[changed] == 255).mean() == pytest.approx(0.5, abs=0.02)
+    assert (wrong == wrong[..., :1]).all()  # all channels of a pixel together
+    assert np.array_equal(wrong, noisy(images, 0.2, seed=1))
+    assert not np.array_equal(wrong, noisy(images, 0.2, seed=2))
+    assert np.array_equal(noisy(images, 0), images)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(RequestError, match="a share is from 0 to 1"):
+        noisy(np.zeros((1, 8, 8, 1), np.uint8), share)

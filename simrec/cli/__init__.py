@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from simrec.cli.decoding import compress, decompress, denoise, reconstruct
 from simrec.cli.evaluating import evaluate
 from simrec.cli.indexing import encode, export, index
 from simrec.cli.quickstart import quickstart
@@ -45,7 +46,19 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
     context.obj = Session(home=home, quiet=quiet)
 
 
-for command in (quickstart, similar, train, index, evaluate, encode, export):
+for command in (
+    quickstart,
+    similar,
+    train,
+    index,
+    evaluate,
+    encode,
+    export,
+    reconstruct,
+    denoise,
+    compress,
+    decompress,
+):
     cli.add_command(command)
 
 

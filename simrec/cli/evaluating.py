@@ -14,16 +14,19 @@ from simrec.errors import StoreError
 if TYPE_CHECKING:
     from simrec.recommender import Evaluation
 
-COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "ms")
+COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "zeros", "ms")
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--stress", is_flag=True, help="Ask again with the queries mirrored, shifted, scaled, turned, darkened.")
+@click.option("--noise", type=float, metavar="SHARE", help="Ask again with that share of the queries' pixels wrong.")
 @data_dir_option
 @click.pass_obj
-def evaluate(session: Session, names: tuple[str, ...], form: str, stress: bool, data_dir: Path | None) -> int:
+def evaluate(
+    session: Session, names: tuple[str, ...], form: str, stress: bool, noise: float | None, data_dir: Path | None
+) -> int:
     """Measure how well recommenders find items of the query's class, and where they fail, beside raw pixels and PCA.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
@@ -38,7 +41,7 @@ def evaluate(session: Session, names: tuple[str, ...], form: str, stress: bool, 
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")
-        done.append(verbs.evaluate(recommender, stress=stress, data_dir=data_dir, notice=session.notice))
+        done.append(verbs.evaluate(recommender, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice))
         if form == "table":
             print_figures(done[-1])
             _print_weaknesses(done[-1])

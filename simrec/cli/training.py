@@ -65,7 +65,8 @@ def train(
     results = made.manifest.encoder.results
     session.notice(
         f"{history.ended.capitalize()} after {results['epochs']} epochs and {results['seconds']:.0f} s, kept epoch "
-        f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}."
+        f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}; "
+        f"{results['zeros']:.1%} of the codes' numbers are next to nothing."
     )
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
 

@@ -66,7 +66,7 @@ def main() -> None:
     words = [given.encoder, *([given.variant] if given.variant else []), *given.changes]
     print(f"{' '.join(words)}, {encoder.dim} numbers, seed {given.seed}: {told(clean)}")
     sparse = (np.abs(codes) < 1e-3 * np.abs(codes).max(axis=1, keepdims=True)).mean()
-    error = evaluation.squared_error(encoder.decode(codes), held_out)
+    error = evaluation.squared_errors(encoder.decode(codes), held_out).mean()
     print(f"  {seconds:.0f} s, {cpu:.0f} CPU s; MSE {error:.4f}; {sparse:.0%} of a code's entries near zero")
     for name, perturb in PERTURBATIONS.items():
         change = figures(encoder.encode(perturb(held_out)))["P@10"] - clean["P@10"]

@@ -1,0 +1,202 @@
+"""Codes in few bits: quantised, entropy-coded, in a container that says which encoder they are from.
+
+The container, all numbers little-endian:
+
+    offset  bytes  what
+         0      8  magic: 89 73 69 6D 72 65 63 0A (0x89, "simrec", newline; the first byte tells text transfers)
+         8      2  version, 1
+        10      2  bits a number
+        12      4  numbers a code, dim
+        16     12  height, width and channels of a picture, 4 bytes each
+        28      4  count of pictures
+        32     32  SHA-256 of the encoder, as its manifest has it ("digest")
+        64    ...  the words of the entropy coder (asymmetric numeral systems), 4 bytes each
+       -32     32  SHA-256 of all before
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.contracts import Codes, Images
+from simrec.errors import DataError, StoreError, VersionError
+
+MAGIC = b"\x89simrec\n"
+VERSION = 1
+HEADER = struct.Struct("<8sHHIIIII32s")
+CHECKSUM = hashlib.sha256().digest_size
+
+BITS = range(2, 9)
+"""A number's bits before entropy coding."""
+
+STEPS = 1 << BITS[-1]
+
+
+def sparsity(codes: Codes) -> float:
+    """The share of the numbers of codes (n, dim) that are next to nothing: under a thousandth of the largest."""
+    sizes = np.abs(codes)
+    return float((sizes < 1e-3 * sizes.max(initial=0)).mean()) if codes.size else 0.0
+
+
+@dataclass(frozen=True)
+class CodeModel:
+    """How often each number of a code falls into each of 256 equal steps, from the codes that an encoder learned from.
+
+    low (dim,): where the first step begins. step (dim,): how wide each is. counts (dim, 256): the codes seen in it.
+    means (dim, 256): their mean, which stands for all that fall into it. Of fewer bits the steps are joined.
+    """
+
+    low: NDArray[np.float32]
+    step: NDArray[np.float32]
+    counts: NDArray[np.uint32]
+    means: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, codes: Codes) -> Self:
+        """From codes (n, dim), n at least 1."""
+        low = codes.min(axis=0)
+        step = np.maximum((codes.max(axis=0) - low) / np.float32(STEPS), np.float32(1e-12))
+        dim = codes.shape[1]
+        model = cls(low, step, np.zeros((dim, STEPS), np.uint32), np.zeros((dim, STEPS), np.float32))
+        places = np.arange(dim), model.levels(codes, BITS[-1])
+        sums = np.zeros((dim, STEPS))
+        np.add.at(model.counts, places, 1)
+        np.add.at(sums, places, codes)
+        middles = low[:, np.newaxis] + step[:, np.newaxis] * (np.arange(STEPS, dtype=np.float32) + np.float32(0.5))
+        model.means[:] = np.where(model.counts > 0, sums / np.maximum(model.counts, 1), middles)
+        return model
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The model that `to_bytes` gave."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except (ValueError, KeyError, OSError) as error:
+            raise StoreError(f"code_model.npz: not a model of codes ({error}): train the encoder anew") from error
+
+    def to_bytes(self) -> bytes:
+        """As a compressed .npz file."""
+        file = io.BytesIO()
+        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        return file.getvalue()
+
+    def levels(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """Codes (n, dim) to the steps that their numbers fall into, of 2**bits each."""
+        steps = np.clip((codes - self.low) / self.step, 0, STEPS - 1)
+        levels: NDArray[np.uint8] = steps.astype(np.uint8) >> (BITS[-1] - bits)
+        return levels
+
+    def codes(self, levels: NDArray[np.uint8], bits: int) -> Codes:
+        """Steps (n, dim) back to codes: the mean of what was seen in each."""
+        joined = (len(self.low), 1 << bits, -1)
+        weights = self.counts.astype(np.float64) + 1e-6  # of steps that nothing fell into, the middle
+        sums = (weights * self.means).reshape(joined).sum(axis=2)
+        means = (sums / weights.reshape(joined).sum(axis=2)).astype(np.float32)
+        codes: Codes = np.take_along_axis(means, levels.T.astype(np.int64), axis=1).T.copy()
+        return codes
+
+    def encoded(self, levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
+        """Steps (n, dim) to the words of an entropy coder, number by number."""
+        from constriction import stream
+
+        coder = stream.stack.AnsCoder()
+        for number in reversed(range(len(self.low))):  # it is a stack: what went in last comes out first
+            coder.encode_reverse(levels[:, number].astype(np.int32), self._distribution(number, bits))
+        words: NDArray[np.uint32] = coder.get_compressed()
+        return words
+
+    def decoded(self, words: NDArray[np.uint32], count: int, bits: int) -> NDArray[np.uint8]:
+        """The steps (count, dim) that words were made of."""
+        from constriction import stream
+
+        coder = stream.stack.AnsCoder(words)
+        columns = [coder.decode(self._distribution(number, bits), count) for number in range(len(self.low))]
+        levels: NDArray[np.uint8] = np.stack(columns, axis=1).astype(np.uint8)
+        return levels
+
+    def _distribution(self, number: int, bits: int) -> Any:
+        from constriction import stream
+
+        seen = self.counts[number].reshape(1 << bits, -1).sum(axis=1, dtype=np.float64)
+        # Half a code in each step: what was not seen can come all the same (Krichevsky, Trofimov 1981).
+        return stream.model.Categorical((seen + 0.5) / (seen + 0.5).sum(), perfect=False)
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a container says and holds, its checksum found right.
+
+    Codes (count, dim) of pictures of a shape (h, w, c), as steps of 2**bits each, in the entropy coder's words. digest:
+    the encoder's.
+    """
+
+    bits: int
+    dim: int
+    shape: tuple[int, int, int]
+    count: int
+    digest: str
+    words: NDArray[np.uint32]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """The container in a file of that name. Raises DataError for anything else, VersionError for a newer one."""
+        if data[: len(MAGIC)] != MAGIC:
+            raise DataError(f"{name}: not a container of codes: name a file that 'simrec compress' wrote")
+        content, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+        if len(content) < HEADER.size or hashlib.sha256(content).digest() != checksum:
+            raise DataError(f"{name}: cut short or altered (its checksum is wrong): compress the pictures again")
+        _, version, bits, dim, *shape, count, digest = HEADER.unpack_from(content)
+        if version > VERSION:
+            raise VersionError(
+                f"{name}: written in version {version} of the container, this simrec reads up to {VERSION}: "
+                f"install a newer simrec"
+            )
+        words = np.frombuffer(content, "<u4", offset=HEADER.size).astype(np.uint32)
+        return cls(bits, dim, tuple(shape), count, digest.hex(), words)
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        digest = bytes.fromhex(self.digest)
+        header = HEADER.pack(MAGIC, VERSION, self.bits, self.dim, *self.shape, self.count, digest)
+        content = header + self.words.astype("<u4").tobytes()
+        return content + hashlib.sha256(content).digest()
+
+
+def picture_formats(images: Images, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
+    """What common formats need for images (n, h, w, c), each picture a file: rows as in `simrec.recommender.rates`.
+
+    The smallest that PNG and lossless WebP can be; JPEG and WebP from their smallest on. progress: told a format's name
+    and how many pictures are done.
+    """
+    from PIL import Image
+
+    formats: list[tuple[str, dict[str, Any]]] = [
+        ("PNG", {"format": "PNG", "optimize": True}),
+        ("WebP lossless", {"format": "WEBP", "lossless": True, "quality": 100, "method": 6}),
+        *((f"JPEG {q}", {"format": "JPEG", "quality": q, "optimize": True}) for q in (1, 20, 50, 80)),
+        *((f"WebP {q}", {"format": "WEBP", "quality": q, "method": 6}) for q in (0, 20, 50, 80)),
+    ]
+    rows = []
+    for name, options in formats:
+        size, error = 0, 0.0
+        for number, image in enumerate(images, 1):
+            file = io.BytesIO()
+            picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+            picture.save(file, **options)
+            size += file.tell()
+            if name != "PNG" and not options.get("lossless"):
+                back = np.asarray(Image.open(file).convert(picture.mode), np.float64).reshape(image.shape)
+                error += float(((back - image) ** 2).mean()) / 255**2
+            if number % 512 == 0 or number == len(images):
+                progress(name, number)
+        rows.append({"name": name, "bits": 8 * size / len(images), "MSE": error / len(images)})
+    return rows
