@@ -141,6 +141,13 @@ class Autoencoder(nn.Module, ABC):
     def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """A batch of `examples` to the mean loss per picture, and its named parts."""
 
+    def spread(self, x: Tensor) -> Tensor | None:
+        """Pictures (n, c, h, w) in 0..1 to log-variances (n, dim), where a code is the mean of a normal distribution.
+
+        The standard normal is then the prior that codes are drawn from. None, as here, for other codes.
+        """
+        return None
+
     def prepare(self, images: Tensor) -> None:
         """Called once before training with the training pictures, uint8 (n, c, h, w): to fit what `examples` needs."""
 
@@ -180,16 +187,20 @@ class Autoencoder(nn.Module, ABC):
         self.finish(torch.from_numpy(self.encode(some)))
         return history
 
-    @torch.no_grad()
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim)."""
-        self._check(images)
+        return self._in_batches(self.code, images)
+
+    def log_variances(self, images: Images) -> Codes | None:
+        """Images (n, h, w, c) to the log-variances (n, dim) of codes that are means; None for other codes."""
+        return self._in_batches(self.spread, images) if self.variational else None
+
+    @property
+    def variational(self) -> bool:
+        """Whether codes are the means of normal distributions."""
         self.eval()
-        out = np.empty((len(images), self.dim), np.float32)
-        for start in range(0, len(images), BATCH):
-            x = torch.tensor(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
-            out[start : start + BATCH] = self.code(x).numpy()
-        return out
+        with torch.no_grad():
+            return self.spread(torch.zeros(1, self.input.channels, self.input.size, self.input.size)) is not None
 
     def save(self, folder: Path) -> None:
         """Writes weights.safetensors (settings inside), encoder.onnx and decoder.onnx.
@@ -243,6 +254,16 @@ class Autoencoder(nn.Module, ABC):
             return
         onnx_export.check(self, folder, self._probe)
 
+    @torch.no_grad()
+    def _in_batches(self, compute: Callable[[Tensor], Any], images: Images) -> Codes:
+        self._check(images)
+        self.eval()
+        out = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), BATCH):
+            x = torch.tensor(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+            out[start : start + BATCH] = compute(x).numpy()
+        return out
+
     def _check(self, images: Images) -> None:
         if images.dtype != np.uint8 or images.shape[1:] != self.input.shape:
             raise ImageError(
@@ -275,6 +296,10 @@ class NetworkAutoencoder(Autoencoder):
     def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The network's."""
         return self.network.loss(*examples)
+
+    def spread(self, x: Tensor) -> Tensor | None:
+        """The network's."""
+        return self.network.spread(x)
 
     def prepare(self, images: Tensor) -> None:
         """The network's."""

@@ -187,6 +187,41 @@ def filtered(images: Images) -> dict[str, Rebuilt]:
     }
 
 
+def precision_and_recall(samples: Codes, real: Codes, k: int = 3) -> tuple[float, float]:
+    """How many samples (m, d) look real, and how many of the real (n, d) are like some sample, of features of both.
+
+    Each set's manifold is what lies as near to one of its points as that point's k-th neighbour (Kynkäänniemi et al.
+    2019, arXiv:1904.06991).
+    """
+
+    def inside(points: Codes, manifold: Codes) -> float:
+        radii = Index(manifold, "l2").search(manifold, k + 1)[1][:, -1]  # the first is the point itself
+        squares = (manifold**2).sum(axis=1)
+        found = 0
+        for start in range(0, len(points), 1000):
+            some = points[start : start + 1000]
+            distances = (some**2).sum(axis=1, keepdims=True) - 2 * some @ manifold.T + squares
+            found += int((distances <= radii**2).any(axis=1).sum())
+        return found / len(points)
+
+    return inside(samples, real), inside(real, samples)
+
+
+def negative_elbo(encoder: Any, images: Images, seed: int = 0) -> float:
+    """-ELBO of images (n, h, w, c) in nats a picture: Bernoulli pixels, one sample a picture (arXiv:1312.6114).
+
+    encoder: one whose codes are means, with `log_variances`.
+    """
+    means, log_variances = encoder.encode(images), encoder.log_variances(images)
+    drawn = np.random.default_rng(seed).standard_normal(means.shape).astype(np.float32)
+    told = encoder.decode(means + drawn * np.exp(log_variances / 2)).reshape(len(images), -1)
+    told = np.clip(told, 1e-7, 1 - 1e-7)  # a float32 sigmoid can reach 0 and 1
+    x = pixels(images)
+    missed = -(x * np.log(told) + (1 - x) * np.log1p(-told)).sum(axis=1)
+    divergence = (means**2 + np.exp(log_variances) - 1 - log_variances).sum(axis=1) / 2
+    return float((missed + divergence).mean(dtype=np.float64))
+
+
 def structural_similarities(rebuilt: Rebuilt, images: Images) -> NDArray[np.float64]:
     """SSIM of each picture (n,), 1 for one that is the same (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
-from simrec.contracts import Images, ImageSpec
+from simrec.contracts import Images, ImageSpec, Rebuilt
 from simrec.errors import ImageError
 
 LARGEST = 100_000_000
@@ -81,6 +81,12 @@ def _bytes_of(file: Path | BinaryIO) -> bytes:
     with file.open("rb") as opened:
         size = os.fstat(opened.fileno()).st_size  # of a pipe 0
         return opened.read(min(size or LARGEST_FILE, LARGEST_FILE) + 1)
+
+
+def rounded(rebuilt: Rebuilt) -> Images:
+    """Pictures (n, h, w, c) in 0..1, as decoders give them, as images; what is beyond is cut off."""
+    images: Images = np.rint(np.clip(rebuilt, 0, 1) * 255).astype(np.uint8)
+    return images
 
 
 def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:

@@ -227,6 +227,10 @@ class Network(nn.Module, ABC):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """A batch of `examples` to the mean loss per picture and its named parts."""
 
+    def spread(self, x: Tensor) -> Tensor | None:
+        """See `simrec.autoencoder.Autoencoder`; None but for codes that are means."""
+        return None
+
     def prepare(self, images: Tensor) -> None:
         """Called once before training with the training pictures, uint8 (n, c, h, w)."""
 
@@ -372,17 +376,19 @@ def jitter(pictures: Tensor, shift: float, scale: float, rotate: float, light: f
     return lit.clamp(0, 1)
 
 
-def salt_and_pepper(pictures: Tensor, share: float | Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Pictures in 0..1 with a share of the pixels each replaced by a draw from Beta(1/2, 1/2).
+def salt_and_pepper(
+    pictures: Tensor, share: float | Tensor, generator: torch.Generator | None = None, *, soft: bool = False
+) -> Tensor:
+    """Pictures in 0..1 with a share of the pixels black or white, as it happens; all channels of a pixel together.
 
-    share: for all pictures, or (n, 1, 1, 1).
-    That distribution is the arcsine law, so sin^2 of a uniform angle samples it. All channels of a pixel together.
+    share: for all pictures, or (n, 1, 1, 1). soft: each such pixel is a draw from Beta(1/2, 1/2) instead, seldom grey.
+    That distribution is the arcsine law, so sin^2 of a uniform angle samples it.
     """
     n, _, height, width = pictures.shape
     place = generator.device if generator else pictures.device
     drawn = torch.rand((2, n, 1, height, width), generator=generator, device=place).to(pictures.device)
     noise = torch.sin(drawn[1] * (torch.pi / 2)) ** 2
-    return torch.where(drawn[0] < share, noise, pictures)
+    return torch.where(drawn[0] < share, noise if soft else noise.round(), pictures)
 
 
 def glorot(module: nn.Module) -> None:

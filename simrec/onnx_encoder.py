@@ -1,7 +1,8 @@
 """An encoder that runs its ONNX graphs with ONNX Runtime: what answers look-ups, with no torch and no plugin.
 
-The graphs: encoder.onnx takes `images` uint8 (n, h, w, c) and gives `codes` float32 (n, dim), scaling inside;
-decoder.onnx takes `codes` and gives `pictures` float32 (n, h, w, c) in 0..1.
+The graphs: encoder.onnx takes `images` uint8 (n, h, w, c) and gives `codes` float32 (n, dim), scaling inside; where
+those are the means of normal distributions it gives `log_variances` float32 (n, dim) too. decoder.onnx takes `codes`
+and gives `pictures` float32 (n, h, w, c) in 0..1.
 """
 
 from __future__ import annotations
@@ -36,18 +37,30 @@ class OnnxEncoder:
 
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim). Raises ImageError for another shape or dtype."""
+        return self._encoded(images, "codes")
+
+    @property
+    def variational(self) -> bool:
+        """Whether codes are the means of normal distributions."""
+        return "log_variances" in [result.name for result in self._encoder.get_outputs()]
+
+    def log_variances(self, images: Images) -> Codes | None:
+        """Images (n, h, w, c) to the log-variances (n, dim) of codes that are means; None for other codes."""
+        return self._encoded(images, "log_variances") if self.variational else None
+
+    def decode(self, codes: Codes) -> Rebuilt:
+        """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
+        rebuilt: Rebuilt = _in_batches(self._decoder, np.asarray(codes, np.float32), "pictures", self.input.shape)
+        return rebuilt
+
+    def _encoded(self, images: Images, result: str) -> Codes:
         if images.dtype != np.uint8 or images.shape[1:] != self.input.shape:
             raise ImageError(
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): read them with simrec's images module"
             )
-        codes: Codes = _in_batches(self._encoder, images, (self.dim,))
-        return codes
-
-    def decode(self, codes: Codes) -> Rebuilt:
-        """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
-        rebuilt: Rebuilt = _in_batches(self._decoder, np.asarray(codes, np.float32), self.input.shape)
-        return rebuilt
+        numbers: Codes = _in_batches(self._encoder, images, result, (self.dim,))
+        return numbers
 
     @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:
@@ -69,10 +82,10 @@ def _session(graph: bytes, name: str) -> onnxruntime.InferenceSession:
         raise StoreError(f"{name}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}): train anew") from error
 
 
-def _in_batches(session: onnxruntime.InferenceSession, rows: Any, shape: tuple[int, ...]) -> Any:
-    (feed,), (result,) = session.get_inputs(), session.get_outputs()
+def _in_batches(session: onnxruntime.InferenceSession, rows: Any, result: str, shape: tuple[int, ...]) -> Any:
+    (feed,) = session.get_inputs()
     out = np.empty((len(rows), *shape), np.float32)
     for start in range(0, len(rows), BATCH):
         batch = np.ascontiguousarray(rows[start : start + BATCH])
-        (out[start : start + BATCH],) = session.run([result.name], {feed.name: batch})
+        (out[start : start + BATCH],) = session.run([result], {feed.name: batch})
     return out

@@ -34,6 +34,7 @@ from simrec.onnx_encoder import OnnxEncoder
 if TYPE_CHECKING:
     from simrec.compression import CodeModel
     from simrec.evaluation import Exam
+    from simrec.generation import Mixture
     from simrec.index import Index
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
@@ -214,6 +215,7 @@ class Recommender:
         Raises DataError when it is cut short, altered, or another encoder's.
         """
         from simrec.compression import Container
+        from simrec.images import rounded
 
         container, record = Container.from_bytes(data, name), self.manifest.encoder
         if container.digest != record.digest:
@@ -222,18 +224,41 @@ class Recommender:
                 f"name the recommender that made it with --index"
             )
         levels = self.code_model.decoded(container.words, container.count, container.bits)
-        rebuilt = self.decode(self.code_model.codes(levels, container.bits))
-        return np.rint(rebuilt * 255).astype(np.uint8)
+        return rounded(self.decode(self.code_model.codes(levels, container.bits)))
+
+    def generate(self, n: int, seed: int = 0) -> Rebuilt:
+        """n new pictures (n, h, w, c) in 0..1, the same for the same seed, from codes drawn from `prior`."""
+        return self.decode(self.prior.sample(n, seed))
+
+    def between(self, first: Images, last: Images, n: int) -> Rebuilt:
+        """n pictures (n, h, w, c) in 0..1 on the way from one image (1, h, w, c) to another, their own codes' included.
+
+        Raises RequestError for an encoder without a decoder.
+        """
+        self._check_decodes()
+        start, end = self.encode(np.concatenate([first, last]))
+        return self.decode(start + np.linspace(0, 1, n, dtype=np.float32)[:, np.newaxis] * (end - start))
+
+    def around(self, image: Images, n: int, spread: float = 0.5, seed: int = 0) -> Rebuilt:
+        """n variations (n, h, w, c) in 0..1 of an image (1, h, w, c); spread: how far; 1: as far as `prior` goes."""
+        return self.decode(self.prior.around(self.encode(image)[0], n, spread, seed))
+
+    @cached_property
+    def prior(self) -> Mixture:
+        """What new codes are drawn from: the standard normal for a variational encoder, else a mixture fitted to codes.
+
+        Raises RequestError for an encoder that cannot draw.
+        """
+        from simrec.generation import Mixture
+
+        return Mixture.from_bytes(self._learned_of_codes("prior.npz"))
 
     @cached_property
     def code_model(self) -> CodeModel:
         """What codes are quantised and entropy-coded with. Raises RequestError for an encoder that cannot compress."""
         from simrec.compression import CodeModel
 
-        self._check_decodes()
-        if "encoder/code_model.npz" not in self.manifest.files:
-            raise RequestError(f"{self.name}: an older simrec trained its encoder, without compression: train it anew")
-        return CodeModel.from_bytes(self.generation.read("encoder/code_model.npz"))
+        return CodeModel.from_bytes(self._learned_of_codes("code_model.npz"))
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = _silent) -> Pictures:
         """A source, loaded the way this encoder is fed."""
@@ -279,6 +304,13 @@ class Recommender:
         }
         del described["files"]
         return described
+
+    def _learned_of_codes(self, file: str) -> bytes:
+        """A file that training wrote of how codes are distributed."""
+        self._check_decodes()
+        if f"encoder/{file}" not in self.manifest.files:
+            raise RequestError(f"{self.name}: its encoder is of a simrec that wrote no {file}: train it anew")
+        return self.generation.read(f"encoder/{file}")
 
     def _check_decodes(self) -> None:
         if not self.manifest.encoder.decodes:
@@ -383,7 +415,13 @@ def train(
                 raise PluginError(f"encoder {encoder!r} ({offer.provider}) kept no epoch of its training: mend its fit")
             files = _saved(model)
             codes = model.encode(learned.images[:: max(1, len(learned) // SAMPLE)])
+            if not np.isfinite(codes).all():
+                raise PluginError(
+                    f"encoder {encoder!r} ({offer.provider}) gives codes that are not finite: nothing was saved; mend "
+                    f"its fit, or lower its learning rate"
+                )
         files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
+        files["prior.npz"] = _prior(model, codes).to_bytes()
         for text in sorted({str(w.message) for w in caught if w.category is UserWarning}):
             notice(text)
         files["history.json"] = json.dumps(_history(history), indent=1).encode()
@@ -606,6 +644,38 @@ def denoising(recommender: Recommender, images: Images, share: float, seed: int 
     ]
 
 
+def generation(
+    recommender: Recommender, n: int = 10_000, seed: int = 0, *, data_dir: Path | None = None, notice: Notice = _silent
+) -> list[dict[str, Any]]:
+    """How good n drawn pictures are: rows with a "name", "precision" and "recall", and "-ELBO" where there is one.
+
+    Precision and recall (see `simrec.evaluation.precision_and_recall`) are beside test pictures, in a space that is no
+    encoder's own: 64 principal components of the train pixels. Beside the recommender: a normal distribution of as many
+    principal components as its codes have numbers. -ELBO in nats a test picture. Raises DataError when the train
+    pictures cannot be had, RequestError when there are no test pictures or the encoder cannot draw.
+    """
+    from simrec import evaluation
+    from simrec.generation import Mixture
+    from simrec.images import rounded
+
+    record = recommender.manifest.encoder
+    test = recommender.examples(n).images
+    train = recommender.pictures(record.trained_on["source"], data_dir, notice).images
+    space, pca = evaluation.PCA(train, 64), evaluation.PCA(train, record.dim)
+    drawn = {
+        recommender.name: recommender.generate(n, seed),
+        "PCA + normal": pca.decode(Mixture.normal(pca.encode(train)).sample(n, seed)),
+    }
+    rows = []
+    for name, samples in drawn.items():
+        features = space.encode(rounded(samples))
+        precision, recall = evaluation.precision_and_recall(features, space.encode(test))
+        rows.append({"name": name, "precision": precision, "recall": recall, "-ELBO": None})
+    if getattr(recommender.encoder, "variational", False):
+        rows[0]["-ELBO"] = evaluation.negative_elbo(recommender.encoder, test, seed)
+    return rows
+
+
 def listing(
     home_folder: Path | None = None, unreadable: Callable[[StoreError], None] | None = None
 ) -> list[Recommender]:
@@ -653,6 +723,13 @@ def _saved(model: Any) -> dict[str, bytes]:
             for path in sorted(Path(folder).rglob("*"))
             if path.is_file()
         }
+
+
+def _prior(model: Any, codes: Codes) -> Mixture:
+    """What new codes of an encoder are drawn from; codes (n, dim): those of training pictures."""
+    from simrec.generation import Mixture
+
+    return Mixture.standard_normal(model.dim) if getattr(model, "variational", False) else Mixture.fit(codes)
 
 
 def _digest(files: Mapping[str, bytes], spec: Any) -> str:

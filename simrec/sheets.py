@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from simrec.contracts import Images
+
 TILE = 112
 """Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
 
@@ -94,6 +96,21 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Imag
 def picture(image: NDArray[np.uint8]) -> Image.Image:
     """An image (h, w, c) as a picture of that size, grey where c is 1."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def mosaic(images: Images, title: str) -> Image.Image:
+    """Images (n, h, w, c) edge to edge, as many across as down."""
+    side = _side(images[0])
+    across = math.ceil(math.sqrt(len(images)))
+    step = side + 2
+    down = math.ceil(len(images) / across)
+    sheet = _Sheet(
+        max(2 * _MARGIN + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN), down * step, title
+    )
+    for number, image in enumerate(images):
+        row, column = divmod(number, across)
+        sheet.place(Tile(image, ()), _MARGIN + column * step, row * step, side)
+    return sheet.image
 
 
 class _Sheet:

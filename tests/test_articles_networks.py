@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 
 from simrec import host
 from simrec.datasets import Pictures
+from simrec.evaluation import negative_elbo
 from simrec.networks import Alignment, EdgeTarget, OrientedGradients, Whitening, jitter, salt_and_pepper
+from simrec.onnx_encoder import OnnxEncoder
 
 
 def article(name: str, **changes: Any) -> Any:
@@ -83,11 +86,51 @@ def test_the_articles_noise_is_drawn_once_and_its_target_is_clean(pictures: Pict
 
 def test_salt_and_pepper_draws_from_beta_one_half_one_half() -> None:
     grey = torch.full((50, 1, 40, 40), 2.0)
-    noisy = salt_and_pepper(grey, 0.2, torch.Generator().manual_seed(1))
+    noisy = salt_and_pepper(grey, 0.2, torch.Generator().manual_seed(1), soft=True)
     drawn = noisy[noisy != 2]
     assert drawn.numel() / noisy.numel() == pytest.approx(0.2, abs=0.01)
     assert drawn.mean().item() == pytest.approx(1 / 2, abs=0.01)
     assert drawn.var().item() == pytest.approx(1 / 8, abs=0.01)  # of Beta(1/2, 1/2)
+
+
+def test_hard_salt_and_pepper_is_black_or_white() -> None:
+    noisy = salt_and_pepper(torch.full((50, 3, 40, 40), 0.5), 0.2, torch.Generator().manual_seed(1))
+    assert noisy.unique().tolist() == [0, 0.5, 1]
+    assert (noisy == 1).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert (noisy == 0).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(noisy[:, 0], noisy[:, 2])
+
+
+@pytest.mark.parametrize("size", [28, 27, 64])
+def test_a_wide_code_has_numbers_for_each_place_at_any_size(size: int) -> None:
+    places = ((size + 1) // 2) ** 2
+    encoder = article("denoising", network="wide", widths=(8, 8), decoder=(8,), dim=2 * places, size=size, channels=3)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    assert encoder.encode(pictures).shape == (3, 2 * places)
+    assert encoder.decode(encoder.encode(pictures)).shape == (3, size, size, 3)
+
+
+def test_a_wide_code_that_does_not_fit_its_places_is_refused() -> None:
+    with pytest.raises(ValueError, match="dim is 100: a wide code of 28 pixels takes a multiple of 196"):
+        article("denoising", network="wide", dim=100)
+
+
+@pytest.mark.parametrize("network", ["mlp", "deep"])
+def test_a_variational_code_comes_with_its_spread(network: str, tmp_path: Path, pictures: Pictures) -> None:
+    encoder = article("vae", network=network, widths=(32, 16), decoder=(16, 32), hidden=32)
+    assert encoder.variational
+    encoder.save(tmp_path)
+    onnx = OnnxEncoder(encoder.input, encoder.dim, lambda file: (tmp_path / file).read_bytes())
+    assert onnx.variational
+    images = pictures.images[:20]
+    np.testing.assert_allclose(onnx.log_variances(images), encoder.log_variances(images), atol=1e-4)
+    assert negative_elbo(onnx, images) == pytest.approx(negative_elbo(encoder, images), rel=1e-4)
+
+
+def test_other_codes_have_no_spread(pictures: Pictures) -> None:
+    encoder = article("plain")
+    assert not encoder.variational
+    assert encoder.log_variances(pictures.images[:2]) is None
 
 
 @pytest.mark.parametrize(("size", "numbers"), [(28, 128), (64, 128), (8, 64)])

@@ -75,6 +75,9 @@ def mine(own_home: Path, demo: Recommender) -> Path:
         ("compress shoe.png --bits 9 -o out.simrec", "9 is not in the range"),
         ("compress shoe.png --report", "--report takes no SOURCE"),
         ("denoise shoe.png --report", "--report takes no PICTURE"),
+        ("generate", "Name the FILE.png"),
+        ("generate -o g.png --around shoe.png --between shoe.png shoe.png", "Choose one of"),
+        ("generate -n 0 -o g.png", "0 is not in the range"),
         ("--home shoe.png index list", "is a file"),
     ],
 )
@@ -318,7 +321,8 @@ class Pixels:
         return History((Epoch(1, 0.0, 0.0, {}, 0.0),), 1, "finished")
 
     def encode(self, images):
-        return images.reshape(len(images), self.dim).astype(np.float32) * np.float32(self.settings.brightness)
+        with np.errstate(over="ignore"):
+            return images.reshape(len(images), self.dim).astype(np.float32) * np.float32(self.settings.brightness)
 
     def save(self, folder):
         (folder / "brightness.txt").write_text(str(self.settings.brightness))
@@ -432,11 +436,24 @@ def test_a_training_that_cannot_begin_is_one_line_and_changes_nothing(
 
 
 @pytest.mark.usefixtures("with_plugins")
-def test_an_encoder_whose_codes_are_not_numbers_is_not_indexed(photos: Path, own_home: Path) -> None:
-    trained = simrec("train", "pixels", "--data", photos, "--name", "mine", "--set", "brightness=nan")
-    assert trained.returncode == 0
+def test_an_encoder_whose_codes_are_not_numbers_is_not_saved(photos: Path, own_home: Path) -> None:
+    done = simrec("--quiet", "train", "pixels", "--data", photos, "--name", "mine", "--set", "brightness=nan")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: encoder 'pixels' (good-plugin 1.2.3) gives codes that are not finite")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (own_home / "mine" / "CURRENT").exists()
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_an_encoder_whose_codes_are_not_numbers_is_not_indexed(photos: Path, tmp_path: Path, own_home: Path) -> None:
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for number in range(12):
+        Image.new("L", (28, 28), number % 2).save(dark / f"{number}.png")
+    # A pixel of 1 times this is a number still, one of 255 is none.
+    assert simrec("train", "pixels", "--data", dark, "--name", "mine", "--set", "brightness=1e37").returncode == 0
     before = tree(own_home)
-    done = simrec("--quiet", "index", "build", "mine")
+    done = simrec("--quiet", "index", "build", "mine", photos)
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: encoder pixels/default-784")
     assert b"not finite" in done.stderr

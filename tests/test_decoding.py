@@ -12,9 +12,11 @@ from PIL import Image
 
 from simrec.cli import cli
 from simrec.datasets import Pictures
-from simrec.evaluation import signal_to_noise, squared_errors, structural_similarities
+from simrec.evaluation import PCA, precision_and_recall, signal_to_noise, squared_errors, structural_similarities
+from simrec.generation import Mixture
+from simrec.images import rounded
 from simrec.perturbations import noisy
-from simrec.recommender import Recommender
+from simrec.recommender import Query, Recommender
 
 
 def run(*words: object) -> Result:
@@ -119,7 +121,7 @@ def test_what_is_no_container_makes_no_folder(data: bytes, tmp_path: Path) -> No
 
 
 def test_the_report_is_a_table_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simrec.cli.decoding.REPORTED", 200)
+    monkeypatch.setattr("simrec.cli.compressing.REPORTED", 200)
     rows = json.loads(answer("compress", "--report", "--index", "demo", "-o", "rates.png", "--format", "json"))
     assert rows[0]["name"] == "simrec, 2 bits"
     assert all(row["bits"] > 0 and row["MSE"] >= 0 for row in rows)
@@ -156,3 +158,49 @@ def test_the_denoising_report_sets_filters_beside(monkeypatch: pytest.MonkeyPatc
     assert list(rows) == ["noisy", "demo", "median 3x3", "non-local means"]
     assert rows["noisy"] == pytest.approx(10.8, abs=0.3)
     assert rows["median 3x3"] > rows["non-local means"] > rows["noisy"]
+
+
+def test_generate_draws_as_many_as_asked_and_the_same_for_a_seed(demo: Recommender, tmp_path: Path) -> None:
+    assert demo.generate(5).shape == (5, 28, 28, 1)
+    assert np.array_equal(demo.generate(5, seed=1), demo.generate(5, seed=1))
+    answer("generate", "-n", 9, "--index", "demo", "-o", "a.png")
+    answer("generate", "-n", 9, "--index", "demo", "-o", "b.png", "--seed", 0)
+    answer("generate", "-n", 9, "--index", "demo", "-o", "c.png", "--seed", 1)
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_drawn_pictures_are_nearer_to_real_ones_than_a_normal_distribution_draws(
+    demo: Recommender, pictures: Pictures
+) -> None:
+    space = PCA(pictures.images, 64)
+    real = space.encode(pictures.images[:2000])
+    pca = PCA(pictures.images, 64)
+    normal = pca.decode(Mixture.normal(pca.encode(pictures.images)).sample(2000)).reshape(-1, 28, 28, 1)
+
+    def precision(samples: np.ndarray) -> float:
+        return precision_and_recall(space.encode(rounded(samples)), real)[0]
+
+    assert precision(demo.generate(2000)) > precision(normal) + 0.2
+
+
+def test_a_walk_goes_from_one_reconstruction_to_the_other(demo: Recommender, pictures: Pictures) -> None:
+    first, last = pictures.images[:1], pictures.images[1:2]
+    walk = demo.between(first, last, 7)
+    np.testing.assert_allclose(walk[[0, -1]], demo.reconstruct(pictures.images[:2]), atol=1e-5)
+    lengths = np.abs(np.diff(walk, axis=0)).mean(axis=(1, 2, 3))
+    assert lengths.max() < 0.6 * np.abs(walk[-1] - walk[0]).mean()  # no single step is the whole way
+    answer("generate", "-n", 7, "--between", "id:test/00000", "id:test/00001", "--index", "demo", "-o", "w.png")
+
+
+def test_variations_look_like_the_picture(demo: Recommender, pictures: Pictures) -> None:
+    boot = pictures.images[:1]
+    variations = demo.around(boot, 20)
+    assert len(np.unique(variations.reshape(20, -1), axis=0)) == 20
+    labels = [match.label for image in rounded(variations) for match in demo.similar(query(image), 5)]
+    assert labels.count("Ankle boot") > 80
+    answer("generate", "-n", 7, "--around", "id:test/00000", "--index", "demo", "-o", "v.png")
+
+
+def query(image: np.ndarray) -> Query:
+    return Query("drawn", image[np.newaxis], frozenset())

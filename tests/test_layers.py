@@ -47,6 +47,8 @@ def test_similar_imports_no_torch_and_no_plugin(shoe: Path) -> None:
         ("evaluate", "demo"),
         ("index", "show", "demo"),
         ("reconstruct", "-o", "r.png"),
+        ("denoise", "-o", "d.png"),
+        ("generate", "-o", "g.png"),
         ("compress", "fashion-mnist:test", "-o", "items.simrec"),
     ],
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,8 +20,18 @@ from simrec.networks import Network, SphereNetwork, glorot, salt_and_pepper
 class DenoisingSettings(ConvSettings):
     """Settings of the denoising autoencoder."""
 
-    network: Literal["conv", "pooled"] = setting("conv", "conv: code on a sphere; pooled: the article's")
-    noise: float = setting(0.2, "share of the pixels that are wrong; conv: at most, another for each picture")
+    network: Literal["conv", "wide", "pooled"] = setting(
+        "conv", "conv: code on a sphere; wide: a code that keeps where things are; pooled: the article's"
+    )
+    noise: float = setting(0.2, "share of the pixels that are wrong; conv: at most, wide: on average")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"noise is {self.noise}: it must be from 0 to 1")
+        places = ((self.size + 1) // 2) ** 2
+        if self.network == "wide" and self.dim % places:
+            raise ValueError(f"dim is {self.dim}: a wide code of {self.size} pixels takes a multiple of {places}")
 
 
 class DenoisingSphere(SphereNetwork):
@@ -29,7 +40,55 @@ class DenoisingSphere(SphereNetwork):
     def fed(self, x: Tensor) -> Tensor:
         """(n, c, h, w), noisy."""
         share = self.settings.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
-        return salt_and_pepper(super().fed(x), share)
+        return salt_and_pepper(super().fed(x), share, soft=True)
+
+
+class WideNetwork(Network):
+    """Convolutions at half a picture's size with a code as large, some numbers for each place: what lookup has no use
+    for and restoring needs. A code of 32 numbers cannot hold a clean picture, let alone clean a noisy one.
+
+    settings: `widths` and `decoder` are the channels of the 3x3 convolutions before and after the code.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        s = settings
+        side = (s.size + 1) // 2
+        each = s.dim // side**2
+        self.encoder = nn.Sequential(
+            *_convolution(3 * s.channels, s.widths[0], 5, stride=2),
+            *(layer for pair in pairwise(s.widths) for layer in _convolution(*pair, 3)),
+            nn.Conv2d(s.widths[-1], each, 1), nn.Flatten(),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, (each, side, side)),
+            *(layer for pair in pairwise((each, *s.decoder)) for layer in _convolution(*pair, 3)),
+            nn.ConvTranspose2d(s.decoder[-1], s.channels, 4, 2, padding=1),
+        )  # fmt: skip
+
+    def code(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, dim)."""
+        # A pixel that is neither black nor white is not noise: told so, the network need not find that out.
+        sure = ((x > 0) & (x < 1)).float()
+        code: Tensor = self.encoder(torch.cat([x, x * sure, sure], 1))
+        return code
+
+    def picture(self, code: Tensor) -> Tensor:
+        """(n, dim) to (n, c, h, w) in 0..1."""
+        out: Tensor = self.decoder(code)[:, :, : self.settings.size, : self.settings.size]
+        return out.sigmoid()
+
+    def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean squared error per pixel of the clean picture, the picture noisier or less noisy each time."""
+        share = 2 * self.settings.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
+        rebuilt = F.mse_loss(self.picture(self.code(salt_and_pepper(x, share))), x)
+        return rebuilt, {"rebuilt": rebuilt.detach()}
+
+
+def _convolution(before: int, after: int, size: int, stride: int = 1) -> Iterator[nn.Module]:
+    yield nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
+    yield nn.BatchNorm2d(after)
+    yield nn.ReLU()
 
 
 class PooledNetwork(Network):
@@ -76,7 +135,7 @@ class PooledNetwork(Network):
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The clean pictures and their noisy twins."""
-        return images, salt_and_pepper(images.float() / 255, self.settings.noise, generator)
+        return images, salt_and_pepper(images.float() / 255, self.settings.noise, generator, soft=True)
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean squared error per pixel of the clean picture."""
@@ -86,12 +145,20 @@ class PooledNetwork(Network):
 
 
 class Denoising(NetworkAutoencoder):
-    """Codes that wrong pixels change little. Preset `article`: the 2018 article's network."""
+    """Codes that wrong pixels change little. Presets: `restore`, to clean pictures; `article`, the 2018 article's."""
 
     Settings = DenoisingSettings
-    networks: ClassVar[Mapping[str, type[Network]]] = {"conv": DenoisingSphere, "pooled": PooledNetwork}
+    networks: ClassVar[Mapping[str, type[Network]]] = {
+        "conv": DenoisingSphere,
+        "wide": WideNetwork,
+        "pooled": PooledNetwork,
+    }
     presets: ClassVar[Mapping[str, DenoisingSettings]] = {
         "default": DenoisingSettings(),
+        "restore": DenoisingSettings(
+            network="wide", dim=1568, widths=(32, 32, 32), decoder=(32, 32, 32), epochs=5, batch_size=128,
+            learning_rate=1e-2,
+        ),
         "article": DenoisingSettings(
             network="pooled", dim=256, epochs=500, patience=10, batch_size=2048, optimizer="adam",
             learning_rate=1e-3, schedule="constant",

@@ -18,7 +18,9 @@ from simrec.networks import MLP, Network, PictureDecoder, SphereNetwork, bernoul
 class VAESettings(ConvSettings):
     """Settings of the variational autoencoder."""
 
-    network: Literal["conv", "mlp"] = setting("conv", "conv: convolutions; mlp: one hidden layer, the article's")
+    network: Literal["conv", "deep", "mlp"] = setting(
+        "conv", "conv: convolutions; deep: linear layers, widths their units; mlp: one hidden layer, the article's"
+    )
     beta: float = setting(0.1, "weight of the KL divergence; a weak one makes codes that find better")
 
 
@@ -63,6 +65,11 @@ class ArticleVAE(Network):
         mean: Tensor = self.mean(self.body(x))
         return mean
 
+    def spread(self, x: Tensor) -> Tensor | None:
+        """(n, c, h, w) to log-variances (n, dim)."""
+        log_variance: Tensor = self.log_variance(self.body(x))
+        return log_variance
+
     def picture(self, code: Tensor) -> Tensor:
         """(n, dim) to (n, c, h, w) in 0..1."""
         logits: Tensor = self.decoder(code)
@@ -78,6 +85,20 @@ class ArticleVAE(Network):
         return rebuilt + self.settings.beta * divergence, parts
 
 
+class DeepVAE(ArticleVAE):
+    """The same with layers of the widths that the settings say, batch norm before each ReLU."""
+
+    def __init__(self, settings: Any) -> None:
+        Network.__init__(self, settings)
+        s = settings
+        self.body = nn.Sequential(
+            nn.Flatten(), MLP((s.channels * s.size**2, *s.widths), norm=True), nn.BatchNorm1d(s.widths[-1]), nn.ReLU()
+        )
+        self.mean = nn.Linear(s.widths[-1], s.dim)
+        self.log_variance = nn.Linear(s.widths[-1], s.dim)
+        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels, norm=True)
+
+
 def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
     """One draw a row from normal distributions (n, dim), in a way that gradients pass through."""
     return mean + torch.randn_like(mean) * (log_variance / 2).exp()
@@ -89,12 +110,20 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class VAE(NetworkAutoencoder):
-    """A picture's code is the mean, never a sample. Preset `article`: the 2018 article's network."""
+    """A picture's code is the mean, never a sample. Presets: `generate`, to draw pictures; `article`, that of 2018."""
 
     Settings = VAESettings
-    networks: ClassVar[Mapping[str, type[Network]]] = {"conv": VariationalNetwork, "mlp": ArticleVAE}
+    networks: ClassVar[Mapping[str, type[Network]]] = {
+        "conv": VariationalNetwork,
+        "deep": DeepVAE,
+        "mlp": ArticleVAE,
+    }
     presets: ClassVar[Mapping[str, VAESettings]] = {
         "default": VAESettings(),
+        "generate": VAESettings(
+            network="deep", widths=(512, 256), decoder=(256, 512), dim=10, beta=1.0, epochs=30, batch_size=256,
+            learning_rate=5e-3,
+        ),
         "article": VAESettings(
             network="mlp", hidden=500, decoder=(500,), dim=10, beta=1.0, epochs=500, patience=10,
             batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",

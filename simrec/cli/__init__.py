@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from simrec.cli.decoding import compress, decompress, denoise, reconstruct
+from simrec.cli.compressing import compress, decompress
+from simrec.cli.decoding import denoise, generate, reconstruct
 from simrec.cli.evaluating import evaluate
 from simrec.cli.indexing import encode, export, index
 from simrec.cli.quickstart import quickstart
@@ -47,18 +48,8 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
 
 
 for command in (
-    quickstart,
-    similar,
-    train,
-    index,
-    evaluate,
-    encode,
-    export,
-    reconstruct,
-    denoise,
-    compress,
-    decompress,
-):
+    quickstart, similar, train, index, evaluate, encode, export, reconstruct, denoise, generate, compress, decompress,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -1,18 +1,18 @@
-"""What a decoder is good for: `simrec reconstruct`, `denoise`, `compress`, `decompress`."""
+"""`simrec reconstruct`, `simrec denoise` and `simrec generate`: codes turned into pictures to look at."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, table
-from simrec.errors import DataError, SimrecError
+from simrec.cli.terminal import Session, data_dir_option, format_option, index_option, sheet_option, table
+from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
     from simrec.contracts import Images, Rebuilt
@@ -22,7 +22,7 @@ SHOWN = 10
 """Test pictures that stand in where no picture is named."""
 
 REPORTED = 10_000
-"""Test pictures at most that compression is measured on."""
+"""Test pictures, at most, that denoising is measured on."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +32,6 @@ class Named:
     names: tuple[str, ...]
     images: Images
     failed: bool = False
-
-
-def index_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--index: whose encoder it is."""
-    return click.option("--index", "name", metavar="NAME", help="Which recommender's encoder: a name or a folder.")(
-        command
-    )
-
-
-def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--format for figures."""
-    return click.option(
-        "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-    )(command)  # fmt: skip
-
-
-def _png(path: Path | None) -> Path | None:
-    if path and path.suffix.lower() != ".png":
-        raise click.BadParameter(f"{str(path)!r} must end in .png", param_hint="-o")
-    return path
-
-
-def sheet_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-o: where the pictures are drawn."""
-    return click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
-        callback=lambda context, parameter, path: _png(path), help="Draw the pictures there.",
-    )(command)  # fmt: skip
 
 
 @click.command()
@@ -75,8 +47,9 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     pictures. MSE: mean squared error of the pixels in 0..1. SSIM: structural similarity, 1 for the same picture.
     """
     from simrec import evaluation
+    from simrec.images import rounded
 
-    opened = opened_for_decoding(session, name)
+    opened = session.open(name)
     asked = read(opened, pictures)
     rebuilt = opened.reconstruct(asked.images)
     errors = evaluation.squared_errors(rebuilt, asked.images)
@@ -95,7 +68,7 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     if output:
         captions = [(f"MSE {row['MSE']:.4f}", f"SSIM {row['SSIM']:.3f}") for row in rows]
         versions = {"original": (asked.images, [(picture, "") for picture in asked.names])}
-        versions["reconstruction"] = (drawable(rebuilt), captions)
+        versions["reconstruction"] = (rounded(rebuilt), captions)
         draw(session, output, versions, f"{opened.manifest.encoder.name}: originals and reconstructions")
     return 1 if asked.failed else 0
 
@@ -125,11 +98,12 @@ def denoise(
     pictures. Noise is salt and pepper: pixels that are black or white as it happens. PSNR: peak signal-to-noise ratio.
     """
     from simrec import recommender as verbs
+    from simrec.images import rounded
     from simrec.perturbations import noisy
 
     if report and (pictures or output):
         raise click.UsageError("--report takes no PICTURE and draws nothing: it measures on test pictures.")
-    opened = opened_for_decoding(session, name)
+    opened = session.open(name)
     if report:
         figures = verbs.denoising(opened, opened.examples(REPORTED).images, noise, seed)
         if form == "json":
@@ -141,13 +115,13 @@ def denoise(
     wrong = noisy(asked.images, noise, seed)
     cleaned = opened.reconstruct(wrong)
     names = [(picture, "") for picture in asked.names]
-    versions = {"given": (wrong, names), "denoised": (drawable(cleaned), [("", "")] * len(names))}
+    versions = {"given": (wrong, names), "denoised": (rounded(cleaned), [("", "")] * len(names))}
     if noise:
         before, after = _ratios(asked, wrong, cleaned, form)
         versions = {
             "clean": (asked.images, names),
             "noisy": (wrong, [(f"{ratio:.1f} dB", "") for ratio in before]),
-            "denoised": (drawable(cleaned), [(f"{ratio:.1f} dB", "") for ratio in after]),
+            "denoised": (rounded(cleaned), [(f"{ratio:.1f} dB", "") for ratio in after]),
         }
     if output:
         draw(session, output, versions, f"{opened.manifest.encoder.name}: denoised")
@@ -173,105 +147,70 @@ def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[l
 
 
 @click.command()
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @index_option
 @click.option(
-    "--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of a number, before entropy coding."
+    "-n", "--number", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many pictures."
 )
+@sheet_option
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="The container to write; with --report a .png to draw.",
-)  # fmt: skip
-@click.option("--report", is_flag=True, help="Compress test pictures with 2 to 8 bits, beside PNG, JPEG and WebP.")
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed draws the same pictures.",
+)
+@click.option("--between", nargs=2, metavar="PICTURE PICTURE", help="Draw the walk from one picture to another.")
+@click.option("--around", metavar="PICTURE", help="Draw variations of a picture.")
+@click.option("--report", is_flag=True, help="Measure how good drawn pictures are.")
 @format_option
+@data_dir_option
 @click.pass_obj
-def compress(
-    session: Session, sources: tuple[str, ...], name: str | None, bits: int, output: Path | None, report: bool,
-    form: str,
+def generate(
+    session: Session, name: str | None, number: int, output: Path | None, seed: int,
+    between: tuple[str, str] | None, around: str | None, report: bool, form: str, data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Keep pictures in a few bytes each: their codes, quantised and entropy-coded.
+    """Draw new pictures.
 
-    A SOURCE is a picture, a folder of pictures, or a data set. 'simrec decompress' with the same encoder turns the
-    codes back into pictures; they are what the encoder keeps of them, not the pictures bit for bit.
+    A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. --report: precision
+    (how many drawn pictures look real) and recall (how many real ones are like some drawn one) beside test pictures,
+    and for a variational encoder its -ELBO in nats a picture.
     """
-    if report:
-        if sources:
-            raise click.UsageError("--report takes no SOURCE: it measures on test pictures.")
-        _report(session, name, _png(output), form)
-        return
-    if not sources or output is None:
-        raise click.UsageError("Name what to compress and, with -o, the file to write (or ask for the --report).")
     import numpy as np
 
-    from simrec.store import replacing
-
-    opened = opened_for_decoding(session, name)
-    loaded = [opened.pictures(source, notice=session.notice) for source in sources]
-    data = opened.compress(np.concatenate([pictures.images for pictures in loaded]), bits)
-    with replacing(output) as file:
-        file.write(data)
-    count = sum(map(len, loaded))
-    session.notice(f"Compressed {count:,} pictures to {len(data):,} bytes: {output}")
-
-
-@click.command()
-@click.argument("container", type=click.Path(path_type=Path, dir_okay=False))
-@index_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", required=True,
-    help="The folder to make; it must not be there, or be empty.",
-)  # fmt: skip
-@click.pass_obj
-def decompress(session: Session, container: Path, name: str | None, output: Path) -> None:
-    """Turn a container of codes back into pictures, PNG files numbered in the order they were compressed in.
-
-    Without --index, the recommender whose encoder made the codes is looked for.
-    """
     from simrec import recommender as verbs
     from simrec import sheets
-    from simrec.store import making
-
-    try:
-        data = container.read_bytes()
-    except OSError as error:
-        raise DataError(f"{container}: cannot be read ({error.strerror}): name a container of codes") from error
-    opened = verbs.open(name, session.home) if name else verbs.maker_of(data, str(container), session.home)
-    images = opened.decompress(data, str(container))
-    with making(output) as folder:
-        for number, image in enumerate(images):
-            sheets.picture(image).save(folder / f"{number:05d}.png")
-    session.notice(f"Decompressed {len(images):,} pictures with {opened.name}: {output}")
-
-
-def _report(session: Session, name: str | None, output: Path | None, form: str) -> None:
-    from simrec import recommender as verbs
-    from simrec import sheets
+    from simrec.images import rounded
     from simrec.store import replacing
 
-    opened = opened_for_decoding(session, name)
-    images = opened.examples(REPORTED).images
-    with session.counting() as progress:
-        rows = verbs.rates(opened, images, progress)
-    if form == "json":
-        click.echo(json.dumps(rows, indent=1))
+    if sum([bool(between), bool(around), report]) > 1:
+        raise click.UsageError("Choose one of --between, --around and --report.")
+    if (output is None) != report:
+        raise click.UsageError("Name the FILE.png to draw with -o; --report draws nothing.")
+    opened = session.open(name)
+    if report:
+        rows = verbs.generation(opened, seed=seed, data_dir=data_dir, notice=session.notice)
+        if form == "json":
+            click.echo(json.dumps(rows, indent=1))
+        else:
+            columns = ("precision", "recall", "-ELBO")
+            cells = [[row["name"], *("-" if row[c] is None else f"{row[c]:.3f}" for c in columns)] for row in rows]
+            table(["", *columns], cells)
+        return
+    assert output is not None
+    kind = opened.manifest.encoder.name
+    if between:
+        ends = [read(opened, [picture]).images for picture in between]
+        pictures = np.concatenate([ends[0], rounded(opened.between(ends[0], ends[1], number)), ends[1]])
+        title = f"{kind}: from one picture to another"
+    elif around:
+        asked = read(opened, [around]).images
+        pictures = np.concatenate([asked, rounded(opened.around(asked, number, seed=seed))])
+        title = f"{kind}: a picture and variations of it"
     else:
-        cells = [(row["name"], f"{row['bits']:,.0f}", f"{row['bits'] / 8:,.1f}", f"{row['MSE']:.4f}") for row in rows]
-        table(["", "bits a picture", "bytes", "MSE"], cells, title=f"{opened.name}: {len(images):,} pictures")
-    if output:
-        with replacing(output) as file:
-            sheets.rate_distortion(rows, f"{opened.manifest.encoder.name}: {len(images):,} pictures").save(file, "PNG")
-        session.notice(f"Drawn: {output}")
-
-
-def opened_for_decoding(session: Session, name: str | None) -> Recommender:
-    """The recommender of that name; without one, the one that would answer a look-up."""
-    from simrec import home
-    from simrec import recommender as verbs
-
-    if name is None:
-        name = verbs.default_name(session.home or home.default())
-        session.notice(f"No --index named: taking {name!r}.")
-    return verbs.open(name, session.home)
+        pictures, title = rounded(opened.generate(number, seed)), f"{kind}: {number} new pictures"
+    with replacing(output) as file:
+        sheets.mosaic(pictures, title).save(file, "PNG")
+    session.notice(f"Drawn: {output}")
 
 
 def read(opened: Recommender, pictures: Sequence[str]) -> Named:
@@ -295,14 +234,6 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
     if not queries:
         sys.exit(1)
     return Named(tuple(query.name for query in queries), np.concatenate([query.images for query in queries]), failed)
-
-
-def drawable(rebuilt: Rebuilt) -> Images:
-    """Pictures in 0..1 as images."""
-    import numpy as np
-
-    images: Images = np.rint(np.clip(rebuilt, 0, 1) * 255).astype(np.uint8)
-    return images
 
 
 def draw(session: Session, output: Path, versions: dict[str, tuple[Images, list[tuple[str, str]]]], title: str) -> None:

@@ -40,15 +40,9 @@ def similar(
     A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself is
     left out of the answer.
     """
-    from simrec import home
-    from simrec import recommender as verbs
-
     if grid and grid.suffix.lower() != ".png":
         raise click.BadParameter(f"{str(grid)!r} must end in .png", param_hint="--grid")
-    if name is None:
-        name = verbs.default_name(session.home or home.default())
-        session.notice(f"No --index named: answering from {name!r}.")
-    opened = verbs.open(name, session.home)
+    opened = session.open(name)
     answers: list[tuple[Query, list[Match]]] = []
     failed = False
     for text in queries:

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from simrec.recommender import Recommender
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class Session:
         """How to call this simrec again, for the commands that are suggested next."""
         named = self.home is not None and str(self.home) != os.environ.get("SIMREC_HOME")
         return f"simrec --home {shlex.quote(str(self.home))}" if named else "simrec"
+
+    def open(self, name: str | None) -> Recommender:
+        """The recommender of that name; without one, the one that is meant when none is named, and a notice."""
+        from simrec import home
+        from simrec import recommender as verbs
+
+        if name is None:
+            name = verbs.default_name(self.home or home.default())
+            self.notice(f"No --index named: answering from {name!r}.")
+        return verbs.open(name, self.home)
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int], None]]:
@@ -81,4 +94,33 @@ def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
         help="A folder with Fashion-MNIST's IDX files, looked into first.",
+    )(command)  # fmt: skip
+
+
+def index_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--index: whose encoder it is."""
+    return click.option(
+        "--index", "name", metavar="NAME", help="Which recommender's encoder: a name or a folder."
+    )(command)  # fmt: skip
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--format for figures."""
+    return click.option(
+        "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+    )(command)  # fmt: skip
+
+
+def png(path: Path | None) -> Path | None:
+    """The path of a picture to draw; a usage error where it has another ending."""
+    if path and path.suffix.lower() != ".png":
+        raise click.BadParameter(f"{str(path)!r} must end in .png", param_hint="-o")
+    return path
+
+
+def sheet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-o: where the pictures are drawn."""
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
+        callback=lambda context, parameter, path: png(path), help="Draw the pictures there.",
     )(command)  # fmt: skip

@@ -127,7 +127,9 @@ def median(seconds: list[float]) -> float:
 
 def noisy(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """Pictures (n, h, w, 1) in 0..1 with salt and pepper on a fifth of the pixels."""
-    return salt_and_pepper(torch.tensor(images).permute(0, 3, 1, 2), 0.2, generator).permute(0, 2, 3, 1).numpy()
+    return (
+        salt_and_pepper(torch.tensor(images).permute(0, 3, 1, 2), 0.2, generator, soft=True).permute(0, 2, 3, 1).numpy()
+    )
 
 
 def begin_alike(model: Any, encoder: Any) -> None:

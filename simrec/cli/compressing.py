@@ -1,0 +1,105 @@
+"""`simrec compress` and `simrec decompress`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from simrec.cli.terminal import Session, format_option, index_option, png, table
+from simrec.errors import DataError
+
+REPORTED = 10_000
+"""Test pictures, at most, that compression is measured on."""
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@index_option
+@click.option(
+    "--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of a number, before entropy coding."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="The container to write; with --report a .png to draw.",
+)  # fmt: skip
+@click.option("--report", is_flag=True, help="Compress test pictures with 2 to 8 bits, beside PNG, JPEG and WebP.")
+@format_option
+@click.pass_obj
+def compress(
+    session: Session, sources: tuple[str, ...], name: str | None, bits: int, output: Path | None, report: bool,
+    form: str,
+) -> None:  # fmt: skip
+    """Keep pictures in a few bytes each: their codes, quantised and entropy-coded.
+
+    A SOURCE is a picture, a folder of pictures, or a data set. 'simrec decompress' with the same encoder turns the
+    codes back into pictures; they are what the encoder keeps of them, not the pictures bit for bit.
+    """
+    if report:
+        if sources:
+            raise click.UsageError("--report takes no SOURCE: it measures on test pictures.")
+        _report(session, name, png(output), form)
+        return
+    if not sources or output is None:
+        raise click.UsageError("Name what to compress and, with -o, the file to write (or ask for the --report).")
+    import numpy as np
+
+    from simrec.store import replacing
+
+    opened = session.open(name)
+    loaded = [opened.pictures(source, notice=session.notice) for source in sources]
+    data = opened.compress(np.concatenate([pictures.images for pictures in loaded]), bits)
+    with replacing(output) as file:
+        file.write(data)
+    count = sum(map(len, loaded))
+    session.notice(f"Compressed {count:,} pictures to {len(data):,} bytes: {output}")
+
+
+@click.command()
+@click.argument("container", type=click.Path(path_type=Path, dir_okay=False))
+@index_option
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", required=True,
+    help="The folder to make; it must not be there, or be empty.",
+)  # fmt: skip
+@click.pass_obj
+def decompress(session: Session, container: Path, name: str | None, output: Path) -> None:
+    """Turn a container of codes back into pictures, PNG files numbered in the order they were compressed in.
+
+    Without --index, the recommender whose encoder made the codes is looked for.
+    """
+    from simrec import recommender as verbs
+    from simrec import sheets
+    from simrec.store import making
+
+    try:
+        data = container.read_bytes()
+    except OSError as error:
+        raise DataError(f"{container}: cannot be read ({error.strerror}): name a container of codes") from error
+    opened = verbs.open(name, session.home) if name else verbs.maker_of(data, str(container), session.home)
+    images = opened.decompress(data, str(container))
+    with making(output) as folder:
+        for number, image in enumerate(images):
+            sheets.picture(image).save(folder / f"{number:05d}.png")
+    session.notice(f"Decompressed {len(images):,} pictures with {opened.name}: {output}")
+
+
+def _report(session: Session, name: str | None, output: Path | None, form: str) -> None:
+    from simrec import recommender as verbs
+    from simrec import sheets
+    from simrec.store import replacing
+
+    opened = session.open(name)
+    images = opened.examples(REPORTED).images
+    with session.counting() as progress:
+        rows = verbs.rates(opened, images, progress)
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        cells = [(row["name"], f"{row['bits']:,.0f}", f"{row['bits'] / 8:,.1f}", f"{row['MSE']:.4f}") for row in rows]
+        table(["", "bits a picture", "bytes", "MSE"], cells, title=f"{opened.name}: {len(images):,} pictures")
+    if output:
+        with replacing(output) as file:
+            sheets.rate_distortion(rows, f"{opened.manifest.encoder.name}: {len(images):,} pictures").save(file, "PNG")
+        session.notice(f"Drawn: {output}")
