@@ -50,13 +50,18 @@ def darkened(images: Images) -> Images:
     return darker
 
 
+def check_share(share: float) -> None:
+    """Raises RequestError for a share of the pixels that is not in 0..1."""
+    if not 0 <= share <= 1:
+        raise RequestError(f"noise on {share:g} of the pixels: a share is from 0 to 1")
+
+
 def noisy(images: Images, share: float, seed: int = 0) -> Images:
     """Salt and pepper: of the pixels a share, drawn with the seed, is black or white, in all channels, as it happens.
 
     Raises RequestError for a share that is not in 0..1.
     """
-    if not 0 <= share <= 1:
-        raise RequestError(f"noise on {share:g} of the pixels: a share is from 0 to 1")
+    check_share(share)
     chosen, drawn = np.random.default_rng(seed).random((2, *images.shape[:3], 1))
     return np.where(chosen < share, np.where(drawn < 0.5, np.uint8(0), np.uint8(255)), images)
 

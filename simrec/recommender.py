@@ -567,6 +567,7 @@ def evaluate(
     from simrec.index import BITS, Index
 
     record, catalogue = recommender.manifest.encoder, recommender._record()
+    changes = _perturbations(stress, noise)
     images = recommender.catalogue.thumbnails()
     how, asked, exam = _exam(recommender, images, data_dir, notice)
 
@@ -596,7 +597,6 @@ def evaluate(
     rows[-1]["MSE"] = float(figures.squared_errors(pca.decode(components), asked).mean())
 
     stressed = []
-    changes = _perturbations(stress, noise)
     if changes and how != "reconstruction":
         clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": rows[-2]["P@10"]}
         stressed = [clean, *_stressed(recommender, raw, asked, exam, changes)]
@@ -772,10 +772,11 @@ def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notic
 
 def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Images], Images]]:
     """Those asked for, by name."""
-    from simrec.perturbations import PERTURBATIONS, noisy
+    from simrec.perturbations import PERTURBATIONS, check_share, noisy
 
     changes = dict(PERTURBATIONS) if stress else {}
     if noise is not None:
+        check_share(noise)
         changes[f"noise on {noise:.0%} of the pixels"] = lambda images: noisy(images, noise)
     return changes
 

@@ -44,7 +44,6 @@ def test_similar_imports_no_torch_and_no_plugin(shoe: Path) -> None:
     "words",
     [
         ("index", "list"),
-        ("evaluate", "demo"),
         ("index", "show", "demo"),
         ("reconstruct", "-o", "r.png"),
         ("denoise", "-o", "d.png"),
@@ -56,9 +55,10 @@ def test_asking_imports_no_torch(words: tuple[str, ...]) -> None:
     assert not imported(command(*words)) & {"torch", "torchvision"}
 
 
-def test_encoding_and_building_import_no_torch(photos: Path) -> None:
+def test_encoding_building_and_evaluating_import_no_torch(photos: Path) -> None:
     assert not imported(command("encode", str(photos), "--index", "demo", "-o", "codes.npy")) & {"torch", "torchvision"}
     assert not imported(command("index", "build", "mine", str(photos), "--encoder", "demo")) & {"torch"}
+    assert not imported(command("evaluate", "mine", "--stress")) & {"torch", "torchvision"}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -145,7 +145,19 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     assert store.current(own_home / "mine").manifest.catalogue is not None
 
     again = run(
-        "train", "plain", "--name", "mine", "--data", str(photos), "--replace", "--seed", "5", *SMALL, home=own_home
+        "train",
+        "plain",
+        "--name",
+        "mine",
+        "--data",
+        str(photos),
+        "--replace",
+        "--seed",
+        "5",
+        "--epochs",
+        "1",
+        *SMALL,
+        home=own_home,
     )
     assert again.returncode == 0, again.stderr
     made = store.current(own_home / "mine").manifest
