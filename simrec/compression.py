@@ -26,8 +26,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from simrec.arrays import from_npz, to_npz
 from simrec.contracts import Codes, Images
-from simrec.errors import DataError, StoreError, VersionError
+from simrec.errors import DataError, VersionError
 
 MAGIC = b"\x89simrec\n"
 VERSION = 1
@@ -77,17 +78,11 @@ class CodeModel:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The model that `to_bytes` gave."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (ValueError, KeyError, OSError) as error:
-            raise StoreError(f"code_model.npz: not a model of codes ({error}): train the encoder anew") from error
+        return cls(**from_npz(data, "code_model.npz"))
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz file."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        return file.getvalue()
+        return to_npz(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def levels(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """Codes (n, dim) to the steps that their numbers fall into, of 2**bits each."""

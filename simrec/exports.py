@@ -7,10 +7,9 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-
+from simrec.arrays import to_npy
 from simrec.catalogue import Item
 from simrec.contracts import Codes
 from simrec.errors import RequestError
@@ -30,17 +29,10 @@ def write(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list
     return writers[path.suffix.lower()](path, codes, items, encoder)
 
 
-def write_npy(file: IO[bytes], codes: Codes) -> None:
-    """Codes (n, dim) as a .npy file."""
-    buffer = io.BytesIO()  # np.save asks a real file for its position, which a pipe does not have
-    np.save(buffer, np.ascontiguousarray(codes, np.float32), allow_pickle=False)
-    file.write(buffer.getbuffer())
-
-
 def _npy(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
     beside = path.with_suffix(".items.jsonl")
     with replacing(path) as file, replacing(beside) as lines:
-        write_npy(file, codes)
+        file.write(to_npy(codes))
         for item in items:
             lines.write((json.dumps(_row(item, encoder), ensure_ascii=False) + "\n").encode())
     return [path, beside]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass, fields
 from typing import Self
@@ -10,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from simrec.arrays import from_npz, to_npz
 from simrec.contracts import Codes
-from simrec.errors import StoreError
 
 COMPONENTS = 10
 """Of a mixture, at most; each needs pictures to be fitted to."""
@@ -75,17 +74,11 @@ class Mixture:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The mixture that `to_bytes` gave."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (ValueError, KeyError, OSError) as error:
-            raise StoreError(f"prior.npz: not a mixture of codes ({error}): train the encoder anew") from error
+        return cls(**from_npz(data, "prior.npz"))
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz file."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        return file.getvalue()
+        return to_npz(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def sample(self, n: int, seed: int = 0) -> Codes:
         """n codes (n, dim)."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from simrec import datasets, home, store
+from simrec.arrays import from_npy, to_npy
 from simrec.catalogue import Catalogue, Item
 from simrec.catalogue import write as write_catalogue
 from simrec.contracts import Codes, Dtype, History, Images, Progress, Rebuilt
@@ -131,7 +132,8 @@ class Recommender:
         Raises RequestError when none were indexed yet.
         """
         if self._record().dtype == "float32":
-            return _from_npy(self.generation.read("codes.npy"))
+            codes: Codes = from_npy(self.generation.read("codes.npy"))
+            return codes
         return self.index.codes
 
     def read(self, query: str | Path | BinaryIO) -> Query:
@@ -504,7 +506,7 @@ def build(
         segments = write_catalogue(writer, pictures, lambda done: progress("thumbnails", done, len(pictures)))
         progress("thumbnails", len(pictures), len(pictures))
         if dtype == "float32":  # the others are asked for because they are small
-            writer.write("codes.npy", _npy(codes))
+            writer.write("codes.npy", to_npy(codes))
         writer.write("index.faiss", Index(codes, record.metric, dtype).to_bytes())
         # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
         borrowed = record.runtime == "onnx" and origin.folder.resolve() != folder.resolve()
@@ -803,23 +805,6 @@ def _classes(labels: Sequence[str]) -> list[str]:
     return sorted(set(labels) - {""}, key=lambda label: (known.get(label, len(known)), label))
 
 
-def _npy(codes: Codes) -> bytes:
-    import io
-
-    from simrec.exports import write_npy
-
-    buffer = io.BytesIO()
-    write_npy(buffer, codes)
-    return buffer.getvalue()
-
-
-def _from_npy(data: bytes) -> Codes:
-    import io
-
-    codes: Codes = np.load(io.BytesIO(data), allow_pickle=False)
-    return codes
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -837,6 +822,6 @@ def _libraries() -> dict[str, str]:
 
 
 __all__ = [
-    "Evaluation", "Item", "Match", "Query", "Recommender", "build", "default_name", "evaluate", "listing", "open",
-    "train",
+    "Evaluation", "Item", "Match", "Query", "Recommender", "build", "default_name", "denoising", "evaluate",
+    "generation", "listing", "maker_of", "open", "rates", "train",
 ]  # fmt: skip

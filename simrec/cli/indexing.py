@@ -132,6 +132,7 @@ def encode(session: Session, source: str, name: str, output: str, data_dir: Path
     """
     from simrec import exports
     from simrec import recommender as verbs
+    from simrec.arrays import to_npy
     from simrec.catalogue import Item
 
     opened = verbs.open(name, session.home)
@@ -139,7 +140,7 @@ def encode(session: Session, source: str, name: str, output: str, data_dir: Path
     with session.counting() as progress:
         codes = opened.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
     if output == "-":
-        exports.write_npy(sys.stdout.buffer, codes)
+        sys.stdout.buffer.write(to_npy(codes))
         return
     items = [
         Item(row, *named) for row, named in enumerate(zip(pictures.ids, pictures.sources, pictures.labels, strict=True))
