@@ -174,7 +174,7 @@ def filtered(images: Images) -> dict[str, Rebuilt]:
     """What filters that learn nothing make of noisy images (n, h, w, c): pictures in 0..1 by the filter's name.
 
     The median of 3x3 pixels, and non-local means (Buades, Coll, Morel 2005, doi:10.5201/ipol.2011.bcm_nlm) with patches
-    of 5x5 within 7 pixels and h 0.2, which did best on salt and pepper.
+    of 5x5 within 7 pixels and h 0.2, which did best on noisy train pictures.
     """
     from scipy.ndimage import median_filter
     from skimage import restoration

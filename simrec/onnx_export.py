@@ -32,11 +32,12 @@ class _Whole(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.variational = model.variational
 
     def forward(self, images: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         x = images.permute(0, 3, 1, 2).float() / 255
         results = [self.model.code(x)]
-        if self.model.variational:
+        if self.variational:
             results.append(self.model.spread(x))
         return (*results, *(self.model.picture(codes).permute(0, 2, 3, 1) for codes in given))
 

@@ -422,8 +422,9 @@ def train(
                     f"encoder {encoder!r} ({offer.provider}) gives codes that are not finite: nothing was saved; mend "
                     f"its fit, or lower its learning rate"
                 )
-        files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
-        files["prior.npz"] = _prior(model, codes).to_bytes()
+        if hasattr(model, "decode"):
+            files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
+            files["prior.npz"] = _prior(model, codes).to_bytes()
         for text in sorted({str(w.message) for w in caught if w.category is UserWarning}):
             notice(text)
         files["history.json"] = json.dumps(_history(history), indent=1).encode()
@@ -591,7 +592,7 @@ def evaluate(
         row("raw pixels", raw, figures.pixels(asked), images[0].size),
         row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
     ]
-    rebuilt = recommender.reconstruct(asked) if record.decodes else None
+    rebuilt = recommender.decode(queries) if record.decodes else None
     rows[0]["MSE"] = None if rebuilt is None else float(figures.squared_errors(rebuilt, asked).mean())
     rows[0]["zeros"] = sparsity(queries)
     rows[0]["ms"] = _milliseconds(recommender, asked)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, format_option, index_option, sheet_option, table
+from simrec.cli.terminal import Session, data_dir_option, format_option, index_option, seed_option, sheet_option, table
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     show_default=True,
     help="Share of the pixels that are made wrong; 0: the pictures are noisy as they are.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the noise.")
+@seed_option("Of the noise.")
 @click.option("--report", is_flag=True, help="Measure on test pictures, beside filters that learn nothing.")
 @format_option
 @click.pass_obj
@@ -152,13 +152,7 @@ def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[l
     "-n", "--number", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many pictures."
 )
 @sheet_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed draws the same pictures.",
-)
+@seed_option("The same seed draws the same pictures.")
 @click.option("--between", nargs=2, metavar="PICTURE PICTURE", help="Draw the walk from one picture to another.")
 @click.option("--around", metavar="PICTURE", help="Draw variations of a picture.")
 @click.option("--report", is_flag=True, help="Measure how good drawn pictures are.")

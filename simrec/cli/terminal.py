@@ -111,6 +111,11 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def seed_option(text: str) -> Callable[..., Any]:
+    """--seed, with that text as help."""
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)
+
+
 def png(path: Path | None) -> Path | None:
     """The path of a picture to draw; a usage error where it has another ending."""
     if path and path.suffix.lower() != ".png":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option
+from simrec.cli.terminal import Session, data_dir_option, seed_option
 
 if TYPE_CHECKING:
     from simrec.contracts import Progress
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.")
 @click.option("--dim", type=click.IntRange(1), help="Numbers in a code.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same weights.",
-)
+@seed_option("The same seed gives the same weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures."
