@@ -121,6 +121,11 @@ class Autoencoder(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     decode: Callable[[Codes], Rebuilt]
 
+    micro_batch: int | None = None
+    """Pictures whose gradients a CPU computes at once, where a batch's activations would outgrow its cache; they are
+    summed over the batch. None: the whole batch, which batch norm needs.
+    """
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "picture"):
@@ -284,6 +289,7 @@ class NetworkAutoencoder(Autoencoder):
         super().__init__(settings)
         self.network = self.networks[settings.network](settings)
         self.dim = self.network.dim
+        self.micro_batch = self.network.micro_batch
 
     def code(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, dim)."""

@@ -210,6 +210,9 @@ class Network(nn.Module, ABC):
     A subclass makes its layers and writes `code`, `picture` and `loss`, with the meaning they have in `Autoencoder`.
     """
 
+    micro_batch: int | None = None
+    """See `simrec.autoencoder.Autoencoder`."""
+
     def __init__(self, settings: Any) -> None:
         super().__init__()
         self.settings = settings

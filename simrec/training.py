@@ -66,6 +66,7 @@ def run(
     held_out = model.examples(_to_tensor(shown, device), generator)
     batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
     steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each
+    at_once = model.micro_batch if model.micro_batch and device.type == "cpu" else batch
     report_every = 1 if device.type == "cpu" else max(1, steps // REPORTS)
     mixed = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
     optimizer, schedule = _optimizer(model, settings, steps)
@@ -82,20 +83,21 @@ def run(
         seen = 0
         order = torch.randperm(len(images), generator=generator).to(device)
         for step, rows in enumerate(order.tensor_split(steps), 1):
-            with mixed:
-                loss, these = model.loss(*(_scaled(e[rows]) for e in examples))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for some in rows.split(at_once):
+                with mixed:
+                    loss, these = model.loss(*(_scaled(e[some]) for e in examples))
+                (loss * (len(some) / len(rows))).backward()
+                summed += loss.detach() * len(some)
+                for name, value in these.items():
+                    parts[name] = parts.get(name, 0) + value * len(some)
             optimizer.step()
             schedule.step()
             seen += len(rows)
-            summed += loss.detach() * len(rows)
-            for name, value in these.items():
-                parts[name] = parts.get(name, 0) + value * len(rows)
             if step % report_every == 0 or step == steps:
                 last = epochs[-1].validation_loss if epochs else None
                 progress(Progress(epoch, settings.epochs, step, steps, float(summed) / seen, last))
-        validation_loss = _validate(model, held_out, settings.batch_size, seed)
+        validation_loss = _validate(model, held_out, at_once, seed)
         mean = float(summed) / len(images)
         means = {name: float(value) / len(images) for name, value in parts.items()}
         epochs.append(Epoch(epoch, mean, validation_loss, means, time.perf_counter() - started))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
 
@@ -63,6 +64,20 @@ def test_stop_ends_after_the_epoch_with_the_best_so_far(pictures: Pictures) -> N
     losses = [epoch.loss for epoch in history.epochs]
     assert (history.ended, len(losses)) == ("interrupted", 2)
     assert history.kept == int(np.argmin(losses)) + 1
+
+
+def test_a_batch_in_pieces_trains_as_a_whole_one_does(pictures: Pictures) -> None:
+    losses = []
+    for pieces in (None, 24):  # of a batch of 64 two, and a rest of 16
+        torch.manual_seed(0)
+        encoder = Denoising(replace(Denoising.presets["article"], epochs=1, batch_size=64))
+        encoder.micro_batch = pieces
+        history = training.run(
+            encoder, pictures.images[:640], pictures.images[640:700],
+            seed=1, device=torch.device("cpu"), progress=lambda _: None, stop=lambda: False,
+        )  # fmt: skip
+        losses.append([(epoch.loss, epoch.validation_loss) for epoch in history.epochs])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)  # float32 sums in another order
 
 
 def test_a_small_folder_still_gets_many_steps(pictures: Pictures) -> None:

@@ -4,7 +4,7 @@
     python tests/benchmarks/validation.py plain --variant contrastive     # a network of variants.py
     python tests/benchmarks/validation.py plain --search                  # what might help once codes are there
 
-prints the figures of `simrec evaluate --stress` on that split. The test pictures play no part.
+prints the figures of `simrec evaluate --stress` on that split, and the rates of `simrec compress --report`. The test pictures play no part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from variants import VARIANTS
 
 from simrec import datasets, evaluation, host, settings
+from simrec.compression import BITS, CodeModel
 from simrec.contracts import Codes, ImageSpec, Progress
 from simrec.index import Index
 from simrec.perturbations import PERTURBATIONS
@@ -68,6 +69,13 @@ def main() -> None:
     sparse = (np.abs(codes) < 1e-3 * np.abs(codes).max(axis=1, keepdims=True)).mean()
     error = evaluation.squared_errors(encoder.decode(codes), held_out).mean()
     print(f"  {seconds:.0f} s, {cpu:.0f} CPU s; MSE {error:.4f}; {sparse:.0%} of a code's entries near zero")
+    model = CodeModel.fit(catalogue)
+    rates = []
+    for bits in BITS:
+        levels = model.levels(codes, bits)
+        error = evaluation.squared_errors(encoder.decode(model.codes(levels, bits)), held_out).mean()
+        rates.append(f"{32 * len(model.encoded(levels, bits)) / len(codes):.0f}/{error:.4f}")
+    print(f"  bits a picture/MSE, {BITS[0]} to {BITS[-1]} bits a number: {' '.join(rates)}", flush=True)
     for name, perturb in PERTURBATIONS.items():
         change = figures(encoder.encode(perturb(held_out)))["P@10"] - clean["P@10"]
         print(f"  {name}: {100 * change:+.1f} points of P@10")
