@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from simrec.arrays import from_npz, to_npz
 from simrec.contracts import Codes, Images
-from simrec.errors import DataError, VersionError
+from simrec.errors import DataError, StoreError, VersionError
 
 MAGIC = b"\x89simrec\n"
 VERSION = 1
@@ -52,33 +52,37 @@ class CodeModel:
     """How often each number of a code falls into each of 256 equal steps, from the codes that an encoder learned from.
 
     low (dim,): where the first step begins. step (dim,): how wide each is. counts (dim, 256): the codes seen in it.
-    means (dim, 256): their mean, which stands for all that fall into it. Of fewer bits the steps are joined.
+    places (dim, 256): where in it their mean lies, which stands for all that fall into it, in 255ths of the step. Of
+    fewer bits the steps are joined.
     """
 
     low: NDArray[np.float32]
     step: NDArray[np.float32]
     counts: NDArray[np.uint32]
-    means: NDArray[np.float32]
+    places: NDArray[np.uint8]
 
     @classmethod
     def fit(cls, codes: Codes) -> Self:
         """From codes (n, dim), n at least 1."""
         low = codes.min(axis=0)
         step = np.maximum((codes.max(axis=0) - low) / np.float32(STEPS), np.float32(1e-12))
-        dim = codes.shape[1]
-        model = cls(low, step, np.zeros((dim, STEPS), np.uint32), np.zeros((dim, STEPS), np.float32))
-        places = np.arange(dim), model.levels(codes, BITS[-1])
-        sums = np.zeros((dim, STEPS))
-        np.add.at(model.counts, places, 1)
-        np.add.at(sums, places, codes)
-        middles = low[:, np.newaxis] + step[:, np.newaxis] * (np.arange(STEPS, dtype=np.float32) + np.float32(0.5))
-        model.means[:] = np.where(model.counts > 0, sums / np.maximum(model.counts, 1), middles)
+        shape = codes.shape[1], STEPS
+        model = cls(low, step, np.zeros(shape, np.uint32), np.zeros(shape, np.uint8))
+        levels = model.levels(codes, BITS[-1])
+        cells = np.arange(shape[0]), levels
+        sums = np.zeros(shape)
+        np.add.at(model.counts, cells, 1)
+        np.add.at(sums, cells, np.clip((codes - low) / step - levels, 0, 1))
+        model.places[:] = np.round(255 * np.where(model.counts > 0, sums / np.maximum(model.counts, 1), 0.5))
         return model
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The model that `to_bytes` gave."""
-        return cls(**from_npz(data, "code_model.npz"))
+        arrays = from_npz(data, "code_model.npz")
+        if set(arrays) != {field.name for field in fields(cls)}:
+            raise StoreError("code_model.npz: written by another simrec: train the encoder anew")
+        return cls(**arrays)
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz file."""
@@ -94,9 +98,10 @@ class CodeModel:
         """Steps (n, dim) back to codes: the mean of what was seen in each."""
         joined = (len(self.low), 1 << bits, -1)
         weights = self.counts.astype(np.float64) + 1e-6  # of steps that nothing fell into, the middle
-        sums = (weights * self.means).reshape(joined).sum(axis=2)
-        means = (sums / weights.reshape(joined).sum(axis=2)).astype(np.float32)
-        codes: Codes = np.take_along_axis(means, levels.T.astype(np.int64), axis=1).T.copy()
+        means = self.low[:, np.newaxis] + self.step[:, np.newaxis] * (np.arange(STEPS) + self.places / 255)
+        sums = (weights * means).reshape(joined).sum(axis=2)
+        centres = (sums / weights.reshape(joined).sum(axis=2)).astype(np.float32)
+        codes: Codes = np.take_along_axis(centres, levels.T.astype(np.int64), axis=1).T.copy()
         return codes
 
     def encoded(self, levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:

@@ -11,7 +11,7 @@ from simrec.store import exists
 
 MARKER = ".simrec-home"
 
-SHIPPED = ("demo",)
+SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse")
 """The recommenders that come ready-made. In a checkout they lie in the same `indexes` as the user's own."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

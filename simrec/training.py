@@ -84,7 +84,7 @@ def run(
         order = torch.randperm(len(images), generator=generator).to(device)
         for step, rows in enumerate(order.tensor_split(steps), 1):
             optimizer.zero_grad(set_to_none=True)
-            for some in rows.split(at_once):
+            for some in torch.split(rows, at_once):
                 with mixed:
                     loss, these = model.loss(*(_scaled(e[some]) for e in examples))
                 (loss * (len(some) / len(rows))).backward()

@@ -17,10 +17,18 @@ from simrec.networks import ArticleMLP, Network, SphereNetwork, Whitening
 
 @dataclass(frozen=True, kw_only=True)
 class SparseSettings(ConvSettings):
-    """Settings of the sparse autoencoder."""
+    """Settings of the sparse autoencoder.
+
+    Its codes are to hold pictures in few bits: where an item lies is kept, and its edges count for less than in the
+    other encoders.
+    """
 
     network: Literal["conv", "mlp"] = setting("conv", "conv: code on a sphere; mlp: the article's, widths its layers")
-    penalty: float = setting(1.5, "weight of a code's L1 norm; mlp: of the inner layers', summed over a batch")
+    penalty: float = setting(2.0, "weight of a code's L1 norm; mlp: of the inner layers', summed over a batch")
+    edge_weight: float = setting(5.0, "weight of an edge number's squared error against a nat of the picture")
+    shift: float = setting(0.04, "how far a fed picture is moved at most, as a share of its size; the target stays")
+    scale: float = setting(0.07, "how much smaller a fed picture is at most, as a share; a third of that larger")
+    rotate: float = setting(3.0, "how far a fed picture is turned at most, in degrees")
 
 
 class SparseSphere(SphereNetwork):

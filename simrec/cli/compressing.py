@@ -16,7 +16,7 @@ REPORTED = 10_000
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@index_option
+@index_option("demo-sparse")
 @click.option(
     "--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of a number, before entropy coding."
 )
@@ -28,7 +28,7 @@ REPORTED = 10_000
 @format_option
 @click.pass_obj
 def compress(
-    session: Session, sources: tuple[str, ...], name: str | None, bits: int, output: Path | None, report: bool,
+    session: Session, sources: tuple[str, ...], name: str, bits: int, output: Path | None, report: bool,
     form: str,
 ) -> None:  # fmt: skip
     """Keep pictures in a few bytes each: their codes, quantised and entropy-coded.
@@ -58,7 +58,7 @@ def compress(
 
 @click.command()
 @click.argument("container", type=click.Path(path_type=Path, dir_okay=False))
-@index_option
+@index_option()
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", required=True,
     help="The folder to make; it must not be there, or be empty.",
@@ -85,7 +85,7 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
     session.notice(f"Decompressed {len(images):,} pictures with {opened.name}: {output}")
 
 
-def _report(session: Session, name: str | None, output: Path | None, form: str) -> None:
+def _report(session: Session, name: str, output: Path | None, form: str) -> None:
     from simrec import recommender as verbs
     from simrec import sheets
     from simrec.store import replacing

@@ -36,7 +36,7 @@ class Named:
 
 @click.command()
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...")
-@index_option
+@index_option()
 @sheet_option
 @format_option
 @click.pass_obj
@@ -75,7 +75,7 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
 
 @click.command()
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...")
-@index_option
+@index_option("demo-restore")
 @sheet_option
 @click.option(
     "--noise",
@@ -89,7 +89,7 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
 @format_option
 @click.pass_obj
 def denoise(
-    session: Session, pictures: tuple[str, ...], name: str | None, output: Path | None, noise: float, seed: int,
+    session: Session, pictures: tuple[str, ...], name: str, output: Path | None, noise: float, seed: int,
     report: bool, form: str,
 ) -> int:  # fmt: skip
     """Clean pictures of noise: through the code, which keeps what pictures have and noise has not.
@@ -147,7 +147,7 @@ def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[l
 
 
 @click.command()
-@index_option
+@index_option("demo-generate")
 @click.option(
     "-n", "--number", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many pictures."
 )
@@ -160,7 +160,7 @@ def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[l
 @data_dir_option
 @click.pass_obj
 def generate(
-    session: Session, name: str | None, number: int, output: Path | None, seed: int,
+    session: Session, name: str, number: int, output: Path | None, seed: int,
     between: tuple[str, str] | None, around: str | None, report: bool, form: str, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Draw new pictures.

@@ -97,11 +97,12 @@ def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-def index_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--index: whose encoder it is."""
+def index_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--index: whose encoder it is; default: a shipped recommender's that was trained for this, else what is said."""
     return click.option(
-        "--index", "name", metavar="NAME", help="Which recommender's encoder: a name or a folder."
-    )(command)  # fmt: skip
+        "--index", "name", metavar="NAME", default=default, show_default=default is not None,
+        help="Which recommender's encoder: a name or a folder.",
+    )  # fmt: skip
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,8 @@
     python tests/benchmarks/validation.py plain --variant contrastive     # a network of variants.py
     python tests/benchmarks/validation.py plain --search                  # what might help once codes are there
 
-prints the figures of `simrec evaluate --stress` on that split, and the rates of `simrec compress --report`. The test pictures play no part.
+prints the figures of `simrec evaluate --stress` on that split, and the rates of `simrec compress --report`. The test
+pictures play no part.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""The shipped recommenders, made anew: `demo` to look up in, and beside it, without a catalogue, one for each of the
+other applications.
+
+    python tests/benchmarks/shipped.py                                  # all; 16 minutes of them are demo's
+    python tests/benchmarks/shipped.py --only demo-sparse
+
+Each is trained as a run of `tests/benchmarks/table.py` (--runs): one that is finished is taken as it is. What is
+written to `indexes/` is that run without its weights, for its ONNX graphs answer. All that is shipped together stays
+under 25 MB, the embedded test pictures included: so demo's codes are kept in 8 bits a number, and two of the networks
+are narrower than their presets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import platformdirs
+from table import Row, finished, simrec, train
+
+from simrec import home, store
+from simrec.manifest import Manifest
+from simrec.recommender import Recommender
+
+LIMIT = 25_000_000
+SHIPPED = {
+    "demo": Row("plain best", "plain", "best", seeds=(0,)),
+    "demo-generate": Row("small generate", "vae", "generate", ("widths=320,160", "decoder=160,320"), seeds=(0,)),
+    "demo-restore": Row("restore", "denoising", "restore", seeds=(0,)),
+    "demo-sparse": Row("small sparse", "sparse", "default", ("widths=48,96", "hidden=96", "decoder=96,192"), (0,)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
+    parser.add_argument("--only", action="append", choices=SHIPPED)
+    given = parser.parse_args()
+    given.runs.mkdir(parents=True, exist_ok=True)
+    for name in given.only or SHIPPED:
+        row = SHIPPED[name]
+        if not finished(given.runs, row, 0):
+            train(given.runs, row, 0)
+        with tempfile.TemporaryDirectory() as made:
+            encoder = given.runs / row.name(0)
+            if name == "demo":
+                words = ["--encoder", str(encoder.resolve()), "--dtype", "int8"]
+                simrec(Path(made), "index", "build", name, "fashion-mnist:test", *words)
+            else:
+                without_weights(Recommender(encoder), Path(made) / name)
+            target = home.shipped() / name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(Path(made) / name, target, ignore=shutil.ignore_patterns("LOCK"))
+    folders = [home.shipped() / name for name in SHIPPED]
+    sizes = {folder.name: size(folder) for folder in folders} | {"test pictures": size(Path("simrec/data"))}
+    for name, bytes_ in sizes.items():
+        print(f"{name:14} {bytes_ / 1e6:5.2f} MB")
+    print(f"{'together':14} {sum(sizes.values()) / 1e6:5.2f} MB of {LIMIT / 1e6:.0f}")
+
+
+def without_weights(trained: Recommender, folder: Path) -> None:
+    """A recommender with the same encoder, its graphs only."""
+    with store.Writer(folder) as writer:
+        writer.keep(trained.generation, "encoder/", without=frozenset(["encoder/weights.safetensors"]))
+        writer.commit(Manifest(trained.manifest.encoder, None, trained.manifest.created, trained.manifest.libraries))
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()
