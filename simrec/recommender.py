@@ -107,7 +107,7 @@ class Recommender:
 
     @cached_property
     def _offer(self) -> Offer[EncoderSpec]:
-        """What makes its encoder where that is a plugin: the distribution it was trained with, no other of that name."""
+        """What makes its encoder where that is a plugin: the distribution it was trained with and no other."""
         from simrec import host
 
         record = self.manifest.encoder
