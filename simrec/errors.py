@@ -63,7 +63,7 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Another library's error as the middle of a sentence, with the remedy where simrec knows one."""
+    """An error, most often another library's, as the middle of a sentence, with the remedy where simrec knows one."""
     if "torchvision::nms" in str(error):
         return (
             "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
@@ -72,6 +72,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"{error}: 'pip install {package}'"
+    if isinstance(error, SimrecError):
+        return str(error)
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r})"
     said = shorten(str(error), 300)  # of several lines, as pluggy's messages have, the last ones can say most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from simrec.contracts import Codes, Images, Rebuilt
 from simrec.errors import PluginError, SimrecError, reason
+
+MACHINE = (errno.ENOSPC, errno.EPIPE)
+"""A full disk, and an end of whoever reads the progress, are no plugin's fault."""
 
 
 @contextmanager
@@ -20,11 +24,12 @@ def blamed_on(culprit: str) -> Iterator[None]:
     """
     try:
         yield
-    # KeyboardInterrupt is the person's; a broken pipe is that of the terminal which progress is written to.
-    except (SimrecError, KeyboardInterrupt, BrokenPipeError):
+    except (SimrecError, KeyboardInterrupt):
         raise
     # A plugin may raise anything, sys.exit included, and a panic of a Rust library is no Exception.
     except BaseException as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
         raise PluginError(f"{culprit} failed: {reason(error)}: mend the plugin, or use another") from error
 
 
