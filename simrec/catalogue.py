@@ -19,8 +19,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Images
-from simrec.datasets import Pictures
+from simrec.contracts import Images, Pictures
 from simrec.errors import StoreError
 from simrec.store import Generation, Writer
 

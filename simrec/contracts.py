@@ -1,13 +1,16 @@
 """What crosses the borders of simrec, in numpy alone: what a plugin author reads first.
 
 A picture becomes `Images`, an encoder turns those into `Codes`, and codes that lie near each other belong to
-items that look alike. A plugin names its encoders with `EncoderSpec`; each follows the `Encoder` protocol.
+items that look alike. A plugin names its encoders with `EncoderSpec`; each follows the `Encoder` protocol. It names
+its sources of pictures with `SourceSpec`; each follows the `Source` protocol and gives `Pictures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -35,6 +38,9 @@ Recipe = Literal["fashion", "photo"]
 API = 1
 """The version of this contract."""
 
+Notice = Callable[[str], None]
+"""Told, in a line each, what the person at the prompt should know and no error is."""
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -59,28 +65,61 @@ class EncoderSpec:
     """One encoder that a plugin offers.
 
     name: what people type (`simrec train NAME`). summary: one line for lists. factory: "package.module:Class",
-    imported only when the encoder is used. metric: how its codes are compared. api: the contract's version.
+    imported only when the encoder is used. metric: how its codes are compared. explanation: about two sentences that
+    someone who owns a shop and trains no networks understands. api: the contract's version.
 
     Raises PluginError for a field that cannot be right.
     """
+
+    kind: ClassVar[str] = "encoder"
 
     name: str
     summary: str
     factory: str
     metric: Metric = "cosine"
     api: int = API
+    explanation: str = ""
 
     def __post_init__(self) -> None:
-        module, colon, attribute = self.factory.partition(":")
-        if not (module and colon and attribute):
-            raise PluginError(f"encoder {self.name!r}: factory {self.factory!r} must read 'package.module:Class'")
+        _check(self)
         if self.metric not in ("cosine", "l2"):
             raise PluginError(f"encoder {self.name!r}: metric {self.metric!r} must be 'cosine' or 'l2'")
-        if self.api != API:
-            raise PluginError(
-                f"encoder {self.name!r} was written for contract {self.api}, this simrec has {API}: "
-                f"install the plugin's release for this simrec"
-            )
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source of pictures that a plugin offers: a data set, or a kind of place where pictures are.
+
+    name: what people type, alone or with a text of the source's own after a colon (`--data NAME`, `--data NAME:TEXT`).
+    summary: one line for lists. factory: "package.module:function", a `Source`, imported only when the source is used.
+    api: the contract's version.
+
+    Raises PluginError for a field that cannot be right.
+    """
+
+    kind: ClassVar[str] = "source"
+
+    name: str
+    summary: str
+    factory: str
+    api: int = API
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(spec: EncoderSpec | SourceSpec) -> None:
+    what = f"{spec.kind} {spec.name!r}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
+        raise PluginError(f"{what}: a name is made of letters, digits, '.', '_' and '-'")
+    module, colon, attribute = spec.factory.partition(":")
+    if not (module and colon and attribute):
+        raise PluginError(f"{what}: factory {spec.factory!r} must read 'package.module:name'")
+    if spec.api != API:
+        raise PluginError(
+            f"{what} was written for contract {spec.api}, this simrec has {API}: "
+            f"install the plugin's release for this simrec"
+        )
 
 
 def setting(default: Any, doc: str) -> Any:
@@ -189,4 +228,63 @@ class Decoder(Protocol):
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A loaded source.
+
+    name: what to type to load it again, from any folder. images: uint8 (n, h, w, c). ids: stable, one an image, no two
+    the same. sources: where each came from (a file's path, or the data set's name). labels: one an image, "" for none.
+    test: the name of the split to test on, a source too. reduced: whether this stands in for a larger set that could
+    not be had.
+    """
+
+    name: str
+    images: Images
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    labels: tuple[str, ...]
+    test: str | None = None
+    reduced: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any picture has a label."""
+        return any(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels and their shape, in order."""
+        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
+
+    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
+        """The pictures at which a mask (n,) is true, under the same name."""
+        return self.rows(np.flatnonzero(chosen).tolist())
+
+    def rows(self, rows: Sequence[int]) -> Pictures:
+        """The pictures in those rows, in that order, under the same name."""
+        return replace(
+            self,
+            images=self.images[list(rows)],
+            ids=tuple(self.ids[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+        )
+
+
+class Source(Protocol):
+    """What the factory of a `SourceSpec` is: a function that loads pictures."""
+
+    def __call__(self, text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+        """The pictures, as an encoder with that spec is fed them (`simrec.images` gets any picture there).
+
+        text: what was typed after the name and its colon, "" for nothing. data_dir: where the person said the data
+        set's files are. notice: told what was left out or is downloaded. Raises DataError when the pictures are not
+        to be had, RequestError for a text that means nothing.
+        """
         ...

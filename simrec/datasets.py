@@ -1,7 +1,8 @@
-"""Sources of pictures: Fashion-MNIST (found, downloaded or embedded), a folder, single files.
+"""Sources of pictures: Fashion-MNIST (found, downloaded or embedded), a folder, single files, and what plugins add.
 
-A source is named in text wherever one is asked for: `fashion-mnist`, `fashion-mnist:test`, or the path of a folder
-or picture. Labels come along for showing and scoring; no training sees them.
+A source is named in text wherever one is asked for: `fashion-mnist`, `fashion-mnist:test`, a plugin's `name:text`, or
+the path of a folder or picture; `folder:PATH` is a path even where a source has that name. Labels come along for
+showing and scoring; no training sees them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -23,8 +24,10 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Images, ImageSpec
-from simrec.errors import DataError, ImageError, RequestError, reason, suggestion
+from simrec.contracts import Images, ImageSpec, Notice
+from simrec.contracts import Pictures as Pictures
+from simrec.errors import DataError, ImageError, PluginError, RequestError, reason, suggestion
+from simrec.faults import blamed_on
 
 LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -51,77 +54,46 @@ PICTURE_ENDINGS = frozenset(
      ".tga", ".tif", ".tiff", ".webp")
 )  # fmt: skip
 
-Notice = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A loaded source.
-
-    images: uint8 (n, h, w, c). ids: stable, one an image. sources: where each came from (a file's path, or the
-    data set's name). labels: one an image, "" for none. test: the name of the split to test on. reduced: whether
-    this stands in for a larger set that could not be had.
-    """
-
-    name: str
-    images: Images
-    ids: tuple[str, ...]
-    sources: tuple[str, ...]
-    labels: tuple[str, ...]
-    test: str | None = None
-    reduced: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether any picture has a label."""
-        return any(self.labels)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the pixels and their shape, in order."""
-        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
-
-    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
-        """The pictures at which a mask (n,) is true, under the same name."""
-        return self.rows(np.flatnonzero(chosen).tolist())
-
-    def rows(self, rows: Sequence[int]) -> Pictures:
-        """The pictures in those rows, in that order, under the same name."""
-        return replace(
-            self,
-            images=self.images[list(rows)],
-            ids=tuple(self.ids[row] for row in rows),
-            sources=tuple(self.sources[row] for row in rows),
-            labels=tuple(self.labels[row] for row in rows),
-        )
-
 
 def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice) -> Pictures:
     """The pictures of a source, as an encoder with that spec is fed them.
 
-    data_dir: where to look for Fashion-MNIST first. notice: told, in a line each, what was left out or is downloaded.
-    Raises DataError when the source is not to be had, ImageError for a single picture that cannot be read.
+    data_dir: where to look for a data set's files first. notice: told, in a line each, what was left out or is
+    downloaded. Raises DataError when the source is not to be had, ImageError for a single picture that cannot be read,
+    PluginError, naming the distribution, for a plugin's source that is broken.
     """
-    name, _, split = source.partition(":")
-    if name == "fashion-mnist":
-        return _fashion_mnist(split or "train", spec, data_dir, notice)
-    try:
-        path = Path(source)
-        if path.is_dir():
-            return _folder(path, spec, notice)
-        if path.is_file():
-            from simrec import images
+    from simrec import host
 
-            one = images.read(path, spec)
-            return Pictures(source, one, (_printable(Path(path.name)),), (_printable(path.absolute()),), ("",))
-    except OSError as error:  # a name too long, a folder closed to us
-        raise DataError(f"{source}: cannot be read ({error.strerror}): name another source") from error
-    raise DataError(
-        f"no source {source!r}: name a folder of pictures, a picture, 'fashion-mnist' or 'fashion-mnist:test'"
-    )
+    plugins = host.discover()
+    name, _, text = source.partition(":")
+    # Without a colon even "folder" is the path of one that has this name.
+    if name not in [offer.spec.name for offer in plugins.sources] or source == "folder":
+        name, text = "folder", source
+    offer = plugins.source(name)
+    function = host.imported(offer)
+    with blamed_on(str(offer)):
+        pictures: Pictures = function(text, spec, data_dir=data_dir, notice=notice)
+    _check(pictures, spec, str(offer))
+    return pictures
+
+
+def _check(pictures: object, spec: ImageSpec, culprit: str) -> None:
+    """Raises PluginError, naming the culprit, for what `simrec.contracts.Source` does not allow."""
+    if not isinstance(pictures, Pictures):
+        raise PluginError(f"{culprit} returned {type(pictures).__name__}, not Pictures: mend the plugin")
+    images, count = pictures.images, len(pictures.ids)
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, *spec.shape):
+        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise PluginError(
+            f"{culprit} returned images that are {found} for {count} ids, not uint8 {(count, *spec.shape)}: "
+            f"mend the plugin"
+        )
+    if not len(pictures.sources) == len(pictures.labels) == len(set(pictures.ids)) == count:
+        raise PluginError(
+            f"{culprit} returned pictures without a source, a label and an id of its own for each: mend it"
+        )
+    if not count:
+        raise DataError(f"{pictures.name}: no pictures in this source: name another")
 
 
 def test_split(source: str) -> str | None:
@@ -129,7 +101,9 @@ def test_split(source: str) -> str | None:
     return {"fashion-mnist": "fashion-mnist:test", "fashion-mnist:small": "fashion-mnist:small-test"}.get(source)
 
 
-def _fashion_mnist(split: str, spec: ImageSpec, data_dir: Path | None, notice: Notice) -> Pictures:
+def fashion_mnist(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+    """Fashion-MNIST; text: "" or "train" for its 60,000 train pictures, else "test", "small" or "small-test"."""
+    split = text or "train"
     splits: dict[str, Callable[[], Pictures]] = {
         "train": lambda: _split("train", _train_files(data_dir, notice)),
         "test": lambda: _split("test", _test_files(data_dir)),
@@ -261,6 +235,25 @@ def _download(names: Iterable[str], notice: Notice) -> tuple[bytes, bytes]:
     finally:
         socket.setdefaulttimeout(before)
     return files[0], files[1]
+
+
+def folder(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+    """The pictures in the folder of that path, labels as sub-folders, or the one picture of that path."""
+    try:
+        path = Path(text)
+        if text and path.is_dir():
+            return _folder(path, spec, notice)
+        if path.is_file():
+            from simrec import images
+
+            one = images.read(path, spec)
+            return Pictures(text, one, (_printable(Path(path.name)),), (_printable(path.absolute()),), ("",))
+    except OSError as error:  # a name too long, a folder closed to us
+        raise DataError(f"{text}: cannot be read ({error.strerror}): name another source") from error
+    raise DataError(
+        f"no source {text!r}: name a folder of pictures, a picture, or one of 'simrec plugins list', such as "
+        f"'fashion-mnist' or 'fashion-mnist:test'"
+    )
 
 
 def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:

@@ -2,7 +2,7 @@
 
     SimrecError
     ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
-    ├── PluginError       an encoder plugin that is missing, broken, or breaks its contract
+    ├── PluginError       a plugin that is missing, broken, or breaks its contract
     ├── ImageError        a file that is not a picture simrec can read
     ├── DataError         a source of pictures that is not there or not what it should be
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
@@ -28,7 +28,7 @@ class RequestError(SimrecError):
 
 
 class PluginError(SimrecError):
-    """An encoder plugin that is missing, broken, or breaks its contract."""
+    """A plugin that is missing, broken, or breaks its contract."""
 
 
 class ImageError(SimrecError):
@@ -63,7 +63,7 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Another library's error as the middle of a sentence, with the remedy where simrec knows one."""
+    """An error, most often another library's, as the middle of a sentence, with the remedy where simrec knows one."""
     if "torchvision::nms" in str(error):
         return (
             "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
@@ -72,5 +72,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"{error}: 'pip install {package}'"
+    if isinstance(error, SimrecError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
     said = shorten(str(error), 300)  # of several lines, as pluggy's messages have, the last ones can say most
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,29 +1,49 @@
-"""Finds the plugins, each by itself: a broken one is kept as a failure with its reason and harms no other."""
+"""Finds the plugins, each by itself: a broken one is kept as a failure with its reason and harms no other.
+
+The environment variable SIMREC_PLUGINS chooses which are loaded: names of entry points or distributions with commas
+between, "" for none; unset, all are. simrec's own sources of pictures are no plugin to do without: always loaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pluggy
 
 from simrec import hookspecs
-from simrec.contracts import EncoderSpec
-from simrec.errors import PluginError, reason, suggestion
+from simrec.contracts import EncoderSpec, SourceSpec
+from simrec.errors import PluginError, RequestError, reason, suggestion
 
 GROUP = "simrec"
 
+CHOICE = "SIMREC_PLUGINS"
+
+HOOKS: dict[str, type[EncoderSpec] | type[SourceSpec]] = {"simrec_encoders": EncoderSpec, "simrec_sources": SourceSpec}
+"""What each hook's answers are made of."""
+
+ENCODER = ("Settings", "presets", "fit", "encode", "save", "load")
+"""What a class must have to be used as an encoder at all."""
+
+Spec = TypeVar("Spec", EncoderSpec, SourceSpec)
+
 
 @dataclass(frozen=True)
-class Offer:
-    """An encoder and the distribution ("name version") that offers it."""
+class Offer(Generic[Spec]):
+    """An encoder or a source, and the distribution ("name version") that offers it."""
 
-    spec: EncoderSpec
+    spec: Spec
     provider: str
+
+    def __str__(self) -> str:
+        return f"{self.spec.kind} {self.spec.name!r} ({self.provider})"
 
 
 @dataclass(frozen=True)
@@ -40,70 +60,162 @@ class Failure:
 
 @dataclass(frozen=True)
 class Host:
-    """All that the installed plugins offer, and those that failed."""
+    """All that the loaded plugins offer, those that failed, and the entry points that SIMREC_PLUGINS leaves out."""
 
-    offers: tuple[Offer, ...]
+    encoders: tuple[Offer[EncoderSpec], ...]
+    sources: tuple[Offer[SourceSpec], ...]
     failures: tuple[Failure, ...]
+    left_out: tuple[str, ...]
 
-    def encoder(self, name: str) -> Offer:
-        """The one offer of that name.
+    def encoder(self, name: str) -> Offer[EncoderSpec]:
+        """The one encoder of that name.
 
         Raises PluginError when there is none (naming the near miss, or the broken plugin that would offer it) or
         when two distributions offer it.
         """
-        found = [offer for offer in self.offers if offer.spec.name == name]
+        return self._the_one(self.encoders, EncoderSpec.kind, name)
+
+    def source(self, name: str) -> Offer[SourceSpec]:
+        """The one source of that name. Raises PluginError as `encoder` does."""
+        return self._the_one(self.sources, SourceSpec.kind, name)
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """A sentence for each name that more than one plugin offers."""
+        found = []
+        for kind, offers in ((EncoderSpec.kind, self.encoders), (SourceSpec.kind, self.sources)):
+            names = Counter(offer.spec.name for offer in offers)
+            found += [_conflict(kind, name, offers) for name, count in sorted(names.items()) if count > 1]
+        return tuple(found)
+
+    def _the_one(self, offers: tuple[Offer[Spec], ...], kind: str, name: str) -> Offer[Spec]:
+        found = [offer for offer in offers if offer.spec.name == name]
         if len(found) == 1:
             return found[0]
         if found:
-            both = " and ".join(offer.provider for offer in found)
-            raise PluginError(f"encoder {name!r} is offered by {both}: uninstall one of them")
+            raise PluginError(_conflict(kind, name, offers))
         for failure in self.failures:
             if failure.plugin == name:
                 raise PluginError(f"{failure}; mend or uninstall it")
-        raise PluginError(f"no encoder {name!r}: {suggestion(name, (o.spec.name for o in self.offers))}")
+        there = suggestion(name, (offer.spec.name for offer in offers))
+        if self.left_out:
+            there += f" ({CHOICE} leaves out {', '.join(self.left_out)})"
+        if self.failures:
+            there += " (some plugins could not be loaded: 'simrec plugins list' says why)"
+        raise PluginError(f"no {kind} {name!r}: {there}")
 
 
-@cache
 def discover() -> Host:
-    """Loads every plugin in the entry-point group `simrec`."""
-    offers: list[Offer] = []
-    failures: list[Failure] = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: (_provider(e), e.name)):
-        try:
-            offers += [Offer(spec, _provider(entry)) for spec in _encoders(entry)]
-        # A plugin may raise anything, sys.exit included; whatever it is stays its own.
-        except (Exception, SystemExit) as error:
-            failures.append(Failure(entry.name, _provider(entry), reason(error)))
-    return Host(tuple(offers), tuple(failures))
+    """Loads the plugins in the entry-point group `simrec`, once in a process.
+
+    Raises RequestError when SIMREC_PLUGINS names what is not installed.
+    """
+    return _discover(os.environ.get(CHOICE), None)
 
 
-def encoder_class(offer: Offer) -> type[Any]:
-    """Imports the class behind an offer. Raises PluginError, naming the distribution, when that fails."""
+def discover_only(distribution: str) -> Host:
+    """Loads the plugins of one distribution and no other: nobody else's can stand in the way of it.
+
+    Raises what `discover` raises.
+    """
+    return _discover(os.environ.get(CHOICE), _normal(distribution))
+
+
+def imported(offer: Offer[EncoderSpec] | Offer[SourceSpec]) -> Any:
+    """Imports what stands behind an offer. Raises PluginError, naming the distribution, when that fails."""
     module, _, attribute = offer.spec.factory.partition(":")
     try:
-        found: type[Any] = getattr(import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"encoder {offer.spec.name!r} ({offer.provider}) cannot be used: {reason(error)}") from error
+        found = getattr(import_module(module), attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(f"{offer} cannot be used: {reason(error)}") from error
+    if not callable(found):
+        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} cannot be called: mend the plugin")
     return found
 
 
-def _encoders(entry: EntryPoint) -> Iterator[EncoderSpec]:
+def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
+    """Imports the class behind an encoder. Raises PluginError, naming the distribution, when it is none."""
+    found: type[Any] = imported(offer)
+    if missing := [name for name in ENCODER if not hasattr(found, name)]:
+        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(missing)}: mend the plugin")
+    return found
+
+
+@cache
+def _discover(choice: str | None, distribution: str | None) -> Host:
+    installed = sorted(entry_points(group=GROUP), key=lambda entry: (_provider(entry), entry.name))
+    chosen = _chosen(installed, choice)
+    specs: list[Offer[Any]] = []
+    failures: list[Failure] = []
+    for entry in chosen:
+        if distribution not in (None, _distribution(entry)):
+            continue
+        try:
+            specs += [Offer(spec, _provider(entry)) for spec in _specs(entry)]
+        except KeyboardInterrupt:
+            raise
+        # A plugin may raise anything, sys.exit included; whatever it is stays its own.
+        except BaseException as error:
+            failures.append(Failure(entry.name, _provider(entry), reason(error)))
+    return Host(
+        encoders=tuple(offer for offer in specs if isinstance(offer.spec, EncoderSpec)),
+        sources=tuple(offer for offer in specs if isinstance(offer.spec, SourceSpec)),
+        failures=tuple(failures),
+        left_out=tuple(entry.name for entry in installed if entry not in chosen),
+    )
+
+
+def _chosen(installed: Iterable[EntryPoint], choice: str | None) -> list[EntryPoint]:
+    if choice is None:
+        return list(installed)
+    wanted = {_normal(name.strip()) for name in choice.split(",") if name.strip()}
+    known = {_normal(entry.name) for entry in installed} | {_distribution(entry) for entry in installed}
+    for name in sorted(wanted - known):
+        raise RequestError(f"{CHOICE} names {name!r}, which is not installed: {suggestion(name, known)}")
+    return [
+        entry for entry in installed if wanted & {_normal(entry.name), _distribution(entry)} or _is_simrec_itself(entry)
+    ]
+
+
+def _specs(entry: EntryPoint) -> Iterator[EncoderSpec | SourceSpec]:
     # One manager a plugin: pluggy does not isolate, and a hook's answer must be known to be this plugin's.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    manager.register(entry.load(), name=entry.name)
+    plugin = entry.load()
+    manager.register(plugin, name=entry.name)
     manager.check_pending()
-    implementations = manager.hook.simrec_encoders.get_hookimpls()
-    answers = manager.hook.simrec_encoders()
-    if not implementations:
-        raise PluginError("it implements no hook: mark 'def simrec_encoders()' with @hookimpl")
-    if len(answers) < len(implementations):  # pluggy drops an answer that is None
-        raise PluginError("simrec_encoders returned None: it must return a list of EncoderSpec")
-    for specs in answers:
-        for spec in specs:
-            if not isinstance(spec, EncoderSpec):
-                raise PluginError(f"simrec_encoders returned {spec!r}, which is no EncoderSpec")
-            yield spec
+    if not manager.get_hookcallers(plugin):
+        raise PluginError(f"it implements no hook: mark 'def {next(iter(HOOKS))}()' with @hookimpl")
+    for hook, kind in HOOKS.items():
+        caller = getattr(manager.hook, hook)
+        answers = caller()
+        if len(answers) < len(caller.get_hookimpls()):  # pluggy drops an answer that is None
+            raise PluginError(f"{hook} returned None: it must return a list of {kind.__name__}")
+        for specs in answers:
+            for spec in specs:
+                if not isinstance(spec, kind):
+                    raise PluginError(f"{hook} returned {spec!r}, which is no {kind.__name__}")
+                yield spec
+
+
+def _conflict(kind: str, name: str, offers: Iterable[Offer[Any]]) -> str:
+    both = " and ".join(offer.provider for offer in offers if offer.spec.name == name)
+    return f"{kind} {name!r} is offered by {both}: uninstall one of them, or leave one out with {CHOICE}"
+
+
+def _is_simrec_itself(entry: EntryPoint) -> bool:
+    return entry.module.partition(".")[0] == "simrec"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return _normal(entry.dist.name) if entry.dist else ""
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as package indexes compare it, so that "My_Plugin" is "my-plugin"."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _provider(entry: EntryPoint) -> str:

@@ -28,8 +28,9 @@ class EncoderRecord:
     """The encoder in a recommender.
 
     provider: the distribution ("name version") it came from. runtime: "onnx" (encoder.onnx answers) or "plugin" (the
-    provider does). settings: JSON values. digest: of its files and its image recipe. trained_on: the source, how many
-    pictures, and their digest. results: figures of the training (losses, epochs, seconds). command: what made it.
+    provider does). settings: JSON values. digest: of its files and its image recipe. trained_on: the source, the split
+    to test on (None without one), how many pictures, and their digest. results: figures of the training (losses,
+    epochs, seconds). command: what made it.
     """
 
     name: str

@@ -26,16 +26,18 @@ from simrec import datasets, home, store
 from simrec.arrays import from_npy, to_npy
 from simrec.catalogue import Catalogue, Item
 from simrec.catalogue import write as write_catalogue
-from simrec.contracts import Codes, Dtype, History, Images, Progress, Rebuilt
-from simrec.datasets import Notice, Pictures
+from simrec.contracts import Codes, Dtype, History, Images, Notice, Pictures, Progress, Rebuilt
 from simrec.errors import DataError, PluginError, RequestError, StoreError
+from simrec.faults import blamed_on, decoded, encoded
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
     from simrec.compression import CodeModel
+    from simrec.contracts import EncoderSpec
     from simrec.evaluation import Exam
     from simrec.generation import Mixture
+    from simrec.host import Offer
     from simrec.index import Index
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
@@ -96,19 +98,32 @@ class Recommender:
             return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
         from simrec import host
 
-        try:
-            offer = host.discover().encoder(record.name)
-        except PluginError as error:
-            raise PluginError(f"{self.name}: its encoder is {record.name!r} of {record.provider}: {error}") from error
-        if offer.provider.split()[0] != record.provider.split()[0]:
-            raise PluginError(
-                f"{self.name}: its encoder is {record.name!r} of {record.provider}, but {offer.provider} offers that "
-                f"name here: install {record.provider.split()[0]} instead"
-            )
         for name in self.generation.manifest.files:
             if name.startswith("encoder/"):
                 self.generation.read(name)
-        return host.encoder_class(offer).load(self.generation.folder / "encoder")
+        kind = host.encoder_class(self._offer)
+        with blamed_on(self._culprit):
+            return kind.load(self.generation.folder / "encoder")
+
+    @cached_property
+    def _offer(self) -> Offer[EncoderSpec]:
+        """What makes its encoder where that is a plugin: the distribution it was trained with and no other."""
+        from simrec import host
+
+        record = self.manifest.encoder
+        distribution = record.provider.split()[0]
+        try:
+            return host.discover_only(distribution).encoder(record.name)
+        except PluginError as error:
+            raise PluginError(
+                f"{self.name}: its encoder is {record.name!r} of {record.provider}: {error}: install {distribution}"
+            ) from error
+
+    @property
+    def _culprit(self) -> str:
+        """Whose fault it is when codes are not what they should be."""
+        record = self.manifest.encoder
+        return f"encoder {record.title}" if record.runtime == "onnx" else str(self._offer)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -165,7 +180,7 @@ class Recommender:
         Raises RequestError when nothing was indexed yet, and what `read` raises.
         """
         asked = query if isinstance(query, Query) else self.read(query)
-        rows, distances = self.index.search(self.encoder.encode(asked.images), n + len(asked.own))
+        rows, distances = self.index.search(self.encode(asked.images), n + len(asked.own))
         near = [(int(r), d) for r, d in zip(rows[0], distances[0], strict=True) if int(r) not in asked.own][:n]
         items = self.catalogue.items([row for row, _ in near])
         found = self.index.scores(np.array([d for _, d in near], np.float32))
@@ -180,18 +195,21 @@ class Recommender:
         return self.catalogue.thumbnails([row for row in rows if row is not None])
 
     def encode(self, images: Images, progress: Callable[[int], None] = _silent) -> Codes:
-        """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done."""
-        out = np.empty((len(images), self.manifest.encoder.dim), np.float32)
+        """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done.
+
+        Raises PluginError, naming the encoder, when it gives anything but finite float32 codes of that shape.
+        """
+        dim = self.manifest.encoder.dim
+        out = np.empty((len(images), dim), np.float32)
         for start in range(0, len(images), 4096):
-            out[start : start + 4096] = self.encoder.encode(images[start : start + 4096])
+            out[start : start + 4096] = encoded(self.encoder, images[start : start + 4096], dim, self._culprit)
             progress(min(start + 4096, len(images)))
         return out
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1. Raises RequestError for an encoder without a decoder."""
         self._check_decodes()
-        rebuilt: Rebuilt = self.encoder.decode(codes)
-        return rebuilt
+        return decoded(self.encoder, codes, self.manifest.encoder.input.shape, self._culprit)
 
     def reconstruct(self, images: Images) -> Rebuilt:
         """Images (n, h, w, c) through the code and back, 0..1. Raises RequestError for an encoder without a decoder."""
@@ -272,7 +290,8 @@ class Recommender:
         They are test pictures of what it was trained on; without a test split, items of the catalogue. Raises
         RequestError when there are neither.
         """
-        test = datasets.test_split(self.manifest.encoder.trained_on["source"])
+        trained_on = self.manifest.encoder.trained_on
+        test = trained_on.get("test", datasets.test_split(trained_on["source"]))  # older manifests do not say
         if test:
             pictures = self.pictures(test)
         elif self.manifest.catalogue:
@@ -401,27 +420,26 @@ def train(
     place = home_folder or home.default()
     folder = place / home.check_name(name or encoder)
     _check_replaceable(folder, replace_catalogue)
-    model = kind(chosen)
-    pictures = datasets.load(source, model.input, data_dir=data_dir, notice=notice)
-    learned, held_out = _validation(pictures, model.input, data_dir, notice)
+    with blamed_on(str(offer)):
+        model = kind(chosen)
+        spec, dim = model.input, model.dim
+    pictures = datasets.load(source, spec, data_dir=data_dir, notice=notice)
+    learned, held_out = _validation(pictures, spec, data_dir, notice)
     with store.Writer(folder) as writer:
         _check_replaceable(folder, replace_catalogue)  # one may have been built while the pictures were loaded
         begun = time.perf_counter()
-        started(model, learned)
+        with blamed_on(str(offer)):  # the encoder's own summary may be shown
+            started(model, learned)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            history = model.fit(
-                learned.images, validation=held_out.images, seed=seed, device=device, progress=progress, stop=stop
-            )
-            if not 1 <= history.kept <= len(history.epochs):
-                raise PluginError(f"encoder {encoder!r} ({offer.provider}) kept no epoch of its training: mend its fit")
-            files = _saved(model)
-            codes = model.encode(learned.images[:: max(1, len(learned) // SAMPLE)])
-            if not np.isfinite(codes).all():
-                raise PluginError(
-                    f"encoder {encoder!r} ({offer.provider}) gives codes that are not finite: nothing was saved; mend "
-                    f"its fit, or lower its learning rate"
+            with blamed_on(str(offer)):
+                history = model.fit(
+                    learned.images, validation=held_out.images, seed=seed, device=device, progress=progress, stop=stop
                 )
+                files = _saved(model)
+            if not isinstance(history, History) or not 1 <= history.kept <= len(history.epochs):
+                raise PluginError(f"{offer} kept no epoch of its training: mend its fit")
+            codes = encoded(model, learned.images[:: max(1, len(learned) // SAMPLE)], dim, str(offer))
         if hasattr(model, "decode"):
             files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
             files["prior.npz"] = _prior(model, codes).to_bytes()
@@ -436,14 +454,19 @@ def train(
             factory=offer.spec.factory,
             runtime="onnx" if "encoder.onnx" in files else "plugin",
             metric=offer.spec.metric,
-            dim=model.dim,
-            input=model.input,
+            dim=dim,
+            input=spec,
             preset=preset,
             settings=settings.to_json(chosen),
             seed=seed,
             decodes=hasattr(model, "decode"),
-            digest=_digest(files, model.input),
-            trained_on={"source": pictures.name, "count": len(learned), "digest": learned.digest},
+            digest=_digest(files, spec),
+            trained_on={
+                "source": pictures.name,
+                "test": pictures.test,
+                "count": len(learned),
+                "digest": learned.digest,
+            },
             results={
                 "epochs": len(history.epochs),
                 "kept": history.kept,
@@ -502,8 +525,6 @@ def build(
 
     with store.Writer(folder) as writer:
         codes = origin.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
-        if not np.isfinite(codes).all():
-            raise PluginError(f"encoder {record.title} gave codes that are not finite: train it anew, or another one")
         segments = write_catalogue(writer, pictures, lambda done: progress("thumbnails", done, len(pictures)))
         progress("thumbnails", len(pictures), len(pictures))
         if dtype == "float32":  # the others are asked for because they are small
@@ -751,7 +772,7 @@ def _milliseconds(recommender: Recommender, images: Images, repeats: int = 200) 
     times = []
     for image in images[: repeats + 10]:
         begun = time.perf_counter()
-        recommender.index.search(recommender.encoder.encode(image[np.newaxis]), 10)
+        recommender.index.search(recommender.encode(image[np.newaxis]), 10)
         times.append(time.perf_counter() - begun)
     return float(np.median(times[10:] or times) * 1000)
 

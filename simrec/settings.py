@@ -1,10 +1,10 @@
-"""An encoder's settings: from `key=value` texts to its frozen dataclass, and to JSON and back."""
+"""An encoder's settings: from `key=value` texts to its frozen dataclass and back, to JSON and back, and described."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from simrec.errors import RequestError, suggestion
@@ -45,6 +45,33 @@ def from_json(kind: type[Any], values: Mapping[str, Any]) -> Any:
     """The settings that `to_json` wrote; fields that have come since keep their defaults."""
     known = {f.name for f in fields(kind)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as people see it: default as `key=value` would take it, doc: its line."""
+
+    name: str
+    default: str
+    doc: str
+
+
+def described(kind: type[Any]) -> list[Setting]:
+    """The settings of a dataclass, in its order."""
+    return [Setting(f.name, to_text(f.default), f.metadata.get("doc", "")) for f in fields(kind)]
+
+
+def changed(kind: type[Any], preset: Any) -> dict[str, str]:
+    """What a preset of that dataclass has other than the defaults, as texts by name."""
+    values = {f.name: (f.default, getattr(preset, f.name)) for f in fields(kind)}
+    return {name: to_text(value) for name, (default, value) in values.items() if value != default}
+
+
+def to_text(value: Any) -> str:
+    """A setting's value as `key=value` would take it."""
+    if isinstance(value, tuple):
+        return ",".join(to_text(part) for part in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _parse(text: str, hint: Any) -> Any:

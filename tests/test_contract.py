@@ -18,7 +18,7 @@ from simrec.datasets import Pictures
 from simrec.errors import SimrecError
 from simrec.onnx_encoder import OnnxEncoder
 
-OFFERS = {offer.spec.name: offer for offer in host.discover().offers}
+OFFERS = {offer.spec.name: offer for offer in host.discover().encoders}
 
 TOLERANCE = 1e-4
 """Float32 sums in another order (another batch, another runtime) differ by less, codes being of size 1 or so."""

@@ -13,5 +13,10 @@ def simrec_encoders() -> list[EncoderSpec]:
             summary="Rebuilds the clean picture from one with wrong pixels.",
             factory="simrec_denoising.model:Denoising",
             metric="cosine",
+            explanation=(
+                "It is shown pictures with speckles and learns to draw them without, so its numbers change little when "
+                "a photo is grainy or scratched. Take it when your pictures are poor; its preset restore is made to "
+                "clean them."
+            ),
         )
     ]

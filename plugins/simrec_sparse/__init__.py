@@ -13,5 +13,9 @@ def simrec_encoders() -> list[EncoderSpec]:
             summary="Rebuilds the picture from a code in which most numbers are zero.",
             factory="simrec_sparse.model:Sparse",
             metric="cosine",
+            explanation=(
+                "It describes each picture as plain does, but with as few numbers as will do; all others stay at zero. "
+                "Take it when you want to see which few numbers two items have in common."
+            ),
         )
     ]

@@ -13,5 +13,10 @@ def simrec_encoders() -> list[EncoderSpec]:
             summary="Rebuilds the picture from a code that is a normal distribution; can draw new ones.",
             factory="simrec_vae.model:VAE",
             metric="cosine",
+            explanation=(
+                "It describes each picture by a small cloud of numbers instead of one exact point, so every point in "
+                "between stands for some picture, too. Take it when you also want to draw new items that nobody has "
+                "made yet, with its preset generate."
+            ),
         )
     ]

@@ -46,8 +46,8 @@ def build(
 ) -> None:
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
-    SOURCE is a data set or a folder of pictures, labels as sub-folders; without it, the one that NAME was built from
-    before, else what the encoder was trained on.
+    SOURCE is a folder of pictures, labels as sub-folders, or a source that 'simrec plugins list' names; without it,
+    the one that NAME was built from before, else what the encoder was trained on.
     """
     from simrec import recommender as verbs
 

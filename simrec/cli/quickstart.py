@@ -16,7 +16,7 @@ from simrec.cli.terminal import Session, data_dir_option, table
 from simrec.errors import DataError, RequestError, TrainingError
 
 if TYPE_CHECKING:
-    from simrec.datasets import Pictures
+    from simrec.contracts import Pictures
     from simrec.recommender import Recommender
 
 NAME = "quickstart"

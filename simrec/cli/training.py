@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @seed_option("The same seed gives the same weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
-    "--data", "source", default="fashion-mnist", show_default=True, help="A data set, or a folder of pictures."
+    "--data",
+    "source",
+    default="fashion-mnist",
+    show_default=True,
+    help="A folder of pictures, or a source that 'simrec plugins list' names.",
 )
 @data_dir_option
 @click.option("--replace", is_flag=True, help="Even if the name has a catalogue, which goes.")

@@ -1,0 +1,120 @@
+"""`simrec plugins list` and `show`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simrec.cli.terminal import Session, format_option, table
+
+if TYPE_CHECKING:
+    from simrec.contracts import EncoderSpec
+    from simrec.host import Offer
+
+
+@click.group()
+def plugins() -> None:
+    """See the encoders and sources of pictures that are installed.
+
+    SIMREC_PLUGINS chooses which plugins are loaded: names of plugins or distributions with commas between, "" for
+    none; unset, all are. simrec's own sources always are.
+    """
+
+
+@plugins.command("list")
+@format_option
+def list_(form: str) -> int:
+    """What is installed, from whom, and what is broken.
+
+    Exits with 1 if a plugin could not be loaded or two offer one name; the others work all the same.
+    """
+    from simrec import host
+
+    found = host.discover()
+    offers: list[Offer[Any]] = [*found.encoders, *found.sources]
+    if form == "json":
+        answer = {
+            "plugins": [{"kind": o.spec.kind, **asdict(o.spec), "distribution": o.provider} for o in offers],
+            "failures": [
+                {"plugin": f.plugin, "distribution": f.provider, "reason": f.reason} for f in found.failures
+            ],
+            "conflicts": list(found.conflicts),
+            "left_out": list(found.left_out),
+        }  # fmt: skip
+        click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+    else:
+        rows = [[offer.spec.name, offer.spec.kind, offer.provider, offer.spec.summary] for offer in offers]
+        table(["name", "kind", "distribution", "summary"], rows)
+        for problem in (*found.failures, *found.conflicts):
+            click.echo(f"Broken: {problem}")
+        if found.left_out:
+            click.echo(f"Left out by {host.CHOICE}: {', '.join(found.left_out)}")
+    return 1 if found.failures or found.conflicts else 0
+
+
+@plugins.command()
+@click.argument("name")
+@format_option
+@click.pass_obj
+def show(session: Session, name: str, form: str) -> None:
+    """Explain an encoder, its settings and presets."""
+    from simrec import host
+
+    found = host.discover()
+    names, sources = ({offer.spec.name for offer in offers} for offers in (found.encoders, found.sources))
+    if name in sources - names:
+        source = found.source(name)
+        answer = {**asdict(source.spec), "distribution": source.provider}
+        if form == "table":
+            click.echo(f"{name}: {source.spec.summary}\n")
+            use = f"simrec train ENCODER --data {name}[:TEXT]"
+            table(["", ""], [["use", use], *_origin(answer)])
+    else:
+        answer = _encoder(session, found.encoder(name))
+        if form == "table":
+            _print_encoder(answer)
+    if form == "json":
+        click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+
+
+def _encoder(session: Session, offer: Offer[EncoderSpec]) -> dict[str, Any]:
+    from simrec import host, settings
+    from simrec import recommender as verbs
+    from simrec.faults import blamed_on
+
+    kind = host.encoder_class(offer)
+    trained = [r.name for r in verbs.listing(session.home, lambda _: None) if _made_by(r.manifest.encoder, offer)]
+    with blamed_on(str(offer)):
+        return {
+            **asdict(offer.spec),
+            "distribution": offer.provider,
+            "trained": trained,
+            "settings": [asdict(setting) for setting in settings.described(kind.Settings)],
+            "presets": {name: settings.changed(kind.Settings, preset) for name, preset in kind.presets.items()},
+        }
+
+
+def _made_by(record: Any, offer: Offer[EncoderSpec]) -> bool:
+    return (record.name, record.provider.split()[0]) == (offer.spec.name, offer.provider.split()[0])
+
+
+def _print_encoder(answer: dict[str, Any]) -> None:
+    name = answer["name"]
+    click.echo(f"{name}: {answer['summary']}\n")
+    if answer["explanation"]:
+        click.echo(click.wrap_text(answer["explanation"], 100) + "\n")
+    trained = ", ".join(answer["trained"]) or f"not yet: simrec train {name}"
+    table(["", ""], [["trained", trained], ["compared by", answer["metric"]], *_origin(answer)])
+    table(["setting", "default", "what it is"], [[s["name"], s["default"], s["doc"]] for s in answer["settings"]])
+    changes = [
+        [preset, " ".join(f"{key}={value}" for key, value in changed.items()) or "the defaults"]
+        for preset, changed in answer["presets"].items()
+    ]
+    table(["preset", "what it changes"], changes)
+
+
+def _origin(answer: dict[str, Any]) -> list[list[str]]:
+    return [["distribution", answer["distribution"]], ["factory", answer["factory"]], ["contract", str(answer["api"])]]

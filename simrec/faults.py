@@ -1,0 +1,68 @@
+"""What a plugin does, held to `simrec.contracts` while it is used: a fault of its is one PluginError that names it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from simrec.contracts import Codes, Images, Rebuilt
+from simrec.errors import PluginError, SimrecError, reason
+
+MACHINE = (errno.ENOSPC, errno.EPIPE)
+"""A full disk, and an end of whoever reads the progress, are no plugin's fault."""
+
+
+@contextmanager
+def blamed_on(culprit: str) -> Iterator[None]:
+    """Whatever is raised inside is the culprit's; errors that simrec or the culprit raised on purpose pass unchanged.
+
+    culprit: as it stands in a sentence, with its distribution and version. Raises PluginError.
+    """
+    try:
+        yield
+    except (SimrecError, KeyboardInterrupt):
+        raise
+    # A plugin may raise anything, sys.exit included, and a panic of a Rust library is no Exception.
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
+        raise PluginError(f"{culprit} failed: {reason(error)}: mend the plugin, or use another") from error
+
+
+def encoded(encoder: Any, images: Images, dim: int, culprit: str) -> Codes:
+    """An encoder's codes (n, dim) of images (n, h, w, c).
+
+    Raises PluginError, naming the culprit, when they are not float32 (n, dim) and finite.
+    """
+    with blamed_on(culprit):
+        codes: Codes = encoder.encode(images)
+    _check(codes, (len(images), dim), "codes", culprit)
+    return codes
+
+
+def decoded(encoder: Any, codes: Codes, shape: tuple[int, int, int], culprit: str) -> Rebuilt:
+    """An encoder's pictures (n, *shape) of codes (n, dim).
+
+    Raises PluginError, naming the culprit, when they are not float32 (n, *shape) and finite.
+    """
+    with blamed_on(culprit):
+        rebuilt: Rebuilt = encoder.decode(codes)
+    _check(rebuilt, (len(codes), *shape), "pictures", culprit)
+    return rebuilt
+
+
+def _check(array: object, shape: tuple[int, ...], what: str, culprit: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise PluginError(f"{culprit} gives {what} that are {type(array).__name__}, not a numpy array: mend the plugin")
+    if array.dtype != np.float32 or array.shape != shape:
+        raise PluginError(
+            f"{culprit} gives {what} that are {array.dtype} {array.shape}, not float32 {shape}: mend the plugin"
+        )
+    if not np.isfinite(array).all():
+        raise PluginError(
+            f"{culprit} gives {what} that are not finite: train it anew with a lower learning rate, or use another"
+        )

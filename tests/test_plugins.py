@@ -1,0 +1,667 @@
+"""Plugins are installed as real distributions; a broken one is named with its version and harms no other."""
+
+from __future__ import annotations
+
+import base64
+import doctest
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simrec import hookspecs, host, recommender, settings
+from simrec.cli import main
+from simrec.contracts import EncoderSpec, ImageSpec, SourceSpec
+from simrec.errors import PluginError, RequestError
+
+HEAD = """
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from simrec.contracts import EncoderSpec, Epoch, History, ImageSpec, Pictures, SourceSpec, setting
+from simrec.errors import DataError
+from simrec.hookspecs import hookimpl
+"""
+
+PIXELS = (
+    HEAD
+    + '''
+@dataclass(frozen=True)
+class Settings:
+    brightness: float = setting(1.0, "what every pixel is multiplied by")
+
+class Pixels:
+    """An encoder of numpy alone, which does what it should."""
+
+    Settings, input, dim = Settings, ImageSpec(), 784
+    presets = {"default": Settings(), "darker": Settings(0.5)}
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def fit(self, images, *, validation, seed, device, progress, stop):
+        return History((Epoch(1, 0.0, 0.0, {}, 0.0),), 1, "finished")
+
+    def encode(self, images):
+        with np.errstate(over="ignore"):
+            return images.reshape(len(images), self.dim).astype(np.float32) * np.float32(self.settings.brightness)
+
+    def save(self, folder):
+        (folder / "brightness.txt").write_text(str(self.settings.brightness))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(Settings(float((Path(folder) / "brightness.txt").read_text())))
+'''
+)
+
+GOOD = (
+    PIXELS
+    + """
+def squares(text, spec, *, data_dir, notice):
+    if text not in ("", "few"):
+        raise DataError(f"our-shop has no {text!r}: name our-shop or our-shop:few")
+    count = 12 if text else 40
+    images = np.random.default_rng(0).integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+    labels = tuple("red" if row % 2 else "blue" for row in range(count))
+    name = "our-shop:few" if text else "our-shop"
+    return Pictures(name, images, tuple(f"{text}/{row}" for row in range(count)), ("shop",) * count, labels,
+                    test=None if text else "our-shop:few")
+
+@hookimpl
+def simrec_encoders():
+    return [EncoderSpec("pixels", "The pixels themselves.", "good_plugin:Pixels", metric="l2")]
+
+@hookimpl
+def simrec_sources():
+    return [SourceSpec("our-shop", "Pictures of our shop.", "good_plugin:squares")]
+"""
+)
+"""A plugin of numpy alone with an encoder and a source, which do what they should."""
+
+SPEC = "EncoderSpec('mine', 'Mine.', 'nowhere:Mine')"
+
+UNLOADABLE = {
+    "import-error": ("import no_such_library_anywhere", "No module named 'no_such_library_anywhere'"),
+    "syntax-error": ("def simrec_encoders(:", "SyntaxError"),
+    "exits": ("import sys\nsys.exit('goodbye')", "it called sys.exit('goodbye')"),
+    "panics": ("class Panic(BaseException): pass\nraise Panic('a Rust library gave up')", "a Rust library gave up"),
+    "misspelt-hook": (f"@hookimpl\ndef simrec_encodres(): return [{SPEC}]", "simrec_encodres"),
+    "odd-argument": (f"@hookimpl\ndef simrec_encoders(torch): return [{SPEC}]", "'torch'"),
+    "not-marked": (f"def simrec_encoders(): return [{SPEC}]", "@hookimpl"),
+    "wrong-api": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=99)]", "contract 99"),
+    "wrong-metric": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, metric='cos')]", "'cos'"),
+    "wrong-name": ("@hookimpl\ndef simrec_sources(): return [SourceSpec('our:shop', '', 'a:b')]", "'our:shop'"),
+    "returns-none": ("@hookimpl\ndef simrec_encoders(): pass", "returned None"),
+    "returns-names": ("@hookimpl\ndef simrec_encoders(): return ['mine']", "'mine', which is no EncoderSpec"),
+    "wrong-hook": (f"@hookimpl\ndef simrec_sources(): return [{SPEC}]", "which is no SourceSpec"),
+    "returns-one": (f"@hookimpl\ndef simrec_encoders(): return {SPEC}", "not iterable"),
+    "half": (f"@hookimpl\ndef simrec_encoders():\n    yield {SPEC}\n    raise OSError('no more')", "no more"),
+    "raises": ("@hookimpl\ndef simrec_encoders(): raise KeyError('first\\nsecond')", "KeyError"),
+}
+"""Plugins that cannot be loaded, by what is wrong with them: their source, and what is said of it."""
+
+
+def overriding(line: str) -> Callable[[str], str]:
+    """A plugin whose encoder, of the plugin's own name, does one thing wrong."""
+
+    def source(name: str) -> str:
+        module = name.replace("-", "_")
+        return (
+            f"{PIXELS}\nclass Broken(Pixels):\n    {line}\n\n@hookimpl\ndef simrec_encoders():\n"
+            f"    return [EncoderSpec({name!r}, 'Broken.', '{module}:Broken')]\n"
+        )
+
+    return source
+
+
+def with_factory(factory: str) -> Callable[[str], str]:
+    return lambda name: (
+        f"{HEAD}\n@hookimpl\ndef simrec_encoders(): return [EncoderSpec({name!r}, 'Broken.', {factory!r})]\n"
+    )
+
+
+UNUSABLE: dict[str, tuple[Callable[[str], str], str]] = {
+    "no-module": (with_factory("no_module_there.model:Mine"), "cannot be used: No module named 'no_module_there'"),
+    "no-class": (with_factory("no_class:Mine"), "cannot be used: AttributeError"),
+    "no-encoder": (with_factory("json:JSONDecoder"), "has no Settings, presets, fit"),
+    "raises-when-made": (overriding("def __init__(self, settings): raise ValueError('no')"), "failed: ValueError: no"),
+    "exits-when-fitted": (overriding("def fit(self, *_, **__): raise SystemExit(3)"), "failed: it called sys.exit(3)"),
+    "no-history": (overriding("def fit(self, *_, **__): pass"), "kept no epoch"),
+    "float64": (
+        overriding("def encode(self, images): return super().encode(images).astype(float)"),
+        "gives codes that are float64 (36, 784), not float32 (36, 784)",
+    ),
+    "wrong-shape": (
+        overriding("def encode(self, images): return super().encode(images)[:, :5]"),
+        "gives codes that are float32 (36, 5), not float32 (36, 784)",
+    ),
+    "nan": (
+        overriding("def encode(self, images): return super().encode(images) * np.float32('nan')"),
+        "gives codes that are not finite",
+    ),
+    "list": (overriding("def encode(self, images): return super().encode(images).tolist()"), "that are list"),
+}
+"""Plugins that load and fail when their encoder is used: their source, and what is said of it."""
+
+
+def broken_source(statement: str) -> Callable[[str], str]:
+    def source(name: str) -> str:
+        module = name.replace("-", "_")
+        return (
+            f"{HEAD}\ndef pictures(text, spec, *, data_dir, notice):\n    {statement}\n\n@hookimpl\n"
+            f"def simrec_sources(): return [SourceSpec({name!r}, 'Broken.', '{module}:pictures')]\n"
+        )
+
+    return source
+
+
+def given(images: str, ids: str = "('a', 'b')") -> str:
+    return f"return Pictures('mine', {images}, {ids}, ('', ''), ('', ''))"
+
+
+UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
+    "source-exits": (broken_source("raise SystemExit(4)"), "failed: it called sys.exit(4)"),
+    "source-of-nothing": (broken_source("pass"), "returned NoneType, not Pictures"),
+    "source-of-floats": (broken_source(given("np.zeros((2, *spec.shape))")), "images that are float64 (2, 28, 28, 1)"),
+    "source-of-others": (
+        broken_source(given("np.zeros((2, 5, 5, 1), np.uint8)")),
+        "images that are uint8 (2, 5, 5, 1)",
+    ),
+    "source-of-twins": (
+        broken_source(given("np.zeros((2, *spec.shape), np.uint8)", "('a', 'a')")),
+        "an id of its own for each",
+    ),
+}
+"""Plugins whose source fails when it is used."""
+
+TAKEN = "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('plain', 'Another.', 'taken:Plain')]"
+
+PLUGINS = {
+    "good-plugin": GOOD,
+    **{name: HEAD + source for name, (source, _) in UNLOADABLE.items()},
+    **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE).items()},
+    "taken": HEAD + TAKEN,
+}
+
+
+OURS = f"simrec {version('simrec')}"
+
+
+def install(folder: Path, name: str, source: str, version: str = "1.2.3") -> None:
+    """What pip leaves of a distribution with one module and one entry point."""
+    module = name.replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    files = {
+        f"{module}.py": source,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/entry_points.txt": f"[simrec]\n{name} = {module}\n",
+    }
+    record = []
+    for path, text in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record.append(f"{path},sha256={digest},{len(text.encode())}\n")
+    (folder / info / "RECORD").write_text("".join([*record, f"{info}/RECORD,,\n"]))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Installed distributions: a good plugin, one broken in each way, and one whose module is gone."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, source in PLUGINS.items():
+        install(folder, name, source)
+    install(folder, "without-module", "")
+    (folder / "without_module.py").unlink()
+    return folder
+
+
+def forget_plugins() -> None:
+    """As in a new process: nothing is known of what is installed, and nothing of it imported."""
+    importlib.invalidate_caches()
+    host._discover.cache_clear()
+    for name in [*PLUGINS, "rival", "my-package"]:
+        sys.modules.pop(name.replace("-", "_"), None)
+
+
+@pytest.fixture
+def install_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Makes the distributions in a folder installed ones, as long as the test lasts."""
+
+    def put(folder: Path) -> None:
+        monkeypatch.syspath_prepend(str(folder))
+        forget_plugins()
+
+    yield put
+    forget_plugins()
+
+
+@pytest.fixture
+def installed(site: Path, install_site: Callable[[Path], None]) -> None:
+    """The distributions of `site` are installed."""
+    install_site(site)
+
+
+class Outcome(NamedTuple):
+    """What a command gave."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a failed command says."""
+        assert self.status == 1, self.err
+        (line,) = self.err.splitlines()
+        assert line.startswith("Error: ")
+        assert "fault in simrec" not in line
+        return line.removeprefix("Error: ")
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def simrec(capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command."""
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main(["--quiet", *map(str, words)])
+        return Outcome(int(leaving.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# What is installed.
+
+
+@pytest.mark.usefixtures("installed")
+def test_broken_plugins_of_every_kind_are_listed_with_their_version_and_reason_and_the_others_work(
+    simrec: Command,
+) -> None:
+    done = simrec("plugins", "list", "--format", "json")
+    assert done.status == 1
+    assert done.err == ""
+    answer = json.loads(done.out)
+    offered = {(offer["name"], offer["kind"], offer["distribution"]) for offer in answer["plugins"]}
+    built_in = {("fashion-mnist", "source"), ("folder", "source")}
+    built_in |= {(name, "encoder") for name in ("plain", "sparse", "denoising", "vae")}
+    assert {(*named, OURS) for named in built_in} <= offered
+    assert {("pixels", "encoder", "good-plugin 1.2.3"), ("our-shop", "source", "good-plugin 1.2.3")} <= offered
+    assert {(name, "encoder", f"{name} 1.2.3") for name in UNUSABLE} <= offered
+    assert {(name, "source", f"{name} 1.2.3") for name in UNREADABLE} <= offered
+    assert "mine" not in {name for name, _, _ in offered}  # nothing of a plugin that failed half-way
+
+    reasons = {failure["distribution"]: failure["reason"] for failure in answer["failures"]}
+    assert set(reasons) == {f"{name} 1.2.3" for name in (*UNLOADABLE, "without-module")}
+    for name, (_, expected) in UNLOADABLE.items():
+        assert expected in reasons[f"{name} 1.2.3"]
+        assert "\n" not in reasons[f"{name} 1.2.3"]
+    assert "No module named 'without_module'" in reasons["without-module 1.2.3"]
+
+    (conflict,) = answer["conflicts"]
+    assert f"encoder 'plain' is offered by {OURS} and taken 1.2.3" in conflict
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_table_of_plugins_says_the_same(simrec: Command) -> None:
+    done = simrec("plugins", "list")
+    assert done.status == 1
+    for name in UNLOADABLE:
+        assert f"Broken: plugin '{name}' ({name} 1.2.3) could not be loaded: " in done.out
+    assert "Broken: encoder 'plain' is offered by" in done.out
+    assert "The pixels themselves." in done.out
+
+
+def test_with_nothing_broken_the_list_exits_with_0(simrec: Command) -> None:
+    done = simrec("plugins", "list")
+    assert done.status == 0, done.out
+    assert "Broken" not in done.out
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_name_that_two_offer_is_an_error_that_names_both_only_when_it_is_asked_for(simrec: Command) -> None:
+    assert "is offered by simrec" in (line := simrec("plugins", "show", "plain").error)
+    assert "and taken 1.2.3" in line
+    assert simrec("plugins", "show", "vae").status == 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_leaving_out_one_of_two_that_offer_a_name_makes_the_other_answer(
+    simrec: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMREC_PLUGINS", "simrec,good-plugin")
+    done = simrec("plugins", "list")
+    assert done.status == 0
+    assert "Left out by SIMREC_PLUGINS: exits, " in done.out
+    assert simrec("plugins", "show", "plain").status == 0
+
+
+def test_help_and_a_look_up_import_no_plugin_that_is_installed(
+    tmp_path: Path, shoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = folder_made(tmp_path / "site"), tmp_path / "imported"
+    install(folder, "tells", f"open({str(told)!r}, 'w')\nraise SystemExit")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    for words, imported in (
+        (["--help"], False),
+        (["similar", str(shoe), "--index", "demo"], False),
+        (["plugins", "list"], True),
+    ):
+        done = subprocess.run([sys.executable, "-m", "simrec", *words], capture_output=True, check=False)
+        assert done.returncode == imported, done.stderr
+        assert told.exists() == imported
+
+
+# SIMREC_PLUGINS.
+
+
+def chosen(choice: str, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
+    monkeypatch.setenv("SIMREC_PLUGINS", choice)
+    found = host.discover()
+    return {offer.spec.name for offer in found.encoders}, {offer.spec.name for offer in found.sources}
+
+
+@pytest.mark.parametrize(
+    ("choice", "encoders"),
+    [
+        ("", set()),
+        ("vae", {"vae"}),
+        ("vae, plain", {"vae", "plain"}),
+        ("Simrec", {"plain", "sparse", "denoising", "vae"}),
+    ],
+)
+def test_simrec_plugins_chooses_by_entry_point_and_distribution_and_never_loses_simrecs_own_sources(
+    choice: str, encoders: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, sources = chosen(choice, monkeypatch)
+    assert found >= encoders if choice == "Simrec" else found == encoders
+    assert sources == {"fashion-mnist", "folder"}
+
+
+def test_a_name_in_simrec_plugins_that_is_not_installed_is_an_error_with_the_near_miss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(RequestError, match="SIMREC_PLUGINS names 'vea', .* did you mean 'vae'"):
+        chosen("vea", monkeypatch)
+
+
+def test_an_encoder_that_simrec_plugins_leaves_out_is_missed_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMREC_PLUGINS", "vae")
+    with pytest.raises(PluginError, match=r"no encoder 'plain': .*SIMREC_PLUGINS leaves out .*plain"):
+        host.discover().encoder("plain")
+
+
+def test_without_any_plugin_folders_are_indexed_and_pictures_looked_up(
+    simrec: Command, photos: Path, shoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMREC_PLUGINS", "")
+    assert simrec("index", "build", "mine", photos, "--encoder", "demo").status == 0
+    assert simrec("similar", shoe, "--index", "mine").status == 0
+
+
+# Faults of an encoder.
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_good_plugin_beside_broken_ones_trains_indexes_and_answers(simrec: Command, photos: Path) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine").status == 0
+    query = next(photos.glob("Bag/*.png"))
+    done = simrec("similar", query, "--index", "mine", "-n", "1", "--format", "json")
+    assert json.loads(done.out)[0]["label"] == "Bag"
+    assert done.err == ""
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train exits", "(exits 1.2.3) could not be loaded: it called sys.exit('goodbye')"),
+        ("train misspelt-hook", "(misspelt-hook 1.2.3) could not be loaded"),
+        ("train pixles", "did you mean 'pixels'?"),
+        ("train pixels --preset darkr", "did you mean 'darker'?"),
+        ("train pixels --set brightnes=2", "did you mean 'brightness'?"),
+        ("train pixels --set brightness=much", "it takes a number"),
+        ("train pixels --data nowhere", "no source 'nowhere'"),
+        ("train pixels --data our-shop:all", "our-shop has no 'all'"),
+    ],
+)
+def test_a_training_that_cannot_begin_is_one_line_and_changes_nothing(
+    simrec: Command, tmp_path: Path, words: str, expected: str
+) -> None:
+    before = tree(tmp_path)
+    assert expected in simrec(*words.split()).error
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_encoder_that_breaks_its_contract_is_named_and_what_was_there_stays(
+    name: str, photos: Path, own_home: Path
+) -> None:
+    recommender.train("pixels", name="mine", source=str(photos))
+    before = tree(own_home)
+    with pytest.raises(PluginError) as raised:
+        recommender.train(name, name="mine", source=str(photos))
+    said = str(raised.value)
+    assert f"encoder '{name}' ({name} 1.2.3)" in said
+    assert UNUSABLE[name][1] in said
+    assert "\n" not in said
+    assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_source_that_breaks_its_contract_is_named_and_the_catalogue_before_stays(
+    name: str, photos: Path, own_home: Path
+) -> None:
+    recommender.build("mine", str(photos), encoder="demo")
+    before = tree(own_home)
+    with pytest.raises(PluginError) as raised:
+        recommender.build("mine", name)
+    assert f"source '{name}' ({name} 1.2.3)" in str(raised.value)
+    assert UNREADABLE[name][1] in str(raised.value)
+    assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("astype(np.float64) * np.float64(", "gives codes that are float64"),
+        ("astype(np.float32)[:, :9] * np.float32(", "gives codes that are float32 (1, 9), not float32 (1, 784)"),
+        ("astype(np.float32) + np.float32('nan') * np.float32(", "gives codes that are not finite"),
+        ("astype(np.float32) * exit(1) * np.float32(", "failed: it called sys.exit(1)"),
+    ],
+)
+def test_an_upgrade_that_breaks_the_contract_is_named_with_its_version_when_it_is_asked(
+    simrec: Command, after: str, expected: str, tmp_path: Path, photos: Path, install_site: Callable[[Path], None]
+) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine").status == 0
+    upgrade = folder_made(tmp_path / "upgrade")
+    install(upgrade, "good-plugin", GOOD.replace("astype(np.float32) * np.float32(", after), "2.0")
+    install_site(upgrade)
+    line = simrec("similar", next(photos.glob("Bag/*.png")), "--index", "mine").error
+    assert line.startswith("encoder 'pixels' (good-plugin 2.0) ")
+    assert expected in line
+
+
+def folder_made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.usefixtures("installed")
+def test_codes_that_overflow_are_not_indexed(photos: Path, tmp_path: Path, own_home: Path) -> None:
+    dark = folder_made(tmp_path / "dark")
+    for number in range(12):
+        Image.new("L", (28, 28), number % 2).save(dark / f"{number}.png")
+    # A pixel of 1 times this is a number still, one of 255 is none.
+    recommender.train("pixels", name="mine", source=str(dark), changes={"brightness": "1e37"})
+    before = tree(own_home)
+    with pytest.raises(PluginError, match=r"encoder 'pixels' \(good-plugin 1.2.3\) gives codes that are not finite"):
+        recommender.build("mine", str(photos))
+    assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_recommender_answers_with_its_own_plugin_whoever_else_takes_the_name(
+    simrec: Command, photos: Path, tmp_path: Path, install_site: Callable[[Path], None]
+) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine").status == 0
+    other = folder_made(tmp_path / "other")
+    install(other, "rival", GOOD)
+    install_site(other)
+    assert "good-plugin 1.2.3 and rival 1.2.3" in simrec("plugins", "show", "pixels").error
+    done = simrec("similar", next(photos.glob("Bag/*.png")), "--index", "mine")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_recommender_whose_plugin_is_gone_names_it(simrec: Command, photos: Path, site: Path) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine").status == 0
+    sys.path.remove(str(site))
+    forget_plugins()
+    line = simrec("similar", next(photos.glob("Bag/*.png")), "--index", "mine").error
+    assert "its encoder is 'pixels' of good-plugin 1.2.3" in line
+    assert line.endswith("install good-plugin")
+
+
+# Sources.
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plugins_source_is_trained_on_indexed_and_evaluated_by_its_name() -> None:
+    made, _ = recommender.train("pixels", name="mine", source="our-shop")
+    assert made.manifest.encoder.trained_on["count"] == 40  # all: it has a test split of its own
+    built = recommender.build("mine")
+    assert built.manifest.catalogue is not None
+    assert built.manifest.catalogue.source == "our-shop"
+    assert recommender.evaluate(built).how == "test"
+    assert set(built.examples(4).ids) <= {f"few/{row}" for row in range(12)}  # the test split's
+    assert len(recommender.build("few", "our-shop:few", encoder="mine").catalogue.thumbnails()) == 12
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_folder_with_the_name_of_a_source_is_reached_as_a_path(photos: Path) -> None:
+    photos.rename("our-shop")
+    demo = recommender.open("demo")
+    assert len(demo.pictures("our-shop").ids) == 40
+    assert demo.pictures("our-shop").sources[0] == "shop"
+    for path in ("./our-shop", "folder:our-shop"):
+        assert demo.pictures(path).sources[0].endswith(".png")
+    Path("our-shop").rename("folder")
+    assert demo.pictures("folder").sources[0].endswith(".png")
+
+
+# What is said of an encoder.
+
+
+@pytest.mark.parametrize("offer", host.discover().encoders, ids=lambda offer: offer.spec.name)
+def test_every_built_in_encoder_is_explained_in_two_sentences(offer: host.Offer[EncoderSpec]) -> None:
+    assert offer.spec.explanation.count(". ") == 1
+    assert offer.spec.explanation.endswith(".")
+
+
+def test_show_explains_an_encoder_its_settings_and_what_each_preset_changes(simrec: Command) -> None:
+    done = simrec("plugins", "show", "vae", "--format", "json")
+    answer = json.loads(done.out)
+    assert answer["explanation"] == host.discover().encoder("vae").spec.explanation
+    assert {"name": "beta", "default": "0.1"}.items() <= answer["settings"][-1].items()
+    assert answer["settings"][-1]["doc"]
+    assert answer["presets"]["default"] == {}
+    assert answer["presets"]["generate"]["widths"] == "512,256"
+    assert answer["distribution"] == OURS
+
+
+def test_show_names_the_recommenders_that_were_trained_of_it(simrec: Command) -> None:
+    assert json.loads(simrec("plugins", "show", "plain", "--format", "json").out)["trained"] == ["demo"]
+
+
+@pytest.mark.parametrize("offer", host.discover().encoders, ids=lambda offer: offer.spec.name)
+def test_what_show_says_a_preset_changes_makes_that_preset_when_it_is_set(offer: host.Offer[EncoderSpec]) -> None:
+    kind = host.encoder_class(offer)
+    for name, preset in kind.presets.items():
+        changes = settings.changed(kind.Settings, preset)
+        assert settings.choose({"none": kind.Settings()}, "none", changes, offer.spec.name) == preset, name
+
+
+@pytest.mark.usefixtures("installed")
+def test_show_says_what_is_wrong_with_an_encoder_that_cannot_be_used(simrec: Command) -> None:
+    assert "encoder 'no-module' (no-module 1.2.3) cannot be used" in simrec("plugins", "show", "no-module").error
+
+
+# The hooks.
+
+HOOKS = {
+    name: value
+    for name, value in vars(hookspecs).items()
+    if inspect.isfunction(value) and hasattr(value, f"{host.GROUP}_spec")
+}
+
+
+def example(hook: str) -> str:
+    """The code of the example in a hook's docstring."""
+    return "".join(part.source for part in doctest.DocTestParser().get_examples(HOOKS[hook].__doc__ or ""))
+
+
+def test_the_host_asks_every_hook() -> None:
+    assert set(host.HOOKS) == set(HOOKS) >= {"simrec_encoders", "simrec_sources"}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_used_by_a_built_in_plugin(hook: str) -> None:
+    found = host.discover()
+    offered = [offer for offer in (*found.encoders, *found.sources) if isinstance(offer.spec, host.HOOKS[hook])]
+    assert any(offer.provider.startswith("simrec ") for offer in offered)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_example_of_every_hook_is_a_plugin_that_is_found(
+    simrec: Command, hook: str, tmp_path: Path, install_site: Callable[[Path], None]
+) -> None:
+    folder = folder_made(tmp_path / "site")
+    install(folder, "my-package", example(hook))
+    install_site(folder)
+    done = simrec("plugins", "list", "--format", "json")
+    assert done.status == 0, done.out
+    (offer,) = [o for o in json.loads(done.out)["plugins"] if o["distribution"] == "my-package 1.2.3"]
+    assert offer["kind"] == host.HOOKS[hook].kind
+    assert offer["factory"].startswith("my_package.")
+
+
+def test_a_spec_whose_name_could_not_be_typed_is_refused() -> None:
+    for name in ("", "our shop", "our:shop", "-x", "../x"):
+        with pytest.raises(PluginError, match="a name is made of"):
+            SourceSpec(name, "", "a:b")
+
+
+def test_folders_and_fashion_mnist_come_through_the_hook(photos: Path) -> None:
+    sources = {offer.spec.name: offer for offer in host.discover().sources}
+    for name, text, count in (("folder", str(photos), 40), ("fashion-mnist", "small-test", 2000)):
+        pictures = host.imported(sources[name])(text, ImageSpec(), data_dir=None, notice=print)
+        assert pictures.images.dtype == np.uint8
+        assert len(pictures) == count
