@@ -390,7 +390,7 @@ def test_a_broken_plugin_harms_no_other_and_its_failure_names_distribution_and_v
     script += "[{o.spec.name: o.provider for o in h.offers}, {f.provider: str(f) for f in h.failures}]))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     offers, failures = json.loads(done.stdout)
-    assert {"plain", "sparse", "denoising", "vae", "pixels"} == set(offers)
+    assert {"plain", "sparse", "denoising", "vae", "pca", "torchvision", "pixels"} == set(offers)
     assert offers["pixels"] == "good-plugin 1.2.3"
     assert set(failures) == {f"{name} 1.2.3" for name in (*BROKEN, "without-module")}
     for name, (_, reason) in BROKEN.items():

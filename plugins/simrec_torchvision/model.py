@@ -42,7 +42,7 @@ class TorchvisionSettings:
     dim: int = setting(64, "numbers in a code; no more than the backbone has features")
     backbone: str = setting("mobilenet_v3_small", "a classification network of torchvision.models")
     weights: str = setting("default", "default: torchvision's, downloaded once; random; or a .safetensors file")
-    layer: str = setting("", "the node whose output are the features; empty: the last before the classifier")
+    layer: str = setting("", "the layer or node whose output are the features; empty: the last before the classifier")
     whitening: float = setting(0.5, "how far features are whitened: 0 centred only, 1 wholly")
 
     def __post_init__(self) -> None:
@@ -177,8 +177,9 @@ def _backbone(name: str, layer: str) -> tuple[str, nn.Module]:
     """A network with random weights, up to a node, and the node's name."""
     network = models.get_model(name, weights=None)
     nodes = feature_extraction.get_graph_node_names(network)[1]
-    if layer and layer not in nodes:
-        raise RequestError(f"{name} has no layer {layer!r}: {suggestion(layer, nodes)}")
+    if layer and not any(f"{node}.".startswith(f"{layer}.") for node in nodes):
+        known = {*nodes, *(child for child, _ in network.named_children())}
+        raise RequestError(f"{name} has no layer {layer!r}: {suggestion(layer, known)}")
     if not layer:
         head = [child for child, _ in network.named_children()][-1]
         first = next(i for i, node in enumerate(nodes) if node.partition(".")[0] == head)
