@@ -1,4 +1,4 @@
-"""The base class of the torch encoders: an author writes layers, `code` and `loss`; the rest is here."""
+"""The base classes of the torch encoders: an author writes layers, `code` and `loss`; the rest is here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from simrec.errors import ImageError, PluginError
 from simrec.networks import Network
 from simrec.settings import from_json, to_json
 
-BATCH = 1024
 SAMPLE = 10_000
 """Training pictures, about, whose codes `Autoencoder.finish` is given: with more, what it fits no longer moves."""
 
@@ -104,17 +103,19 @@ def _decode(self: Any, codes: Codes) -> Rebuilt:
         )
     self.eval()
     out = np.empty((len(codes), *self.input.shape), np.float32)
-    for start in range(0, len(codes), BATCH):
-        picture: Tensor = self.picture(torch.tensor(codes[start : start + BATCH], dtype=torch.float32))
-        out[start : start + BATCH] = picture.permute(0, 2, 3, 1).numpy()
+    batch = self.input.batch
+    for start in range(0, len(codes), batch):
+        picture: Tensor = self.picture(torch.tensor(codes[start : start + batch], dtype=torch.float32))
+        out[start : start + batch] = picture.permute(0, 2, 3, 1).numpy()
     return out
 
 
-class Autoencoder(nn.Module, ABC):
+class TorchEncoder(nn.Module, ABC):
     """An encoder made of torch layers; see `simrec.contracts.Encoder` for what the methods promise.
 
-    A subclass sets `Settings` and `presets`, makes its layers in `__init__` and writes `code` and `loss`. If it also
-    writes `picture(code)`, codes (n, dim) to pictures (n, c, h, w) in 0..1, it has a decoder: `decode` appears.
+    A subclass sets `Settings`, which has `size`, `channels`, `recipe` and `dim`, and `presets`, makes its layers in
+    `__init__` and writes `code` and `learn`. If it also writes `picture(code)`, codes (n, dim) to pictures (n, c, h, w)
+    in 0..1, it has a decoder: `decode` appears.
     """
 
     Settings: ClassVar[type[Any]]
@@ -143,8 +144,17 @@ class Autoencoder(nn.Module, ABC):
         """Pictures (n, c, h, w) in 0..1 to codes (n, dim); deterministic, each picture by itself."""
 
     @abstractmethod
-    def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """A batch of `examples` to the mean loss per picture, and its named parts."""
+    def learn(
+        self,
+        images: Images,
+        validation: Images,
+        *,
+        seed: int,
+        device: torch.device,
+        progress: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> History:
+        """What `fit` does once the layers have fresh weights: learns from images (n, h, w, c), and ends on the CPU."""
 
     def spread(self, x: Tensor) -> Tensor | None:
         """Pictures (n, c, h, w) in 0..1 to log-variances (n, dim), where a code is the mean of a normal distribution.
@@ -152,19 +162,6 @@ class Autoencoder(nn.Module, ABC):
         The standard normal is then the prior that codes are drawn from. None, as here, for other codes.
         """
         return None
-
-    def prepare(self, images: Tensor) -> None:
-        """Called once before training with the training pictures, uint8 (n, c, h, w): to fit what `examples` needs."""
-
-    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What batches are drawn from, made once before training: here, the pictures themselves.
-
-        images: uint8 (n, c, h, w). Returns tensors of n rows; uint8 ones reach `loss` as floats in 0..1.
-        """
-        return (images,)
-
-    def finish(self, codes: Tensor) -> None:
-        """Called once after training with the codes (n, dim) of training pictures: to fit what stands on them."""
 
     def fit(
         self,
@@ -176,21 +173,14 @@ class Autoencoder(nn.Module, ABC):
         progress: Callable[[Progress], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> History:
-        """Trains from fresh weights drawn with the seed; exports once before the first epoch, so that a network whose
-        graph disagrees fails now and not after the last.
-        """
+        """Learns from fresh weights drawn with the seed."""
         for given in (images, validation):
             self._check(given)
         place = training.pick_device(device)
         torch.manual_seed(seed)
         self.load_state_dict(type(self)(self.settings).state_dict())
         self._probe = images[:PROBE].copy()
-        with tempfile.TemporaryDirectory() as folder:
-            self._export(Path(folder))
-        history = training.run(self, images, validation, seed=seed, device=place, progress=progress, stop=stop)
-        some = images[:: max(1, len(images) // SAMPLE)]
-        self.finish(torch.from_numpy(self.encode(some)))
-        return history
+        return self.learn(images, validation, seed=seed, device=place, progress=progress, stop=stop)
 
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim)."""
@@ -264,9 +254,9 @@ class Autoencoder(nn.Module, ABC):
         self._check(images)
         self.eval()
         out = np.empty((len(images), self.dim), np.float32)
-        for start in range(0, len(images), BATCH):
-            x = torch.tensor(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
-            out[start : start + BATCH] = compute(x).numpy()
+        for start in range(0, len(images), self.input.batch):
+            x = torch.tensor(images[start : start + self.input.batch]).permute(0, 3, 1, 2).float() / 255
+            out[start : start + self.input.batch] = compute(x).numpy()
         return out
 
     def _check(self, images: Images) -> None:
@@ -275,6 +265,51 @@ class Autoencoder(nn.Module, ABC):
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): set size and channels, or prepare the images"
             )
+
+
+class Autoencoder(TorchEncoder):
+    """A torch encoder that is trained by gradient descent; its settings are `AutoencoderSettings`.
+
+    A subclass sets `Settings` and `presets`, makes its layers in `__init__` and writes `code` and `loss`, and `picture`
+    where it has a decoder.
+    """
+
+    @abstractmethod
+    def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """A batch of `examples` to the mean loss per picture, and its named parts."""
+
+    def prepare(self, images: Tensor) -> None:
+        """Called once before training with the training pictures, uint8 (n, c, h, w): to fit what `examples` needs."""
+
+    def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What batches are drawn from, made once before training: here, the pictures themselves.
+
+        images: uint8 (n, c, h, w). Returns tensors of n rows; uint8 ones reach `loss` as floats in 0..1.
+        """
+        return (images,)
+
+    def finish(self, codes: Tensor) -> None:
+        """Called once after training with the codes (n, dim) of training pictures: to fit what stands on them."""
+
+    def learn(
+        self,
+        images: Images,
+        validation: Images,
+        *,
+        seed: int,
+        device: torch.device,
+        progress: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> History:
+        """Trains; exports once before the first epoch, so that a network whose graph disagrees fails now and not after
+        the last.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._export(Path(folder))
+        history = training.run(self, images, validation, seed=seed, device=device, progress=progress, stop=stop)
+        some = images[:: max(1, len(images) // SAMPLE)]
+        self.finish(torch.from_numpy(self.encode(some)))
+        return history
 
 
 class NetworkAutoencoder(Autoencoder):

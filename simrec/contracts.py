@@ -59,6 +59,11 @@ class ImageSpec:
         """(height, width, channels) of one image."""
         return (self.size, self.size, self.channels)
 
+    @property
+    def batch(self) -> int:
+        """How many images to compute on at once: few large ones, whose layers take many times their memory."""
+        return max(1, min(512, 2**23 // (self.size**2 * self.channels)))
+
 
 @dataclass(frozen=True)
 class EncoderSpec:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simrec import host
 from simrec.contracts import Codes, Images, Metric, Rebuilt
 from simrec.index import Index, kmeans
 
 DEPTH = 100
 """How many neighbours are looked at: MAP@100 needs that many."""
-
-PCA_SAMPLE = 10_000
-"""Rows from which principal axes are taken: beyond that they no longer move."""
 
 
 @dataclass(frozen=True)
@@ -129,32 +127,18 @@ def pixels(images: Images) -> Codes:
     return codes
 
 
-class PCA:
-    """Principal components of raw pixels: the baseline with as few numbers as an encoder has."""
+def principal_components(images: Images, dim: int) -> tuple[Any, Metric]:
+    """The baseline with as few numbers as an encoder has: the encoder `pca`, fitted to images, and its metric.
 
-    def __init__(self, images: Images, dim: int) -> None:
-        most = PCA_SAMPLE if images[0].size <= PCA_SAMPLE else PCA_SAMPLE // 5
-        sample = pixels(images[:: max(1, len(images) // most)][:most]).astype(np.float64)
-        self.mean = sample.mean(axis=0)
-        centred = sample - self.mean
-        if centred.shape[1] <= len(centred):
-            _, vectors = np.linalg.eigh(centred.T @ centred)
-            axes = vectors[:, ::-1].T
-        else:
-            values, vectors = np.linalg.eigh(centred @ centred.T)  # fewer pictures than pixels: the smaller matrix
-            keep = values > values[-1] * 1e-9
-            axes = ((centred.T @ vectors[:, keep]) / np.sqrt(values[keep])).T[::-1]
-        self.axes = axes[:dim]
-
-    def encode(self, images: Images) -> Codes:
-        """Images (n, h, w, c) to codes (n, dim)."""
-        codes: Codes = ((pixels(images) - self.mean) @ self.axes.T).astype(np.float32)
-        return codes
-
-    def decode(self, codes: Codes) -> NDArray[np.float32]:
-        """Codes (n, dim) to raw pixels (n, h * w * c)."""
-        rebuilt: NDArray[np.float32] = (codes @ self.axes + self.mean).astype(np.float32)
-        return rebuilt
+    Raises PluginError where its plugin is missing, switched off or broken, TrainingError for images that have no
+    principal components.
+    """
+    offer = host.discover().encoder("pca")
+    kind = host.encoder_class(offer)
+    _, size, _, channels = images.shape
+    pca = kind(kind.Settings(size=size, channels=channels, dim=dim))
+    pca.fit(images, validation=images[:0])
+    return pca, offer.spec.metric
 
 
 def squared_errors(rebuilt: NDArray[np.float32], images: Images) -> NDArray[np.float64]:

@@ -20,9 +20,6 @@ import onnxruntime  # noqa: E402
 from simrec.contracts import Codes, Images, ImageSpec, Rebuilt
 from simrec.errors import ImageError, StoreError
 
-BATCH = 512
-"""Pictures a run: larger batches are no faster and take more memory."""
-
 
 class OnnxEncoder:
     """Encodes, and decodes where there is a decoder.
@@ -50,7 +47,9 @@ class OnnxEncoder:
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
-        rebuilt: Rebuilt = _in_batches(self._decoder, np.asarray(codes, np.float32), "pictures", self.input.shape)
+        rebuilt: Rebuilt = _in_batches(
+            self._decoder, np.asarray(codes, np.float32), "pictures", self.input.shape, self.input.batch
+        )
         return rebuilt
 
     def _encoded(self, images: Images, result: str) -> Codes:
@@ -59,7 +58,7 @@ class OnnxEncoder:
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): read them with simrec's images module"
             )
-        numbers: Codes = _in_batches(self._encoder, images, result, (self.dim,))
+        numbers: Codes = _in_batches(self._encoder, images, result, (self.dim,), self.input.batch)
         return numbers
 
     @cached_property
@@ -82,10 +81,12 @@ def _session(graph: bytes, name: str) -> onnxruntime.InferenceSession:
         raise StoreError(f"{name}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}): train anew") from error
 
 
-def _in_batches(session: onnxruntime.InferenceSession, rows: Any, result: str, shape: tuple[int, ...]) -> Any:
+def _in_batches(
+    session: onnxruntime.InferenceSession, rows: Any, result: str, shape: tuple[int, ...], batch: int
+) -> Any:
     (feed,) = session.get_inputs()
     out = np.empty((len(rows), *shape), np.float32)
-    for start in range(0, len(rows), BATCH):
-        batch = np.ascontiguousarray(rows[start : start + BATCH])
-        (out[start : start + BATCH],) = session.run([result], {feed.name: batch})
+    for start in range(0, len(rows), batch):
+        some = np.ascontiguousarray(rows[start : start + batch])
+        (out[start : start + batch],) = session.run([result], {feed.name: some})
     return out

@@ -27,7 +27,7 @@ from simrec.arrays import from_npy, to_npy
 from simrec.catalogue import Catalogue, Item
 from simrec.catalogue import write as write_catalogue
 from simrec.contracts import Codes, Dtype, History, Images, Notice, Pictures, Progress, Rebuilt
-from simrec.errors import DataError, PluginError, RequestError, StoreError
+from simrec.errors import DataError, PluginError, RequestError, StoreError, TrainingError
 from simrec.faults import blamed_on, decoded, encoded
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
@@ -554,8 +554,8 @@ class Evaluation:
 
     how: "test" (the test split's pictures as queries), "leave-one-out" or "reconstruction" (no labels). rows: a
     name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the
-    recommender's own row is first, those of raw pixels and of PCA are last. stress: for each perturbation of the
-    queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
+    recommender's own row is first, those of raw pixels and, where its plugin is there, of PCA are last. stress: for
+    each perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
     """
 
     name: str
@@ -605,24 +605,30 @@ def evaluate(
     queries, codes = recommender.encode(asked), recommender.codes
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
     smaller: tuple[Dtype, ...] = ("int8", "binary") if catalogue.dtype == "float32" else ()
-    raw, pca = Index(figures.pixels(images), "cosine"), figures.PCA(images, record.dim)
-    components = pca.encode(asked)
+    raw = Index(figures.pixels(images), "cosine")
+    pixels = row("raw pixels", raw, figures.pixels(asked), images[0].size)
     rows = [
         row(recommender.name, recommender.index, queries, sizes[catalogue.dtype]),
         *(row(f"  as {d}", Index(codes, record.metric, d), queries, sizes[d], clusters=False) for d in smaller),
-        row("raw pixels", raw, figures.pixels(asked), images[0].size),
-        row("PCA", Index(pca.encode(images), "l2"), components, components[0].nbytes),
+        pixels,
     ]
     rebuilt = recommender.decode(queries) if record.decodes else None
     rows[0]["MSE"] = None if rebuilt is None else float(figures.squared_errors(rebuilt, asked).mean())
     rows[0]["zeros"] = sparsity(queries)
     rows[0]["ms"] = _milliseconds(recommender, asked)
-    rows[-2]["MSE"] = 0.0
-    rows[-1]["MSE"] = float(figures.squared_errors(pca.decode(components), asked).mean())
+    pixels["MSE"] = 0.0
+    try:
+        pca, metric = figures.principal_components(images, record.dim)
+    except (PluginError, TrainingError) as error:
+        notice(f"PCA is left out: {error}")
+    else:
+        components = pca.encode(asked)
+        rows.append(row("PCA", Index(pca.encode(images), metric), components, components[0].nbytes))
+        rows[-1]["MSE"] = float(figures.squared_errors(pca.decode(components), asked).mean())
 
     stressed = []
     if changes and how != "reconstruction":
-        clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": rows[-2]["P@10"]}
+        clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": pixels["P@10"]}
         stressed = [clean, *_stressed(recommender, raw, asked, exam, changes)]
     return Evaluation(
         recommender.name, record.title, how, len(asked), len(images), catalogue.reduced, tuple(rows), tuple(stressed)
@@ -676,7 +682,8 @@ def generation(
     Precision and recall (see `simrec.evaluation.precision_and_recall`) are beside test pictures, in a space that is no
     encoder's own: 64 principal components of the train pixels. Beside the recommender: a normal distribution of as many
     principal components as its codes have numbers. -ELBO in nats a test picture. Raises DataError when the train
-    pictures cannot be had, RequestError when there are no test pictures or the encoder cannot draw.
+    pictures cannot be had, RequestError when there are no test pictures or the encoder cannot draw, PluginError where
+    the encoder `pca` is missing.
     """
     from simrec import evaluation
     from simrec.generation import Mixture
@@ -685,7 +692,7 @@ def generation(
     record = recommender.manifest.encoder
     test = recommender.examples(n).images
     train = recommender.pictures(record.trained_on["source"], data_dir, notice).images
-    space, pca = evaluation.PCA(train, 64), evaluation.PCA(train, record.dim)
+    (space, _), (pca, _) = (evaluation.principal_components(train, dim) for dim in (64, record.dim))
     drawn = {
         recommender.name: recommender.generate(n, seed),
         "PCA + normal": pca.decode(Mixture.normal(pca.encode(train)).sample(n, seed)),

@@ -14,7 +14,13 @@ import simrec
 from simrec import evaluation
 from simrec.cli import cli
 from simrec.datasets import Pictures
-from simrec.evaluation import PCA, precision_and_recall, signal_to_noise, squared_errors, structural_similarities
+from simrec.evaluation import (
+    precision_and_recall,
+    principal_components,
+    signal_to_noise,
+    squared_errors,
+    structural_similarities,
+)
 from simrec.generation import Mixture
 from simrec.images import rounded
 from simrec.perturbations import noisy
@@ -194,10 +200,9 @@ def test_generate_draws_as_many_as_asked_and_the_same_for_a_seed(demo: Recommend
 def test_drawn_pictures_are_nearer_to_real_ones_than_a_normal_distribution_draws(
     demo: Recommender, pictures: Pictures
 ) -> None:
-    space = PCA(pictures.images, 64)
+    space, _ = principal_components(pictures.images, 64)
     real = space.encode(pictures.images[:2000])
-    pca = PCA(pictures.images, 64)
-    normal = pca.decode(Mixture.normal(pca.encode(pictures.images)).sample(2000)).reshape(-1, 28, 28, 1)
+    normal = space.decode(Mixture.normal(space.encode(pictures.images)).sample(2000))
 
     def precision(samples: np.ndarray) -> float:
         return precision_and_recall(space.encode(rounded(samples)), real)[0]

@@ -21,7 +21,7 @@ from simrec.recommender import Recommender
 @pytest.fixture(scope="module")
 def codes(pictures: Pictures) -> np.ndarray:
     """Real codes: the first 20 principal components of 2,400 pictures."""
-    return evaluation.PCA(pictures.images[:2400], 20).encode(pictures.images[:2400])
+    return evaluation.principal_components(pictures.images[:2400], 20)[0].encode(pictures.images[:2400])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,9 @@ def test_clustering_agrees_with_scikit_learns_nmi(codes: np.ndarray, labels: np.
 def test_pca_agrees_with_scikit_learn(pictures: Pictures) -> None:
     flat = pictures.images[:2000].reshape(2000, -1) / 255
     reference = decomposition.PCA(8, svd_solver="full").fit(flat)
-    codes = evaluation.PCA(pictures.images[:2000], 8).encode(pictures.images[:2000])
+    pca, metric = evaluation.principal_components(pictures.images[:2000], 8)
+    codes = pca.encode(pictures.images[:2000])
+    assert metric == "l2"
     np.testing.assert_allclose(np.abs(codes), np.abs(reference.transform(flat)), atol=1e-3)
 
 

@@ -37,7 +37,15 @@ def test_help_imports_click_and_no_numpy() -> None:
 def test_similar_imports_no_torch_and_no_plugin(shoe: Path) -> None:
     modules = imported(command("similar", str(shoe), "--index", "demo"))
     assert "faiss" in modules
-    assert not modules & {"simrec_plain", "simrec_sparse", "simrec_denoising", "simrec_vae", *HEAVY}
+    assert not modules & {
+        "simrec_plain",
+        "simrec_sparse",
+        "simrec_denoising",
+        "simrec_vae",
+        "simrec_pca",
+        "simrec_torchvision",
+        *HEAVY,
+    }
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_broken_plugins_of_every_kind_are_listed_with_their_version_and_reason_a
     answer = json.loads(done.out)
     offered = {(offer["name"], offer["kind"], offer["distribution"]) for offer in answer["plugins"]}
     built_in = {("fashion-mnist", "source"), ("folder", "source")}
-    built_in |= {(name, "encoder") for name in ("plain", "sparse", "denoising", "vae")}
+    built_in |= {(name, "encoder") for name in ("plain", "sparse", "denoising", "vae", "pca", "torchvision")}
     assert {(*named, OURS) for named in built_in} <= offered
     assert {("pixels", "encoder", "good-plugin 1.2.3"), ("our-shop", "source", "good-plugin 1.2.3")} <= offered
     assert {(name, "encoder", f"{name} 1.2.3") for name in UNUSABLE} <= offered
@@ -387,7 +387,7 @@ def chosen(choice: str, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[
         ("", set()),
         ("vae", {"vae"}),
         ("vae, plain", {"vae", "plain"}),
-        ("Simrec", {"plain", "sparse", "denoising", "vae"}),
+        ("Simrec", {"plain", "sparse", "denoising", "vae", "pca", "torchvision"}),
     ],
 )
 def test_simrec_plugins_chooses_by_entry_point_and_distribution_and_never_loses_simrecs_own_sources(

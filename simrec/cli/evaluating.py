@@ -66,7 +66,8 @@ def print_figures(evaluation: Evaluation) -> None:
 
 def _print_weaknesses(evaluation: Evaluation) -> None:
     """P@10 by class, the most confused pairs of classes, and what perturbed queries cost, where these were measured."""
-    own, pixels, names = evaluation.rows[0], evaluation.rows[-2], (evaluation.name, "raw pixels")
+    own, names = evaluation.rows[0], (evaluation.name, "raw pixels")
+    pixels = next(row for row in evaluation.rows[1:] if row["name"] == "raw pixels")
     if "classes" in own:
         classes = [[label, *(_cell("", row["classes"][label]) for row in (own, pixels))] for label in own["classes"]]
         table(["P@10 by class", *names], classes)

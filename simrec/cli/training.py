@@ -44,7 +44,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train an encoder on pictures; no labels are needed or seen.
 
-    Built in are plain, sparse, denoising and vae; plugins add theirs.
+    Built in are plain, sparse, denoising, vae, pca and torchvision; plugins add theirs.
 
     Ctrl-C ends after the current epoch and saves the best so far; a second Ctrl-C leaves nothing behind.
     """
@@ -61,8 +61,9 @@ def train(
             stop=stop, notice=session.notice,
         )  # fmt: skip
     results = made.manifest.encoder.results
+    passes = f"{results['epochs']} epoch{'' if results['epochs'] == 1 else 's'}"
     session.notice(
-        f"{history.ended.capitalize()} after {results['epochs']} epochs and {results['seconds']:.0f} s, kept epoch "
+        f"{history.ended.capitalize()} after {passes} and {results['seconds']:.0f} s, kept epoch "
         f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}; "
         f"{results['zeros']:.1%} of the codes' numbers are next to nothing."
     )

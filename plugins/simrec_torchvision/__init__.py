@@ -1,0 +1,17 @@
+"""The backbones of torchvision, as a simrec plugin."""
+
+from simrec.contracts import EncoderSpec
+from simrec.hookspecs import hookimpl
+
+
+@hookimpl
+def simrec_encoders() -> list[EncoderSpec]:
+    """One encoder: torchvision."""
+    return [
+        EncoderSpec(
+            name="torchvision",
+            summary="What a vision network that was trained on photos sees in a picture, in few numbers.",
+            factory="simrec_torchvision.model:Torchvision",
+            metric="cosine",
+        )
+    ]
