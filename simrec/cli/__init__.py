@@ -13,6 +13,7 @@ from simrec.cli.compressing import compress, decompress
 from simrec.cli.decoding import denoise, generate, reconstruct
 from simrec.cli.evaluating import evaluate
 from simrec.cli.indexing import encode, export, index
+from simrec.cli.plugins import plugins
 from simrec.cli.quickstart import quickstart
 from simrec.cli.similar import similar
 from simrec.cli.terminal import Session
@@ -49,6 +50,7 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
 
 for command in (
     quickstart, similar, train, index, evaluate, encode, export, reconstruct, denoise, generate, compress, decompress,
+    plugins,
 ):  # fmt: skip
     cli.add_command(command)
 
