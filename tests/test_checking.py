@@ -1,4 +1,4 @@
-"""`simrec plugins check` on installed distributions: what it prints, and what a plugin that hangs or dies does to it."""
+"""`simrec plugins check` on installed distributions: its answer, and what a plugin that hangs or dies does to it."""
 
 from __future__ import annotations
 
