@@ -206,7 +206,7 @@ class Encoder(Protocol):
         """Learns from pictures alone; the same seed on the same machine gives the same encoder.
 
         Calls `progress` after each step; asks `stop` after each epoch and, told True, ends there with the best
-        encoder so far.
+        encoder so far. Raises ImageError for pictures of another shape.
         """
         ...
 
@@ -218,7 +218,11 @@ class Encoder(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes all that `load` needs into a folder that is this encoder's own."""
+        """Writes all that `load` needs into a folder that is this encoder's own, code that would be run not among it.
+
+        If it also writes encoder.onnx (and, with a decoder, decoder.onnx: see `simrec.onnx_encoder` for what goes in
+        and out), looking up needs neither this plugin nor its libraries.
+        """
         ...
 
     @classmethod
@@ -229,10 +233,43 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What an encoder also has when its codes can be turned back into pictures."""
+    """What an encoder also has when its codes can be turned back into pictures.
+
+    With it there is reconstructing, compressing, denoising and generating; without it, leave `decode` out.
+    """
 
     def decode(self, codes: Codes) -> Rebuilt:
-        """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
+        """Codes (n, dim) to pictures (n, h, w, c) in 0..1, n = 0 included.
+
+        Raises PluginError, or another of `simrec.errors`, for codes of another length.
+        """
+        ...
+
+
+@runtime_checkable
+class Variational(Protocol):
+    """What an encoder also has when its codes are the means of normal distributions, as those of a VAE are.
+
+    New codes are then drawn from the standard normal instead of a mixture fitted to codes, and with a decoder -ELBO
+    is measured. Others leave both out, or say False and None.
+    """
+
+    @property
+    def variational(self) -> bool:
+        """Whether codes are the means of normal distributions."""
+        ...
+
+    def log_variances(self, images: Images) -> Codes | None:
+        """Images (n, h, w, c) to the log-variances (n, dim) of those distributions; None for other codes."""
+        ...
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """What an encoder also has when training shall begin with a description of it."""
+
+    def summary(self) -> str:
+        """Some lines of text: layers, output shapes, numbers of parameters."""
         ...
 
 

@@ -143,9 +143,19 @@ def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
     return found
 
 
+def entries() -> list[EntryPoint]:
+    """The entry points that are loaded, in order. Raises what `discover` raises."""
+    return _chosen(_installed(), os.environ.get(CHOICE))
+
+
+def provider(entry: EntryPoint) -> str:
+    """The distribution that an entry point is of: "name version"."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+
+
 @cache
 def _discover(choice: str | None, distribution: str | None) -> Host:
-    installed = sorted(entry_points(group=GROUP), key=lambda entry: (_provider(entry), entry.name))
+    installed = _installed()
     chosen = _chosen(installed, choice)
     specs: list[Offer[Any]] = []
     failures: list[Failure] = []
@@ -153,18 +163,22 @@ def _discover(choice: str | None, distribution: str | None) -> Host:
         if distribution not in (None, _distribution(entry)):
             continue
         try:
-            specs += [Offer(spec, _provider(entry)) for spec in _specs(entry)]
+            specs += [Offer(spec, provider(entry)) for spec in _specs(entry)]
         except KeyboardInterrupt:
             raise
         # A plugin may raise anything, sys.exit included; whatever it is stays its own.
         except BaseException as error:
-            failures.append(Failure(entry.name, _provider(entry), reason(error)))
+            failures.append(Failure(entry.name, provider(entry), reason(error)))
     return Host(
         encoders=tuple(offer for offer in specs if isinstance(offer.spec, EncoderSpec)),
         sources=tuple(offer for offer in specs if isinstance(offer.spec, SourceSpec)),
         failures=tuple(failures),
         left_out=tuple(entry.name for entry in installed if entry not in chosen),
     )
+
+
+def _installed() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda entry: (provider(entry), entry.name))
 
 
 def _chosen(installed: Iterable[EntryPoint], choice: str | None) -> list[EntryPoint]:
@@ -216,7 +230,3 @@ def _distribution(entry: EntryPoint) -> str:
 def _normal(name: str) -> str:
     """A distribution's name as package indexes compare it, so that "My_Plugin" is "my-plugin"."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _provider(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"

@@ -177,11 +177,13 @@ def test_what_is_shipped_for_an_application_does_it_better_than_the_demo(demo: R
 
     ours, theirs = sparse.compress(images, 3), demo.compress(images, 2)
     assert len(ours) < 0.75 * len(theirs)
-    lost = [squared_errors(evaluation.pixels(opened.decompress(data)), images).mean() for opened, data in
-            ((sparse, ours), (demo, theirs))]  # fmt: skip
+    lost = [
+        squared_errors(evaluation.pixels(opened.decompress(data)), images).mean()
+        for opened, data in ((sparse, ours), (demo, theirs))
+    ]
     assert lost[0] < lost[1]
 
-    space = PCA(pictures.images, 64)
+    space, _ = principal_components(pictures.images, 64)
     real = space.encode(pictures.images[:2000])
     recalls = [precision_and_recall(space.encode(rounded(o.generate(2000))), real)[1] for o in (generate, demo)]
     assert recalls[0] > recalls[1] + 0.1

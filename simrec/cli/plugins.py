@@ -1,4 +1,4 @@
-"""`simrec plugins list` and `show`."""
+"""`simrec plugins list` and `show`; `check` is in `simrec.cli.checking`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simrec.cli.checking import check
 from simrec.cli.terminal import Session, format_option, table
 
 if TYPE_CHECKING:
@@ -118,3 +119,6 @@ def _print_encoder(answer: dict[str, Any]) -> None:
 
 def _origin(answer: dict[str, Any]) -> list[list[str]]:
     return [["distribution", answer["distribution"]], ["factory", answer["factory"]], ["contract", str(answer["api"])]]
+
+
+plugins.add_command(check)

@@ -112,6 +112,25 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--preset and --set, the changes as a dict of texts."""
+    preset = click.option(
+        "--preset", default="default", show_default=True, help="Which of the encoder's settings, e.g. article."
+    )
+    changes = click.option(
+        "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.",
+        callback=lambda context, parameter, texts: dict(_pair(text) for text in texts),
+    )  # fmt: skip
+    return preset(changes(command))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} must read KEY=VALUE", param_hint="--set")
+    return key.strip(), value.strip()
+
+
 def seed_option(text: str) -> Callable[..., Any]:
     """--seed, with that text as help."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, seed_option
+from simrec.cli.terminal import Session, data_dir_option, seed_option, settings_options
 
 if TYPE_CHECKING:
     from simrec.contracts import Progress
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("encoder")
 @click.option("--name", help="The recommender to make; without it, the encoder's own name.")
-@click.option("--preset", default="default", show_default=True, help="Which of the encoder's settings, e.g. article.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.")
+@settings_options
 @click.option("--dim", type=click.IntRange(1), help="Numbers in a code.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
 @seed_option("The same seed gives the same weights.")
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--replace", is_flag=True, help="Even if the name has a catalogue, which goes.")
 @click.pass_obj
 def train(
-    session: Session, encoder: str, name: str | None, preset: str, changes: tuple[str, ...], dim: int | None,
+    session: Session, encoder: str, name: str | None, preset: str, changes: dict[str, str], dim: int | None,
     epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, replace: bool,
 ) -> None:  # fmt: skip
     """Train an encoder on pictures; no labels are needed or seen.
@@ -50,8 +49,7 @@ def train(
     """
     from simrec import recommender as verbs
 
-    wanted = dict(_pair(text) for text in changes)
-    wanted |= {k: str(v) for k, v in (("dim", dim), ("epochs", epochs)) if v is not None}
+    wanted = changes | {k: str(v) for k, v in (("dim", dim), ("epochs", epochs)) if v is not None}
     display = _Display(session)
     with _interruptible(session) as stop, display:
         made, history = verbs.train(
@@ -73,13 +71,6 @@ def train(
 def _command(words: list[str]) -> str:
     """What was asked for, without the options before the verb: where a home lies is this machine's business."""
     return shlex.join(["simrec", *words[words.index("train") if "train" in words else 0 :]])
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} must read KEY=VALUE", param_hint="--set")
-    return key.strip(), value.strip()
 
 
 class _Display:
