@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simrec
 from simrec import store
 from simrec.contracts import ImageSpec
 from simrec.errors import StoreError, VersionError
@@ -70,10 +71,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "home" / "mine"
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recommender with every file that there can be but the weights; demo keeps no float32 codes."""
+    home = tmp_path_factory.mktemp("home")
+    return simrec.build("whole", "fashion-mnist:test", encoder="demo", home_folder=home).folder
+
+
 @pytest.fixture
-def copy(tmp_path: Path, demo: Recommender) -> Path:
-    """A copy of the shipped recommender."""
-    return Path(shutil.copytree(demo.folder, tmp_path / "home" / "copy"))
+def copy(tmp_path: Path, whole: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(whole, tmp_path / "home" / "copy"))
 
 
 # Writing.

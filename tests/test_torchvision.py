@@ -78,7 +78,7 @@ import sys
 import simrec
 simrec.build("torchvision", {str(photos)!r})
 print(simrec.open("torchvision").similar({str(next(photos.glob("Trouser/*.png")))!r}, 1)[0].label)
-assert not {{"torch", "torchvision", "simrec_torchvision"}} & set(sys.modules)
+assert not {{"torch", "torchvision", "simrec_torchvision.model"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
 
 from simrec import store, training
 from simrec.autoencoder import Autoencoder, AutoencoderSettings
+from simrec.cli import cli
 from simrec.contracts import History, Progress
 from simrec.datasets import Pictures
 from simrec.errors import TrainingError
@@ -159,22 +161,12 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     assert "--replace" in refused.stderr
     assert store.current(own_home / "mine").manifest.catalogue is not None
 
-    again = run(
-        "train",
-        "plain",
-        "--name",
-        "mine",
-        "--data",
-        str(photos),
-        "--replace",
-        "--seed",
-        "5",
-        "--epochs",
-        "1",
-        *SMALL,
-        home=own_home,
-    )
-    assert again.returncode == 0, again.stderr
+    more = ["--replace", "--seed", "5", "--epochs", "1", *SMALL]
+    again = CliRunner().invoke(
+        cli, ["--home", str(own_home), "train", "plain", "--name", "mine", "--data", str(photos), *more],
+        standalone_mode=False,
+    )  # fmt: skip
+    assert again.exit_code == 0, again.stderr
     made = store.current(own_home / "mine").manifest
     assert made.catalogue is None
     assert made.encoder.digest != record.digest  # another seed, other weights

@@ -20,7 +20,7 @@ from pathlib import Path
 import platformdirs
 from table import Row, finished, simrec, train
 
-from simrec import home, store
+from simrec import datasets, home, store
 from simrec.manifest import Manifest
 from simrec.recommender import Recommender
 
@@ -54,7 +54,7 @@ def main() -> None:
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(Path(made) / name, target, ignore=shutil.ignore_patterns("LOCK"))
     folders = [home.shipped() / name for name in SHIPPED]
-    sizes = {folder.name: size(folder) for folder in folders} | {"test pictures": size(Path("simrec/data"))}
+    sizes = {folder.name: size(folder) for folder in folders} | {"test pictures": size(datasets.EMBEDDED)}
     for name, bytes_ in sizes.items():
         print(f"{name:14} {bytes_ / 1e6:5.2f} MB")
     print(f"{'together':14} {sum(sizes.values()) / 1e6:5.2f} MB of {LIMIT / 1e6:.0f}")
