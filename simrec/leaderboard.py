@@ -111,25 +111,20 @@ class Leaderboard:
         Raises PluginError for an encoder whose settings cannot be had.
         """
         provider = host.discover().encoder(encoder).provider.split()[0]
-        found: dict[int, Recommender] = {}
         # A damaged recommender is none to compare; what is missing is told or trained.
-        for recommender in listing(self.home, lambda _: None):
-            record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
-            if (
-                (record.name, record.provider.split()[0], record.preset) == (encoder, provider, PRESET)
-                and record.seed in seeds
-                and record.seed not in found
-                and record.trained_on["source"] == self.source
-                and record.results["ended"] != "interrupted"
-                and catalogue is not None
-                and (catalogue.source, catalogue.dtype, catalogue.count) == (self.source, "float32", len(self.pictures))
-                and self._has_the_items(recommender)
-            ):
-                found[record.seed] = recommender
-        if found:
-            now = _settings_now(encoder)
-            found = {seed: run for seed, run in sorted(found.items()) if run.manifest.encoder.settings == now}
-        return found
+        likely = [
+            recommender
+            for recommender in listing(self.home, lambda _: None)
+            if _trained_as(recommender, encoder, provider, seeds) and self._answers_for_it(recommender)
+        ]
+        if not likely:
+            return {}
+        now = _settings_now(encoder)
+        found: dict[int, Recommender] = {}
+        for recommender in likely:
+            if recommender.manifest.encoder.settings == now:
+                found.setdefault(recommender.manifest.encoder.seed, recommender)
+        return dict(sorted(found.items()))
 
     def standing(self, encoder: str, runs: Mapping[int, Recommender]) -> Standing:
         """What an encoder reaches, from its recommenders by seed (one at least).
@@ -187,8 +182,13 @@ class Leaderboard:
         """Whether Ctrl-C ended the training of a recommender in the home. Raises StoreError for a damaged one."""
         return bool(store.current(self.home / name).manifest.encoder.results["ended"] == "interrupted")
 
-    def _has_the_items(self, recommender: Recommender) -> bool:
-        """Whether its items are the source's of today, in the same rows."""
+    def _answers_for_it(self, recommender: Recommender) -> bool:
+        """Whether it learned from the source and its items are the source's of today, in the same rows."""
+        record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
+        if catalogue is None or not record.trained_on["source"] == catalogue.source == self.source:
+            return False
+        if catalogue.dtype != "float32" or catalogue.count != len(self.pictures):
+            return False
         try:
             return tuple(item.id for item in recommender.catalogue.all()) == self.pictures.ids
         except StoreError:
@@ -198,6 +198,13 @@ class Leaderboard:
 def ranked(standings: Sequence[Standing]) -> list[Standing]:
     """The best MAP@100 first."""
     return sorted(standings, key=lambda standing: standing.mean("MAP@100") or 0.0, reverse=True)
+
+
+def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Sequence[int]) -> bool:
+    """Whether it has that distribution's encoder, trained to the end with the default preset and one of the seeds."""
+    record = recommender.manifest.encoder
+    made = (record.name, record.provider.split()[0], record.preset)
+    return made == (encoder, provider, PRESET) and record.seed in seeds and record.results["ended"] != "interrupted"
 
 
 def _settings_now(encoder: str) -> Mapping[str, Any]:
