@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec import host
+from simrec import datasets, host
 from simrec.contracts import Codes, Images, Metric, Rebuilt
 from simrec.index import Index, kmeans
 
@@ -28,6 +29,15 @@ class Exam:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     leave_one_out: bool
+
+    @classmethod
+    def of_labels(cls, asked: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
+        """From labels, "" for none: those of the queries and of the items."""
+        known = {label: i for i, label in enumerate(datasets.LABELS)}  # in their own order, others in the alphabet's
+        classes = sorted({*asked, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
+        numbers = {label: number for number, label in enumerate(classes)}
+        queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked, labels))
+        return cls(queries, items, tuple(classes), leave_one_out)
 
     def found(self, index: Index, queries: Codes) -> NDArray[np.int64]:
         """The classes of the items that an index answers queries (m, dim) with: (m, k), nearest first."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simrec.cli.leaderboard import leaderboard
 from simrec.cli.terminal import Session, data_dir_option, table
 from simrec.errors import StoreError
 
@@ -19,18 +20,42 @@ COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI"
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "markdown", "json"]), default="table", show_default=True,
+    help="Markdown is for --all.",
+)  # fmt: skip
 @click.option("--stress", is_flag=True, help="Ask again with the queries mirrored, shifted, scaled, turned, darkened.")
 @click.option("--noise", type=float, metavar="SHARE", help="Ask again with that share of the queries' pixels wrong.")
+@click.option("--all", "everything", is_flag=True, help="A leaderboard of every installed encoder that is trained.")
+@click.option("--train", "training", is_flag=True, help="With --all: train and index those that are not.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), metavar="N",
+    help="With --all: seeds 0 to N-1 of each, mean and standard deviation. Without it, 1; 3 show the spread.",
+)  # fmt: skip
+@click.option(
+    "--data", "source", help="With --all: the source they learn from and answer for.  [default: fashion-mnist]"
+)
 @data_dir_option
 @click.pass_obj
 def evaluate(
-    session: Session, names: tuple[str, ...], form: str, stress: bool, noise: float | None, data_dir: Path | None
-) -> int:
+    session: Session, names: tuple[str, ...], form: str, stress: bool, noise: float | None, everything: bool,
+    training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
+) -> int:  # fmt: skip
     """Measure how well recommenders find items of the query's class, and where they fail, beside raw pixels and PCA.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
+
+    --all compares encoders instead, the best MAP@100 first, beside raw pixels. It takes the recommenders in your home
+    that were trained with their encoder's default preset and those seeds, on one source that is also their catalogue.
+    What --train adds lies there too, as leaderboard-ENCODER-SEED-DIGITS (the digits stand for the source), and is taken
+    as it is the next time; an interrupted training is not.
     """
+    if everything:
+        if names or stress or noise is not None:
+            raise click.UsageError("--all takes no NAME, --stress or --noise")
+        return leaderboard(session, source or "fashion-mnist", range(seeds or 1), form, training, data_dir)
+    if training or seeds or source or form == "markdown":
+        raise click.UsageError("--train, --seeds, --data and --format markdown go with --all")
     from simrec import recommender as verbs
 
     errors: list[StoreError] = []

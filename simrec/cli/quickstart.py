@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +35,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     else:
         source = _source(session, data_dir)
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
-        _train(session, place, source, data_dir)
+        _train(session, source, data_dir)
         session.notice("2. Indexing.")
         with session.counting() as progress:
             opened = verbs.build(NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice)
@@ -79,21 +75,10 @@ def _source(session: Session, data_dir: Path | None) -> str:
     return "fashion-mnist"
 
 
-def _train(session: Session, place: Path, source: str, data_dir: Path | None) -> None:
-    """In a process of its own: torch's memory is given back, and on macOS torch and faiss do not get along."""
-    # -P: the simrec that is running, not one that happens to lie in the current folder.
-    words = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if session.quiet else [])]
-    words += ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
+def _train(session: Session, source: str, data_dir: Path | None) -> None:
+    words = ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
     words += ["--data-dir", str(data_dir)] if data_dir else []
-    # Ctrl-C reaches both processes: the training decides what it means.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        status = subprocess.run(words, env={**os.environ, "SIMREC_HOME": str(place)}, check=False).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if status == 130:
-        raise KeyboardInterrupt
-    if status:
+    if session.run(*words):
         raise TrainingError("the training failed (its error stands above): mend that and run 'simrec quickstart' again")
 
 

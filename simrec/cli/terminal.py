@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +46,27 @@ class Session:
             name = verbs.default_name(self.home or home.default())
             self.notice(f"No --index named: answering from {name!r}.")
         return verbs.open(name, self.home)
+
+    def run(self, *words: str) -> int:
+        """The exit status of another command of this simrec, in a process of its own that prints as this one does.
+
+        Training runs so: torch's memory is given back, and on macOS torch and faiss in one process do not get along.
+        Raises KeyboardInterrupt where the command ended with one.
+        """
+        from simrec import home
+
+        # -P: the simrec that is running, not one that happens to lie in the current folder.
+        command = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if self.quiet else []), *words]
+        place = str(self.home or home.default())
+        # Ctrl-C reaches both processes: the command decides what it means.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            status = subprocess.run(command, env={**os.environ, "SIMREC_HOME": place}, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if status == 130:
+            raise KeyboardInterrupt
+        return status
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int], None]]:

@@ -1,0 +1,232 @@
+"""The leaderboard: encoders that learned from one source, all asked the same.
+
+What stands there is found in the user's home: any recommender with the encoder of that name and distribution, trained
+with its default preset as it is now and one of the seeds, on the source, to the end, and with that source as its
+catalogue (codes as float32). It is taken as it is. What is missing is trained under a name of the leaderboard's own
+(`own_name`), one for each source.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simrec import datasets, home, host, settings, store
+from simrec.contracts import ImageSpec, Notice, Pictures
+from simrec.errors import PluginError, RequestError, StoreError
+from simrec.faults import blamed_on
+from simrec.recommender import Recommender, listing, milliseconds
+
+if TYPE_CHECKING:
+    from simrec.evaluation import Exam
+
+PRESET = "default"
+
+FIGURES = ("P@1", "P@10", "MAP@100", "10-NN", "ms", "seconds")
+"""What each standing has: figures of `simrec.evaluation`, milliseconds of a look-up, seconds of its training."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One line: an encoder, the recommenders that hold it and their seeds, in one order.
+
+    numbers, bytes: of a code. figures: for each of `FIGURES` a value a seed, none where it has none.
+    """
+
+    encoder: str
+    recommenders: tuple[str, ...]
+    seeds: tuple[int, ...]
+    numbers: int
+    bytes: int
+    figures: Mapping[str, tuple[float, ...]]
+
+    def mean(self, figure: str) -> float | None:
+        """Over the seeds; None for a figure it has not."""
+        values = self.figures[figure]
+        return statistics.mean(values) if values else None
+
+    def deviation(self, figure: str) -> float | None:
+        """The sample standard deviation over the seeds; None for fewer than two."""
+        values = self.figures[figure]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, each figure a mean and a deviation."""
+        return {
+            "encoder": self.encoder,
+            "recommenders": list(self.recommenders),
+            "seeds": list(self.seeds),
+            "numbers": self.numbers,
+            "bytes": self.bytes,
+            **{name: {"mean": self.mean(name), "deviation": self.deviation(name)} for name in FIGURES},
+        }
+
+
+class Leaderboard:
+    """A source, and the standings of encoders on it.
+
+    The queries are the source's test split, else the source itself, each picture left out of its own answer. Every
+    encoder is fed the same pictures by its own recipe.
+
+    Raises RequestError for a source without labels, and what `simrec.datasets.load` raises.
+    """
+
+    def __init__(
+        self, source: str, *, data_dir: Path | None = None, home_folder: Path | None = None, notice: Notice
+    ) -> None:
+        from simrec.evaluation import Exam
+
+        self._data_dir, self._notice = data_dir, notice
+        self.home = home_folder or home.default()
+        self.pictures: Pictures = datasets.load(source, ImageSpec(), data_dir=data_dir, notice=notice)
+        if not self.pictures.labelled:
+            raise RequestError(f"{source}: its pictures have no labels to score with: name a labelled source")
+        test = self.pictures.test
+        self.queries = (
+            datasets.load(test, ImageSpec(), data_dir=data_dir, notice=notice) if test is not None else self.pictures
+        )
+        self.how = "leave-one-out" if test is None else "test"
+        self._exam: Exam = Exam.of_labels(self.queries.labels, self.pictures.labels, leave_one_out=test is None)
+
+    @property
+    def source(self) -> str:
+        """What to type to load it again, from any folder."""
+        return self.pictures.name
+
+    def own_name(self, encoder: str, seed: int) -> str:
+        """The recommender in which the leaderboard's own training of an encoder on this source lies."""
+        return f"leaderboard-{encoder}-{seed}-{sha256(self.source.encode()).hexdigest()[:6]}"
+
+    def runs(self, encoder: str, seeds: Sequence[int]) -> dict[int, Recommender]:
+        """The recommenders of an encoder that can be compared, by seed, for those of the seeds that have one.
+
+        Raises PluginError for an encoder whose settings cannot be had.
+        """
+        provider = host.discover().encoder(encoder).provider.split()[0]
+        # A damaged recommender is none to compare; what is missing is told or trained.
+        likely = [
+            recommender
+            for recommender in listing(self.home, lambda _: None)
+            if _trained_as(recommender, encoder, provider, seeds) and self._answers_for_it(recommender)
+        ]
+        if not likely:
+            return {}
+        now = _settings_now(encoder)
+        found: dict[int, Recommender] = {}
+        for recommender in likely:
+            if recommender.manifest.encoder.settings == now:
+                found.setdefault(recommender.manifest.encoder.seed, recommender)
+        return dict(sorted(found.items()))
+
+    def standing(self, encoder: str, runs: Mapping[int, Recommender]) -> Standing:
+        """What an encoder reaches, from its recommenders by seed (one at least).
+
+        Raises what `Recommender.encode` and `Recommender.pictures` raise.
+        """
+        first = next(iter(runs.values()))
+        test = self.pictures.test
+        asked = first.pictures(test, self._data_dir, self._notice).images if test else None
+        measured = []
+        for run in runs.values():
+            # Without a test split the queries are the catalogue, whose codes are there; some pictures tell the time.
+            queries = run.codes if asked is None else run.encode(asked)
+            shown = run.catalogue.thumbnails(range(min(210, len(self.pictures)))) if asked is None else asked
+            figures = self._exam.figures(run.index, queries)
+            figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
+            figures["seconds"] = run.manifest.encoder.results["seconds"]
+            measured.append(figures)
+        dim = first.manifest.encoder.dim
+        return Standing(
+            encoder=encoder,
+            recommenders=tuple(run.name for run in runs.values()),
+            seeds=tuple(runs),
+            numbers=dim,
+            bytes=4 * dim,
+            figures={name: tuple(float(figures[name]) for figures in measured) for name in FIGURES},
+        )
+
+    def pixels(self) -> Standing:
+        """What raw pixels reach, compared by cosine, of pictures as the built-in encoders are fed: 28 x 28, grey."""
+        from simrec import evaluation
+        from simrec.index import Index
+
+        index = Index(evaluation.pixels(self.pictures.images), "cosine")
+        figures = self._exam.figures(index, evaluation.pixels(self.queries.images))
+        figures["ms"] = milliseconds(lambda image: index.search(evaluation.pixels(image), 10), self.queries.images)
+        size = self.pictures.images[0].size
+        values = {name: (float(figures[name]),) if name in figures else () for name in FIGURES}
+        return Standing("raw pixels", (), (), size, size, values)
+
+    def unindexed(self, encoder: str, seed: int) -> bool:
+        """Whether the leaderboard's own training is there, came to its end, and only its catalogue is missing."""
+        name = self.own_name(encoder, seed)
+        try:
+            manifest = store.current(self.home / name).manifest
+        except StoreError:
+            return False
+        return (
+            manifest.catalogue is None
+            and not self.interrupted(name)
+            and manifest.encoder.settings == _settings_now(encoder)
+        )
+
+    def interrupted(self, name: str) -> bool:
+        """Whether Ctrl-C ended the training of a recommender in the home. Raises StoreError for a damaged one."""
+        return bool(store.current(self.home / name).manifest.encoder.results["ended"] == "interrupted")
+
+    def _answers_for_it(self, recommender: Recommender) -> bool:
+        """Whether it learned from the source and its items are the source's of today, in the same rows."""
+        record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
+        if catalogue is None or not record.trained_on["source"] == catalogue.source == self.source:
+            return False
+        if catalogue.dtype != "float32" or catalogue.count != len(self.pictures):
+            return False
+        try:
+            return tuple(item.id for item in recommender.catalogue.all()) == self.pictures.ids
+        except StoreError:
+            return False
+
+
+def ranked(standings: Sequence[Standing]) -> list[Standing]:
+    """The best MAP@100 first."""
+    return sorted(standings, key=lambda standing: standing.mean("MAP@100") or 0.0, reverse=True)
+
+
+def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Sequence[int]) -> bool:
+    """Whether it has that distribution's encoder, trained to the end with the default preset and one of the seeds."""
+    record = recommender.manifest.encoder
+    made = (record.name, record.provider.split()[0], record.preset)
+    return made == (encoder, provider, PRESET) and record.seed in seeds and record.results["ended"] != "interrupted"
+
+
+def _settings_now(encoder: str) -> Mapping[str, Any]:
+    """The default preset of an encoder, as a manifest keeps it.
+
+    Its class is imported in a process of its own: most need torch, which on macOS does not get along with faiss here.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawning) as pool:
+        try:
+            return pool.submit(_settings, encoder).result()
+        except BrokenProcessPool as error:
+            raise PluginError(
+                f"{host.discover().encoder(encoder)} ended the process that imported it: mend it, or uninstall its "
+                f"plugin"
+            ) from error
+
+
+def _settings(encoder: str) -> dict[str, Any]:
+    offer = host.discover().encoder(encoder)
+    kind = host.encoder_class(offer)
+    with blamed_on(str(offer)):
+        values = settings.to_json(settings.choose(kind.presets, PRESET, {}, encoder))
+        kept: dict[str, Any] = json.loads(json.dumps(values))  # a manifest knows no tuples
+        return kept
