@@ -13,5 +13,10 @@ def simrec_encoders() -> list[EncoderSpec]:
             summary="Principal components of the pixels: seconds to train, the baseline of every evaluation.",
             factory="simrec_pca.model:PCA",
             metric="l2",
+            explanation=(
+                "It notes the few ways in which your pictures differ most, pixel by pixel, and describes each picture "
+                "by how much of every one of them it has. It trains in seconds and is what the other encoders have to "
+                "beat; a picture that is moved or turned is another one to it."
+            ),
         )
     ]

@@ -13,5 +13,10 @@ def simrec_encoders() -> list[EncoderSpec]:
             summary="What a vision network that was trained on photos sees in a picture, in few numbers.",
             factory="simrec_torchvision.model:Torchvision",
             metric="cosine",
+            explanation=(
+                "It looks at a photo with a network that has already learned from a million photos what things look "
+                "like, and keeps the most telling of what that network sees. Choose it for photos in colour; it needs "
+                "few of your own, but downloads the network once."
+            ),
         )
     ]

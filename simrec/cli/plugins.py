@@ -1,9 +1,11 @@
-"""`simrec plugins list` and `show`; `check` is in `simrec.cli.checking`."""
+"""`simrec plugins list`, `show` and `new`; `check` is in `simrec.cli.checking`."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def plugins() -> None:
-    """See the encoders and sources of pictures that are installed.
+    """See the encoders and sources of pictures that are installed; write and check your own.
 
     SIMREC_PLUGINS chooses which plugins are loaded: names of plugins or distributions with commas between, "" for
     none; unset, all are. simrec's own sources always are.
@@ -119,6 +121,40 @@ def _print_encoder(answer: dict[str, Any]) -> None:
 
 def _origin(answer: dict[str, Any]) -> list[list[str]]:
     return [["distribution", answer["distribution"]], ["factory", answer["factory"]], ["contract", str(answer["api"])]]
+
+
+@plugins.command()
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(["autoencoder", "numpy"]), default="autoencoder", show_default=True,
+    help="A torch autoencoder, or an encoder without torch.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Where to write it; without it, ./NAME.",
+)  # fmt: skip
+@click.pass_obj
+def new(session: Session, name: str, kind: str, output: Path | None) -> None:
+    """Write a plugin with an encoder NAME that installs, passes its tests and trains at once.
+
+    NAME names the distribution and the encoder; it is written whole or not at all.
+    """
+    from simrec import scaffold
+
+    folder = output or Path(name)
+    for path in scaffold.write(name, kind, folder):
+        click.echo(folder / path)
+    place, simrec = shlex.quote(str(folder)), session.simrec
+    session.notice(
+        f"A plugin with the encoder {name!r}. Next:\n"
+        f"  pip install -e {shlex.quote(f'{folder}[test]')}\n"
+        f"  pytest {place}\n"
+        f"  {simrec} plugins check {name}\n"
+        f"  {simrec} train {name} --data fashion-mnist:small\n"
+        f"  {simrec} index build {name}\n"
+        f"  {simrec} similar id:test/00042 --index {name}\n"
+        f"  {simrec} evaluate {name}"
+    )
 
 
 plugins.add_command(check)
