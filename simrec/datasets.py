@@ -7,6 +7,7 @@ showing and scoring; no training sees them.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import os
@@ -15,10 +16,10 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
@@ -269,34 +270,71 @@ def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:
             f"{folder}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
         )
 
-    def read(path: Path) -> Images | ImageError:
-        from simrec import images
+    rows, images = _read_all(paths, spec, str(folder), notice)
+    good = [paths[row] for row in rows]
+    inside = [path.relative_to(folder) for path in good]
+    return Pictures(
+        name=str(folder.absolute()),
+        images=images,
+        ids=tuple(_printable(path) for path in inside),
+        sources=tuple(_printable(path.absolute()) for path in good),
+        labels=tuple(_printable(Path(path.parts[0])) if len(path.parts) > 1 else "" for path in inside),
+    )
 
+
+def listed(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+    """The pictures that a CSV file of that path names, in its order.
+
+    Its first line names the columns: `path` (from the file's folder on, or absolute), and as it likes `id` (else the
+    path) and `label`; others are left alone.
+    """
+    path = Path(text)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, strict=True)
+            columns, rows = table.fieldnames or [], list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{text}: cannot be read as a list ({reason(error)}): name a CSV file in UTF-8") from error
+    if "path" not in columns:
+        raise DataError(f"{text}: a list needs a column 'path', its first line names {', '.join(columns) or 'none'}")
+    rows = [row for row in rows if row["path"]]
+    ids = [row.get("id") or _printable(Path(row["path"])) for row in rows]
+    if twice := [item for item, count in Counter(ids).items() if count > 1]:
+        raise DataError(f"{text}: {len(twice)} ids are there more than once, {twice[0]!r} first: give each its own")
+    if not rows:
+        raise DataError(f"{text}: no pictures in this list: write their paths into its column 'path'")
+    paths = [path.parent / row["path"] for row in rows]
+    good, images = _read_all(paths, spec, text, notice)
+    return Pictures(
+        name=f"list:{path.absolute()}",
+        images=images,
+        ids=tuple(ids[row] for row in good),
+        sources=tuple(_printable(paths[row].absolute()) for row in good),
+        labels=tuple(rows[row].get("label") or "" for row in good),
+    )
+
+
+def _read_all(paths: Sequence[Path], spec: ImageSpec, source: str, notice: Notice) -> tuple[list[int], Images]:
+    """Which of the files can be read, and their pictures (n, h, w, c); the others are told of. DataError if none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from simrec.images import read
+
+    def attempt(path: Path) -> Images | ImageError:
         try:
-            return images.read(path, spec)
+            return read(path, spec)
         except ImageError as error:
             return error
 
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(read, paths))
-    good: list[tuple[Path, Any]] = []
-    for path, outcome in zip(paths, outcomes, strict=True):
+        outcomes = list(pool.map(attempt, paths))
+    for outcome in outcomes:
         if isinstance(outcome, ImageError):
             notice(f"left out {outcome}")
-        else:
-            good.append((path, outcome))
+    good = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)}
     if not good:
-        raise DataError(f"{folder}: none of its {len(paths)} pictures can be read: {outcomes[0]}")
-    inside = [path.relative_to(folder) for path, _ in good]
-    return Pictures(
-        name=str(folder.absolute()),
-        images=np.concatenate([images for _, images in good]),
-        ids=tuple(_printable(path) for path in inside),
-        sources=tuple(_printable(path.absolute()) for path, _ in good),
-        labels=tuple(_printable(Path(path.parts[0])) if len(path.parts) > 1 else "" for path in inside),
-    )
+        raise DataError(f"{source}: none of its {len(paths)} pictures can be read: {outcomes[0]}")
+    return list(good), np.concatenate(list(good.values()))
 
 
 def _printable(path: Path) -> str:

@@ -6,7 +6,7 @@ from simrec.hookspecs import hookimpl
 
 @hookimpl
 def simrec_sources() -> list[SourceSpec]:
-    """Two sources: fashion-mnist and folder."""
+    """Three sources: fashion-mnist, folder and list."""
     return [
         SourceSpec(
             name="fashion-mnist",
@@ -17,5 +17,10 @@ def simrec_sources() -> list[SourceSpec]:
             name="folder",
             summary="A folder of pictures, labels as sub-folders, or one picture; its path alone will do.",
             factory="simrec.datasets:folder",
+        ),
+        SourceSpec(
+            name="list",
+            summary="list:FILE.csv, pictures that a CSV file names in its column path; also id and label.",
+            factory="simrec.datasets:listed",
         ),
     ]

@@ -370,3 +370,48 @@ def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match=r"torchvision::nms does not exist.*pip install --force-reinstall"):
         datasets.load("fashion-mnist", ImageSpec(), notice=print)
+
+
+def test_a_list_names_pictures_ids_and_labels_in_its_order(photos: Path) -> None:
+    names = [str(path.relative_to(photos)) for path in sorted(photos.rglob("*.png"))]
+    lines = ["path,id,label,price", f"{names[3]},b,bags,3", f"{names[0]},,,4", ",,,"]
+    (photos / "items.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    pictures = load(f"list:{photos / 'items.csv'}")
+    assert pictures.name == f"list:{photos / 'items.csv'}"
+    assert (pictures.ids, pictures.labels) == (("b", names[0]), ("bags", ""))
+    assert pictures.sources == (str(photos / names[3]), str(photos / names[0]))
+    folder = load(str(photos))
+    assert np.array_equal(pictures.images, folder.images[[folder.ids.index(names[3]), folder.ids.index(names[0])]])
+
+
+def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
+    good = next(photos.rglob("*.png"))
+    (photos / "items.csv").write_text(f"path\nmissing.png\n{good}\n")
+    said: list[str] = []
+    pictures = datasets.load(f"list:{photos / 'items.csv'}", FASHION, notice=said.append)
+    assert pictures.ids == (str(good),)
+    assert len(said) == 1
+    assert "missing.png" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"file,label\na.png,x\n", "needs a column 'path', its first line names file, label"),
+        (b"", "first line names none"),
+        (b"path\n", "no pictures in this list"),
+        (b"path,id\na.png,1\nb.png,1\n", "1 ids are there more than once, '1' first"),
+        (b"path\n\xff\xfe\n", "cannot be read as a list"),
+        (b'path\n"a.png', "cannot be read as a list"),
+        (b"path\na.png\n", "none of its 1 pictures can be read"),
+    ],
+)
+def test_a_list_that_is_none_says_why(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "items.csv").write_bytes(content)
+    message = refused(f"list:{tmp_path / 'items.csv'}")
+    assert found in message
+    assert "items.csv" in message
+
+
+def test_a_list_that_is_not_there_is_one_line() -> None:
+    assert "nowhere.csv: cannot be read as a list" in refused("list:nowhere.csv")

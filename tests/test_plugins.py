@@ -303,7 +303,7 @@ def test_broken_plugins_of_every_kind_are_listed_with_their_version_and_reason_a
     assert done.err == ""
     answer = json.loads(done.out)
     offered = {(offer["name"], offer["kind"], offer["distribution"]) for offer in answer["plugins"]}
-    built_in = {("fashion-mnist", "source"), ("folder", "source")}
+    built_in = {("fashion-mnist", "source"), ("folder", "source"), ("list", "source")}
     built_in |= {(name, "encoder") for name in ("plain", "sparse", "denoising", "vae", "pca", "torchvision")}
     assert {(*named, OURS) for named in built_in} <= offered
     assert {("pixels", "encoder", "good-plugin 1.2.3"), ("our-shop", "source", "good-plugin 1.2.3")} <= offered
@@ -395,7 +395,7 @@ def test_simrec_plugins_chooses_by_entry_point_and_distribution_and_never_loses_
 ) -> None:
     found, sources = chosen(choice, monkeypatch)
     assert found >= encoders if choice == "Simrec" else found == encoders
-    assert sources == {"fashion-mnist", "folder"}
+    assert sources == {"fashion-mnist", "folder", "list"}
 
 
 def test_a_name_in_simrec_plugins_that_is_not_installed_is_an_error_with_the_near_miss(
