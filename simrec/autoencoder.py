@@ -122,11 +122,6 @@ class TorchEncoder(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Any]]
     decode: Callable[[Codes], Rebuilt]
 
-    micro_batch: int | None = None
-    """Pictures whose gradients a CPU computes at once, where a batch's activations would outgrow its cache; they are
-    summed over the batch. None: the whole batch, which batch norm needs.
-    """
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "picture"):
@@ -272,6 +267,11 @@ class Autoencoder(TorchEncoder):
 
     A subclass sets `Settings` and `presets`, makes its layers in `__init__` and writes `code` and `loss`, and `picture`
     where it has a decoder.
+    """
+
+    micro_batch: int | None = None
+    """Pictures whose gradients a CPU computes at once, where a batch's activations would outgrow its cache; they are
+    summed over the batch. None: the whole batch, which batch norm needs.
     """
 
     @abstractmethod

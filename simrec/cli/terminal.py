@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +51,9 @@ class Session:
         Training runs so: torch's memory is given back, and on macOS torch and faiss in one process do not get along.
         Raises KeyboardInterrupt where the command ended with one.
         """
+        import signal
+        import subprocess
+
         from simrec import home
 
         # -P: the simrec that is running, not one that happens to lie in the current folder.
