@@ -152,12 +152,14 @@ class EdgeTarget:
         scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
         self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
         self.scale = 1.0
-        self.scale = 1 / max(float(self(sample).std()), 1e-6)  # blank pictures have none
+        self.scale = 1 / max(float(self._components(features).std()), 1e-6)  # blank pictures have none
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 (n, c, h, w) to float32 (n, numbers)."""
-        components = [(features - self.mean) @ self.axes for features in _mirrored_gradients(images)]
-        return F.normalize(torch.cat(components), dim=1) * self.scale
+        return torch.cat([self._components(features) for features in _mirrored_gradients(images)])
+
+    def _components(self, features: Tensor) -> Tensor:
+        return F.normalize((features - self.mean) @ self.axes, dim=1) * self.scale
 
 
 class Whitening(nn.Module):
@@ -441,9 +443,10 @@ def _mirrored_gradients(images: Tensor) -> Iterator[Tensor]:
     A picture's gradients and its mirror image's, averaged.
     """
     gradients = OrientedGradients()
-    for start in range(0, len(images), 2000):
+    batch = 512  # more would not stay in a CPU's cache
+    for start in range(0, len(images), batch):
         with torch.no_grad():
-            x = images[start : start + 2000].float() / 255
+            x = images[start : start + batch].float() / 255
             both = gradients(x) + gradients(x.flip(3))
             if max(both.shape[2:]) > EdgeTarget.CELLS:
                 both = F.adaptive_avg_pool2d(both, EdgeTarget.CELLS)

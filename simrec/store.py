@@ -238,9 +238,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def making(folder: Path) -> Iterator[Path]:
     """A folder to fill that appears at `folder`, whole, only when the block ends well.
 
-    Raises StoreError when it cannot, or when there is something in a folder of that name.
+    Raises StoreError when it cannot, when there is something in a folder of that name, or when it is the one that the
+    process is in: that one would be swapped for another under the feet of the user's shell.
     """
     with _explained(folder, "name a folder that you can write to"):
+        if folder.resolve() == Path.cwd():
+            raise StoreError(f"{folder}: this is the folder you are in: name a new one")
         if folder.exists() and any(folder.iterdir()):
             raise StoreError(f"{folder}: this folder is not empty: name another, or empty it")
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

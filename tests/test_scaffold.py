@@ -113,6 +113,12 @@ def test_a_folder_that_holds_something_stays_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
+def test_the_folder_one_is_in_stays(tmp_path: Path) -> None:
+    with pytest.raises(SimrecError, match="this is the folder you are in: name a new one"):
+        scaffold.write("mine", "numpy", Path())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_folder_and_an_unrelated_one_of_the_packages_name_are_in_nobodys_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -82,7 +82,7 @@ def list_(session: Session, form: str) -> int:
             [
                 d["name"], f"{d['encoder']['name']}/{d['encoder']['preset']}", str(d["encoder"]["dim"]),
                 f"{d['catalogue']['count']:,}" if d["catalogue"] else "-",
-                d["catalogue"]["source"] if d["catalogue"] else "not built yet",
+                d["catalogue"]["source"] if d["catalogue"] else "none",
                 f"{d['bytes'] / 1e6:.1f}", d["created"][:10], d["folder"],
             ]
             for d in described
