@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import warnings
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from simrec import onnx_export, training
 from simrec.contracts import Codes, History, Images, ImageSpec, Progress, Rebuilt, Recipe, setting
-from simrec.errors import ImageError, PluginError
+from simrec.errors import ImageError, PluginError, TrainingError
 from simrec.networks import Network
 from simrec.settings import from_json, to_json
 
@@ -133,6 +134,7 @@ class TorchEncoder(nn.Module, ABC):
         self.input = ImageSpec(settings.size, settings.channels, settings.recipe)
         self.dim: int = settings.dim
         self._probe = _synthetic(self.input)
+        self._traced: Any = None
 
     @abstractmethod
     def code(self, x: Tensor) -> Tensor:
@@ -235,8 +237,16 @@ class TorchEncoder(nn.Module, ABC):
         return "\n".join([*lines, f"{'total':<{wide}}  {'':>14}  {_parameters(self):>9,} parameters"])
 
     def _export(self, folder: Path) -> None:
+        traced, self._traced = self._traced, None
         try:
-            onnx_export.export(self, folder)
+            if traced:
+                # Traced before the training, which the weights of now fit unless Python numbers changed as well.
+                with contextlib.suppress(TrainingError):
+                    onnx_export.write(traced, self, folder)
+                    onnx_export.check(self, folder, self._probe)
+                    return
+            self._traced = onnx_export.trace(self)
+            onnx_export.write(self._traced, self, folder)
         except onnx_export.NotExportable as error:
             for name in ("encoder.onnx", "decoder.onnx"):
                 (folder / name).unlink(missing_ok=True)

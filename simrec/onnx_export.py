@@ -42,24 +42,38 @@ class _Whole(nn.Module):
         return (*results, *(self.model.picture(codes).permute(0, 2, 3, 1) for codes in given))
 
 
-def export(model: Any, folder: Path) -> None:
-    """Writes encoder.onnx and, where the model has a `picture`, decoder.onnx: single files, any batch size.
+def trace(model: Any) -> torch.onnx.ONNXProgram:
+    """The model as ONNX, encoder and decoder beside each other, to be written now or with later weights.
 
     Raises NotExportable when torch.onnx cannot.
     """
-    from onnx.utils import Extractor
-
     feeds = {"images": torch.zeros((2, *model.input.shape), dtype=torch.uint8)}
-    coded = ["codes", "log_variances"] if model.variational else ["codes"]
     if hasattr(model, "decode"):
         feeds["given"] = torch.zeros(3, model.dim)
-    try:
-        parts = Extractor(_exported(_Whole(model), feeds, [*coded, *(["pictures"] if "given" in feeds else [])]))
-        graphs = {"encoder.onnx": parts.extract_model(["images"], coded)}
-        if "given" in feeds:
-            graphs["decoder.onnx"] = parts.extract_model(["given"], ["pictures"])
-    except Exception as error:  # the exporter raises whatever its many stages raise
-        raise NotExportable(str(error).splitlines()[0] if str(error) else repr(error)) from error
+    whole = _Whole(model).eval()
+    with _exporting():
+        program: Any = torch.onnx.export(
+            whole, tuple(feeds.values()), input_names=list(feeds), output_names=_coded(model) + _rebuilt(model),
+            dynamo=True, verbose=False, optimize=False, dynamic_shapes=_any_number(feeds),
+        )  # fmt: skip
+    return program
+
+
+def write(program: torch.onnx.ONNXProgram, model: Any, folder: Path) -> None:
+    """Writes encoder.onnx and, where the model has a `picture`, decoder.onnx: single files, any batch size.
+
+    program: what `trace` made of this model; the weights are those of now. Raises NotExportable as `trace` does.
+    """
+    from onnx.utils import Extractor
+
+    with _exporting():
+        program.apply_weights(_Whole(model).state_dict())
+        optimized = torch.onnx.ONNXProgram(program.model.clone(), None)  # folds weights: `program` stays for others
+        optimized.optimize()
+        parts = Extractor(optimized.model_proto)
+        graphs = {"encoder.onnx": parts.extract_model(["images"], _coded(model))}
+        if _rebuilt(model):
+            graphs["decoder.onnx"] = parts.extract_model(["given"], _rebuilt(model))
     for name, graph in graphs.items():
         _rename_input(graph.graph, "given", "codes")
         _write(graph, folder / name)
@@ -76,14 +90,14 @@ def check(model: Any, folder: Path, images: Images) -> None:
         _compare("decoder.onnx", onnx.decode(codes), model.decode(codes))
 
 
-def _exported(module: nn.Module, feeds: dict[str, Tensor], results: list[str]) -> Any:
-    module.eval()
-    with _quiet():
-        program: Any = torch.onnx.export(
-            module, tuple(feeds.values()), input_names=list(feeds), output_names=results, dynamo=True, verbose=False,
-            dynamic_shapes=_any_number(feeds),
-        )  # fmt: skip
-        return program.model_proto
+def _coded(model: Any) -> list[str]:
+    """The results that pictures give."""
+    return ["codes", "log_variances"] if model.variational else ["codes"]
+
+
+def _rebuilt(model: Any) -> list[str]:
+    """The results that codes give."""
+    return ["pictures"] if hasattr(model, "decode") else []
 
 
 def _any_number(feeds: dict[str, Tensor]) -> tuple[Any, ...]:
@@ -110,14 +124,19 @@ def _write(model: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints and logs its own progress and deprecations; none of that is for our users."""
+def _exporting() -> Iterator[None]:
+    """Around the exporter, which prints and logs its own progress and deprecations: none of that is for our users.
+
+    It raises whatever its many stages raise; here that becomes NotExportable.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except Exception as error:
+        raise NotExportable(str(error).splitlines()[0] if str(error) else repr(error)) from error
     finally:
         logging.disable(before)
 

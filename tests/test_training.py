@@ -20,12 +20,13 @@ from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
 
-from simrec import store, training
+from simrec import onnx_export, store, training
 from simrec.autoencoder import Autoencoder, AutoencoderSettings
 from simrec.cli import cli
 from simrec.contracts import History, Progress
 from simrec.datasets import Pictures
 from simrec.errors import TrainingError
+from simrec.onnx_encoder import OnnxEncoder
 
 TINY = PlainSettings(widths=(4,), hidden=8, decoder=(8,), dim=4, epochs=6, batch_size=64)
 
@@ -119,6 +120,42 @@ class Lying(Autoencoder):
 def test_a_graph_that_disagrees_fails_before_the_first_epoch(pictures: Pictures) -> None:
     with pytest.raises(TrainingError, match=r"encoder.onnx.* differ by"):
         Lying(AutoencoderSettings()).fit(pictures.images[:128], validation=pictures.images[:64], device="cpu")
+
+
+class Scaled(Lying):
+    """A number outside its weights, `scale`, may change once it is trained."""
+
+    scale = 1.0
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.scale * torch.as_tensor(self.layer(x.flatten(1)))
+
+    def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        return self.code(x).square().mean(), {}
+
+
+class Rescaled(Scaled):
+    """It does."""
+
+    def finish(self, codes: Tensor) -> None:
+        self.scale = 3.0
+
+
+@pytest.mark.parametrize(("kind", "traces"), [(Scaled, 1), (Rescaled, 2)])
+def test_a_graph_traced_before_the_training_is_kept_where_it_still_fits(
+    kind: type[Scaled], traces: int, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    trace = onnx_export.trace
+    monkeypatch.setattr(onnx_export, "trace", lambda model: calls.append(model) or trace(model))
+    encoder = kind(AutoencoderSettings(dim=4, epochs=2))
+    before = encoder.layer.weight.detach().clone()
+    encoder.fit(pictures.images[:128], validation=pictures.images[:64], device="cpu")
+    encoder.save(tmp_path)
+    assert len(calls) == traces
+    assert not torch.equal(encoder.layer.weight, before)
+    onnx = OnnxEncoder(encoder.input, encoder.dim, lambda file: (tmp_path / file).read_bytes())
+    np.testing.assert_allclose(onnx.encode(pictures.images[:20]), encoder.encode(pictures.images[:20]), atol=1e-5)
 
 
 def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
