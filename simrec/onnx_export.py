@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,11 +52,11 @@ def trace(model: Any) -> torch.onnx.ONNXProgram:
         feeds["given"] = torch.zeros(3, model.dim)
     whole = _Whole(model).eval()
     with _exporting():
-        program: Any = torch.onnx.export(
+        program = torch.onnx.export(
             whole, tuple(feeds.values()), input_names=list(feeds), output_names=_coded(model) + _rebuilt(model),
             dynamo=True, verbose=False, optimize=False, dynamic_shapes=_any_number(feeds),
         )  # fmt: skip
-    return program
+    return cast(torch.onnx.ONNXProgram, program)  # None is for the older exporter
 
 
 def write(program: torch.onnx.ONNXProgram, model: Any, folder: Path) -> None:
