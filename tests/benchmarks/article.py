@@ -2,10 +2,11 @@
 
     pip install keras
     python tests/benchmarks/article.py                                  # all four, 3 epochs each
-    python tests/benchmarks/article.py --only plain --epochs 5
+    python tests/benchmarks/article.py --only plain --rounds 3          # in turns, for a machine whose speed drifts
 
-prints seconds an epoch (the median without the first, validation included) and the validation loss after the last, of
-both. Both begin with the same weights, and the denoising ones see the same noise; the order of the batches differs.
+prints seconds an epoch (the median without each round's first, validation included) and the validation loss after the
+last, of both. Both begin with the same weights, and the denoising ones see the same noise; the order of the batches
+differs.
 
     python tests/benchmarks/article.py --quality
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=NAMES, action="append")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
     given = parser.parse_args()
@@ -59,11 +61,16 @@ def main() -> None:
     print("| network | Keras s/epoch | simrec s/epoch | ratio | Keras loss | simrec loss | difference |")
     print("|---|---|---|---|---|---|---|")
     for name in given.only or NAMES:
-        theirs = keras_run(name, given.epochs, train, test)
-        ours = simrec_run(name, given.epochs, train, test)
+        seconds: tuple[list[float], list[float]] = ([], [])
+        losses = [0.0, 0.0]
+        for _ in range(given.rounds):
+            for side, run in enumerate((keras_run, simrec_run)):
+                epochs, losses[side] = run(name, given.epochs, train, test)
+                seconds[side].extend(epochs[1:] or epochs)  # the first warms up
+        theirs, ours = map(statistics.median, seconds)
         print(
-            f"| {name} | {theirs[0]:.2f} | {ours[0]:.2f} | {ours[0] / theirs[0]:.2f} "
-            f"| {theirs[1]:.5g} | {ours[1]:.5g} | {ours[1] / theirs[1] - 1:+.1%} |",
+            f"| {name} | {theirs:.2f} | {ours:.2f} | {ours / theirs:.2f} "
+            f"| {losses[0]:.5g} | {losses[1]:.5g} | {losses[1] / losses[0] - 1:+.1%} |",
             flush=True,
         )
 
@@ -77,14 +84,14 @@ def article(name: str, **changes: Any) -> Any:
     return kind(replace(kind.presets["article"], **changes))
 
 
-def simrec_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[float, float]:
-    """Median seconds an epoch and the last validation loss."""
+def simrec_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[list[float], float]:
+    """Seconds of each epoch and the last validation loss."""
     history: History = article(name, epochs=epochs).fit(train.images, validation=test.images, seed=SEED, device="cpu")
-    return median([epoch.seconds for epoch in history.epochs]), history.epochs[-1].validation_loss
+    return [epoch.seconds for epoch in history.epochs], history.epochs[-1].validation_loss
 
 
-def keras_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[float, float]:
-    """Median seconds an epoch and the last validation loss."""
+def keras_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[list[float], float]:
+    """Seconds of each epoch and the last validation loss."""
     import keras
 
     keras.utils.set_random_seed(SEED)
@@ -102,7 +109,7 @@ def keras_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[
         fed, x, batch_size=BATCH, epochs=epochs, validation_data=(shown, held_out), validation_batch_size=BATCH,
         verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=timer.lap, on_train_end=timer.lap)],
     )  # fmt: skip
-    return median(timer.laps()), history.history["val_loss"][-1]
+    return timer.laps(), history.history["val_loss"][-1]
 
 
 class Timer:
@@ -118,11 +125,6 @@ class Timer:
     def laps(self) -> list[float]:
         """One number an epoch."""
         return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
-
-
-def median(seconds: list[float]) -> float:
-    """Without the first, which warms up, where there are more."""
-    return statistics.median(seconds[1:] or seconds)
 
 
 def noisy(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
