@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ from simrec.contracts import Images, ImageSpec, Notice
 from simrec.contracts import Pictures as Pictures
 from simrec.errors import DataError, ImageError, PluginError, RequestError, reason, suggestion
 from simrec.faults import blamed_on
+from simrec.files import opened
 
 LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -40,7 +42,7 @@ MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-"""Of the uncompressed files: Debian compresses them anew, so the published sums of the .gz do not hold there."""
+"""Of the uncompressed files: Debian compresses them again, so the published sums of the .gz do not hold there."""
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 EMBEDDED = Path(__file__).parent / "data" / "fashion_mnist"
@@ -81,17 +83,17 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
 def _check(pictures: object, spec: ImageSpec, culprit: str) -> None:
     """Raises PluginError, naming the culprit, for what `simrec.contracts.Source` does not allow."""
     if not isinstance(pictures, Pictures):
-        raise PluginError(f"{culprit} returned {type(pictures).__name__}, not Pictures: mend the plugin")
+        raise PluginError(f"{culprit} returned {type(pictures).__name__}, not Pictures: fix the plugin")
     images, count = pictures.images, len(pictures.ids)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, *spec.shape):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise PluginError(
             f"{culprit} returned images that are {found} for {count} ids, not uint8 {(count, *spec.shape)}: "
-            f"mend the plugin"
+            f"fix the plugin"
         )
     if not len(pictures.sources) == len(pictures.labels) == len(set(pictures.ids)) == count:
         raise PluginError(
-            f"{culprit} returned pictures without a source, a label and an id of its own for each: mend it"
+            f"{culprit} returned pictures without a source, a label and an id of its own for each: fix it"
         )
     if not count:
         raise DataError(f"{pictures.name}: no pictures in this source: name another")
@@ -177,7 +179,7 @@ def _train_files(data_dir: Path | None, notice: Notice) -> tuple[bytes, bytes]:
     except Exception as error:
         looked = f"not in {data_dir}, " if data_dir else ""
         raise DataError(
-            f"Fashion-MNIST's train pictures are not to be had ({reason(error)}), {looked}not in {cache()}, "
+            f"Fashion-MNIST's train pictures cannot be found ({reason(error)}), {looked}not in {cache()}, "
             f"not in {DEBIAN}: "
             f"(1) name a folder that holds {names[0]}.gz and {names[1]}.gz with --data-dir, (2) copy them into "
             f"{cache()}, (3) 'apt-get install dataset-fashion-mnist' on Debian or Ubuntu, or (4) go online and let "
@@ -290,7 +292,7 @@ def listed(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice)
     """
     path = Path(text)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(opened(path), "utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
             columns, rows = table.fieldnames or [], list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

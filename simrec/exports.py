@@ -13,7 +13,7 @@ from simrec.arrays import to_npy
 from simrec.catalogue import Item
 from simrec.contracts import Codes
 from simrec.errors import RequestError
-from simrec.store import replacing
+from simrec.files import replacing
 
 
 def write(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:

@@ -8,24 +8,15 @@ in colour, letterboxed. A grey picture that already has the canvas's size goes t
 
 from __future__ import annotations
 
-import io
-import os
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps
 
+from simrec import picture_files
 from simrec.contracts import Images, ImageSpec, Rebuilt
-from simrec.errors import ImageError
-
-LARGEST = 100_000_000
-"""Pixels. A picture of more is refused before it is decoded: at 3 bytes each that is 300 MB of memory."""
-
-LARGEST_FILE = 3 * LARGEST
-"""Bytes. A file of more is refused unread: the largest picture takes no more without any compression."""
 
 TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
@@ -33,54 +24,20 @@ TRIM = 0.05
 FINE = 1024
 """Pixels. A longest edge of at least twice that is averaged down first, which saves memory and time."""
 
+BAND = 250_000
+"""Pixels that are compared with the background at a time."""
+
 SHARPEN = ImageFilter.UnsharpMask(radius=1, percent=100, threshold=0)
 
 
 def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Images:
     """One picture file as images (1, size, size, channels).
 
-    name: what to call the file in an error. Raises ImageError for one that is missing, empty, cut short, too large
-    or no picture.
+    name: what to call the file in an error. Raises ImageError for one that cannot be read or would take too much memory
+    or time (see `simrec.picture_files`).
     """
-    called = name or str(file)
-    try:
-        data = _bytes_of(file)
-    except OSError as error:
-        raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
-    if not data:
-        raise ImageError(f"{called}: the file is empty: name a picture file")
-    if len(data) > LARGEST_FILE:
-        raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the checks below are stricter
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                if picture.width * picture.height > LARGEST:
-                    raise ImageError(
-                        f"{called}: {picture.width} x {picture.height} pixels are too many: "
-                        f"scale it down to {LARGEST // 1_000_000} million pixels or fewer"
-                    )
-                picture.load()
-                return prepare(picture, spec)[np.newaxis]
-        except UnidentifiedImageError:
-            raise ImageError(f"{called}: not a picture: name a PNG, JPEG, WebP, GIF, TIFF or BMP file") from None
-        except Image.DecompressionBombError:
-            raise ImageError(f"{called}: too many pixels: scale it down") from None
-        except (ImageError, MemoryError):
-            raise
-        # Decoders meet a damaged file with many exceptions (OSError, SyntaxError, struct.error, RuntimeError, ...).
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"{called}: damaged or cut short ({reason}): save it again") from error
-
-
-def _bytes_of(file: Path | BinaryIO) -> bytes:
-    """The file's contents, but never much more than LARGEST_FILE."""
-    if not isinstance(file, Path):
-        return file.read(LARGEST_FILE + 1)
-    with file.open("rb") as opened:
-        size = os.fstat(opened.fileno()).st_size  # of a pipe 0
-        return opened.read(min(size or LARGEST_FILE, LARGEST_FILE) + 1)
+    with picture_files.opened(file, name or str(file)) as picture:
+        return prepare(picture, spec)[np.newaxis]
 
 
 def rounded(rebuilt: Rebuilt) -> Images:
@@ -90,14 +47,13 @@ def rounded(rebuilt: Rebuilt) -> Images:
 
 
 def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    """An opened picture by the spec's recipe: uint8 (size, size, channels)."""
-    if spec.recipe == "fashion" and picture.mode == "L" and picture.size == (spec.size, spec.size):
-        return _with_channels(np.asarray(picture), spec.channels)
-    upright = _rgb_on_white(ImageOps.exif_transpose(picture))
+    """An upright picture in grey ("L") or colour ("RGB") by the spec's recipe: uint8 (size, size, channels)."""
     if spec.recipe == "fashion":
-        return _with_channels(_fashion(upright, spec.size), spec.channels)
-    fitted = ImageOps.pad(upright, (spec.size, spec.size), Image.Resampling.LANCZOS, color="white")
-    return _with_channels(np.asarray(fitted if spec.channels == 3 else fitted.convert("L")), spec.channels)
+        if picture.mode == "L" and picture.size == (spec.size, spec.size):
+            return _with_channels(np.asarray(picture), spec.channels)
+        return _with_channels(_fashion(picture, spec.size), spec.channels)
+    fitted = ImageOps.pad(picture, (spec.size, spec.size), Image.Resampling.LANCZOS, color="white")
+    return _with_channels(np.asarray(fitted.convert("RGB" if spec.channels == 3 else "L")), spec.channels)
 
 
 def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -107,7 +63,7 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
 
 
 def _fashion(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    picture = picture.reduce(max(1, max(picture.size) // FINE))
+    picture = picture.reduce(max(1, max(picture.size) // FINE)).convert("RGB")
     pixels = np.asarray(picture)
     corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
     background = np.median(corners, axis=0)
@@ -134,29 +90,16 @@ def _light_on_black(grey: NDArray[np.uint8], backdrop: int) -> NDArray[np.uint8]
 
 
 def _item_box(pixels: NDArray[np.uint8], background: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    distance = np.sqrt(((pixels.astype(np.float32) - background.astype(np.float32)) ** 2).sum(axis=2))
-    item = distance > TRIM * 255 * np.sqrt(3)
-    rows, columns = np.flatnonzero(item.any(axis=1)), np.flatnonzero(item.any(axis=0))
-    if not len(rows):
-        return (0, 0, pixels.shape[1], pixels.shape[0])
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-
-
-def _rgb_on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it has pixels that are not numbers")
-        top = (
-            1.0
-            if picture.mode == "F" and values.max(initial=0) <= 1
-            else 255.0
-            if values.max(initial=0) <= 255
-            else 65535.0
-        )
-        picture = Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert("RGB")
+    height, width = pixels.shape[:2]
+    step = max(1, BAND // width)  # in bands: numbers with a decimal point take many times the picture's memory
+    rows, columns = np.zeros(height, bool), np.zeros(width, bool)
+    for top in range(0, height, step):
+        distance = pixels[top : top + step].astype(np.float32) - background.astype(np.float32)
+        item = np.sqrt((distance**2).sum(axis=2)) > TRIM * 255 * np.sqrt(3)
+        rows[top : top + step] = item.any(axis=1)
+        columns |= item.any(axis=0)
+    if not rows.any():
+        return (0, 0, width, height)
+    top, bottom = np.flatnonzero(rows)[[0, -1]]
+    left, right = np.flatnonzero(columns)[[0, -1]]
+    return (int(left), int(top), int(right) + 1, int(bottom) + 1)

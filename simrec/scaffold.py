@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from simrec import host, store
+from simrec import files, host
 from simrec.errors import RequestError, suggestion
 
 TEMPLATES = Path(__file__).parent / "templates" / "plugin"
@@ -32,7 +32,7 @@ def write(name: str, kind: str, folder: Path) -> list[Path]:
         raise RequestError(f"no kind {kind!r} of plugin: {suggestion(kind, KINDS)}")
     package = _package(name)
     filling = {"name": name, "package": package, "simrec": version("simrec")}
-    with store.making(folder) as staging:
+    with files.making(folder) as staging:
         for part in (TEMPLATES / "shared", TEMPLATES / kind):
             for path in sorted(part.rglob("*")):
                 if path.is_dir() or path.suffix == ".pyc":

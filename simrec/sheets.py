@@ -18,6 +18,9 @@ from simrec.contracts import Images
 TILE = 112
 """Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
 
+LONGEST = 200
+"""Characters of a line of text that are looked at: a label may be a book."""
+
 ACROSS = 10
 """Pictures side by side at most where a sheet compares versions of them."""
 
@@ -149,8 +152,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitted(text: str, width: int) -> str:
-    """The text, its front cut away until it fits: the end of a path says more."""
-    font = _font(12)
+    """The text in one line, its front cut away until it fits: the end of a path says more."""
+    font, text = _font(12), " ".join(text[-LONGEST:].split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("…" + text) > width:

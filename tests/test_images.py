@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from simrec import images
+from simrec import images, picture_files
 from simrec.contracts import ImageSpec
 from simrec.datasets import Pictures
 from simrec.errors import ImageError
@@ -287,7 +287,7 @@ def test_a_small_file_that_declares_a_gigantic_picture_is_refused_before_it_is_u
 
 
 def test_a_file_larger_than_any_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "LARGEST_FILE", 1_000_000)
+    monkeypatch.setattr(picture_files, "LARGEST_FILE", 1_000_000)
     path = tmp_path / "film.png"
     with path.open("wb") as file:
         file.truncate(40_000_000_000)  # takes no room on the disk

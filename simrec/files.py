@@ -1,0 +1,126 @@
+"""Single files and folders: what is read is a regular file, and what is written appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from simrec.errors import StoreError
+
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""A pipe without a writer would keep whoever opens it waiting for ever, but for O_NONBLOCK."""
+
+
+def opened(path: Path, *, follow: bool = True) -> BinaryIO:
+    """A regular file, open for reading; follow: whether `path` may be a symbolic link to one.
+
+    Raises OSError for anything else, a folder, a pipe or a device, its strerror saying what it is.
+    """
+    handle = os.open(path, _READING | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def opened_below(folder: Path, name: str) -> BinaryIO:
+    """The regular file of that name ("a/b/c") below a folder, open for reading.
+
+    The folder itself may be a symbolic link, which is its owner's doing; what is below it may have come from anyone.
+    Raises OSError as `opened` does, and for a symbolic link on the way.
+    """
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path /= part
+        if path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path):
+            raise OSError(errno.ELOOP, "a symbolic link, which no recommender holds", str(path))
+    return opened(path, follow=False)
+
+
+def read(file: BinaryIO, most: int) -> bytes:
+    """All of an open file. Raises OSError when that is more than `most` bytes."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", getattr(file, "name", None))
+    return data
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """What helps against an error in reading: of a file that is not there or not what it should be, `otherwise`."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "allow yourself to read it"
+    if error.errno in (errno.EIO, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE):
+        return "try again, and look after the disk or network it is on"
+    return otherwise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears at `path`, whole, only when the block ends well. Raises StoreError when it cannot."""
+    with explained(path, "name a file in a folder you can write to"):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A folder to fill that appears at `folder`, whole, only when the block ends well.
+
+    Raises StoreError when it cannot, when there is something in a folder of that name, or when it is the one that the
+    process is in: that one would be swapped for another under the feet of the user's shell.
+    """
+    with explained(folder, "name a folder that you can write to"):
+        if folder.resolve() == Path.cwd():
+            raise StoreError(f"{folder}: this is the folder you are in: name a new one")
+        if folder.exists() and any(folder.iterdir()):
+            raise StoreError(f"{folder}: this folder is not empty: name another, or empty it")
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            if folder.exists():
+                folder.rmdir()  # Windows replaces no folder, not even an empty one
+            staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explained(
+    where: Path, otherwise: str = "choose a home you can write to with --home or SIMREC_HOME"
+) -> Iterator[None]:
+    """Turns an OSError in writing at `where` into a StoreError; otherwise: the remedy, unless there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            otherwise = "make room there, or choose another place"
+        raise StoreError(f"{where}: cannot be written ({error.strerror or error}): {otherwise}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

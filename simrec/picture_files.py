@@ -1,0 +1,395 @@
+"""A picture file, whoever made it, to pixels: which formats are decoded, and what decoding one may cost.
+
+A file is decoded as what its first bytes say, if that is one of FORMATS, and by that one decoder alone. What it may
+cost is decided from its header, before a pixel is decoded, and all threads share one BUDGET of memory: a folder of
+hostile pictures takes no more of it than a single one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from simrec import files
+from simrec.errors import ImageError
+
+FORMATS = {
+    "PNG": "PIL.PngImagePlugin",
+    "JPEG": "PIL.JpegImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+    "HEIF": "pillow_heif",
+    "PPM": "PIL.PpmImagePlugin",
+    "ICO": "PIL.IcoImagePlugin",
+    "JPEG2000": "PIL.Jpeg2KImagePlugin",
+    "TGA": "PIL.TgaImagePlugin",
+}
+"""What is decoded, by Pillow's names, and the module that does it. JPEG includes the MPO files that phones write."""
+
+LARGEST = 100_000_000
+"""Pixels of the largest picture that is decoded."""
+
+LARGEST_FILE = 3 * LARGEST
+"""Bytes of the largest file: a picture of LARGEST pixels takes no more without any compression."""
+
+BUDGET = 750_000_000
+"""Bytes that all pictures being decoded in this process take together. A picture that needs more alone is refused."""
+
+BESIDE = 16_000_000
+"""Bytes that each picture takes while it is converted and prepared, beside its own pixels: bands, small versions."""
+
+ORDINARY = 16_000_000
+"""Pixels up to which a picture keeps its size. A larger one is averaged down by a whole factor while it is read."""
+
+KEPT = 1024
+"""Pixels that the longest edge of such a larger picture keeps at least."""
+
+BAND = 1_000_000
+"""Pixels converted at a time."""
+
+SCANS = 100
+"""Scans of the JPEG with the most of them. Cameras and web sites write 1 to 12; each costs a pass over the picture."""
+
+SCANNED = 2_000_000_000
+"""Pixels times scans of the JPEG that takes longest: about four seconds."""
+
+PLAIN = 4_000_000
+"""Pixels of the largest PPM, PGM or PBM whose numbers are written out as text: Pillow reads those one by one."""
+
+ICON = 1024
+"""Pixels of the longest edge of an icon."""
+
+IN_MEMORY = 8_000_000
+"""Bytes up to which a file is read at once; a larger one is read as its decoder asks for it."""
+
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    *((0, start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")),
+    (0, b"BM", "BMP"),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+    *((0, b"P%d" % kind, "PPM") for kind in range(1, 7)),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+)
+"""Where in a file which bytes stand, and what it then is. TGA has no signature."""
+
+_HEAD = 32
+
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+"""Bytes that Pillow takes for a pixel of a mode; 4 for any other."""
+
+_DECODING = {"WEBP": 16, "AVIF": 20, "HEIF": 20, "JPEG2000": 24, "GIF": 2}
+"""Bytes that a decoder takes for a pixel beside Pillow's. Measured, the most of what was seen with pictures of 25
+megapixels, rounded up: resident memory after `Image.open(...).load()`, Pillow 13.0."""
+
+_ORIENTATION = 0x0112
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture with that EXIF orientation upright."""
+
+
+class _Budget:
+    """Bytes that threads share; one that asks for more than is left waits."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def share(self, size: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+class _Silence:
+    """No warnings while at least one thread is inside: `warnings.catch_warnings` alone knows no threads."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._lock = threading.Lock()
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_budget = _Budget(BUDGET)
+_silence = _Silence()
+
+
+@contextlib.contextmanager
+def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
+    """A picture file, decoded: upright, transparency laid on white, grey ("L") or colour ("RGB"), the first frame.
+
+    called: what to call the file in an error. The block is where the picture is used; its share of the memory is given
+    back at the end, so keep no reference to it. Raises ImageError for a file that is missing, empty, cut short or no
+    picture, and for one that would take too much memory or time.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_silence)  # Pillow warns of bombs and odd metadata; the checks here are stricter
+        data = stack.enter_context(_source(file, called))
+        stack.enter_context(_explained(called))
+        picture = stack.enter_context(_header(data, called))
+        size, cost = picture.size, _cost(picture, data, called)
+        if cost > BUDGET:
+            raise _too_many(called, size, picture.format)
+        stack.enter_context(_budget.share(cost))
+        yield _decoded(picture)
+
+
+@contextlib.contextmanager
+def _source(file: Path | BinaryIO, called: str) -> Iterator[BinaryIO]:
+    """The file's contents, to be read and searched; a large file stays on its disk."""
+    try:
+        if isinstance(file, Path):
+            opened = files.opened(file)
+        else:
+            opened = io.BytesIO(file.read(LARGEST_FILE + 1))
+    except OSError as error:
+        raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
+    with opened:
+        size = opened.seek(0, io.SEEK_END)
+        opened.seek(0)
+        if not size:
+            raise ImageError(f"{called}: the file is empty: name a picture file")
+        if size > LARGEST_FILE:
+            raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
+        yield io.BytesIO(opened.read()) if size <= IN_MEMORY and isinstance(file, Path) else opened
+
+
+@contextlib.contextmanager
+def _explained(called: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into an ImageError."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise ImageError(f"{called}: not a picture: name a PNG, JPEG, WebP, GIF, TIFF or BMP file") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{called}: too many pixels: scale it down") from None
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"{called}: takes more memory than there is: scale it down") from None
+    # Decoders meet a damaged file with many exceptions (OSError, SyntaxError, struct.error, RuntimeError, ...).
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{called}: damaged or cut short ({reason}): save it again") from error
+
+
+def _header(data: BinaryIO, called: str) -> Image.Image:
+    """The picture, of which only the header was read. Raises ImageError for one of too many pixels."""
+    head = data.read(_HEAD)
+    data.seek(0)
+    kind = next((kind for start, bytes_, kind in _SIGNATURES if head.startswith(bytes_, start)), "TGA")
+    if kind == "WEBP" and (size := _webp_size(head)):  # opening one already takes memory for its pixels
+        _check_size(called, size, kind)
+    if kind == "ICO":
+        _check_icon(data, called)
+    try:
+        module = import_module(FORMATS[kind])
+    except ImportError:
+        remedy = "pip install pillow-heif" if kind == "HEIF" else "pip install --upgrade Pillow"
+        raise ImageError(f"{called}: a picture in {kind}, which needs another library: {remedy!r}") from None
+    if kind == "HEIF":
+        module.register_heif_opener()
+    picture = Image.open(data, formats=[kind])
+    _check_size(called, picture.size, kind)
+    return picture
+
+
+def _check_size(called: str, size: tuple[int, int], kind: str) -> None:
+    width, height = size
+    if width * height > LARGEST or width * height * _DECODING.get(kind, 0) > BUDGET:
+        raise _too_many(called, size, kind)
+
+
+def _too_many(called: str, size: tuple[int, int], kind: str | None) -> ImageError:
+    return ImageError(f"{called}: {size[0]} x {size[1]} pixels are too many for a {kind} file: scale it down")
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height in the header of a WebP file; None where its first chunk is none that says them."""
+    kind, start = head[12:16], head[20:]
+    if kind == b"VP8X" and len(start) >= 10:
+        return int.from_bytes(start[4:7], "little") + 1, int.from_bytes(start[7:10], "little") + 1
+    if kind == b"VP8L" and len(start) >= 5:
+        bits = int.from_bytes(start[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and len(start) >= 10:
+        return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
+    return None
+
+
+def _check_icon(data: BinaryIO, called: str) -> None:
+    """Raises ImageError for an icon that is larger inside than its directory can say."""
+    (count,) = struct.unpack("<4xH", data.read(6))
+    starts = [struct.unpack("<12xI", data.read(16))[0] for _ in range(count)]
+    for start in starts:
+        data.seek(start)
+        head = data.read(24)
+        size = struct.unpack(">2I", head[16:24]) if head.startswith(b"\x89PNG") else struct.unpack("<2i", head[4:12])
+        if max(map(abs, size)) > 2 * ICON:  # a bitmap's height counts its mask too
+            raise _too_many(called, size, "ICO")
+    data.seek(0)
+
+
+def _cost(picture: Image.Image, data: BinaryIO, called: str) -> int:
+    """Bytes that reading the picture takes at most, and a JPEG told to decode no more than is needed."""
+    kind = picture.format or ""
+    width, height = picture.size
+    pixels = width * height
+    cost = pixels * _DECODING.get(kind, 0) + BESIDE
+    if kind in ("JPEG", "MPO"):
+        if (scans := _scans(data)) > SCANS or scans * pixels > SCANNED:
+            raise ImageError(f"{called}: a JPEG of {scans} scans or more takes too long: save it again")
+        if scans > 1:  # the decoder then keeps what it knows of every block until the last scan
+            cost += 2 * pixels * len(picture.getbands())
+        if pixels > ORDINARY:
+            scale = 2 * KEPT / max(width, height)  # the rest by averaging, which is closer to averaging it all
+            picture.draft(None, (round(width * scale), round(height * scale)))
+            pixels = picture.size[0] * picture.size[1]
+    elif kind == "TIFF":
+        cost += _strip(picture) + data.seek(0, io.SEEK_END)
+        if picture.getexif().get(_ORIENTATION, 1) != 1:  # Pillow turns a TIFF itself
+            cost += 4 * pixels
+    elif kind == "PPM" and pixels > PLAIN and picture.tile[0][0] == "ppm_plain":  # type: ignore[attr-defined]
+        raise _too_many(called, picture.size, "plain PPM")
+    copied = pixels if pixels <= ORDINARY else (2 * KEPT) ** 2
+    return cost + pixels * _STORED.get(picture.mode, 4) + 2 * 4 * copied  # turned, and converted
+
+
+def _scans(data: BinaryIO) -> int:
+    """How many scans a JPEG has, its first picture if there are several; SCANS + 1 stands for any more."""
+    position = 2
+    while True:  # over the segments that come before the first scan, where a thumbnail may have scans of its own
+        data.seek(position)
+        marker = data.read(4)
+        if len(marker) < 4 or marker[0] != 0xFF or marker[1] == 0xDA:
+            break
+        position += 1 if marker[1] == 0xFF else 2 + int.from_bytes(marker[2:], "big")
+    data.seek(position)
+    count, before = 0, b""
+    while block := data.read(1 << 20):
+        block = before + block
+        end = block.find(b"\xff\xd9")
+        count += block.count(b"\xff\xda", 0, end if end >= 0 else len(block))
+        if end >= 0 or count > SCANS:
+            break
+        before = block[-1:] if block[-1] == 0xFF else b""
+    data.seek(0)
+    return min(count, SCANS + 1)
+
+
+def _strip(picture: Image.Image) -> int:
+    """Bytes that a TIFF's largest strip or tile takes when it is unpacked."""
+    tags = picture.tag_v2  # type: ignore[attr-defined]
+    width, height = picture.size
+    rows, columns = tags.get(323, tags.get(278, height)), tags.get(322, width)
+    bits = sum(tags.get(258, (1,)))
+    if 322 not in tags:  # a tile is unpacked whole, a strip only as far as there are rows
+        rows = min(rows, height)
+    return int(rows * columns * max(bits, 8) // 8)
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
+    """The picture's pixels, "L" or "RGB", upright and on white; one of more than ORDINARY pixels averaged down."""
+    picture.load()
+    turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    large = picture.width * picture.height > ORDINARY
+    if turn is not None and not large:
+        return _flat(picture.transpose(turn), 1)
+    flat = _flat(picture, max(1, max(picture.size) // KEPT) if large else 1)
+    return flat if turn is None else flat.transpose(turn)
+
+
+def _flat(picture: Image.Image, factor: int) -> Image.Image:
+    """A loaded picture as "L" or "RGB", transparency on white, averaged over squares of factor x factor pixels.
+
+    It is done in bands, so that no second copy of a large picture is ever there.
+    """
+    plain = picture.mode in ("L", "RGB") and "transparency" not in picture.info
+    if plain:
+        return picture.reduce(factor) if factor > 1 else picture
+    width, height = picture.size
+    step = max(1, BAND // (width * factor)) * factor
+    tops = range(0, height, step)
+    numbers = picture.mode == "F" or picture.mode.startswith("I")
+    white = _white(picture, tops, step) if numbers else 0.0
+    flat = Image.new("L" if numbers else "RGB", (-(-width // factor), -(-height // factor)))
+    for top in tops:
+        band = picture.crop((0, top, width, min(top + step, height)))
+        band = _grey(band, white) if numbers else _on_white(band)
+        flat.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+    return flat
+
+
+def _white(picture: Image.Image, tops: range, step: int) -> float:
+    """Which number is white in a picture of 16 or 32 bits a pixel: 1 of fractions, else 255 or 65,535."""
+    most = 0.0
+    for top in tops:
+        values = np.asarray(picture.crop((0, top, picture.width, min(top + step, picture.height))))
+        if not np.isfinite(values).all():
+            raise ValueError("it has pixels that are not numbers")
+        most = max(most, float(values.max(initial=0)))
+    if picture.mode == "F" and most <= 1:
+        return 1.0
+    return 255.0 if most <= 255 else 65535.0
+
+
+def _grey(band: Image.Image, white: float) -> Image.Image:
+    values = np.asarray(band, dtype=np.float64)
+    return Image.fromarray(np.clip(values * (255 / white), 0, 255).astype(np.uint8))
+
+
+def _on_white(band: Image.Image) -> Image.Image:
+    if band.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in band.info:
+        rgba = band.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return band.convert("RGB")
