@@ -1,14 +1,25 @@
-"""Arrays as the bytes of .npy and .npz files; nothing is ever pickled."""
+"""Arrays as the bytes of .npy and .npz files; nothing is ever pickled.
+
+What is read may have come from anyone: an array is taken only with the dtype and the shape that are expected, and these
+stand in its header, before anything of that size is made.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from simrec.errors import StoreError
+LARGEST = 1 << 28
+"""Bytes of the largest array in an .npz file."""
+
+Shape = tuple[int | None, ...] | None
+"""Of an expected array; None for a length, or all of them, that is not known before."""
 
 
 def to_npy(array: NDArray[Any]) -> bytes:
@@ -18,9 +29,22 @@ def to_npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def from_npy(data: bytes) -> Any:
-    """The array that `to_npy` was given."""
-    return np.load(io.BytesIO(data), allow_pickle=False)
+def from_npy(data: bytes, dtype: DTypeLike, shape: Shape) -> NDArray[Any]:
+    """The array that `to_npy` was given, read-only. Raises ValueError for one of another dtype or shape."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        found, columns_first, kind = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # a header is parsed as Python, which can fail in many ways
+        raise ValueError(f"its header is none ({error})") from error
+    fits = shape is None or (
+        len(found) == len(shape) and all(want in (None, have) for want, have in zip(shape, found, strict=True))
+    )
+    if version != (1, 0) or kind != np.dtype(dtype) or columns_first or not fits:
+        raise ValueError(f"an array {kind} {found}, not {np.dtype(dtype)} {shape or ''}")
+    if len(data) - file.tell() != kind.itemsize * math.prod(found) or min(found, default=0) < 0:
+        raise ValueError("an array with more or fewer numbers than its header says")
+    return np.frombuffer(data, kind, offset=file.tell()).reshape(found)
 
 
 def to_npz(**arrays: Any) -> bytes:
@@ -30,10 +54,20 @@ def to_npz(**arrays: Any) -> bytes:
     return file.getvalue()
 
 
-def from_npz(data: bytes, name: str) -> dict[str, Any]:
-    """The arrays that `to_npz` was given; name: the file's, for the StoreError when they cannot be read."""
+def from_npz(data: bytes, expected: Mapping[str, tuple[DTypeLike, Shape]]) -> dict[str, NDArray[Any]]:
+    """The arrays that `to_npz` was given. expected: of each its dtype and shape.
+
+    Raises ValueError when there are others, or when they cannot be read.
+    """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, EOFError) as error:
-        raise StoreError(f"{name}: its arrays cannot be read ({error}): train the encoder anew") from error
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if set(sizes) != {f"{name}.npy" for name in expected}:
+                raise ValueError(f"it holds {', '.join(sorted(sizes)) or 'nothing'}")
+            if max(sizes.values()) > LARGEST:
+                raise ValueError(f"an array of {max(sizes.values()):,} bytes")
+            return {name: from_npy(archive.read(f"{name}.npy"), *expected[name]) for name in expected}
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile and its decoders share no base class: BadZipFile, zlib.error, EOFError, ...
+        raise ValueError(f"its arrays cannot be unpacked: {error}") from error

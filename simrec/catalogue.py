@@ -6,15 +6,18 @@ own checksum), in a segment beside it; the table says where.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote_from_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,12 @@ from simrec.errors import StoreError
 from simrec.store import Generation, Writer
 
 SEGMENT = "thumbnails-000001.bin"
+
+LARGEST_THUMBNAIL = 1 << 28
+"""Bytes of the largest thumbnail."""
+
+LARGEST_VALUE = 1 << 20
+"""Bytes of the longest id, source, label or row."""
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -37,6 +46,18 @@ CREATE TABLE items (
     length INTEGER NOT NULL
 )
 """
+
+_INDEX = "CREATE INDEX by_pixels ON items (pixels)"
+
+_TABLES = {
+    ("table", "items", _SCHEMA.strip()),
+    ("index", "by_pixels", _INDEX),
+    ("index", "sqlite_autoindex_items_1", None),
+}
+"""All that an items.sqlite holds. A view or trigger would be run by whoever asks the table."""
+
+STEPS = 200
+"""Of SQLite's machine, for each item, that a question may take; the longest takes a dozen."""
 
 _AMONG = "(SELECT value FROM json_each(?))"
 """Among rows given as one JSON list: SQLite takes only so many values one by one."""
@@ -70,61 +91,135 @@ def write(writer: Writer, pictures: Pictures, progress: Callable[[int], None]) -
 
 
 class Catalogue:
-    """The items of one generation, open for reading."""
+    """The items of one generation, open for reading. Whatever is asked raises StoreError where its files are damaged.
+
+    They may have come from anyone: the table is one that simrec writes, a question takes no longer than one about so
+    many items can, and what is read of an item is what its columns say.
+    """
 
     def __init__(self, generation: Generation) -> None:
+        record = generation.manifest.catalogue
+        assert record is not None
         self._generation = generation
+        self._record = record
+        self._shape = generation.manifest.encoder.input.shape
 
     def items(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order."""
         found = {item.row: item for item in self._select(f"WHERE row IN {_AMONG}", [_listed(rows)])}
-        return [found[int(row)] for row in rows]
+        return [self._there(found, int(row)) for row in rows]
 
     def all(self) -> Iterator[Item]:
         """Every item, by row."""
-        return self._select("ORDER BY row", [])
+        row = -1
+        for row, item in enumerate(self._select("ORDER BY row", [])):
+            if item.row != row:
+                raise self._damaged("items.sqlite", f"it has no row {row}")
+            yield item
+        if row != self._record.count - 1:
+            raise self._damaged("items.sqlite", f"{row + 1:,} rows, of {self._record.count:,} items")
 
     def row_of(self, id_: str) -> int | None:
         """The row of an id, None when there is no such item."""
-        return next((row for (row,) in self._query("SELECT row FROM items WHERE id = ?", [id_])), None)
+        return next((row for (row,) in self._query("SELECT row FROM items WHERE id = ?", [id_], (int,))), None)
 
     def rows_like(self, image: NDArray[np.uint8]) -> list[int]:
         """The rows of the items whose pixels are exactly those of an image (h, w, c)."""
-        return [row for (row,) in self._query("SELECT row FROM items WHERE pixels = ?", [_pixels(image)])]
+        found = self._query("SELECT row FROM items WHERE pixels = ?", [_pixels(image)], (int,))
+        return [row for (row,) in found]
 
     def thumbnails(self, rows: Sequence[int] | None = None) -> Images:
         """What the encoder saw, (n, h, w, c): of those rows in that order, or of all."""
-        columns = "SELECT row, segment, start, length FROM items"
+        columns, kinds = "SELECT row, segment, start, length FROM items", (int, str, int, int)
         if rows is None:
-            places = {row: (s, a, n) for row, s, a, n in self._query(f"{columns} ORDER BY row", [])}
-            rows = list(places)
+            places = {row: place for row, *place in self._query(f"{columns} ORDER BY row", [], kinds)}
+            rows = range(len(places))
         else:
-            found = self._query(f"{columns} WHERE row IN {_AMONG}", [_listed(rows)])
-            places = {row: (s, a, n) for row, s, a, n in found}
-        images = []
-        for row in rows:
-            name, start, length = places[int(row)]
-            images.append(_from_png(self._segments[name][start : start + length].tobytes(), name))
-        return np.stack(images) if images else np.empty((0, 0, 0, 0), np.uint8)
+            found = self._query(f"{columns} WHERE row IN {_AMONG}", [_listed(rows)], kinds)
+            places = {row: place for row, *place in found}
+        images = np.empty((len(rows), *self._shape), np.uint8)
+        for number, row in enumerate(rows):
+            segment, start, length = self._there(places, int(row))
+            if segment not in self._segments or start < 0 or not 0 < length <= LARGEST_THUMBNAIL:
+                raise self._damaged("items.sqlite", f"row {row} has no thumbnail")
+            png = self._segments[segment][start : start + length].tobytes()
+            try:
+                images[number] = _from_png(png, self._shape)
+            except ValueError as error:
+                raise self._damaged(segment, f"the thumbnail of row {row}: {error}") from error
+        return images
 
     @cached_property
     def _segments(self) -> dict[str, NDArray[np.uint8]]:
         """Open from the first question on, so that they can be read when the generation is gone."""
-        record = self._generation.manifest.catalogue
-        assert record is not None
-        return {name: np.memmap(self._generation.path(name), np.uint8, "r") for name in record.segments}
+        return {name: self._mapped(name) for name in self._record.segments}
+
+    def _mapped(self, name: str) -> NDArray[np.uint8]:
+        with self._generation.open(name) as file:
+            try:
+                return np.memmap(file, np.uint8, "r")
+            except ValueError as error:  # it is empty
+                raise self._damaged(name, str(error)) from error
 
     @cached_property
     def _connection(self) -> sqlite3.Connection:
         self._generation.read("items.sqlite")  # checks size and digest
         path = self._generation.path("items.sqlite").absolute()
-        return sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+        # By its bytes: SQLite takes a path as UTF-8, which a folder's name needn't be.
+        connection = sqlite3.connect(f"file:{quote_from_bytes(os.fsencode(path))}?mode=ro&immutable=1", uri=True)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+        return connection
 
-    def _query(self, sql: str, values: list[Any]) -> Iterable[Any]:
-        return self._connection.execute(sql, values)
+    @cached_property
+    def _table(self) -> sqlite3.Connection:
+        """The connection, once the file was seen to be a table of simrec's."""
+        with self._explained():
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            held = set(self._connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+            if held != _TABLES:
+                raise self._damaged(
+                    "items.sqlite", f"it holds other tables: {', '.join(sorted(str(n) for _, n, _ in held))}"
+                )
+            last = self._connection.execute("SELECT max(row) FROM items").fetchone()[0]
+            if last != (self._record.count - 1 if self._record.count else None):
+                raise self._damaged("items.sqlite", f"its last row is {last}, of {self._record.count:,} items")
+        return self._connection
+
+    def _query(self, sql: str, values: list[Any], kinds: tuple[type, ...]) -> Iterator[Any]:
+        """The rows that answer a question; kinds: of their columns."""
+        table, left = self._table, STEPS * (self._record.count + 1000)
+        batch = 10_000
+
+        def ended() -> bool:
+            nonlocal left
+            left -= batch
+            return left < 0
+
+        with self._explained():
+            table.set_progress_handler(ended, batch)
+            for row in table.execute(sql, values):
+                if tuple(map(type, row)) != kinds:
+                    raise self._damaged("items.sqlite", f"{row!r:.100} is no row of it")
+                yield row
 
     def _select(self, rest: str, values: list[Any]) -> Iterator[Item]:
-        return (Item(*fields) for fields in self._query(f"SELECT row, id, source, label FROM items {rest}", values))
+        found = self._query(f"SELECT row, id, source, label FROM items {rest}", values, (int, str, str, str))
+        return (Item(*fields) for fields in found)
+
+    def _there(self, found: Mapping[int, Any], row: int) -> Any:
+        if row not in found:
+            raise self._damaged("items.sqlite", f"it has no row {row}")
+        return found[row]
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+            raise self._damaged("items.sqlite", str(error)) from error
+
+    def _damaged(self, name: str, why: str) -> StoreError:
+        return self._generation.damaged(name, why)
 
 
 def _listed(rows: Sequence[int]) -> str:
@@ -137,7 +232,7 @@ def _table(rows: list[tuple[Any, ...]]) -> bytes:
     try:
         connection.execute(_SCHEMA)
         connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        connection.execute("CREATE INDEX by_pixels ON items (pixels)")
+        connection.execute(_INDEX)
         connection.commit()
         return connection.serialize()
     finally:
@@ -156,12 +251,18 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _from_png(data: bytes, segment: str) -> NDArray[np.uint8]:
+def _from_png(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A thumbnail of that shape (h, w, c). Raises ValueError for anything that `_png` doesn't write."""
     from PIL import Image
 
+    # Its header, before anything is made of the size that it says.
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[16:24] != struct.pack(">2I", shape[1], shape[0]):
+        raise ValueError(f"no PNG of {shape[1]} x {shape[0]} pixels")
     try:
-        Image.open(io.BytesIO(data)).verify()  # the checksums; decoding alone passes over them
-        pixels = np.asarray(Image.open(io.BytesIO(data)))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise StoreError(f"{segment}: a thumbnail is damaged ({error}): build the index anew") from error
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # the checksums; decoding alone passes over them
+        pixels = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]))
+    except Exception as error:  # decoders meet a damaged file with many exceptions
+        raise ValueError(str(error)) from error
+    if pixels.dtype != np.uint8 or pixels.size != np.prod(shape):
+        raise ValueError(f"it has other pixels than {shape}")
+    return pixels.reshape(shape)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from simrec.arrays import from_npz, to_npz
 from simrec.contracts import Codes, Images
-from simrec.errors import DataError, StoreError, VersionError
+from simrec.errors import DataError, VersionError
 
 MAGIC = b"\x89simrec\n"
 VERSION = 1
@@ -37,6 +37,9 @@ CHECKSUM = hashlib.sha256().digest_size
 
 BITS = range(2, 9)
 """A number's bits before entropy coding."""
+
+LARGEST = 1 << 30
+"""Bytes of the largest container, and of the pixels that one stands for: both are held in memory."""
 
 STEPS = 1 << BITS[-1]
 
@@ -77,12 +80,18 @@ class CodeModel:
         return model
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """The model that `to_bytes` gave."""
-        arrays = from_npz(data, "code_model.npz")
-        if set(arrays) != {field.name for field in fields(cls)}:
-            raise StoreError("code_model.npz: written by another simrec: train the encoder anew")
-        return cls(**arrays)
+    def from_bytes(cls, data: bytes, dim: int) -> Self:
+        """The model of codes (n, dim) that `to_bytes` gave. Raises ValueError for anything else."""
+        kinds = {
+            "low": (np.float32, (dim,)),
+            "step": (np.float32, (dim,)),
+            "counts": (np.uint32, (dim, STEPS)),
+            "places": (np.uint8, (dim, STEPS)),
+        }
+        model = cls(**from_npz(data, kinds))
+        if not (np.isfinite(model.low).all() and np.isfinite(model.step).all() and (model.step > 0).all()):
+            raise ValueError("its steps are no numbers above 0")
+        return model
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz file."""
@@ -115,20 +124,36 @@ class CodeModel:
         return words
 
     def decoded(self, words: NDArray[np.uint32], count: int, bits: int) -> NDArray[np.uint8]:
-        """The steps (count, dim) that words were made of."""
+        """The steps (count, dim) that words were made of. Raises ValueError when they were made of others."""
         from constriction import stream
 
+        if count > self.most(len(words), bits):
+            raise ValueError(f"{len(words):,} words are too few for {count:,} codes")
         coder = stream.stack.AnsCoder(words)
-        columns = [coder.decode(self._distribution(number, bits), count) for number in range(len(self.low))]
-        levels: NDArray[np.uint8] = np.stack(columns, axis=1).astype(np.uint8)
+        levels = np.empty((count, len(self.low)), np.uint8)
+        for number in range(len(self.low)):
+            levels[:, number] = coder.decode(self._distribution(number, bits), count)
+        if not coder.is_empty():
+            raise ValueError(f"{len(words):,} words are too many for {count:,} codes")
         return levels
+
+    def most(self, words: int, bits: int) -> int:
+        """The number of codes that so many words can hold: those of which each number falls into its likeliest step."""
+        likeliest = [-np.log2(self._probabilities(number, bits).max()) for number in range(len(self.low))]
+        # The coder counts in 24 bits, so that a probability is off by as much, and keeps up to 64 bits to itself.
+        least = max(0.999 * sum(likeliest) - len(self.low) * 2.0**-22, 1e-9)
+        return int((32 * words + 64) / least)
 
     def _distribution(self, number: int, bits: int) -> Any:
         from constriction import stream
 
+        return stream.model.Categorical(self._probabilities(number, bits), perfect=False)
+
+    def _probabilities(self, number: int, bits: int) -> NDArray[np.float64]:
         seen = self.counts[number].reshape(1 << bits, -1).sum(axis=1, dtype=np.float64)
         # Half a code in each step: what was not seen can come all the same (Krichevsky, Trofimov 1981).
-        return stream.model.Categorical((seen + 0.5) / (seen + 0.5).sum(), perfect=False)
+        probabilities: NDArray[np.float64] = (seen + 0.5) / (seen + 0.5).sum()
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -159,6 +184,11 @@ class Container:
             raise VersionError(
                 f"{name}: written in version {version} of the container, this simrec reads up to {VERSION}: "
                 f"install a newer simrec"
+            )
+        if version < 1 or bits not in BITS or (len(content) - HEADER.size) % 4:
+            raise DataError(
+                f"{name}: no container that simrec writes (version {version}, {bits} bits a number, "
+                f"{len(content) - HEADER.size} bytes of words): compress the pictures again"
             )
         words = np.frombuffer(content, "<u4", offset=HEADER.size).astype(np.uint32)
         return cls(bits, dim, tuple(shape), count, digest.hex(), words)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,19 @@ class ImageSpec:
     """What an encoder wants to be fed.
 
     size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there,
-    "fashion" or "photo" (see `simrec.images`).
+    "fashion" or "photo" (see `simrec.images`). Raises ValueError for any other.
     """
 
     size: int = 28
     channels: int = 1
     recipe: Recipe = "fashion"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096 or self.channels not in (1, 3) or self.recipe not in get_args(Recipe):
+            raise ValueError(
+                f"no pictures of {self.size} pixels, {self.channels} channels and recipe {self.recipe!r}: there are "
+                f"1 to 4,096 pixels, 1 or 3 channels, and {' or '.join(get_args(Recipe))}"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ def blamed_on(culprit: str) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
             raise
-        raise PluginError(f"{culprit} failed: {reason(error)}: mend the plugin, or use another") from error
+        raise PluginError(f"{culprit} failed: {reason(error)}: fix the plugin, or use another") from error
 
 
 def encoded(encoder: Any, images: Images, dim: int, culprit: str) -> Codes:
@@ -57,12 +57,12 @@ def decoded(encoder: Any, codes: Codes, shape: tuple[int, int, int], culprit: st
 
 def _check(array: object, shape: tuple[int, ...], what: str, culprit: str) -> None:
     if not isinstance(array, np.ndarray):
-        raise PluginError(f"{culprit} gives {what} that are {type(array).__name__}, not a numpy array: mend the plugin")
+        raise PluginError(f"{culprit} gives {what} that are {type(array).__name__}, not a numpy array: fix the plugin")
     if array.dtype != np.float32 or array.shape != shape:
         raise PluginError(
-            f"{culprit} gives {what} that are {array.dtype} {array.shape}, not float32 {shape}: mend the plugin"
+            f"{culprit} gives {what} that are {array.dtype} {array.shape}, not float32 {shape}: fix the plugin"
         )
     if not np.isfinite(array).all():
         raise PluginError(
-            f"{culprit} gives {what} that are not finite: train it anew with a lower learning rate, or use another"
+            f"{culprit} gives {what} that are not finite: train it again with a lower learning rate, or use another"
         )

@@ -72,9 +72,25 @@ class Mixture:
         return cls(model.weights_, model.means_.astype(np.float32), factors.astype(np.float32))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """The mixture that `to_bytes` gave."""
-        return cls(**from_npz(data, "prior.npz"))
+    def from_bytes(cls, data: bytes, dim: int) -> Self:
+        """The mixture of codes (n, dim) that `to_bytes` gave. Raises ValueError for anything else."""
+        mixture = cls(
+            **from_npz(
+                data,
+                {"weights": (np.float64, (None,)), "means": (np.float32, (None, dim)), "factors": (np.float32, None)},
+            )
+        )
+        components = len(mixture.weights)
+        if mixture.means.shape != (components, dim) or mixture.factors.shape not in (
+            (components, dim),
+            (components, dim, dim),
+        ):
+            raise ValueError(f"{components} weights, means {mixture.means.shape} and factors {mixture.factors.shape}")
+        if not all(np.isfinite(array).all() for array in (mixture.weights, mixture.means, mixture.factors)):
+            raise ValueError("it holds what are no numbers")
+        if (mixture.weights < 0).any() or not 0 < mixture.weights.sum() < np.inf:
+            raise ValueError("its weights are no shares of a whole")
+        return mixture
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz file."""

@@ -96,7 +96,7 @@ class Host:
             raise PluginError(_conflict(kind, name, offers))
         for failure in self.failures:
             if failure.plugin == name:
-                raise PluginError(f"{failure}; mend or uninstall it")
+                raise PluginError(f"{failure}; fix or uninstall it")
         there = suggestion(name, (offer.spec.name for offer in offers))
         if self.left_out:
             there += f" ({CHOICE} leaves out {', '.join(self.left_out)})"
@@ -131,7 +131,7 @@ def imported(offer: Offer[EncoderSpec] | Offer[SourceSpec]) -> Any:
     except BaseException as error:
         raise PluginError(f"{offer} cannot be used: {reason(error)}") from error
     if not callable(found):
-        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} cannot be called: mend the plugin")
+        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} cannot be called: fix the plugin")
     return found
 
 
@@ -139,7 +139,7 @@ def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
     """Imports the class behind an encoder. Raises PluginError, naming the distribution, when it is none."""
     found: type[Any] = imported(offer)
     if missing := [name for name in ENCODER if not hasattr(found, name)]:
-        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(missing)}: mend the plugin")
+        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(missing)}: fix the plugin")
     return found
 
 

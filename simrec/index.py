@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import faiss
@@ -24,7 +25,7 @@ class Index:
     """
 
     def __init__(self, codes: Codes, metric: Metric, dtype: Dtype = "float32") -> None:
-        self.metric = metric
+        self.metric, self._dtype = metric, dtype
         self._faiss = _empty(codes.shape[1], metric, dtype)
         comparable = _comparable(codes, metric)
         if len(codes):  # of no codes there is nothing to take ranges or medians from
@@ -32,20 +33,25 @@ class Index:
         self._faiss.add(comparable)
 
     @classmethod
-    def from_bytes(cls, data: bytes, metric: Metric) -> Index:
-        """The index that `to_bytes` gave. Raises StoreError for anything else."""
+    def from_bytes(cls, data: bytes, count: int, dim: int, metric: Metric, dtype: Dtype) -> Index:
+        """The index of codes (count, dim) that `to_bytes` gave. Raises ValueError for anything else."""
+        _check_layout(data, count, dim, metric, dtype)
         self = cls.__new__(cls)
-        self.metric = metric
+        self.metric, self._dtype = metric, dtype
         try:
             self._faiss = faiss.deserialize_index(np.frombuffer(data, np.uint8))
         except RuntimeError as error:
-            raise StoreError(f"index.faiss: FAISS cannot load it ({error}): build the index anew") from error
+            raise ValueError(f"FAISS cannot load it: {error}") from error
         return self
 
     def to_bytes(self) -> bytes:
-        """For a file of our own writing: faiss.write_index can report success on a full disk."""
-        data: NDArray[np.uint8] = faiss.serialize_index(self._faiss)
-        return data.tobytes()
+        """For a file of our own writing: faiss.write_index can report success on a full disk.
+
+        Raises ValueError for what `from_bytes` would not read, as a FAISS that writes in another layout gives.
+        """
+        data = faiss.serialize_index(self._faiss).tobytes()
+        _check_layout(data, len(self), self._faiss.d, self.metric, self._dtype)
+        return bytes(data)
 
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
@@ -64,9 +70,11 @@ class Index:
         """The n nearest rows of each query code (m, dim): rows (m, k) and distances (m, k), nearest first.
 
         k is n or the number of items, if that is less. A distance is 1 - cosine, or Euclidean; of binary codes it is
-        the share of the 64 bits that differ.
+        the share of the 64 bits that differ. Raises StoreError for an index of codes that are not numbers.
         """
         found, rows = self._faiss.search(_comparable(codes, self.metric), min(n, len(self)))
+        if (rows < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
+            raise StoreError("index.faiss: it holds codes that are not numbers: 'simrec index build' makes it again")
         if isinstance(self._faiss, faiss.IndexLSH):
             return rows, found / np.float32(BITS)
         # Rounding can take either a hair below zero.
@@ -78,6 +86,37 @@ class Index:
         if self.metric == "cosine" or isinstance(self._faiss, faiss.IndexLSH):
             return np.subtract(1, distances, dtype=np.float32)
         return np.divide(1, 1 + distances, dtype=np.float32)
+
+
+def _check_layout(data: bytes, count: int, dim: int, metric: Metric, dtype: Dtype) -> None:
+    """Raises ValueError for anything but the bytes in which FAISS keeps codes (count, dim) as the dtype says.
+
+    FAISS itself opens whatever a file names, other files among it, and takes memory for whatever sizes it says. So each
+    field that simrec's three classes have is held to the one value, or the one length, that it can have.
+    """
+    inner = metric == "cosine"
+    kind = {"float32": b"IxFI" if inner else b"IxF2", "int8": b"IxSQ", "binary": b"IxHe"}[dtype]
+    # Two numbers that mean nothing, whether it is trained, and the metric, for which IndexLSH has but one.
+    common = struct.pack(
+        "<iq8x8x?i", dim, count, True, faiss.METRIC_INNER_PRODUCT if inner and dtype != "binary" else 1
+    )
+    width = {"float32": dim, "int8": dim, "binary": BITS // 8}[dtype]
+    fields: list[bytes | int] = [kind, common[:12], 16, common[28:]]  # of each the bytes it has, or how many
+    if dtype == "int8":
+        fields += [struct.pack("<iifQQQ", faiss.ScalarQuantizer.QT_8bit, 0, 0, dim, dim, 2 * dim), 8 * dim]
+    if dtype == "binary":
+        fields += [struct.pack("<i??Q", BITS, True, True, BITS), 4 * BITS, struct.pack("<i", BITS // 8), b"rrot"]
+        fields += [struct.pack("<?Q", False, BITS * dim), 4 * BITS * dim, struct.pack("<Q", 0)]
+        fields += [struct.pack("<ii?", dim, BITS, True)]
+    fields += [struct.pack("<Q", count * width), count * width * (4 if dtype == "float32" else 1)]
+    place = 0
+    for field in fields:
+        size = field if isinstance(field, int) else len(field)
+        if isinstance(field, bytes) and data[place : place + size] != field:
+            raise ValueError(f"not {count:,} codes of {dim} numbers as {dtype}: byte {place} begins another field")
+        place += size
+    if place != len(data):
+        raise ValueError(f"{len(data):,} bytes where {count:,} codes of {dim} numbers as {dtype} take {place:,}")
 
 
 def kmeans(codes: Codes, clusters: int, metric: Metric, seed: int = 0) -> NDArray[np.int64]:

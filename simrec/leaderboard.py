@@ -108,7 +108,7 @@ class Leaderboard:
     def runs(self, encoder: str, seeds: Sequence[int]) -> dict[int, Recommender]:
         """The recommenders of an encoder that can be compared, by seed, for those of the seeds that have one.
 
-        Raises PluginError for an encoder whose settings cannot be had.
+        Raises PluginError for an encoder whose settings cannot be read.
         """
         provider = host.discover().encoder(encoder).provider.split()[0]
         # A damaged recommender is none to compare; what is missing is told or trained.
@@ -141,7 +141,7 @@ class Leaderboard:
             shown = run.catalogue.thumbnails(range(min(210, len(self.pictures)))) if asked is None else asked
             figures = self._exam.figures(run.index, queries)
             figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
-            figures["seconds"] = run.manifest.encoder.results["seconds"]
+            figures["seconds"] = run.manifest.encoder.results.seconds
             measured.append(figures)
         dim = first.manifest.encoder.dim
         return Standing(
@@ -180,12 +180,12 @@ class Leaderboard:
 
     def interrupted(self, name: str) -> bool:
         """Whether Ctrl-C ended the training of a recommender in the home. Raises StoreError for a damaged one."""
-        return bool(store.current(self.home / name).manifest.encoder.results["ended"] == "interrupted")
+        return bool(store.current(self.home / name).manifest.encoder.results.ended == "interrupted")
 
     def _answers_for_it(self, recommender: Recommender) -> bool:
         """Whether it learned from the source and its items are the source's of today, in the same rows."""
         record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
-        if catalogue is None or not record.trained_on["source"] == catalogue.source == self.source:
+        if catalogue is None or not record.trained_on.source == catalogue.source == self.source:
             return False
         if catalogue.dtype != "float32" or catalogue.count != len(self.pictures):
             return False
@@ -204,7 +204,7 @@ def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Se
     """Whether it has that distribution's encoder, trained to the end with the default preset and one of the seeds."""
     record = recommender.manifest.encoder
     made = (record.name, record.provider.split()[0], record.preset)
-    return made == (encoder, provider, PRESET) and record.seed in seeds and record.results["ended"] != "interrupted"
+    return made == (encoder, provider, PRESET) and record.seed in seeds and record.results.ended != "interrupted"
 
 
 def _settings_now(encoder: str) -> Mapping[str, Any]:
@@ -218,7 +218,7 @@ def _settings_now(encoder: str) -> Mapping[str, Any]:
             return pool.submit(_settings, encoder).result()
         except BrokenProcessPool as error:
             raise PluginError(
-                f"{host.discover().encoder(encoder)} ended the process that imported it: mend it, or uninstall its "
+                f"{host.discover().encoder(encoder)} ended the process that imported it: fix it, or uninstall its "
                 f"plugin"
             ) from error
 

@@ -1,16 +1,44 @@
-"""What a recommender says of itself: the contents of manifest.json, and the step from each older version."""
+"""What a recommender says of itself: the contents of manifest.json, and the step from each older version.
+
+The types below are the table of what a manifest may say. Reading one holds it to them, as anyone may have written it.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from msgspec import Meta, ValidationError, convert
 
 from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
 
 FORMAT = "simrec"
 VERSION = 2
+
+LARGEST = 16_000_000
+"""Bytes of the largest manifest."""
+
+LEVELS = 8
+"""How deep the settings of an encoder may be nested."""
+
+FILE = (
+    r"(codes\.npy|index\.faiss|items\.sqlite|thumbnails-\d{6}\.bin"
+    r"|encoder(/(?!\.{1,2}(/|\Z))[\w .()+,=@~-]{1,100}){1,8})"
+)
+"""A file's name: one of the catalogue's, or what an encoder calls a file of its own. No part of it is '..', or has a
+character that leads out of the folder on any system."""
+
+Count = Annotated[int, Meta(ge=0, le=2**48)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=200)]
+FileName = Annotated[str, Meta(pattern=rf"^{FILE}\Z", max_length=1000)]
+Segment = Annotated[str, Meta(pattern=r"^thumbnails-\d{6}\.bin\Z")]
+Provider = Annotated[str, Meta(pattern=r"^\S", max_length=1000)]
+Instant = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT[0-9:.+-]+\Z")]
 
 
 def _with_dtype(values: dict[str, Any]) -> dict[str, Any]:
@@ -24,29 +52,56 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_dtyp
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """What an encoder learned from: the source, how many pictures, their digest, and the split to test on.
+
+    test: None where there is none, "" in the manifests of an older simrec, which did not say.
+    """
+
+    source: str
+    count: Count
+    digest: Digest
+    test: str | None = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """How a training went: see `simrec.contracts.History`; losses are those of the epoch that was kept.
+
+    zeros: the share of the codes' numbers that are next to zero, None from an older simrec. seconds: the training's.
+    """
+
+    epochs: Annotated[int, Meta(ge=1)]
+    kept: Annotated[int, Meta(ge=1)]
+    ended: Literal["finished", "converged", "interrupted"]
+    loss: float
+    validation_loss: float
+    seconds: float
+    zeros: float | None = None
+
+
+@dataclass(frozen=True)
 class EncoderRecord:
     """The encoder in a recommender.
 
     provider: the distribution ("name version") it came from. runtime: "onnx" (encoder.onnx answers) or "plugin" (the
-    provider does). settings: JSON values. digest: of its files and its image recipe. trained_on: the source, the split
-    to test on (None without one), how many pictures, and their digest. results: figures of the training (losses,
-    epochs, seconds). command: what made it.
+    provider does). settings: JSON values. digest: of its files and its image recipe. command: what made it.
     """
 
-    name: str
-    provider: str
+    name: Name
+    provider: Provider
     factory: str
     runtime: Literal["onnx", "plugin"]
     metric: Metric
-    dim: int
+    dim: Annotated[int, Meta(ge=1, le=2**20)]
     input: ImageSpec
     preset: str
     settings: Mapping[str, Any]
     seed: int
     decodes: bool
-    digest: str
-    trained_on: Mapping[str, Any]
-    results: Mapping[str, Any]
+    digest: Digest
+    trained_on: TrainedOn
+    results: Results
     command: str
 
     @property
@@ -63,26 +118,34 @@ class CatalogueRecord:
     """
 
     source: str
-    count: int
+    count: Count
     labelled: bool
     test: str | None
     reduced: bool
-    encoder: str
+    encoder: Digest
     dtype: Dtype
-    segments: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of a recommender: its size in bytes and the SHA-256 of its contents."""
+
+    size: Count
+    sha256: Digest
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json: files are {path: {"size": bytes, "sha256": hex}}, libraries are {name: version}."""
+    """manifest.json: files by their path in the generation's folder; libraries are {name: version}."""
 
     encoder: EncoderRecord
     catalogue: CatalogueRecord | None
-    created: str
+    created: Instant
     libraries: Mapping[str, str]
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[FileName, FileRecord] = field(default_factory=dict)
 
-    def with_files(self, files: Mapping[str, Mapping[str, Any]]) -> Self:
+    def with_files(self, files: Mapping[str, FileRecord]) -> Self:
         """The same with its files filled in."""
         return replace(self, files=files)
 
@@ -91,14 +154,18 @@ class Manifest:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], where: str) -> Self:
-        """From JSON values of this version or an older one.
+    def from_bytes(cls, data: bytes, where: str, remedy: str) -> Self:
+        """From the file's contents, of this version or an older one; where and remedy: for the errors' sentences.
 
-        Raises VersionError for a newer one, StoreError for anything else.
+        Raises VersionError for a newer one, StoreError for anything that is no manifest.
         """
-        version = values.get("version")
-        if values.get("format") != FORMAT or not isinstance(version, int):
-            raise StoreError(f"{where}: not a simrec manifest: delete its folder and make it anew")
+        try:
+            values = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{where}: not a manifest in JSON ({_first_line(error)}): {remedy}") from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT or type(values.get("version")) is not int:
+            raise StoreError(f"{where}: not a simrec manifest: {remedy}")
+        version: int = values["version"]
         if version > VERSION:
             raise VersionError(
                 f"{where}: format {version} is newer than the {VERSION} this simrec reads: upgrade simrec"
@@ -107,13 +174,26 @@ class Manifest:
             while version < VERSION:
                 values = UPGRADES[version](values)
                 version += 1
-            encoder, catalogue = values["encoder"], values["catalogue"]
-            return cls(
-                encoder=EncoderRecord(**{**encoder, "input": ImageSpec(**encoder["input"])}),
-                catalogue=catalogue and CatalogueRecord(**{**catalogue, "segments": tuple(catalogue["segments"])}),
-                created=values["created"],
-                libraries=values["libraries"],
-                files=values["files"],
-            )
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"{where}: damaged manifest ({error}): delete its folder and make it anew") from error
+            _check_levels(values, LEVELS)
+            return convert(values, cls)
+        # What an older version's step meets in a manifest that is none can be any of these.
+        except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise StoreError(f"{where}: damaged manifest ({_first_line(error)}): {remedy}") from error
+
+
+def file_name(name: str) -> bool:
+    """Whether a manifest may name a file so."""
+    return re.fullmatch(FILE, name) is not None
+
+
+def _check_levels(values: object, levels: int) -> None:
+    """Raises ValueError for JSON values nested deeper than that."""
+    if isinstance(values, dict | list):
+        if levels == 0:
+            raise ValueError(f"nested deeper than {LEVELS} levels")
+        for value in values.values() if isinstance(values, dict) else values:
+            _check_levels(value, levels - 1)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

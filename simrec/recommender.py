@@ -11,12 +11,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,8 +30,9 @@ from simrec.catalogue import write as write_catalogue
 from simrec.contracts import Codes, Dtype, History, Images, Notice, Pictures, Progress, Rebuilt
 from simrec.errors import DataError, PluginError, RequestError, StoreError, TrainingError
 from simrec.faults import blamed_on, decoded, encoded
-from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
+from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_encoder import OnnxEncoder
+from simrec.onnx_graph import check as check_graph
 
 if TYPE_CHECKING:
     from simrec.compression import CodeModel
@@ -44,6 +46,9 @@ LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "
 
 SAMPLE = 10_000
 """Training pictures, about, whose codes tell how the encoder's codes are distributed."""
+
+BATCH = 4096
+"""Pictures that are encoded or decoded between two reports of progress."""
 
 HELD_OUT = 10
 """Of a source without a test split, every tenth picture is kept from the training to validate it."""
@@ -87,7 +92,7 @@ class Recommender:
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
                 f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
-                f"delete its folder and make it anew"
+                f"'simrec index build {folder.name}' makes them again"
             )
 
     @cached_property
@@ -98,12 +103,10 @@ class Recommender:
             return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
         from simrec import host
 
-        for name in self.generation.manifest.files:
-            if name.startswith("encoder/"):
-                self.generation.read(name)
         kind = host.encoder_class(self._offer)
+        folder = self.generation.check_folder("encoder")
         with blamed_on(self._culprit):
-            return kind.load(self.generation.folder / "encoder")
+            return kind.load(folder)
 
     @cached_property
     def _offer(self) -> Offer[EncoderSpec]:
@@ -137,8 +140,9 @@ class Recommender:
         # Imported where it is used: on macOS faiss and torch in one process can crash, and training comes through here.
         from simrec.index import Index
 
-        self._record()
-        return Index.from_bytes(self.generation.read("index.faiss"), self.manifest.encoder.metric)
+        record, metric = self._record(), self.manifest.encoder.metric
+        with self._checking("index.faiss") as data:
+            return Index.from_bytes(data, record.count, self.manifest.encoder.dim, metric, record.dtype)
 
     @cached_property
     def codes(self) -> Codes:
@@ -146,9 +150,10 @@ class Recommender:
 
         Raises RequestError when none were indexed yet.
         """
-        if self._record().dtype == "float32":
-            codes: Codes = from_npy(self.generation.read("codes.npy"))
-            return codes
+        record = self._record()
+        if record.dtype == "float32":
+            with self._checking("codes.npy") as data:
+                return from_npy(data, np.float32, (record.count, self.manifest.encoder.dim))
         return self.index.codes
 
     def read(self, query: str | Path | BinaryIO) -> Query:
@@ -201,9 +206,9 @@ class Recommender:
         """
         dim = self.manifest.encoder.dim
         out = np.empty((len(images), dim), np.float32)
-        for start in range(0, len(images), 4096):
-            out[start : start + 4096] = encoded(self.encoder, images[start : start + 4096], dim, self._culprit)
-            progress(min(start + 4096, len(images)))
+        for start in range(0, len(images), BATCH):
+            out[start : start + BATCH] = encoded(self.encoder, images[start : start + BATCH], dim, self._culprit)
+            progress(min(start + BATCH, len(images)))
         return out
 
     def decode(self, codes: Codes) -> Rebuilt:
@@ -221,10 +226,12 @@ class Recommender:
 
         See `simrec.compression`. Raises RequestError for other bits and for an encoder without a decoder.
         """
-        from simrec.compression import BITS, Container
+        from simrec.compression import BITS, LARGEST, Container
 
         if bits not in BITS:
             raise RequestError(f"{bits} bits a number: there is {BITS[0]} to {BITS[-1]}")
+        if images.size > LARGEST:
+            raise RequestError(f"{len(images):,} pictures are too many for one container: compress them in parts")
         model, record = self.code_model, self.manifest.encoder
         words = model.encoded(model.levels(self.encode(images), bits), bits)
         return Container(bits, record.dim, record.input.shape, len(images), record.digest, words).to_bytes()
@@ -234,7 +241,7 @@ class Recommender:
 
         Raises DataError when it is cut short, altered, or another encoder's.
         """
-        from simrec.compression import Container
+        from simrec.compression import LARGEST, Container
         from simrec.images import rounded
 
         container, record = Container.from_bytes(data, name), self.manifest.encoder
@@ -243,8 +250,22 @@ class Recommender:
                 f"{name}: its codes are of encoder {container.digest[:12]}, but {self.name} holds {record.title}: "
                 f"name the recommender that made it with --index"
             )
-        levels = self.code_model.decoded(container.words, container.count, container.bits)
-        return rounded(self.decode(self.code_model.codes(levels, container.bits)))
+        if (container.dim, container.shape) != (record.dim, record.input.shape):
+            raise DataError(
+                f"{name}: its codes of {container.dim} numbers, for pictures of {container.shape}, are not what "
+                f"{record.title} writes: compress the pictures again"
+            )
+        if container.count * prod(container.shape) > LARGEST:
+            raise DataError(f"{name}: says that it holds {container.count:,} pictures, more than simrec puts into one")
+        try:
+            levels = self.code_model.decoded(container.words, container.count, container.bits)
+        except ValueError as error:
+            raise DataError(f"{name}: cannot be decoded ({error}): compress the pictures again") from error
+        images = np.empty((len(levels), *container.shape), np.uint8)
+        for start in range(0, len(levels), BATCH):
+            part = slice(start, start + BATCH)
+            images[part] = rounded(self.decode(self.code_model.codes(levels[part], container.bits)))
+        return images
 
     def generate(self, n: int, seed: int = 0) -> Rebuilt:
         """n new pictures (n, h, w, c) in 0..1, the same for the same seed, from codes drawn from `prior`."""
@@ -271,14 +292,16 @@ class Recommender:
         """
         from simrec.generation import Mixture
 
-        return Mixture.from_bytes(self._learned_of_codes("prior.npz"))
+        with self._learned_of_codes("prior.npz") as data:
+            return Mixture.from_bytes(data, self.manifest.encoder.dim)
 
     @cached_property
     def code_model(self) -> CodeModel:
         """What codes are quantised and entropy-coded with. Raises RequestError for an encoder that cannot compress."""
         from simrec.compression import CodeModel
 
-        return CodeModel.from_bytes(self._learned_of_codes("code_model.npz"))
+        with self._learned_of_codes("code_model.npz") as data:
+            return CodeModel.from_bytes(data, self.manifest.encoder.dim)
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = _silent) -> Pictures:
         """A source, loaded the way this encoder is fed."""
@@ -291,7 +314,7 @@ class Recommender:
         RequestError when there are neither.
         """
         trained_on = self.manifest.encoder.trained_on
-        test = trained_on.get("test", datasets.test_split(trained_on["source"]))  # older manifests do not say
+        test = datasets.test_split(trained_on.source) if trained_on.test == "" else trained_on.test
         if test:
             pictures = self.pictures(test)
         elif self.manifest.catalogue:
@@ -315,7 +338,7 @@ class Recommender:
 
     def describe(self) -> dict[str, Any]:
         """What `index show` says, as JSON values."""
-        size = sum(entry["size"] for entry in self.manifest.files.values())
+        size = sum(file.size for file in self.manifest.files.values())
         described = {
             "name": self.name,
             "folder": str(self.folder.absolute()),
@@ -326,12 +349,23 @@ class Recommender:
         del described["files"]
         return described
 
-    def _learned_of_codes(self, file: str) -> bytes:
-        """A file that training wrote of how codes are distributed."""
+    @contextmanager
+    def _learned_of_codes(self, file: str) -> Iterator[bytes]:
+        """A file that training wrote of how codes are distributed, to be read in the block."""
         self._check_decodes()
         if f"encoder/{file}" not in self.manifest.files:
-            raise RequestError(f"{self.name}: its encoder is of a simrec that wrote no {file}: train it anew")
-        return self.generation.read(f"encoder/{file}")
+            raise RequestError(f"{self.name}: it was trained by an older simrec, which saved no {file}: train it again")
+        with self._checking(f"encoder/{file}") as data:
+            yield data
+
+    @contextmanager
+    def _checking(self, file: str) -> Iterator[bytes]:
+        """A file's contents, to be read in the block. Raises StoreError, naming it, where that raises a ValueError."""
+        data = self.generation.read(file)
+        try:
+            yield data
+        except ValueError as error:
+            raise self.generation.damaged(file, str(error)) from error
 
     def _check_decodes(self) -> None:
         if not self.manifest.encoder.decodes:
@@ -436,9 +470,9 @@ def train(
                 history = model.fit(
                     learned.images, validation=held_out.images, seed=seed, device=device, progress=progress, stop=stop
                 )
-                files = _saved(model)
+                files = _saved(model, str(offer))
             if not isinstance(history, History) or not 1 <= history.kept <= len(history.epochs):
-                raise PluginError(f"{offer} kept no epoch of its training: mend its fit")
+                raise PluginError(f"{offer} kept no epoch of its training: fix its fit")
             codes = encoded(model, learned.images[:: max(1, len(learned) // SAMPLE)], dim, str(offer))
         if hasattr(model, "decode"):
             files["code_model.npz"] = CodeModel.fit(codes).to_bytes()
@@ -461,21 +495,16 @@ def train(
             seed=seed,
             decodes=hasattr(model, "decode"),
             digest=_digest(files, spec),
-            trained_on={
-                "source": pictures.name,
-                "test": pictures.test,
-                "count": len(learned),
-                "digest": learned.digest,
-            },
-            results={
-                "epochs": len(history.epochs),
-                "kept": history.kept,
-                "ended": history.ended,
-                "loss": history.epochs[history.kept - 1].loss,
-                "validation_loss": history.epochs[history.kept - 1].validation_loss,
-                "zeros": sparsity(codes),
-                "seconds": round(time.perf_counter() - begun, 1),
-            },
+            trained_on=TrainedOn(pictures.name, len(learned), learned.digest, pictures.test),
+            results=Results(
+                epochs=len(history.epochs),
+                kept=history.kept,
+                ended=history.ended,
+                loss=history.epochs[history.kept - 1].loss,
+                validation_loss=history.epochs[history.kept - 1].validation_loss,
+                zeros=sparsity(codes),
+                seconds=round(time.perf_counter() - begun, 1),
+            ),
             command=command,
         )
         writer.commit(Manifest(record, None, _now(), _libraries()))
@@ -517,7 +546,7 @@ def build(
             f"{folder}: has encoder {before.encoder.title}, not {record.title} of {origin.name}: choose another name"
         )
     if source is None:
-        source = before.catalogue.source if before and before.catalogue else record.trained_on["source"]
+        source = before.catalogue.source if before and before.catalogue else record.trained_on.source
     if dtype is None:
         dtype = before.catalogue.dtype if before and before.catalogue else "float32"
     pictures = origin.pictures(source, data_dir, notice)
@@ -691,7 +720,7 @@ def generation(
 
     record = recommender.manifest.encoder
     test = recommender.examples(n).images
-    train = recommender.pictures(record.trained_on["source"], data_dir, notice).images
+    train = recommender.pictures(record.trained_on.source, data_dir, notice).images
     (space, _), (pca, _) = (evaluation.principal_components(train, dim) for dim in (64, record.dim))
     drawn = {
         recommender.name: recommender.generate(n, seed),
@@ -755,15 +784,27 @@ def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: No
     return pictures.where(~rows), pictures.where(rows)
 
 
-def _saved(model: Any) -> dict[str, bytes]:
-    """What the encoder saves into a folder of its own, of which it may know nothing but the path."""
+def _saved(model: Any, culprit: str) -> dict[str, bytes]:
+    """What the encoder saves into a folder of its own, of which it may know nothing but the path.
+
+    Raises PluginError, naming the culprit, for what nobody would open again: odd names, graphs that simrec doesn't run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
-        return {
+        files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(Path(folder).rglob("*"))
             if path.is_file()
         }
+    for name, data in files.items():
+        if not file_name(f"encoder/{name}"):
+            raise PluginError(f"{culprit} saved a file {name!r}: call it by letters, digits, '.', '_' and '-'")
+        if name in ("encoder.onnx", "decoder.onnx"):
+            try:
+                check_graph(data)
+            except ValueError as error:
+                raise PluginError(f"{culprit} saved a graph {name} that simrec doesn't run: {error}") from error
+    return files
 
 
 def _prior(model: Any, codes: Codes) -> Mixture:

@@ -18,54 +18,93 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
+from simrec import files
 from simrec.errors import StoreError
-from simrec.manifest import Manifest
+from simrec.files import explained
+from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 
 _NAME = re.compile(r"\d{6,}-[0-9a-f]{8}")
 
 READS = 3
 """How often CURRENT is read before a generation that keeps vanishing is an error."""
 
+COPY = "bring back a copy of this recommender; what its folder still holds may be of use, so keep it"
+"""What to do about a recommender whose manifest cannot be read."""
+
 
 class Generation:
-    """One immutable state of a recommender, open for reading."""
+    """One immutable state of a recommender, open for reading.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
+    Its files may have come from anyone: each is a regular file below the folder, of the size that the manifest says.
+    """
+
+    def __init__(self, recommender: Path, name: str, manifest: Manifest) -> None:
+        self.folder = recommender / "gens" / name
         self.manifest = manifest
+        self._recommender = recommender
 
     def read(self, name: str) -> bytes:
         """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
-        entry = self.manifest.files[name]
-        path = self.folder / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise self._unreadable(path, error) from error
-        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise StoreError(f"{path}: damaged (it is not what was written): delete its folder and make it anew")
+        record = self._record(name)
+        with self.open(name) as file:
+            try:
+                data = files.read(file, record.size)
+            except OSError as error:
+                raise self._unreadable(name, error) from error
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise self.damaged(name, "it is not what was written")
         return data
 
-    def path(self, name: str) -> Path:
-        """Where a file lies whose contents carry their own checksums. Its size is checked."""
-        path = self.folder / name
+    def open(self, name: str) -> BinaryIO:
+        """A file whose contents are checked as they are read. Raises StoreError when its size isn't the manifest's."""
         try:
-            size = path.stat().st_size
+            file = files.opened_below(self._recommender, f"gens/{self.folder.name}/{name}")
         except OSError as error:
-            raise self._unreadable(path, error) from error
-        if size != self.manifest.files[name]["size"]:
-            raise StoreError(f"{path}: damaged (cut or grown since it was written): delete its folder and make it anew")
-        return path
+            raise self._unreadable(name, error) from error
+        if os.fstat(file.fileno()).st_size != self._record(name).size:
+            file.close()
+            raise self.damaged(name, "cut or grown since it was written")
+        return file
 
-    def _unreadable(self, path: Path, error: OSError) -> StoreError:
+    def path(self, name: str) -> Path:
+        """Where a file lies, for a library that opens it by itself; it is checked as `open` does."""
+        self.open(name).close()
+        return self.folder / name
+
+    def check_folder(self, name: str) -> Path:
+        """Where a folder lies, for a plugin that reads what is in it: each file is checked, and there is no other.
+
+        Raises StoreError.
+        """
+        for path in sorted((self.folder / name).rglob("*")):
+            if path.is_symlink() or not path.is_dir():
+                self.read(path.relative_to(self.folder).as_posix())
+        return self.folder / name
+
+    def damaged(self, name: str, why: str) -> StoreError:
+        """The error for a file that isn't what it should be, with the cheapest remedy."""
+        return StoreError(f"{self.folder / name}: damaged ({why}): {self._remedy(name)}")
+
+    def _record(self, name: str) -> FileRecord:
+        if name not in self.manifest.files:
+            raise self.damaged(name, "its manifest lists no such file")
+        return self.manifest.files[name]
+
+    def _unreadable(self, name: str, error: OSError) -> StoreError:
         if not self.folder.exists():
             return StoreError(f"{self.folder}: replaced by a newer one since it was opened: open the recommender again")
-        return StoreError(f"{path}: cannot be read ({error.strerror}): delete its folder and make it anew")
+        remedy = files.remedy(error, self._remedy(name))
+        return StoreError(f"{self.folder / name}: cannot be read ({error.strerror or error}): {remedy}")
+
+    def _remedy(self, name: str) -> str:
+        if name.startswith("encoder/"):
+            return "bring back a copy of this recommender, or train its encoder again under another name"
+        return f"'simrec index build {self._recommender.name}' makes the catalogue again and keeps the encoder"
 
 
 def exists(folder: Path) -> bool:
@@ -84,29 +123,36 @@ def current(folder: Path) -> Generation:
         except FileNotFoundError:
             # A writer may have moved on between the two reads; CURRENT then names another generation.
             if attempt == READS - 1:
-                raise StoreError(f"{folder}: incomplete recommender: delete its folder and make it anew") from None
+                raise StoreError(f"{folder}: incomplete recommender: {COPY}") from None
     raise AssertionError
 
 
 def _open_current(folder: Path) -> Generation:
     try:
-        words = (folder / "CURRENT").read_text("utf-8").split()
+        words = _small(folder, "CURRENT", 1000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{folder}: not a readable recommender ({error}): delete its folder and make it anew"
-        ) from error
+        remedy = files.remedy(error, COPY) if isinstance(error, OSError) else COPY
+        raise StoreError(f"{folder}: not a readable recommender ({error}): {remedy}") from error
     if len(words) != 2 or not _NAME.fullmatch(words[0]):
-        raise StoreError(f"{folder / 'CURRENT'}: damaged: delete its folder and make it anew")
-    path = folder / "gens" / words[0] / "manifest.json"
+        raise StoreError(f"{folder / 'CURRENT'}: damaged: {COPY}")
+    name, digest = words
+    path = folder / "gens" / name / "manifest.json"
     try:
-        data = path.read_bytes()
+        data = _small(folder, f"gens/{name}/manifest.json", LARGEST)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}): delete its folder and make it anew") from error
-    if hashlib.sha256(data).hexdigest() != words[1]:
-        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): delete its folder and make it anew")
-    return Generation(path.parent, Manifest.from_json(json.loads(data), str(path)))
+        remedy = files.remedy(error, COPY)
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}): {remedy}") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): {COPY}")
+    return Generation(folder, name, Manifest.from_bytes(data, str(path), COPY))
+
+
+def _small(folder: Path, name: str, most: int) -> bytes:
+    """A file below a recommender's folder. Raises OSError, also when it is larger than `most` bytes."""
+    with files.opened_below(folder, name) as file:
+        return files.read(file, most)
 
 
 def _live(folder: Path) -> str:
@@ -123,21 +169,18 @@ class Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder / f"staging-{secrets.token_hex(4)}"
+        self._locks = contextlib.ExitStack()
 
     def __enter__(self) -> Writer:
-        from filelock import FileLock, Timeout
-
-        with _explained(self.folder):
+        with explained(self.folder):
             self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock = FileLock(self.folder / "LOCK", timeout=0)
-                self._lock.acquire()
+                self._check_places()
+                self._locks.enter_context(_locked(self.folder))
                 for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
                     shutil.rmtree(left, ignore_errors=True)
                 self.staging.mkdir()
-            except Timeout:
-                raise StoreError(f"{self.folder}: another simrec is writing it: wait until that one is done") from None
             except OSError:
                 self.__exit__()
                 raise
@@ -145,8 +188,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        if hasattr(self, "_lock"):
-            self._lock.release()
+        self._locks.close()
         if not exists(self.folder):
             with contextlib.suppress(OSError):
                 (self.folder / "LOCK").unlink()
@@ -154,9 +196,20 @@ class Writer:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
+    def _check_places(self) -> None:
+        """Raises StoreError where what this one writes to is a link, which would be followed, or a pipe."""
+        for name, right in (("LOCK", stat.S_ISREG), ("CURRENT", stat.S_ISREG), ("gens", stat.S_ISDIR)):
+            with contextlib.suppress(FileNotFoundError):
+                if not right((self.folder / name).lstat().st_mode):
+                    raise StoreError(
+                        f"{self.folder / name}: a link or something else that nobody should write to: {COPY}"
+                    )
+
     def write(self, name: str, data: bytes | bytearray) -> None:
-        """A file of the coming generation."""
-        with _explained(self.folder):
+        """A file of the coming generation. Raises StoreError for a name that no manifest may hold."""
+        if not file_name(name):
+            raise StoreError(f"{name!r}: no file of a recommender can be called so: use letters, digits, '.', '_', '-'")
+        with explained(self.folder):
             path = self.staging / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -166,27 +219,29 @@ class Writer:
 
         Raises StoreError when one of them is damaged.
         """
-        with _explained(self.folder):
+        with explained(self.folder):
             for name in generation.manifest.files:
                 if not name.startswith(prefix) or name in without:
                     continue
-                generation.read(name)  # or its damage would get a digest of its own
+                data = generation.read(name)  # or its damage would get a digest of its own
                 target = self.staging / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     target.hardlink_to(generation.folder / name)
                 except OSError:  # another file system, or one without links
-                    shutil.copyfile(generation.folder / name, target)
+                    with target.open("xb") as file:
+                        file.write(data)
 
     def commit(self, manifest: Manifest) -> Generation:
         """Makes what was staged the live generation. Raises StoreError, the old one still live, when it cannot."""
-        with _explained(self.folder):
-            files = {
-                path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
-                for path in sorted(self.staging.rglob("*"))
-                if path.is_file()
-            }
-            manifest = manifest.with_files(files)
+        with explained(self.folder):
+            manifest = manifest.with_files(
+                {
+                    path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
+                    for path in sorted(self.staging.rglob("*"))
+                    if path.is_file()
+                }
+            )
             data = json.dumps(manifest.to_json(), indent=1).encode()  # in ASCII: a folder's name may be no UTF-8
             _write_synced(self.staging / "manifest.json", data)
             for inner in (p for p in self.staging.rglob("*") if p.is_dir()):
@@ -201,12 +256,15 @@ class Writer:
             self.staging.rename(generations / name)
             try:
                 _sync_folder(generations)
-                _write_synced(self.folder / "CURRENT.new", f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
-                (self.folder / "CURRENT.new").replace(self.folder / "CURRENT")
+                coming = self.folder / "CURRENT.new"
+                if coming.is_symlink() or coming.is_file():  # of a writer that crashed
+                    coming.unlink()
+                _write_synced(coming, f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+                coming.replace(self.folder / "CURRENT")
             except BaseException:
                 if _live(self.folder) != name:  # Ctrl-C may come when all is done
                     shutil.rmtree(generations / name, ignore_errors=True)
-                    (self.folder / "CURRENT.new").unlink(missing_ok=True)
+                    coming.unlink(missing_ok=True)
                 raise
             _sync_folder(self.folder)
             _sync_folder(self.folder.parent)
@@ -214,75 +272,43 @@ class Writer:
             # The one before stays, for readers that have just opened it; others are older, or of writers that died.
             if path.name not in (name, before):
                 shutil.rmtree(path, ignore_errors=True)
-        return Generation(generations / name, manifest)
+        return Generation(self.folder, name, manifest)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path`, whole, only when the block ends well. Raises StoreError when it cannot."""
-    with _explained(path, "name a file in a folder you can write to"):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
+def _locked(folder: Path) -> Iterator[None]:
+    """Held by one writer of a folder at a time. Raises StoreError when another one has it."""
+    from filelock import FileLock, Timeout
+
+    taken = StoreError(f"{folder}: another simrec is writing it: wait until that one is done")
+    with contextlib.ExitStack() as locks:
+        if os.name != "nt":
+            # LOCK can be deleted while it is held, and another writer would then make one of its own; the folder can't.
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            locks.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise taken from None
+                # Some network file systems lock no folders: LOCK alone must do.
         try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def making(folder: Path) -> Iterator[Path]:
-    """A folder to fill that appears at `folder`, whole, only when the block ends well.
-
-    Raises StoreError when it cannot, when there is something in a folder of that name, or when it is the one that the
-    process is in: that one would be swapped for another under the feet of the user's shell.
-    """
-    with _explained(folder, "name a folder that you can write to"):
-        if folder.resolve() == Path.cwd():
-            raise StoreError(f"{folder}: this is the folder you are in: name a new one")
-        if folder.exists() and any(folder.iterdir()):
-            raise StoreError(f"{folder}: this folder is not empty: name another, or empty it")
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            yield staging
-            staging.chmod(0o777 & ~_umask())
-            if folder.exists():
-                folder.rmdir()  # Windows replaces no folder, not even an empty one
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextlib.contextmanager
-def _explained(
-    where: Path, remedy: str = "choose a home you can write to with --home or SIMREC_HOME"
-) -> Iterator[None]:
-    try:
+            locks.enter_context(FileLock(folder / "LOCK", timeout=0))
+        except Timeout:
+            raise taken from None
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "make room there, or choose another place"
-        raise StoreError(f"{where}: cannot be written ({error.strerror or error}): {remedy}") from error
 
 
-def _sync_and_digest(path: Path) -> dict[str, Any]:
+def _sync_and_digest(path: Path) -> FileRecord:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return FileRecord(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

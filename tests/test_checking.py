@@ -76,7 +76,7 @@ def test_an_encoder_that_ends_the_process_is_one_line_that_names_its_distributio
     assert done.returncode == 1
     assert done.stderr == (
         "Error: encoder 'fatal' (kit-fatal 0.3): check 'dtype_and_shape' ended the whole process (exit status 0): "
-        "mend it, or uninstall its plugin\n"
+        "fix it, or uninstall its plugin\n"
     )
     assert "ok    fit " in done.stdout
 
@@ -86,7 +86,7 @@ def test_a_plugin_that_hangs_in_its_import_is_stopped_and_named(site: dict[str, 
     assert done.returncode == 1
     assert done.stderr == (
         "Error: plugin 'asleep' (kit-asleep 0.3): its import was not done when the limit of 5 s was over, and was "
-        "stopped: mend it, or give it longer with --limit\n"
+        "stopped: fix it, or give it longer with --limit\n"
     )
 
 

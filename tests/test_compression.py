@@ -121,7 +121,7 @@ def test_bits_out_of_range_are_refused(demo: Recommender, pictures: Pictures) ->
 def test_the_model_survives_its_file() -> None:
     codes = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
     codes[:, 4] = 0  # a number that never changes
-    model = CodeModel.from_bytes(CodeModel.fit(codes).to_bytes())
+    model = CodeModel.from_bytes(CodeModel.fit(codes).to_bytes(), 5)
     levels = model.levels(codes, 8)
     assert np.array_equal(model.decoded(model.encoded(levels, 8), 500, 8), levels)
     assert np.abs(model.codes(levels, 8) - codes).max() <= model.step.max()

@@ -1,6 +1,6 @@
 """The README and the guide for authors of plugins say what is there: commands, options, pictures, hooks, checks, code.
 
-`python tests/test_docs.py` writes the guide's table of checks anew.
+`python tests/test_docs.py` writes the guide's table of checks again.
 """
 
 from __future__ import annotations

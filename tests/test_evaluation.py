@@ -131,7 +131,7 @@ def test_distances_and_scores_mean_what_they_say(codes: np.ndarray) -> None:
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_an_index_survives_its_bytes(codes: np.ndarray, metric: Metric, dtype: Dtype) -> None:
     index = Index(codes[:500], metric, dtype)
-    again = Index.from_bytes(index.to_bytes(), metric)
+    again = Index.from_bytes(index.to_bytes(), 500, codes.shape[1], metric, dtype)
     for before, after in zip(index.search(codes[500:520], 7), again.search(codes[500:520], 7), strict=True):
         assert np.array_equal(before, after)
     assert np.array_equal(again.codes, index.codes)

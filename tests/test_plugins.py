@@ -556,7 +556,7 @@ def test_a_recommender_whose_plugin_is_gone_names_it(simrec: Command, photos: Pa
 @pytest.mark.usefixtures("installed")
 def test_a_plugins_source_is_trained_on_indexed_and_evaluated_by_its_name() -> None:
     made, _ = recommender.train("pixels", name="mine", source="our-shop")
-    assert made.manifest.encoder.trained_on["count"] == 40  # all: it has a test split of its own
+    assert made.manifest.encoder.trained_on.count == 40  # all: it has a test split of its own
     built = recommender.build("mine")
     assert built.manifest.catalogue is not None
     assert built.manifest.catalogue.source == "our-shop"

@@ -20,7 +20,7 @@ from simrec.testing import check_encoder
 
 @pytest.fixture
 def fresh_host() -> Iterator[None]:
-    """Plugins are looked for anew, in the test and after it."""
+    """Plugins are looked for again, in the test and after it."""
     host._discover.cache_clear()
     yield
     host._discover.cache_clear()

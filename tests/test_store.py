@@ -9,15 +9,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 import simrec
-from simrec import store
+from simrec import files, store
 from simrec.contracts import ImageSpec
 from simrec.errors import StoreError, VersionError
-from simrec.manifest import VERSION, EncoderRecord, Manifest
+from simrec.manifest import VERSION, EncoderRecord, Manifest, Results, TrainedOn
 from simrec.recommender import Recommender
 
 FILES = {"codes.npy": b"codes", "encoder/encoder.onnx": b"graph", "encoder/weights.safetensors": b"weights"}
@@ -28,8 +29,9 @@ def manifest(command: str = "a test") -> Manifest:
     record = EncoderRecord(
         name="plain", provider="simrec 0", factory="simrec_plain.model:Plain", runtime="onnx",
         metric="cosine", dim=3, input=ImageSpec(), preset="default", settings={},
-        seed=0, decodes=True, digest="0" * 64, trained_on={"source": "fashion-mnist"},
-        results={}, command=command,
+        seed=0, decodes=True, digest="0" * 64, trained_on=TrainedOn("fashion-mnist", 60_000, "0" * 64),
+        results=Results(1, 1, "finished", 0.1, 0.1, 1.0),
+        command=command,
     )  # fmt: skip
     return Manifest(record, None, "2026-01-01T00:00:00+00:00", {"simrec": "0"})
 
@@ -178,7 +180,7 @@ import itertools, json, os, shutil, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_store
-from simrec import store
+from simrec import files, store
 
 def dies_at(last):
     calls = itertools.count()
@@ -248,7 +250,7 @@ from simrec.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
-    test_store.commit(Path(sys.argv[2]), "new", {"codes.npy": bytes(100_000), "small": b"small"})
+    test_store.commit(Path(sys.argv[2]), "new", {"codes.npy": bytes(100_000), "encoder/small": b"small"})
 except StoreError as error:
     print(error)
 """
@@ -270,8 +272,8 @@ def test_a_full_disk_is_one_clear_line_and_the_old_generation_answers(folder: Pa
 
 def test_a_full_disk_at_the_manifest_leaves_the_old_generation_too(folder: Path) -> None:
     before = tree(folder)
-    files = dict.fromkeys(map(str, range(9)), b"small")
-    script = FULL.replace('{"codes.npy": bytes(100_000), "small": b"small"}', repr(files))
+    files = dict.fromkeys((f"encoder/{n}" for n in range(9)), b"small")
+    script = FULL.replace('{"codes.npy": bytes(100_000), "encoder/small": b"small"}', repr(files))
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(folder), "500"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "make room" in said
@@ -473,19 +475,19 @@ def test_a_reader_whose_generation_is_gone_before_it_read_it_is_told_to_open_it_
 
 def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """That often, between the reading of CURRENT and of what it names, writers commit twice."""
-    real = Path.read_text
+    real = files.opened_below
     left = [times]
 
-    def slow(path: Path, *args: str) -> str:
-        text = real(path, *args)
-        if left[0] > 0 and path == folder / "CURRENT":
+    def slow(place: Path, name: str) -> BinaryIO:
+        file = real(place, name)
+        if left[0] > 0 and name == "CURRENT":
             left[0], before = 0, left[0]
             commit(folder, "the second")
             commit(folder, "the third")
             left[0] = before - 1
-        return text
+        return file
 
-    monkeypatch.setattr(Path, "read_text", slow)
+    monkeypatch.setattr(files, "opened_below", slow)
 
 
 def test_a_reader_that_is_overtaken_reads_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,11 +506,11 @@ def test_a_reader_that_is_overtaken_three_times_gives_up(folder: Path, monkeypat
 
 def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "codes.npy"
-    with store.replacing(out) as file:
+    with files.replacing(out) as file:
         file.write(b"one")
         assert not out.exists()
     assert out.read_bytes() == b"one"
-    with pytest.raises(ZeroDivisionError), store.replacing(out) as file:
+    with pytest.raises(ZeroDivisionError), files.replacing(out) as file:
         file.write(b"half of")
         raise ZeroDivisionError
     assert out.read_bytes() == b"one"
@@ -518,7 +520,7 @@ def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_an_output_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for out in (tmp_path / "nowhere" / "a.csv", tmp_path / "folder.csv"):
-        with refused() as raised, store.replacing(out) as file:
+        with refused() as raised, files.replacing(out) as file:
             file.write(b"one")
         assert str(raised.value).startswith(f"{out}: cannot be written")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
@@ -526,6 +528,6 @@ def test_an_output_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path
 
 def test_an_output_file_is_readable_by_whoever_may_read_the_folder_s_files(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    with store.replacing(tmp_path / "out") as file:
+    with files.replacing(tmp_path / "out") as file:
         file.write(np.zeros(3).tobytes())
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -181,7 +181,7 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     assert len(history["epochs"]) == 2
     record = generation.manifest.encoder
     assert record.dim == 4
-    assert record.trained_on["count"] == 36  # every tenth of the 40 was held out
+    assert record.trained_on.count == 36  # every tenth of the 40 was held out
     assert record.command.startswith("simrec train plain --name mine --data ")  # and no --home
 
     for words in ((), ("--encoder", "mine")):  # the weights of its own stay either way
@@ -229,7 +229,7 @@ def test_ctrl_c_ends_after_the_epoch_and_saves_the_best_so_far(photos: Path, own
         process.send_signal(signal.SIGINT)
         wait_for(process, "Saved in")
         assert process.wait() == 0
-    assert store.current(own_home / "mine").manifest.encoder.results["ended"] == "interrupted"
+    assert store.current(own_home / "mine").manifest.encoder.results.ended == "interrupted"
 
 
 def test_a_second_ctrl_c_leaves_nothing_behind(photos: Path, own_home: Path) -> None:

@@ -16,7 +16,7 @@ from simrec.cli.indexing import encode, export, index
 from simrec.cli.plugins import plugins
 from simrec.cli.quickstart import quickstart
 from simrec.cli.similar import similar
-from simrec.cli.terminal import Session
+from simrec.cli.terminal import Session, fail
 from simrec.cli.training import train
 from simrec.errors import SimrecError
 
@@ -74,21 +74,25 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except SimrecError as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
+        fail(error)
         sys.exit(1)
     except OSError as error:  # of files each verb speaks itself: this is standard output, or a machine in trouble
         if debug:
             raise
         where = error.filename or "standard output"
-        click.echo(f"Error: {where}: {error.strerror or error}: make room, or send the answer elsewhere", err=True)
+        fail(f"{where}: {error.strerror or error}: make room, or send the answer elsewhere")
+        sys.exit(1)
+    except MemoryError:
+        if debug:
+            raise
+        fail("this takes more memory than there is: close other programs, or ask for less at once")
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        click.echo(
-            f"Error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}: "
-            f"this is a fault in simrec; run it again with --debug (simrec --debug ...) and report what it prints",
-            err=True,
+        fail(
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}: "
+            f"this is a fault in simrec; run it again with --debug (simrec --debug ...) and report what it prints"
         )
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)

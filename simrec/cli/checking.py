@@ -75,7 +75,7 @@ def _results(name: str, preset: str, changes: dict[str, str], limit: float) -> I
         while True:
             if not ours.poll(max(0.0, deadline - time.monotonic())):
                 raise PluginError(
-                    f"{doing} was not done when the limit of {limit:g} s was over, and was stopped: mend it, or give "
+                    f"{doing} was not done when the limit of {limit:g} s was over, and was stopped: fix it, or give "
                     f"it longer with --limit"
                 )
             message = ours.recv()
@@ -91,7 +91,7 @@ def _results(name: str, preset: str, changes: dict[str, str], limit: float) -> I
         process.join()
         code = process.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        raise PluginError(f"{doing} ended the whole process ({how}): mend it, or uninstall its plugin") from None
+        raise PluginError(f"{doing} ended the whole process ({how}): fix it, or uninstall its plugin") from None
     finally:
         process.kill()
         process.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from simrec.cli.terminal import Session, format_option, index_option, png, table
+from simrec.cli.terminal import Session, format_option, index_option, png, say, table
 from simrec.errors import DataError
 
 REPORTED = 10_000
@@ -45,7 +45,7 @@ def compress(
         raise click.UsageError("Name what to compress and, with -o, the file to write (or ask for the --report).")
     import numpy as np
 
-    from simrec.store import replacing
+    from simrec.files import replacing
 
     opened = session.open(name)
     loaded = [opened.pictures(source, notice=session.notice) for source in sources]
@@ -69,12 +69,14 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
 
     Without --index, the recommender whose encoder made the codes is looked for.
     """
+    from simrec import files, sheets
     from simrec import recommender as verbs
-    from simrec import sheets
-    from simrec.store import making
+    from simrec.compression import LARGEST
+    from simrec.files import making
 
     try:
-        data = container.read_bytes()
+        with files.opened(container) as file:
+            data = files.read(file, LARGEST)
     except OSError as error:
         raise DataError(f"{container}: cannot be read ({error.strerror}): name a container of codes") from error
     opened = verbs.open(name, session.home) if name else verbs.maker_of(data, str(container), session.home)
@@ -88,14 +90,14 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
 def _report(session: Session, name: str, output: Path | None, form: str) -> None:
     from simrec import recommender as verbs
     from simrec import sheets
-    from simrec.store import replacing
+    from simrec.files import replacing
 
     opened = session.open(name)
     images = opened.examples(REPORTED).images
     with session.counting() as progress:
         rows = verbs.rates(opened, images, progress)
     if form == "json":
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     else:
         cells = [(row["name"], f"{row['bits']:,.0f}", f"{row['bits'] / 8:,.1f}", f"{row['MSE']:.4f}") for row in rows]
         table(["", "bits a picture", "bytes", "MSE"], cells, title=f"{opened.name}: {len(images):,} pictures")

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, format_option, index_option, seed_option, sheet_option, table
+from simrec.cli.terminal import (
+    Session,
+    data_dir_option,
+    fail,
+    format_option,
+    index_option,
+    say,
+    seed_option,
+    sheet_option,
+    table,
+)
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -59,7 +69,7 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
         for picture, error, similarity in zip(asked.names, errors, similarities, strict=True)
     ]
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        say(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         cells = [(row["picture"], f"{row['MSE']:.4f}", f"{row['SSIM']:.3f}") for row in rows]
         if len(cells) > 1:
@@ -107,7 +117,7 @@ def denoise(
     if report:
         figures = verbs.denoising(opened, opened.examples(REPORTED).images, noise, seed)
         if form == "json":
-            click.echo(json.dumps(figures, indent=1))
+            say(json.dumps(figures, indent=1))
         else:
             table(["", "PSNR (dB)"], [(row["name"], f"{row['PSNR']:.1f}") for row in figures])
         return 0
@@ -139,7 +149,7 @@ def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[l
     rows = list(zip(asked.names, before, after, strict=True))
     if form == "json":
         named = [{"picture": picture, "before": noisy, "after": denoised} for picture, noisy, denoised in rows]
-        click.echo(json.dumps(named, indent=1, ensure_ascii=False))
+        say(json.dumps(named, indent=1, ensure_ascii=False))
     else:
         cells = [(picture, f"{noisy:.1f}", f"{denoised:.1f}") for picture, noisy, denoised in rows]
         table(["PSNR (dB)", "noisy", "denoised"], cells)
@@ -173,8 +183,8 @@ def generate(
 
     from simrec import recommender as verbs
     from simrec import sheets
+    from simrec.files import replacing
     from simrec.images import rounded
-    from simrec.store import replacing
 
     if sum([bool(between), bool(around), report]) > 1:
         raise click.UsageError("Choose one of --between, --around and --report.")
@@ -184,7 +194,7 @@ def generate(
     if report:
         rows = verbs.generation(opened, seed=seed, data_dir=data_dir, notice=session.notice)
         if form == "json":
-            click.echo(json.dumps(rows, indent=1))
+            say(json.dumps(rows, indent=1))
         else:
             columns = ("precision", "recall", "-ELBO")
             cells = [[row["name"], *("-" if row[c] is None else f"{row[c]:.3f}" for c in columns)] for row in rows]
@@ -224,7 +234,7 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
             if len(pictures) == 1:
                 raise
             failed = True
-            click.echo(f"Error: {error}", err=True)
+            fail(error)
     if not queries:
         sys.exit(1)
     return Named(tuple(query.name for query in queries), np.concatenate([query.images for query in queries]), failed)
@@ -233,7 +243,7 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
 def draw(session: Session, output: Path, versions: dict[str, tuple[Images, list[tuple[str, str]]]], title: str) -> None:
     """Draws each version's pictures, with their lines of text, in a row of its own."""
     from simrec import sheets
-    from simrec.store import replacing
+    from simrec.files import replacing
 
     rows = [
         [sheets.Tile(image, lines) for image, lines in zip(images, captions, strict=True)]

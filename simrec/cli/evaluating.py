@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simrec.cli.leaderboard import leaderboard
-from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.cli.terminal import Session, data_dir_option, fail, say, table
 from simrec.errors import StoreError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def evaluate(
             print_figures(done[-1])
             _print_weaknesses(done[-1])
     if form == "json":
-        click.echo(json.dumps([evaluation.to_json() for evaluation in done], indent=1, ensure_ascii=False))
+        say(json.dumps([evaluation.to_json() for evaluation in done], indent=1, ensure_ascii=False))
     for error in errors:
-        click.echo(f"Error: {error}", err=True)
+        fail(error)
     return 1 if errors else 0
 
 

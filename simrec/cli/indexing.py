@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.cli.terminal import Session, data_dir_option, fail, say, table
 from simrec.errors import StoreError
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def list_(session: Session, form: str) -> int:
     errors: list[StoreError] = []
     described = [opened.describe() for opened in verbs.listing(session.home, errors.append)]
     for error in errors:
-        click.echo(f"Error: {error}", err=True)
+        fail(error)
     if form == "json":
-        click.echo(json.dumps(described, indent=1, ensure_ascii=False))
+        say(json.dumps(described, indent=1, ensure_ascii=False))
         return 1 if errors else 0
     table(
         ["name", "encoder", "numbers", "items", "catalogue", "MB", "created", "folder"],
@@ -101,7 +101,7 @@ def show(session: Session, name: str, form: str) -> None:
 
     described = verbs.open(name, session.home).describe()
     if form == "json":
-        click.echo(json.dumps(described, indent=1, ensure_ascii=False))
+        say(json.dumps(described, indent=1, ensure_ascii=False))
     else:
         table(["", ""], [[key, str(value)] for key, value in _flat(described)])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simrec.cli.terminal import Session, table
+from simrec.cli.terminal import Session, fail, say, table
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def leaderboard(
         listed = ", ".join(f"{name} (seed {', '.join(map(str, absent))})" for name, absent in missing.items())
         session.notice(f"Not trained with the default preset on {board.source}: {listed} (--train trains them)")
     for text in errors:
-        click.echo(f"Error: {text}", err=True)
+        fail(text)
     return 1 if errors else 0
 
 
@@ -72,12 +72,12 @@ def _train(
             session.notice(f"Training {encoder}, seed {seed}, as {name}.")
             words = ["--name", name, "--seed", str(seed), "--data", board.source, "--replace", *where]
             if status := session.run("train", encoder, *words):
-                return [f"{encoder}: seed {seed} was not trained (exit status {status}): mend what stands above"]
+                return [f"{encoder}: seed {seed} was not trained (exit status {status}): fix the error above"]
             if board.interrupted(name):
                 raise KeyboardInterrupt
         session.notice(f"Indexing {name}.")
         if status := session.run("index", "build", name, board.source, *where):
-            return [f"{encoder}: seed {seed} was not indexed (exit status {status}): mend what stands above"]
+            return [f"{encoder}: seed {seed} was not indexed (exit status {status}): fix the error above"]
     return []
 
 
@@ -95,7 +95,7 @@ def _print(
             "not_trained": missing,
             "errors": list(errors),
         }
-        click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+        say(json.dumps(answer, indent=1, ensure_ascii=False))
         return
     columns = ["encoder", "seeds", "bytes", *(HEADINGS.get(column, column) for column in COLUMNS)]
     rows = [_cells(standing) for standing in standings]
@@ -109,11 +109,11 @@ def _print(
     if form == "table":
         table(columns, rows, title=title)
         return
-    click.echo(f"{title}\n")
-    click.echo(_line(columns))
+    say(f"{title}\n")
+    say(_line(columns))
     click.echo("|---" + "|---:" * (len(columns) - 1) + "|")
     for row in rows:
-        click.echo(_line(row))
+        say(_line(row))
 
 
 def _cells(standing: Standing) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simrec.cli.checking import check
-from simrec.cli.terminal import Session, format_option, table
+from simrec.cli.terminal import Session, format_option, say, table
 
 if TYPE_CHECKING:
     from simrec.contracts import EncoderSpec
@@ -47,14 +47,14 @@ def list_(form: str) -> int:
             "conflicts": list(found.conflicts),
             "left_out": list(found.left_out),
         }  # fmt: skip
-        click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+        say(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
         rows = [[offer.spec.name, offer.spec.kind, offer.provider, offer.spec.summary] for offer in offers]
         table(["name", "kind", "distribution", "summary"], rows)
         for problem in (*found.failures, *found.conflicts):
-            click.echo(f"Broken: {problem}")
+            say(f"Broken: {problem}")
         if found.left_out:
-            click.echo(f"Left out by {host.CHOICE}: {', '.join(found.left_out)}")
+            say(f"Left out by {host.CHOICE}: {', '.join(found.left_out)}")
     return 1 if found.failures or found.conflicts else 0
 
 
@@ -72,7 +72,7 @@ def show(session: Session, name: str, form: str) -> None:
         source = found.source(name)
         answer = {**asdict(source.spec), "distribution": source.provider}
         if form == "table":
-            click.echo(f"{name}: {source.spec.summary}\n")
+            say(f"{name}: {source.spec.summary}\n")
             use = f"simrec train ENCODER --data {name}[:TEXT]"
             table(["", ""], [["use", use], *_origin(answer)])
     else:
@@ -80,7 +80,7 @@ def show(session: Session, name: str, form: str) -> None:
         if form == "table":
             _print_encoder(answer)
     if form == "json":
-        click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+        say(json.dumps(answer, indent=1, ensure_ascii=False))
 
 
 def _encoder(session: Session, offer: Offer[EncoderSpec]) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def _made_by(record: Any, offer: Offer[EncoderSpec]) -> bool:
 
 def _print_encoder(answer: dict[str, Any]) -> None:
     name = answer["name"]
-    click.echo(f"{name}: {answer['summary']}\n")
+    say(f"{name}: {answer['summary']}\n")
     if answer["explanation"]:
-        click.echo(click.wrap_text(answer["explanation"], 100) + "\n")
+        say(click.wrap_text(answer["explanation"], 100) + "\n")
     trained = ", ".join(answer["trained"]) or f"not yet: simrec train {name}"
     table(["", ""], [["trained", trained], ["compared by", answer["metric"]], *_origin(answer)])
     table(["setting", "default", "what it is"], [[s["name"], s["default"], s["doc"]] for s in answer["settings"]])
@@ -143,7 +143,7 @@ def new(session: Session, name: str, kind: str, output: Path | None) -> None:
 
     folder = output or Path(name)
     for path in scaffold.write(name, kind, folder):
-        click.echo(folder / path)
+        say(str(folder / path))
     place, simrec = shlex.quote(str(folder)), session.simrec
     session.notice(
         f"A plugin with the encoder {name!r}. Next:\n"

@@ -22,7 +22,7 @@ SHEET = Path("simrec-quickstart.png")
 
 @click.command()
 @data_dir_option
-@click.option("--again", is_flag=True, help="Train anew even if a quickstart was done before.")
+@click.option("--again", is_flag=True, help="Train again even if a quickstart was done before.")
 @click.pass_obj
 def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     """Do everything once: data, training, index, figures, a look-up, a contact sheet."""
@@ -31,7 +31,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
 
     place = session.home or home.default()
     if not again and store.exists(place / NAME) and _finished(opened := verbs.open(NAME, place)):
-        session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again makes it anew).")
+        session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again trains a new one).")
     else:
         source = _source(session, data_dir)
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
@@ -55,9 +55,9 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
 def _finished(opened: Recommender) -> bool:
     """Whether an earlier quickstart came to its end. Raises RequestError when the name was put to another use since."""
     encoder, catalogue = opened.manifest.encoder, opened.manifest.catalogue
-    if catalogue and catalogue.source != encoder.trained_on["source"]:
+    if catalogue and catalogue.source != encoder.trained_on.source:
         raise RequestError(f"{opened.folder}: is now a catalogue of {catalogue.source}: --again replaces it")
-    return catalogue is not None and encoder.results["ended"] == "finished"
+    return catalogue is not None and encoder.results.ended == "finished"
 
 
 def _source(session: Session, data_dir: Path | None) -> str:
@@ -79,13 +79,13 @@ def _train(session: Session, source: str, data_dir: Path | None) -> None:
     words = ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
     words += ["--data-dir", str(data_dir)] if data_dir else []
     if session.run(*words):
-        raise TrainingError("the training failed (its error stands above): mend that and run 'simrec quickstart' again")
+        raise TrainingError("the training failed (its error stands above): fix that and run 'simrec quickstart' again")
 
 
 def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:
     from simrec import sheets
+    from simrec.files import replacing
     from simrec.recommender import Query
-    from simrec.store import replacing
 
     firsts = {label: row for row, label in reversed(list(enumerate(test.labels)))}
     rows = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, table
+from simrec.cli.terminal import Session, fail, say, table
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def similar(
             if len(queries) == 1:
                 raise
             failed = True
-            click.echo(f"Error: {error}", err=True)
+            fail(error)
     _print(answers, form or ("table" if sys.stdout.isatty() else "json"))
     if grid and answers:
         _draw(opened, answers, grid)
@@ -64,10 +64,10 @@ def similar(
 def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
     rows = [asdict(match) for _, matches in answers for match in matches]
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        say(json.dumps(rows, indent=1, ensure_ascii=False))
     elif form == "ndjson":
         for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False))
+            say(json.dumps(row, ensure_ascii=False))
     elif form == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(
@@ -75,10 +75,10 @@ def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
         )
         writer.writeheader()
         writer.writerows(rows)
-        click.echo(text.getvalue(), nl=False)
+        say(text.getvalue(), nl=False)
     elif form == "paths":
         for row in rows:
-            click.echo(_path(row))
+            say(_path(row))
     else:
         for query, matches in answers:
             cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}", m.source] for m in matches]
@@ -93,7 +93,7 @@ def _path(row: dict[str, Any]) -> str:
 
 def _draw(opened: Recommender, answers: list[tuple[Query, list[Match]]], grid: Path) -> None:
     from simrec import sheets
-    from simrec.store import replacing
+    from simrec.files import replacing
 
     rows = []
     for query, matches in answers:

@@ -17,6 +17,34 @@ if TYPE_CHECKING:
     from simrec.recommender import Recommender
 
 
+_UNSEEN = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
+"""Characters that move a terminal's cursor, change its state or the direction of text, and what is shown instead."""
+
+_NO_CHARACTERS = {code: f"\\u{code:04x}" for code in (*range(0xD800, 0xDC80), *range(0xDD00, 0xE000))}
+"""What JSON can hold and no encoding can write. Those between stand for the bytes of a file's name that is no UTF-8."""
+
+_ONE_LINE = _UNSEEN | _NO_CHARACTERS
+_LINES = {code: shown for code, shown in _ONE_LINE.items() if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """A text in one line that does nothing to a terminal: names in a file may have come from anyone."""
+    return text.translate(_ONE_LINE)
+
+
+def fail(error: object) -> None:
+    """An error's line on stderr."""
+    click.echo(f"Error: {printable(str(error))}", err=True)
+
+
+def say(text: str, *, nl: bool = True) -> None:
+    """An answer on stdout: as it is for another program, harmless in a terminal."""
+    click.echo(text.translate(_LINES if sys.stdout.isatty() else _NO_CHARACTERS), nl=nl)
+
+
 @dataclass(frozen=True)
 class Session:
     """The options before the command."""
@@ -27,7 +55,7 @@ class Session:
     def notice(self, text: str) -> None:
         """One line on stderr that is no error."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(text.translate(_LINES), err=True)
 
     @property
     def simrec(self) -> str:
@@ -97,13 +125,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(title) if title else None  # as text, not as rich's markup: file names have brackets
+    heading = Text(printable(title)) if title else None  # as text, not as rich's markup: file names have brackets
     drawn = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         numeric = all(_numeric(row[i]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     # Rich folds to 80 columns where there is no terminal to ask; a file has room.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(drawn)

@@ -59,11 +59,11 @@ def train(
             stop=stop, notice=session.notice,
         )  # fmt: skip
     results = made.manifest.encoder.results
-    passes = f"{results['epochs']} epoch{'' if results['epochs'] == 1 else 's'}"
+    passes = f"{results.epochs} epoch{'' if results.epochs == 1 else 's'}"
     session.notice(
-        f"{history.ended.capitalize()} after {passes} and {results['seconds']:.0f} s, kept epoch "
-        f"{history.kept}: loss {results['loss']:.4g}, validation loss {results['validation_loss']:.4g}; "
-        f"{results['zeros']:.1%} of the codes' numbers are next to nothing."
+        f"{history.ended.capitalize()} after {passes} and {results.seconds:.0f} s, kept epoch "
+        f"{history.kept}: loss {results.loss:.4g}, validation loss {results.validation_loss:.4g}; "
+        f"{results.zeros:.1%} of the codes' numbers are next to nothing."
     )
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
 

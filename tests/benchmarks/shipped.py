@@ -1,4 +1,4 @@
-"""The shipped recommenders, made anew: `demo` to look up in, and beside it, without a catalogue, one for each of the
+"""The shipped recommenders, made again: `demo` to look up in, and beside it, without a catalogue, one for each of the
 other applications.
 
     python tests/benchmarks/shipped.py                                  # all; 16 minutes of them are demo's

@@ -119,7 +119,7 @@ def finished(runs: Path, row: Row, seed: int) -> bool:
     kind = host.encoder_class(host.discover().encoder(row.encoder))
     wanted = settings.choose(kind.presets, row.preset, dict(c.split("=", 1) for c in row.changes), row.encoder)
     same = record.settings == json.loads(json.dumps(settings.to_json(wanted))) and record.seed == seed
-    return same and record.results["ended"] != "interrupted"
+    return same and record.results.ended != "interrupted"
 
 
 def train(runs: Path, row: Row, seed: int) -> None:

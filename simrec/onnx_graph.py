@@ -1,0 +1,126 @@
+"""What an ONNX graph may do when simrec runs it: compute numbers from its input, and nothing else.
+
+ONNX Runtime opens the files that a graph names, reads the memory that it points to, and runs its loops for as long as
+they say. A graph may have come from anyone, so it is looked through before ONNX Runtime sees it. Only the fields that
+matter are read, as onnx itself is not there where things are only looked up; their numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+OPERATORS = frozenset(
+    """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization BitShift
+    BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Concat Constant
+    ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DFT DepthToSpace DequantizeLinear Det Div Dropout
+    DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gelu
+    Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid
+    HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual
+    Log LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
+    Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN Range
+    Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare Relu Reshape Resize RoiAlign RotaryEmbedding Round ScatterElements ScatterND Selu Shape Shrink
+    Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh
+    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
+    """.split()  # noqa: SIM905 - in lines that can be read
+)
+"""Those of ONNX's standard operators that compute numbers: no control flow, sequences, texts, files or chance."""
+
+FIELDS = 200_000
+"""Of a graph, at most: a network of thousands of layers has a tenth of that."""
+
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR = "model", "graph", "node", "attribute", "tensor"
+
+_INSIDE = {
+    (MODEL, 7): GRAPH,
+    (GRAPH, 1): NODE,
+    (GRAPH, 5): TENSOR,
+    (NODE, 5): ATTRIBUTE,
+    (ATTRIBUTE, 5): TENSOR,
+    (ATTRIBUTE, 10): TENSOR,
+}
+"""Which fields hold what else there is to look through."""
+
+_REFUSED = {
+    (MODEL, 20): "training",
+    (MODEL, 25): "functions of its own",
+    (GRAPH, 15): "sparse weights",
+    (ATTRIBUTE, 6): "a graph within a graph, as loops have",
+    (ATTRIBUTE, 11): "graphs within a graph",
+    (ATTRIBUTE, 22): "a sparse constant",
+    (ATTRIBUTE, 23): "sparse constants",
+    (TENSOR, 13): "weights outside of the graph's own file",
+    (TENSOR, 14): "weights outside of the graph's own file",
+}
+_OPERATOR, _DOMAIN = (NODE, 4), (NODE, 7)
+
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+
+
+def check(graph: bytes) -> None:
+    """Raises ValueError, which says why, for an ONNX model that may do more than compute numbers."""
+    left = FIELDS
+    waiting: list[tuple[str, int, int]] = [(MODEL, 0, len(graph))]
+    graphs = 0
+    while waiting:
+        kind, start, end = waiting.pop()
+        for field, begin, stop in _fields(graph, start, end):
+            left -= 1
+            place = (kind, field)
+            if left < 0:
+                raise ValueError(f"it has more than {FIELDS:,} fields")
+            if place == (TENSOR, 14) and begin == stop:  # said to be inside, as by default
+                continue
+            if place in _REFUSED:
+                raise ValueError(f"it has {_REFUSED[place]}")
+            if place == _OPERATOR and (name := graph[begin:stop].decode("ascii", "replace")) not in OPERATORS:
+                raise ValueError(f"it has the operator {name[:40]!r}")
+            if place == _DOMAIN and graph[begin:stop] not in (b"", b"ai.onnx"):
+                raise ValueError("it has operators that are not ONNX's own")
+            if inside := _INSIDE.get(place):
+                waiting.append((inside, begin, stop))
+                graphs += inside == GRAPH
+    if graphs != 1:
+        raise ValueError("it is no ONNX model")
+
+
+def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message in Protocol Buffers' encoding: each number, and from where to where its bytes are.
+
+    A number's place is empty where it is 0. Raises ValueError for bytes that are no message.
+    """
+    while start < end:
+        key, start = _varint(data, start, end)
+        if key >> 32:  # ONNX Runtime would cut it to 32 bits and see another field
+            raise ValueError("it is no ONNX model")
+        wire = key & 7
+        if wire == _VARINT:
+            value, stop = _varint(data, start, end)
+            yield key >> 3, start if value else stop, stop
+        elif wire == _BYTES:
+            length, start = _varint(data, start, end)
+            stop = start + length
+            yield key >> 3, start, stop
+        elif wire in (_EIGHT, _FOUR):
+            stop = start + (8 if wire == _EIGHT else 4)
+            yield key >> 3, start, stop
+        else:
+            raise ValueError("it is no ONNX model")
+        if stop > end:
+            raise ValueError("it is cut short")
+        start = stop
+
+
+def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The number whose bytes begin there, low seven bits first, and where they end."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if start >= end:
+            raise ValueError("it is cut short")
+        byte = data[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, start
+    raise ValueError("it is no ONNX model")
