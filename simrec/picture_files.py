@@ -72,6 +72,12 @@ PLAIN = 4_000_000
 ICON = 1024
 """Pixels of the longest edge of an icon."""
 
+READS = 1_000_000
+"""How often a decoder may read from a file: a few thousand times are common, but any file can be cut into crumbs."""
+
+SEGMENTS = 10_000
+"""Segments of a JPEG before its first scan."""
+
 IN_MEMORY = 8_000_000
 """Bytes up to which a file is read at once; a larger one is read as its decoder asks for it."""
 
@@ -113,6 +119,27 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture with that EXIF orientation upright."""
+
+
+class _Counted:
+    """A file whose readers are told that it is damaged when they have read READS times."""
+
+    _left = READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("it is made of too many pieces")
+        data: bytes = super().read(size)  # type: ignore[misc]
+        return data
+
+
+class _InMemory(_Counted, io.BytesIO):
+    pass
+
+
+class _OnDisk(_Counted, io.BufferedReader):
+    pass
 
 
 class _Budget:
@@ -187,19 +214,19 @@ def _source(file: Path | BinaryIO, called: str) -> Iterator[BinaryIO]:
     """The file's contents, to be read and searched; a large file stays on its disk."""
     try:
         if isinstance(file, Path):
-            opened = files.opened(file)
+            data: BinaryIO = _OnDisk(files.opened(file).detach())  # type: ignore[attr-defined]
         else:
-            opened = io.BytesIO(file.read(LARGEST_FILE + 1))
+            data = _InMemory(file.read(LARGEST_FILE + 1))
     except OSError as error:
         raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
-    with opened:
-        size = opened.seek(0, io.SEEK_END)
-        opened.seek(0)
+    with data:
+        size = data.seek(0, io.SEEK_END)
+        data.seek(0)
         if not size:
             raise ImageError(f"{called}: the file is empty: name a picture file")
         if size > LARGEST_FILE:
             raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
-        yield io.BytesIO(opened.read()) if size <= IN_MEMORY and isinstance(file, Path) else opened
+        yield _InMemory(data.read()) if size <= IN_MEMORY else data
 
 
 @contextlib.contextmanager
@@ -232,6 +259,8 @@ def _header(data: BinaryIO, called: str) -> Image.Image:
         _check_size(called, size, kind)
     if kind == "ICO":
         _check_icon(data, called)
+    if kind == "JPEG":
+        _first_scan(data)
     try:
         module = import_module(FORMATS[kind])
     except ImportError:
@@ -307,14 +336,7 @@ def _cost(picture: Image.Image, data: BinaryIO, called: str) -> int:
 
 def _scans(data: BinaryIO) -> int:
     """How many scans a JPEG has, its first picture if there are several; SCANS + 1 stands for any more."""
-    position = 2
-    while True:  # over the segments that come before the first scan, where a thumbnail may have scans of its own
-        data.seek(position)
-        marker = data.read(4)
-        if len(marker) < 4 or marker[0] != 0xFF or marker[1] == 0xDA:
-            break
-        position += 1 if marker[1] == 0xFF else 2 + int.from_bytes(marker[2:], "big")
-    data.seek(position)
+    data.seek(_first_scan(data))
     count, before = 0, b""
     while block := data.read(1 << 20):
         block = before + block
@@ -327,12 +349,29 @@ def _scans(data: BinaryIO) -> int:
     return min(count, SCANS + 1)
 
 
+def _first_scan(data: BinaryIO) -> int:
+    """Where a JPEG's first scan begins: behind the segments in which a thumbnail may have scans of its own.
+
+    Raises ValueError for one of more than SEGMENTS.
+    """
+    position = 2
+    for _ in range(SEGMENTS):
+        data.seek(position)
+        marker = data.read(4)
+        if len(marker) < 4 or marker[0] != 0xFF or marker[1] == 0xDA:
+            data.seek(0)
+            return position
+        position += 1 if marker[1] == 0xFF else 2 + int.from_bytes(marker[2:], "big")
+    raise ValueError("it is made of too many segments")
+
+
 def _strip(picture: Image.Image) -> int:
     """Bytes that a TIFF's largest strip or tile takes when it is unpacked."""
     tags = picture.tag_v2  # type: ignore[attr-defined]
     width, height = picture.size
     rows, columns = tags.get(323, tags.get(278, height)), tags.get(322, width)
-    bits = sum(tags.get(258, (1,)))
+    depths = tags.get(258, (1,))
+    bits = max(sum(depths), max(depths) * tags.get(277, 1))
     if 322 not in tags:  # a tile is unpacked whole, a strip only as far as there are rows
         rows = min(rows, height)
     return int(rows * columns * max(bits, 8) // 8)

@@ -1,9 +1,12 @@
 """How fast and how small simrec is, each command beside what it is compared with, in one run.
 
     python tests/benchmarks/speed.py [--index quickstart] [--train]
+    python tests/benchmarks/speed.py --beside OTHER [--photos FOLDER]
 
 Processes are timed in turn (A, B, A, B, ...) and their medians compared, so that a machine that slows down slows
-both. --train measures the peak memory of training the default encoder for one epoch on Fashion-MNIST too.
+both. --train measures the peak memory of training the default encoder for one epoch on Fashion-MNIST too. --beside
+compares with another checkout of simrec, pair by pair: a cold look-up, and with --photos how many files of a folder
+both read in a second.
 """
 
 from __future__ import annotations
@@ -25,7 +28,11 @@ if TYPE_CHECKING:
 
     import simrec
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+
 RUNS = 9
+
+PAIRS = 25
 
 LOOKUPS = 2000
 
@@ -40,10 +47,27 @@ Image.fromarray(images[0, :, :, 0]).save(sys.argv[1])
 """
 
 
-def run(*words: str) -> tuple[float, float]:
-    """A process's wall seconds and peak memory in MB."""
+READING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from simrec import images
+from simrec.contracts import ImageSpec
+paths = sorted(path for path in Path(sys.argv[1]).rglob("*") if path.suffix == ".jpg")
+with ThreadPoolExecutor(2) as pool:
+    for _ in pool.map(lambda path: images.read(path, ImageSpec()), paths):
+        pass
+"""
+
+
+def run(*words: str, checkout: Path = CHECKOUT) -> tuple[float, float]:
+    """A process's wall seconds and peak memory in MB; checkout: whose simrec it imports."""
     begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    paths = os.pathsep.join(map(str, (checkout, checkout / "plugins")))
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=checkout,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, words
     return time.perf_counter() - begun, usage.ru_maxrss / 1024
@@ -67,6 +91,24 @@ def cold(shoe: Path) -> None:
         memory = max(m for _, m in measured)
         print(
             f"{name:<22} {seconds * 1000:6.0f} ms   {seconds / torch:6.1%} of import torch   {memory:5.0f} MB at most"
+        )
+
+
+def beside(other: Path, shoe: Path, photos: Path | None) -> None:
+    """This checkout and another, each pair in one order and then in the other."""
+    commands = {"simrec similar FILE": ("-m", "simrec", "similar", str(shoe), "--index", "demo")}
+    if photos:
+        commands["reading a folder"] = ("-c", READING, str(photos.absolute()))
+    for name, words in commands.items():
+        checkouts = [CHECKOUT, other.absolute()]
+        ratios, seconds = [], []
+        for pair in range(PAIRS if "similar" in name else RUNS):
+            took = {checkout: run(*words, checkout=checkout)[0] for checkout in checkouts[:: 1 if pair % 2 else -1]}
+            ratios.append(took[checkouts[0]] / took[checkouts[1]])
+            seconds.append(took[checkouts[0]])
+        print(
+            f"{name:<22} {statistics.median(seconds):6.3f} s   {statistics.median(ratios):5.3f} of {other.name}'s "
+            f"(quartiles {' to '.join(f'{q:.3f}' for q in statistics.quantiles(ratios, n=4)[::2])})"
         )
 
 
@@ -105,11 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", default="demo")
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--beside", type=Path, metavar="OTHER")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, median of {RUNS} runs")
     with tempfile.TemporaryDirectory() as folder:
         shoe = Path(folder) / "shoe.png"
         run("-c", PICTURE, str(shoe))
+        if given.beside:
+            beside(given.beside, shoe, given.photos)
+            return
         cold(shoe)
         if given.train:
             seconds, memory = run("-m", "simrec", "--home", folder, "train", "plain", "--epochs", "1")
