@@ -41,6 +41,9 @@ BITS = range(2, 9)
 LARGEST = 1 << 30
 """Bytes of the largest container, and of the pixels that one stands for: both are held in memory."""
 
+ALIKE = 10_000
+"""Codes that a container may hold in no words at all."""
+
 STEPS = 1 << BITS[-1]
 
 
@@ -138,11 +141,14 @@ class CodeModel:
         return levels
 
     def most(self, words: int, bits: int) -> int:
-        """The number of codes that so many words can hold: those of which each number falls into its likeliest step."""
+        """The number of codes that so many words can hold: those of which each number falls into its likeliest step.
+
+        ALIKE at least: an empty coder writes nothing at all for numbers in their first step, however many.
+        """
         likeliest = [-np.log2(self._probabilities(number, bits).max()) for number in range(len(self.low))]
         # The coder counts in 24 bits, so that a probability is off by as much, and keeps up to 64 bits to itself.
         least = max(0.999 * sum(likeliest) - len(self.low) * 2.0**-22, 1e-9)
-        return int((32 * words + 64) / least)
+        return max(ALIKE, int((32 * words + 64) / least))
 
     def _distribution(self, number: int, bits: int) -> Any:
         from constriction import stream

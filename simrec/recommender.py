@@ -234,6 +234,8 @@ class Recommender:
             raise RequestError(f"{len(images):,} pictures are too many for one container: compress them in parts")
         model, record = self.code_model, self.manifest.encoder
         words = model.encoded(model.levels(self.encode(images), bits), bits)
+        if len(images) > model.most(len(words), bits):
+            raise RequestError(f"{len(images):,} pictures are too much alike for one container: compress them in parts")
         return Container(bits, record.dim, record.input.shape, len(images), record.digest, words).to_bytes()
 
     def decompress(self, data: bytes, name: str = "the container") -> Images:
