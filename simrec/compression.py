@@ -38,7 +38,7 @@ CHECKSUM = hashlib.sha256().digest_size
 BITS = range(2, 9)
 """A number's bits before entropy coding."""
 
-LARGEST = 1 << 30
+LARGEST = 1 << 28
 """Bytes of the largest container, and of the pixels that one stands for: both are held in memory."""
 
 ALIKE = 10_000
