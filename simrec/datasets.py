@@ -326,7 +326,7 @@ def _read_all(paths: Sequence[Path], spec: ImageSpec, source: str, notice: Notic
         try:
             return read(path, spec)
         except ImageError as error:
-            return error
+            return ImageError(str(error))  # without its traceback, which would keep the picture
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(attempt, paths))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -51,6 +53,9 @@ BUDGET = 750_000_000
 BESIDE = 16_000_000
 """Bytes that each picture takes while it is converted and prepared, beside its own pixels: bands, small versions."""
 
+LARGE = 100_000_000
+"""Bytes from which on a picture's memory is returned to the system at once."""
+
 ORDINARY = 16_000_000
 """Pixels up to which a picture keeps its size. A larger one is averaged down by a whole factor while it is read."""
 
@@ -66,8 +71,8 @@ SCANS = 100
 SCANNED = 2_000_000_000
 """Pixels times scans of the JPEG that takes longest: about four seconds."""
 
-PLAIN = 4_000_000
-"""Pixels of the largest PPM, PGM or PBM whose numbers are written out as text: Pillow reads those one by one."""
+SLOW = {"ppm_plain": 4_000_000, "bmp_rle": 10_000_000}
+"""Pixels of the largest picture that Pillow decodes in Python: a PPM, PGM or PBM written out as text, a packed BMP."""
 
 ICON = 1024
 """Pixels of the longest edge of an icon."""
@@ -75,8 +80,8 @@ ICON = 1024
 READS = 1_000_000
 """How often a decoder may read from a file: a few thousand times are common, but any file can be cut into crumbs."""
 
-SEGMENTS = 10_000
-"""Segments of a JPEG before its first scan."""
+SEGMENTS, AHEAD = 10_000, 32_000_000
+"""Segments of a JPEG before its first scan, and their bytes: Pillow copies all of one kind again for each more."""
 
 IN_MEMORY = 8_000_000
 """Bytes up to which a file is read at once; a larger one is read as its decoder asks for it."""
@@ -185,6 +190,9 @@ class _Silence:
                 self._caught.__exit__(None, None, None)
 
 
+# A block of 32 MB or more is always returned to the system by glibc, a smaller one kept for the thread that freed it.
+Image.core.set_block_size(64 << 20)
+
 _budget = _Budget(BUDGET)
 _silence = _Silence()
 
@@ -201,12 +209,25 @@ def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
         stack.enter_context(_silence)  # Pillow warns of bombs and odd metadata; the checks here are stricter
         data = stack.enter_context(_source(file, called))
         stack.enter_context(_explained(called))
-        picture = stack.enter_context(_header(data, called))
+        picture = _header(data, called)
         size, cost = picture.size, _cost(picture, data, called)
         if cost > BUDGET:
             raise _too_many(called, size, picture.format)
         stack.enter_context(_budget.share(cost))
-        yield _decoded(picture)
+        stack.callback(_give_back, cost)
+        stack.callback(picture.close)  # its pixels too, whoever still has it: an error's traceback, say
+        upright = _decoded(picture)
+        stack.callback(upright.close)
+        yield upright
+
+
+def _give_back(cost: int) -> None:
+    """Returns what a large picture took to the system: glibc keeps freed memory for the thread that had it."""
+    if cost > LARGE and sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # another C library, which returns it by itself
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -240,14 +261,23 @@ def _explained(called: str) -> Iterator[None]:
         raise ImageError(f"{called}: too many pixels: scale it down") from None
     except ImageError:
         raise
-    except MemoryError:
+    except MemoryError as error:
+        _forget(error)
         raise ImageError(f"{called}: takes more memory than there is: scale it down") from None
     # Decoders meet a damaged file with many exceptions (OSError, SyntaxError, struct.error, RuntimeError, ...).
     except Exception as error:
+        _forget(error)
         if isinstance(error, OSError) and error.errno:
             raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{called}: damaged or cut short ({reason}): save it again") from error
+
+
+def _forget(error: BaseException | None) -> None:
+    """Lets go of what an error's traceback holds, a decoder with its picture: the error itself may be kept for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _header(data: BinaryIO, called: str) -> Image.Image:
@@ -328,8 +358,11 @@ def _cost(picture: Image.Image, data: BinaryIO, called: str) -> int:
         cost += _strip(picture) + data.seek(0, io.SEEK_END)
         if picture.getexif().get(_ORIENTATION, 1) != 1:  # Pillow turns a TIFF itself
             cost += 4 * pixels
-    elif kind == "PPM" and pixels > PLAIN and picture.tile[0][0] == "ppm_plain":  # type: ignore[attr-defined]
-        raise _too_many(called, picture.size, "plain PPM")
+    elif kind in ("PPM", "BMP"):
+        decoder = picture.tile[0][0]  # type: ignore[attr-defined]
+        if pixels > SLOW.get(decoder, pixels):
+            raise _too_many(called, picture.size, decoder)
+        cost += 2 * pixels if decoder in SLOW else 0
     copied = pixels if pixels <= ORDINARY else (2 * KEPT) ** 2
     return cost + pixels * _STORED.get(picture.mode, 4) + 2 * 4 * copied  # turned, and converted
 
@@ -356,6 +389,8 @@ def _first_scan(data: BinaryIO) -> int:
     """
     position = 2
     for _ in range(SEGMENTS):
+        if position > AHEAD:
+            break
         data.seek(position)
         marker = data.read(4)
         if len(marker) < 4 or marker[0] != 0xFF or marker[1] == 0xDA:
