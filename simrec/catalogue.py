@@ -215,7 +215,7 @@ class Catalogue:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+        except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeDecodeError) as error:
             raise self._damaged("items.sqlite", str(error)) from error
 
     def _damaged(self, name: str, why: str) -> StoreError:
@@ -255,9 +255,12 @@ def _from_png(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A thumbnail of that shape (h, w, c). Raises ValueError for anything that `_png` doesn't write."""
     from PIL import Image
 
-    # Its header, before anything is made of the size that it says.
+    # Its header, before anything is made of the size that it says; Pillow would take the last of several.
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[16:24] != struct.pack(">2I", shape[1], shape[0]):
         raise ValueError(f"no PNG of {shape[1]} x {shape[0]} pixels")
+    chunks = _chunks(data)
+    if chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or set(chunks[1:-1]) != {b"IDAT"}:
+        raise ValueError("it has other chunks than a thumbnail")
     try:
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # the checksums; decoding alone passes over them
         pixels = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]))
@@ -266,3 +269,15 @@ def _from_png(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8 or pixels.size != np.prod(shape):
         raise ValueError(f"it has other pixels than {shape}")
     return pixels.reshape(shape)
+
+
+def _chunks(png: bytes) -> list[bytes]:
+    """The names of a PNG's chunks, in order. Raises ValueError when they don't end where the file does."""
+    names, place = [], 8
+    while place + 12 <= len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        names.append(png[place + 4 : place + 8])
+        place += 12 + length
+    if place != len(png) or not names:
+        raise ValueError("it is cut short, or longer than it says")
+    return names

@@ -92,8 +92,8 @@ class CodeModel:
             "places": (np.uint8, (dim, STEPS)),
         }
         model = cls(**from_npz(data, kinds))
-        if not (np.isfinite(model.low).all() and np.isfinite(model.step).all() and (model.step > 0).all()):
-            raise ValueError("its steps are no numbers above 0")
+        if not ((np.abs(model.low) < 1e15).all() and (model.step > 1e-15).all() and (model.step < 1e15).all()):
+            raise ValueError("its steps are not what any codes have")
         return model
 
     def to_bytes(self) -> bytes:

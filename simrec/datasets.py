@@ -332,7 +332,7 @@ def _read_all(paths: Sequence[Path], spec: ImageSpec, source: str, notice: Notic
         outcomes = list(pool.map(attempt, paths))
     for outcome in outcomes:
         if isinstance(outcome, ImageError):
-            notice(f"left out {outcome}")
+            notice(f"left out {' '.join(str(outcome).splitlines())}")
     good = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)}
     if not good:
         raise DataError(f"{source}: none of its {len(paths)} pictures can be read: {outcomes[0]}")

@@ -54,7 +54,7 @@ def read(file: BinaryIO, most: int) -> bytes:
     """All of an open file. Raises OSError when that is more than `most` bytes."""
     data = file.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", getattr(file, "name", None))
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
     return data
 
 

@@ -86,8 +86,8 @@ class Mixture:
             (components, dim, dim),
         ):
             raise ValueError(f"{components} weights, means {mixture.means.shape} and factors {mixture.factors.shape}")
-        if not all(np.isfinite(array).all() for array in (mixture.weights, mixture.means, mixture.factors)):
-            raise ValueError("it holds what are no numbers")
+        if not all((np.abs(array) < 1e15).all() for array in (mixture.weights, mixture.means, mixture.factors)):
+            raise ValueError("its numbers are not what any codes have")
         if (mixture.weights < 0).any() or not 0 < mixture.weights.sum() < np.inf:
             raise ValueError("its weights are no shares of a whole")
         return mixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, ValidationError, convert
@@ -32,12 +32,16 @@ FILE = (
 """A file's name: one of the catalogue's, or what an encoder calls a file of its own. No part of it is '..', or has a
 character that leads out of the folder on any system."""
 
+Text = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*\Z", max_length=10_000)]
+Place = Annotated[str, Meta(pattern=r"^[^\ud800-\udc7f\udd00-\udfff]*\Z", max_length=100_000)]
+"""A text with a path in it, whose bytes that are no UTF-8 stand in it as Python writes them."""
+
 Count = Annotated[int, Meta(ge=0, le=2**48)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=200)]
 FileName = Annotated[str, Meta(pattern=rf"^{FILE}\Z", max_length=1000)]
 Segment = Annotated[str, Meta(pattern=r"^thumbnails-\d{6}\.bin\Z")]
-Provider = Annotated[str, Meta(pattern=r"^\S", max_length=1000)]
+Provider = Annotated[str, Meta(pattern=r"^\S[^\ud800-\udfff]*\Z", max_length=1000)]
 Instant = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT[0-9:.+-]+\Z")]
 
 
@@ -58,10 +62,10 @@ class TrainedOn:
     test: None where there is none, "" in the manifests of an older simrec, which did not say.
     """
 
-    source: str
+    source: Place
     count: Count
     digest: Digest
-    test: str | None = ""
+    test: Place | None = ""
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,19 @@ class EncoderRecord:
 
     name: Name
     provider: Provider
-    factory: str
+    factory: Text
     runtime: Literal["onnx", "plugin"]
     metric: Metric
     dim: Annotated[int, Meta(ge=1, le=2**20)]
     input: ImageSpec
-    preset: str
-    settings: Mapping[str, Any]
+    preset: Text
+    settings: Annotated[Mapping[Text, Any], Meta(max_length=1000)]
     seed: int
     decodes: bool
     digest: Digest
     trained_on: TrainedOn
     results: Results
-    command: str
+    command: Place
 
     @property
     def title(self) -> str:
@@ -117,14 +121,14 @@ class CatalogueRecord:
     it keeps them.
     """
 
-    source: str
+    source: Place
     count: Count
     labelled: bool
-    test: str | None
+    test: Place | None
     reduced: bool
     encoder: Digest
     dtype: Dtype
-    segments: tuple[Segment, ...]
+    segments: Annotated[tuple[Segment, ...], Meta(max_length=10_000)]
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Manifest:
     encoder: EncoderRecord
     catalogue: CatalogueRecord | None
     created: Instant
-    libraries: Mapping[str, str]
+    libraries: Annotated[Mapping[Text, Text], Meta(max_length=1000)]
     files: Mapping[FileName, FileRecord] = field(default_factory=dict)
 
     def with_files(self, files: Mapping[str, FileRecord]) -> Self:
@@ -175,6 +179,8 @@ class Manifest:
                 values = UPGRADES[version](values)
                 version += 1
             _check_levels(values, LEVELS)
+            if set(values["encoder"]["input"]) != {part.name for part in fields(ImageSpec)}:
+                raise ValueError("encoder.input lacks a field or has another")
             return convert(values, cls)
         # What an older version's step meets in a manifest that is none can be any of these.
         except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -187,7 +193,9 @@ def file_name(name: str) -> bool:
 
 
 def _check_levels(values: object, levels: int) -> None:
-    """Raises ValueError for JSON values nested deeper than that."""
+    """Raises ValueError for JSON values nested deeper than that, or too long for any setting."""
+    if isinstance(values, str) and len(values) > 100_000:
+        raise ValueError(f"a text of {len(values):,} characters")
     if isinstance(values, dict | list):
         if levels == 0:
             raise ValueError(f"nested deeper than {LEVELS} levels")
@@ -196,4 +204,5 @@ def _check_levels(values: object, levels: int) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    said = re.sub(r"matching regex '.*'", "that simrec writes", str(error), flags=re.DOTALL)
+    return (said.splitlines() or [type(error).__name__])[0][:300]

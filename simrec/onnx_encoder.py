@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
@@ -27,7 +28,10 @@ MEMORY = 4 << 30
 """Bytes that all graphs of a process may take together."""
 
 SECONDS = 8.0
-"""How long a graph may take to load, and how long to run once, before it is given up."""
+"""How long a graph may take to load, and how long to run on one picture, before it is given up."""
+
+SLOWER = 20
+"""How many times longer than on a black picture a graph may take on any other, once that is more than SECONDS."""
 
 REMEDY = "bring back a copy of this recommender, or train its encoder again under another name"
 
@@ -50,7 +54,7 @@ class OnnxEncoder:
     @property
     def variational(self) -> bool:
         """Whether codes are the means of normal distributions."""
-        return "log_variances" in [result.name for result in self._encoder.get_outputs()]
+        return "log_variances" in self._encoder.results
 
     def log_variances(self, images: Images) -> Codes | None:
         """Images (n, h, w, c) to the log-variances (n, dim) of codes that are means; None for other codes."""
@@ -58,8 +62,8 @@ class OnnxEncoder:
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1."""
-        rebuilt: Rebuilt = _in_batches(
-            self._decoder, np.asarray(codes, np.float32), "pictures", self.input.shape, self.input.batch
+        rebuilt: Rebuilt = self._decoder.run(
+            np.asarray(codes, np.float32), "pictures", self.input.shape, self.input.batch
         )
         return rebuilt
 
@@ -69,26 +73,20 @@ class OnnxEncoder:
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): read them with simrec's images module"
             )
-        numbers: Codes = _in_batches(self._encoder, images, result, (self.dim,), self.input.batch)
+        numbers: Codes = self._encoder.run(images, result, (self.dim,), self.input.batch)
         return numbers
 
     @cached_property
-    def _encoder(self) -> onnxruntime.InferenceSession:
-        session = _session(self._read("encoder.onnx"), "encoder.onnx", ("codes", "log_variances"))
-        self._prove(session, np.zeros((1, *self.input.shape), np.uint8), "codes", (self.dim,))
-        return session
+    def _encoder(self) -> _Graph:
+        graph = _Graph(self._read("encoder.onnx"), "encoder.onnx", ("codes", "log_variances"))
+        graph.prove(np.zeros((1, *self.input.shape), np.uint8), (self.dim,))
+        return graph
 
     @cached_property
-    def _decoder(self) -> onnxruntime.InferenceSession:
-        session = _session(self._read("decoder.onnx"), "decoder.onnx", ("pictures",))
-        self._prove(session, np.zeros((1, self.dim), np.float32), "pictures", self.input.shape)
-        return session
-
-    def _prove(self, session: onnxruntime.InferenceSession, rows: Any, result: str, shape: tuple[int, ...]) -> None:
-        """Runs a graph once, with a limit of time: one that takes what it should and gives what it should may stay."""
-        options = onnxruntime.RunOptions()
-        with _limited(lambda: setattr(options, "terminate", True)):
-            _in_batches(session, rows, result, shape, 1, options)
+    def _decoder(self) -> _Graph:
+        graph = _Graph(self._read("decoder.onnx"), "decoder.onnx", ("pictures",))
+        graph.prove(np.zeros((1, self.dim), np.float32), self.input.shape)
+        return graph
 
 
 def check(graph: bytes, name: str) -> None:
@@ -99,24 +97,98 @@ def check(graph: bytes, name: str) -> None:
         raise StoreError(f"{name}: simrec does not run this graph, as {error}: {REMEDY}") from error
 
 
-def _session(graph: bytes, name: str, results: tuple[str, ...]) -> onnxruntime.InferenceSession:
-    check(graph, name)
-    _bound_memory()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said in the errors here
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # it would take its own format too
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    # Waiting threads that spin would take the cores from whoever calls us between two look-ups.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        with _limited(lambda: options.set_load_cancellation_flag(True)):
-            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise StoreError(f"{name}: ONNX Runtime cannot load it ({_first_line(error)}): {REMEDY}") from error
-    given = [result.name for result in session.get_outputs()]
-    if len(session.get_inputs()) != 1 or results[0] not in given or not set(given) <= set(results):
-        raise StoreError(f"{name}: it gives {', '.join(given)[:100]}, not {' and '.join(results)}: {REMEDY}")
-    return session
+class _Graph:
+    """A graph in ONNX Runtime: it gives what it should, in the memory and time it should take, or a StoreError."""
+
+    def __init__(self, graph: bytes, name: str, results: tuple[str, ...]) -> None:
+        check(graph, name)
+        _bound_memory()
+        self._name = name
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is said in the errors here
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # it would take its own format too
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Waiting threads that spin would take the cores from whoever calls us between two look-ups.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            with _watchdog().limited(SECONDS, lambda: options.set_load_cancellation_flag(True)):
+                self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise StoreError(f"{name}: ONNX Runtime cannot load it ({_first_line(error)}): {REMEDY}") from error
+        self.results = [result.name for result in self._session.get_outputs()]
+        if len(self._session.get_inputs()) != 1 or not {results[0]} <= set(self.results) <= set(results):
+            raise StoreError(f"{name}: it gives {', '.join(self.results)[:100]}, not {' and '.join(results)}: {REMEDY}")
+        self._feed = self._session.get_inputs()[0].name
+        self._seconds = SECONDS
+
+    def prove(self, row: Any, shape: tuple[int, ...]) -> None:
+        """Runs it on one row (1, ...): it must give what it should, and says how long others may take."""
+        begun = time.perf_counter()
+        for result in self.results:
+            self.run(row, result, shape, 1)
+        # A graph can be made to take longer for some pictures than for others, but an honest one hardly does.
+        self._seconds = SLOWER * (time.perf_counter() - begun)
+
+    def run(self, rows: Any, result: str, shape: tuple[int, ...], batch: int) -> Any:
+        """A result, float32 (n, *shape), of rows (n, ...), so many at a time."""
+        out = np.empty((len(rows), *shape), np.float32)
+        for start in range(0, len(rows), batch):
+            some = np.ascontiguousarray(rows[start : start + batch])
+            options = onnxruntime.RunOptions()
+            limit = max(SECONDS, self._seconds * len(some))
+            try:
+                with _watchdog().limited(limit, lambda options=options: setattr(options, "terminate", True)):  # type: ignore[misc]
+                    (part,) = self._session.run([result], {self._feed: some}, options)
+            except Exception as error:  # as above
+                raise StoreError(f"{self._name}: cannot be run ({_first_line(error)}): {REMEDY}") from error
+            found = getattr(part, "dtype", None), getattr(part, "shape", None)
+            if found != (np.float32, (len(some), *shape)):
+                raise StoreError(f"{self._name}: gives {found}, not float32 {(len(some), *shape)}: {REMEDY}")
+            out[start : start + batch] = part
+        return out
+
+
+class _Watchdog(threading.Thread):
+    """Ends what takes too long: one thread for all graphs, as starting one for each look-up would cost more than it."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._running: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._lock = threading.Lock()
+        self._busy = threading.Event()
+
+    @contextmanager
+    def limited(self, seconds: float, stop: Callable[[], None]) -> Iterator[None]:
+        """Calls `stop` when the block has taken that long."""
+        key = object()
+        with self._lock:
+            self._running[key] = (time.monotonic() + seconds, stop)
+            self._busy.set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[key]
+
+    def run(self) -> None:
+        """Looks twice a second, as long as anything runs."""
+        while True:
+            self._busy.wait()
+            time.sleep(0.5)
+            with self._lock:
+                now = time.monotonic()
+                for until, stop in self._running.values():
+                    if until < now:
+                        stop()
+                if not self._running:
+                    self._busy.clear()
+
+
+@cache
+def _watchdog() -> _Watchdog:
+    watchdog = _Watchdog()
+    watchdog.start()
+    return watchdog
 
 
 @cache
@@ -129,38 +201,5 @@ def _bound_memory() -> None:
         onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": MEMORY}))
 
 
-@contextmanager
-def _limited(stop: Callable[[], None]) -> Iterator[None]:
-    """Calls `stop` when the block has taken SECONDS."""
-    timer = threading.Timer(SECONDS, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def _in_batches(
-    session: onnxruntime.InferenceSession, rows: Any, result: str, shape: tuple[int, ...], batch: int,
-    options: Any = None,
-) -> Any:  # fmt: skip
-    (feed,) = session.get_inputs()
-    out = np.empty((len(rows), *shape), np.float32)
-    for start in range(0, len(rows), batch):
-        some = np.ascontiguousarray(rows[start : start + batch])
-        try:
-            (part,) = session.run([result], {feed.name: some}, options)
-        except Exception as error:  # as above
-            raise StoreError(f"the graph of {result} cannot be run ({_first_line(error)}): {REMEDY}") from error
-        if getattr(part, "dtype", None) != np.float32 or part.shape != (len(some), *shape):
-            raise StoreError(
-                f"the graph of {result} gives {getattr(part, 'dtype', type(part).__name__)} "
-                f"{getattr(part, 'shape', '')}, not float32 {(len(some), *shape)}: {REMEDY}"
-            )
-        out[start : start + batch] = part
-    return out

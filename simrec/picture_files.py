@@ -191,7 +191,7 @@ class _Silence:
 
 
 # A block of 32 MB or more is always returned to the system by glibc, a smaller one kept for the thread that freed it.
-Image.core.set_block_size(64 << 20)
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 _budget = _Budget(BUDGET)
 _silence = _Silence()

@@ -103,8 +103,8 @@ class Recommender:
             return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
         from simrec import host
 
-        kind = host.encoder_class(self._offer)
         folder = self.generation.check_folder("encoder")
+        kind = host.encoder_class(self._offer)
         with blamed_on(self._culprit):
             return kind.load(folder)
 
@@ -153,8 +153,14 @@ class Recommender:
         record = self._record()
         if record.dtype == "float32":
             with self._checking("codes.npy") as data:
-                return from_npy(data, np.float32, (record.count, self.manifest.encoder.dim))
-        return self.index.codes
+                codes: Codes = from_npy(data, np.float32, (record.count, self.manifest.encoder.dim))
+        else:
+            codes = self.index.codes
+        if not np.isfinite(codes).all():
+            raise self.generation.damaged(
+                "codes.npy" if record.dtype == "float32" else "index.faiss", "its codes are not numbers"
+            )
+        return codes
 
     def read(self, query: str | Path | BinaryIO) -> Query:
         """A query from a file, an open binary file, or "id:ITEM".

@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from simrec import files
-from simrec.errors import StoreError
+from simrec.errors import StoreError, reason
 from simrec.files import explained
 from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 
 _NAME = re.compile(r"\d{6,}-[0-9a-f]{8}")
+
+LARGEST_READ = 4 << 30
+"""Bytes of the largest file that is read whole."""
 
 READS = 3
 """How often CURRENT is read before a generation that keeps vanishing is an error."""
@@ -51,6 +54,8 @@ class Generation:
     def read(self, name: str) -> bytes:
         """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
         record = self._record(name)
+        if record.size > LARGEST_READ:
+            raise self.damaged(name, f"{record.size:,} bytes are more than simrec reads at once")
         with self.open(name) as file:
             try:
                 data = files.read(file, record.size)
@@ -88,7 +93,7 @@ class Generation:
 
     def damaged(self, name: str, why: str) -> StoreError:
         """The error for a file that isn't what it should be, with the cheapest remedy."""
-        return StoreError(f"{self.folder / name}: damaged ({why}): {self._remedy(name)}")
+        return StoreError(f"{self.folder / name}: damaged ({' '.join(why.split())}): {self._remedy(name)}")
 
     def _record(self, name: str) -> FileRecord:
         if name not in self.manifest.files:
@@ -132,7 +137,7 @@ def _open_current(folder: Path) -> Generation:
         words = _small(folder, "CURRENT", 1000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         remedy = files.remedy(error, COPY) if isinstance(error, OSError) else COPY
-        raise StoreError(f"{folder}: not a readable recommender ({error}): {remedy}") from error
+        raise StoreError(f"{folder}: not a readable recommender ({reason(error)}): {remedy}") from error
     if len(words) != 2 or not _NAME.fullmatch(words[0]):
         raise StoreError(f"{folder / 'CURRENT'}: damaged: {COPY}")
     name, digest = words

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from simrec.recommender import Recommender
 
 
+CELL = 500
+"""Characters of a table's cell that are shown."""
+
 _UNSEEN = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -131,7 +134,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
         numeric = all(_numeric(row[i]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
+        drawn.add_row(*(Text(printable(cell if len(cell) <= CELL else f"{cell[:CELL]}…")) for cell in row))
     # Rich folds to 80 columns where there is no terminal to ask; a file has room.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(drawn)
