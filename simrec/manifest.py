@@ -179,8 +179,7 @@ class Manifest:
                 values = UPGRADES[version](values)
                 version += 1
             _check_levels(values, LEVELS)
-            if set(values["encoder"]["input"]) != {part.name for part in fields(ImageSpec)}:
-                raise ValueError("encoder.input lacks a field or has another")
+            _check_fields(values)
             return convert(values, cls)
         # What an older version's step meets in a manifest that is none can be any of these.
         except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -190,6 +189,21 @@ class Manifest:
 def file_name(name: str) -> bool:
     """Whether a manifest may name a file so."""
     return re.fullmatch(FILE, name) is not None
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    """Raises ValueError where a part of a manifest has a field that it doesn't know, which `convert` passes over."""
+    encoder = values["encoder"]
+    parts = [(cls, part) for cls, part in (
+        (EncoderRecord, encoder), (TrainedOn, encoder["trained_on"]), (Results, encoder["results"]),
+        (ImageSpec, encoder["input"]), (CatalogueRecord, values["catalogue"] or {}),
+        (Manifest, {name: 0 for name in values if name not in ("format", "version")}),
+    )]  # fmt: skip
+    for cls, part in parts:
+        if unknown := sorted(set(part) - {known.name for known in fields(cls)}):
+            raise ValueError(f"an unknown field {unknown[0][:100]!r}")
+    if missing := {known.name for known in fields(ImageSpec)} - set(encoder["input"]):  # they have defaults
+        raise ValueError(f"encoder.input lacks {', '.join(sorted(missing))}")
 
 
 def _check_levels(values: object, levels: int) -> None:

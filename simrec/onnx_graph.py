@@ -8,6 +8,7 @@ matter are read, as onnx itself is not there where things are only looked up; th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 OPERATORS = frozenset(
     """
@@ -27,15 +28,26 @@ OPERATORS = frozenset(
 )
 """Those of ONNX's standard operators that compute numbers: no control flow, sequences, texts, files or chance."""
 
+SIZES: dict[str, tuple[int, ...]] = {
+    "CenterCropPad": (1,), "ConstantOfShape": (0,), "DFT": (1,), "Expand": (1,), "OneHot": (1,),
+    "Pad": (1, 3), "Range": (0, 1, 2), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
+    "Tile": (1,), "TopK": (1,),
+}  # fmt: skip
+"""Which of an operator's inputs say how large its result is.
+
+A size must not depend on what a picture shows: one that did could make a graph quick for most and slow for some.
+"""
+
 FIELDS = 200_000
 """Of a graph, at most: a network of thousands of layers has a tenth of that."""
 
-MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR = "model", "graph", "node", "attribute", "tensor"
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, INPUT = "model", "graph", "node", "attribute", "tensor", "input"
 
 _INSIDE = {
     (MODEL, 7): GRAPH,
     (GRAPH, 1): NODE,
     (GRAPH, 5): TENSOR,
+    (GRAPH, 11): INPUT,
     (NODE, 5): ATTRIBUTE,
     (ATTRIBUTE, 5): TENSOR,
     (ATTRIBUTE, 10): TENSOR,
@@ -54,6 +66,7 @@ _REFUSED = {
     (TENSOR, 14): "weights outside of the graph's own file",
 }
 _OPERATOR, _DOMAIN = (NODE, 4), (NODE, 7)
+_NODE_INPUT, _NODE_OUTPUT, _INPUT_NAME = (NODE, 1), (NODE, 2), (INPUT, 1)
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
@@ -62,12 +75,13 @@ def check(graph: bytes) -> None:
     """Raises ValueError, which says why, for an ONNX model that may do more than compute numbers."""
     left = FIELDS
     waiting: list[tuple[str, int, int]] = [(MODEL, 0, len(graph))]
-    graphs = 0
+    graphs, given, nodes = 0, set[bytes](), list[_Node]()
     while waiting:
         kind, start, end = waiting.pop()
-        for field, begin, stop in _fields(graph, start, end):
+        node = _Node()
+        for number, begin, stop in _fields(graph, start, end):
             left -= 1
-            place = (kind, field)
+            place = (kind, number)
             if left < 0:
                 raise ValueError(f"it has more than {FIELDS:,} fields")
             if place == (TENSOR, 14) and begin == stop:  # said to be inside, as by default
@@ -78,11 +92,49 @@ def check(graph: bytes) -> None:
                 raise ValueError(f"it has the operator {name[:40]!r}")
             if place == _DOMAIN and graph[begin:stop] not in (b"", b"ai.onnx"):
                 raise ValueError("it has operators that are not ONNX's own")
+            if place == _OPERATOR:
+                node.operator = name
+            elif place == _NODE_INPUT:
+                node.inputs.append(graph[begin:stop])
+            elif place == _NODE_OUTPUT:
+                node.outputs.append(graph[begin:stop])
+            elif place == _INPUT_NAME:
+                given.add(graph[begin:stop])
             if inside := _INSIDE.get(place):
                 waiting.append((inside, begin, stop))
                 graphs += inside == GRAPH
+        if kind == NODE:
+            nodes.append(node)
     if graphs != 1:
         raise ValueError("it is no ONNX model")
+    _check_sizes(given, nodes)
+
+
+@dataclass
+class _Node:
+    """An operator with the names of what it takes and gives."""
+
+    operator: str = ""
+    inputs: list[bytes] = field(default_factory=list)
+    outputs: list[bytes] = field(default_factory=list)
+
+
+def _check_sizes(given: set[bytes], nodes: list[_Node]) -> None:
+    """Raises ValueError where a size depends on what is in the input, and not on how large that is alone."""
+    users: dict[bytes, list[_Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            users.setdefault(name, []).append(node)
+    seen, waiting = set(given), list(given)
+    while waiting:
+        for node in users.get(waiting.pop(), ()):
+            if node.operator not in ("Shape", "Size"):  # what they give is the same for any picture
+                new = set(node.outputs) - seen
+                seen |= new
+                waiting += new
+    for node in nodes:
+        if any(at < len(node.inputs) and node.inputs[at] in seen for at in SIZES.get(node.operator, ())):
+            raise ValueError(f"a size in {node.operator!r} depends on what a picture shows")
 
 
 def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -71,8 +71,8 @@ SCANS = 100
 SCANNED = 2_000_000_000
 """Pixels times scans of the JPEG that takes longest: about four seconds."""
 
-SLOW = {"ppm_plain": 4_000_000, "bmp_rle": 10_000_000}
-"""Pixels of the largest picture that Pillow decodes in Python: a PPM, PGM or PBM written out as text, a packed BMP."""
+SLOW = 4_000_000
+"""Pixels of the largest picture that Pillow decodes in Python: see _IN_PYTHON."""
 
 ICON = 1024
 """Pixels of the longest edge of an icon."""
@@ -80,8 +80,8 @@ ICON = 1024
 READS = 1_000_000
 """How often a decoder may read from a file: a few thousand times are common, but any file can be cut into crumbs."""
 
-SEGMENTS, AHEAD = 10_000, 32_000_000
-"""Segments of a JPEG before its first scan, and their bytes: Pillow copies all of one kind again for each more."""
+AHEAD = 16_000_000
+"""Bytes of a JPEG before its first scan: of segments of one kind, Pillow copies all it has again for each more."""
 
 IN_MEMORY = 8_000_000
 """Bytes up to which a file is read at once; a larger one is read as its decoder asks for it."""
@@ -108,9 +108,12 @@ _HEAD = 32
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes that Pillow takes for a pixel of a mode; 4 for any other."""
 
-_DECODING = {"WEBP": 16, "AVIF": 20, "HEIF": 20, "JPEG2000": 24, "GIF": 2}
-"""Bytes that a decoder takes for a pixel beside Pillow's. Measured, the most of what was seen with pictures of 25
-megapixels, rounded up: resident memory after `Image.open(...).load()`, Pillow 13.0."""
+_DECODING = {"WEBP": 13, "AVIF": 12, "HEIF": 12, "JPEG2000": 20, "GIF": 2}
+"""Bytes that a decoder takes for a pixel beside Pillow's own. Measured with pictures of 25 megapixels (resident memory
+after `Image.open(...).load()`, Pillow 13.0; in RGB 12.1, 5.4, 3.6, 15.4 and 0), and more for transparency."""
+
+_IN_PYTHON = {"ppm_plain": "PPM in plain text", "ppm": "PPM of that depth", "bmp_rle": "packed BMP"}
+"""Pillow's decoders that are written in Python, and what a person calls such a file."""
 
 _ORIENTATION = 0x0112
 
@@ -127,15 +130,17 @@ _TURNS = {
 
 
 class _Counted:
-    """A file whose readers are told that it is damaged when they have read READS times."""
+    """A file that is read no more often, and no further, than it still may be."""
 
-    _left = READS
+    reads_left = READS
+    bytes_left = 1 << 40
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError("it is made of too many pieces")
         data: bytes = super().read(size)  # type: ignore[misc]
+        self.reads_left -= 1
+        self.bytes_left -= len(data)
+        if self.reads_left < 0 or self.bytes_left < 0:
+            raise ValueError("it is made of too many pieces")
         return data
 
 
@@ -145,6 +150,9 @@ class _InMemory(_Counted, io.BytesIO):
 
 class _OnDisk(_Counted, io.BufferedReader):
     pass
+
+
+_File = _InMemory | _OnDisk
 
 
 class _Budget:
@@ -231,11 +239,11 @@ def _give_back(cost: int) -> None:
 
 
 @contextlib.contextmanager
-def _source(file: Path | BinaryIO, called: str) -> Iterator[BinaryIO]:
+def _source(file: Path | BinaryIO, called: str) -> Iterator[_File]:
     """The file's contents, to be read and searched; a large file stays on its disk."""
     try:
         if isinstance(file, Path):
-            data: BinaryIO = _OnDisk(files.opened(file).detach())  # type: ignore[attr-defined]
+            data: _File = _OnDisk(files.opened(file).detach())  # type: ignore[attr-defined]
         else:
             data = _InMemory(file.read(LARGEST_FILE + 1))
     except OSError as error:
@@ -280,7 +288,7 @@ def _forget(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _header(data: BinaryIO, called: str) -> Image.Image:
+def _header(data: _File, called: str) -> Image.Image:
     """The picture, of which only the header was read. Raises ImageError for one of too many pixels."""
     head = data.read(_HEAD)
     data.seek(0)
@@ -289,8 +297,6 @@ def _header(data: BinaryIO, called: str) -> Image.Image:
         _check_size(called, size, kind)
     if kind == "ICO":
         _check_icon(data, called)
-    if kind == "JPEG":
-        _first_scan(data)
     try:
         module = import_module(FORMATS[kind])
     except ImportError:
@@ -298,7 +304,10 @@ def _header(data: BinaryIO, called: str) -> Image.Image:
         raise ImageError(f"{called}: a picture in {kind}, which needs another library: {remedy!r}") from None
     if kind == "HEIF":
         module.register_heif_opener()
+    if kind == "JPEG":
+        data.bytes_left = AHEAD
     picture = Image.open(data, formats=[kind])
+    data.bytes_left = _Counted.bytes_left
     _check_size(called, picture.size, kind)
     return picture
 
@@ -339,7 +348,7 @@ def _check_icon(data: BinaryIO, called: str) -> None:
     data.seek(0)
 
 
-def _cost(picture: Image.Image, data: BinaryIO, called: str) -> int:
+def _cost(picture: Image.Image, data: _File, called: str) -> int:
     """Bytes that reading the picture takes at most, and a JPEG told to decode no more than is needed."""
     kind = picture.format or ""
     width, height = picture.size
@@ -355,14 +364,15 @@ def _cost(picture: Image.Image, data: BinaryIO, called: str) -> int:
             picture.draft(None, (round(width * scale), round(height * scale)))
             pixels = picture.size[0] * picture.size[1]
     elif kind == "TIFF":
-        cost += _strip(picture) + data.seek(0, io.SEEK_END)
+        if picture.info.get("compression") != "raw":  # which is unpacked by libtiff, a strip at a time
+            cost += _strip(picture) + data.seek(0, io.SEEK_END)
         if picture.getexif().get(_ORIENTATION, 1) != 1:  # Pillow turns a TIFF itself
             cost += 4 * pixels
-    elif kind in ("PPM", "BMP"):
-        decoder = picture.tile[0][0]  # type: ignore[attr-defined]
-        if pixels > SLOW.get(decoder, pixels):
-            raise _too_many(called, picture.size, decoder)
-        cost += 2 * pixels if decoder in SLOW else 0
+    elif kind in ("PPM", "BMP") and (slow := _IN_PYTHON.get(picture.tile[0][0])):  # type: ignore[attr-defined]
+        if pixels > SLOW:
+            raise _too_many(called, picture.size, slow)
+        cost += 2 * pixels
+        data.reads_left += 3 * pixels  # pixel by pixel
     copied = pixels if pixels <= ORDINARY else (2 * KEPT) ** 2
     return cost + pixels * _STORED.get(picture.mode, 4) + 2 * 4 * copied  # turned, and converted
 
@@ -383,21 +393,17 @@ def _scans(data: BinaryIO) -> int:
 
 
 def _first_scan(data: BinaryIO) -> int:
-    """Where a JPEG's first scan begins: behind the segments in which a thumbnail may have scans of its own.
+    """Where a JPEG's first scan begins, or anything else that isn't a segment.
 
-    Raises ValueError for one of more than SEGMENTS.
+    A thumbnail in a segment may have scans of its own, which are not to be counted.
     """
     position = 2
-    for _ in range(SEGMENTS):
-        if position > AHEAD:
-            break
+    while True:
         data.seek(position)
         marker = data.read(4)
-        if len(marker) < 4 or marker[0] != 0xFF or marker[1] == 0xDA:
-            data.seek(0)
+        if len(marker) < 4 or marker[0] != 0xFF or marker[1] in (0xDA, 0xFF):
             return position
-        position += 1 if marker[1] == 0xFF else 2 + int.from_bytes(marker[2:], "big")
-    raise ValueError("it is made of too many segments")
+        position += 2 + int.from_bytes(marker[2:], "big")
 
 
 def _strip(picture: Image.Image) -> int:

@@ -89,6 +89,8 @@ class Recommender:
         self.generation = store.current(folder)
         self.manifest = self.generation.manifest
         record, catalogue = self.manifest.encoder, self.manifest.catalogue
+        if not any(name.startswith("encoder/") for name in self.manifest.files):
+            raise StoreError(f"{folder}: its manifest lists no file of its encoder: {store.COPY}")
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
                 f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
