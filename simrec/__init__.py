@@ -13,14 +13,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simrec.recommender import Evaluation, Match, Recommender, build, evaluate, listing, open, train
+    from simrec.library import listing, open
+    from simrec.recommender import Match, Recommender
+    from simrec.verbs.evaluate import Evaluation, evaluate
+    from simrec.verbs.index import build
+    from simrec.verbs.train import Plan, train
 
-__all__ = ["Evaluation", "Match", "Recommender", "build", "evaluate", "listing", "open", "train"]
+__all__ = ["Evaluation", "Match", "Plan", "Recommender", "build", "evaluate", "listing", "open", "train"]
+
+_PLACES = {
+    "Evaluation": "simrec.verbs.evaluate",
+    "Match": "simrec.recommender",
+    "Plan": "simrec.verbs.train",
+    "Recommender": "simrec.recommender",
+    "build": "simrec.verbs.index",
+    "evaluate": "simrec.verbs.evaluate",
+    "listing": "simrec.library",
+    "open": "simrec.library",
+    "train": "simrec.verbs.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module 'simrec' has no attribute {name!r}")
-    from simrec import recommender
+    from importlib import import_module
 
-    return getattr(recommender, name)
+    return getattr(import_module(_PLACES[name]), name)

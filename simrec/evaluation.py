@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec import datasets, host
+from simrec import host
 from simrec.contracts import Codes, Images, Metric, Rebuilt
 from simrec.index import Index, kmeans
+from simrec.sources.fashion_mnist import LABELS
 
 DEPTH = 100
 """How many neighbours are looked at: MAP@100 needs that many."""
@@ -33,7 +34,7 @@ class Exam:
     @classmethod
     def of_labels(cls, asked: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
         """From labels, "" for none: those of the queries and of the items."""
-        known = {label: i for i, label in enumerate(datasets.LABELS)}  # in their own order, others in the alphabet's
+        known = {label: i for i, label in enumerate(LABELS)}  # in their own order, others in the alphabet's
         classes = sorted({*asked, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
         numbers = {label: number for number, label in enumerate(classes)}
         queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked, labels))

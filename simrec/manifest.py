@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, ValidationError, convert
@@ -21,6 +22,9 @@ VERSION = 2
 
 LARGEST = 16_000_000
 """Bytes of the largest manifest."""
+
+LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
+"""Those whose versions a manifest keeps, for whoever wonders later."""
 
 LEVELS = 8
 """How deep the settings of an encoder may be nested."""
@@ -149,6 +153,11 @@ class Manifest:
     libraries: Annotated[Mapping[Text, Text], Meta(max_length=1000)]
     files: Mapping[FileName, FileRecord] = field(default_factory=dict)
 
+    @classmethod
+    def new(cls, encoder: EncoderRecord, catalogue: CatalogueRecord | None) -> Self:
+        """One that says of itself when it was made, and with which libraries."""
+        return cls(encoder, catalogue, datetime.now(UTC).isoformat(timespec="seconds"), _libraries())
+
     def with_files(self, files: Mapping[str, FileRecord]) -> Self:
         """The same with its files filled in."""
         return replace(self, files=files)
@@ -194,16 +203,31 @@ def file_name(name: str) -> bool:
 def _check_fields(values: dict[str, Any]) -> None:
     """Raises ValueError where a part of a manifest has a field that it doesn't know, which `convert` passes over."""
     encoder = values["encoder"]
-    parts = [(cls, part) for cls, part in (
-        (EncoderRecord, encoder), (TrainedOn, encoder["trained_on"]), (Results, encoder["results"]),
-        (ImageSpec, encoder["input"]), (CatalogueRecord, values["catalogue"] or {}),
-        (Manifest, {name: 0 for name in values if name not in ("format", "version")}),
-    )]  # fmt: skip
+    parts: tuple[tuple[type, Iterable[str]], ...] = (
+        (Manifest, set(values) - {"format", "version"}),
+        (EncoderRecord, encoder),
+        (ImageSpec, encoder["input"]),
+        (TrainedOn, encoder["trained_on"]),
+        (Results, encoder["results"]),
+        (CatalogueRecord, values["catalogue"] or ()),
+    )
     for cls, part in parts:
         if unknown := sorted(set(part) - {known.name for known in fields(cls)}):
             raise ValueError(f"an unknown field {unknown[0][:100]!r}")
     if missing := {known.name for known in fields(ImageSpec)} - set(encoder["input"]):  # they have defaults
         raise ValueError(f"encoder.input lacks {', '.join(sorted(missing))}")
+
+
+def _libraries() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a host that only looks things up has no torch
+            continue
+    return found
 
 
 def _check_levels(values: object, levels: int) -> None:

@@ -601,8 +601,8 @@ def _pictures(spec: ImageSpec) -> Images:
     """Embedded Fashion-MNIST pictures (n, h, w, c) by the spec's recipe."""
     from PIL import Image
 
-    from simrec.datasets import load
     from simrec.images import prepare
+    from simrec.sources.load import load
 
     plain = load("fashion-mnist:test", ImageSpec(), notice=lambda _: None).images[: LEARNED + VALIDATION]
     return np.stack([prepare(Image.fromarray(picture[:, :, 0]), spec) for picture in plain])

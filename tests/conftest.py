@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simrec import datasets, home
-from simrec.contracts import ImageSpec
-from simrec.datasets import Pictures
+from simrec import library
+from simrec.contracts import ImageSpec, Pictures
 from simrec.recommender import Recommender
+from simrec.sources.load import load
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +27,13 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def pictures() -> Pictures:
     """Fashion-MNIST's 10,000 test pictures, as they are embedded."""
-    return datasets.load("fashion-mnist:test", ImageSpec(), notice=print)
+    return load("fashion-mnist:test", ImageSpec(), notice=print)
 
 
 @pytest.fixture(scope="session")
 def demo() -> Recommender:
     """The shipped recommender."""
-    return Recommender(home.shipped() / "demo")
+    return Recommender(library.shipped() / "demo")
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from simrec import host
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.evaluation import negative_elbo
-from simrec.networks import Alignment, EdgeTarget, OrientedGradients, Whitening, jitter, salt_and_pepper
+from simrec.learning.networks import Alignment, EdgeTarget, OrientedGradients, Whitening, jitter, salt_and_pepper
 from simrec.onnx_encoder import OnnxEncoder
 
 

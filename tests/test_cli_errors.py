@@ -249,7 +249,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    "words", ["index build mine photos", "index build new photos --encoder demo",
+    "words", ["index build mine photos --replace", "index build new photos --encoder demo",
               "export mine -o out.parquet",
               "encode photos --index mine -o out.npy",
               "similar shoe.png --index demo --grid out.png"],

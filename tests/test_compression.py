@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simrec import recommender as verbs
 from simrec.compression import BITS, HEADER, CodeModel, Container, sparsity
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.errors import DataError, RequestError, VersionError
 from simrec.evaluation import squared_errors
 from simrec.recommender import Recommender
+from simrec.verbs import decode as verbs
 
 
 @pytest.mark.parametrize("bits", BITS)

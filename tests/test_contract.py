@@ -11,7 +11,7 @@ from simrec_torchvision.model import TorchvisionSettings
 
 import simrec
 from simrec import host
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.testing import Case, encoder_checks
 
 OFFERS = {offer.spec.name: offer for offer in host.discover().encoders}

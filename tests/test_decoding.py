@@ -13,7 +13,7 @@ from PIL import Image
 import simrec
 from simrec import evaluation
 from simrec.cli import cli
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.evaluation import (
     precision_and_recall,
     principal_components,

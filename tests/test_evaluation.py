@@ -11,11 +11,11 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from simrec import datasets, evaluation
-from simrec.contracts import Dtype, Metric
-from simrec.datasets import Pictures
+from simrec import evaluation
+from simrec.contracts import Dtype, Metric, Pictures
 from simrec.index import Index, kmeans
 from simrec.recommender import Recommender
+from simrec.sources import fashion_mnist
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_ranking_figures_agree_with_scikit_learn(
     # The demo's codes are what cosine is for. Among the principal components two cosines can be closer than float32
     # tells apart, and then come in either order.
     catalogue, queries = np.split(codes if metric == "l2" else demo.codes[:2400], [2000])
-    exam = evaluation.Exam(labels[2000:], labels[:2000], tuple(datasets.LABELS), leave_one_out=False)
+    exam = evaluation.Exam(labels[2000:], labels[:2000], tuple(fashion_mnist.LABELS), leave_one_out=False)
     figures = exam.figures(Index(catalogue, metric), queries)  # type: ignore[arg-type]
     reference_metric = {"l2": "euclidean", "cosine": "cosine"}[metric]
     nearest = NearestNeighbors(n_neighbors=100, metric=reference_metric).fit(catalogue.astype(np.float64))

@@ -33,7 +33,8 @@ SECONDS = 10
 SCRIPT = """
 import io, json, os, signal, sys, time, warnings
 from pathlib import Path
-from simrec import datasets, images
+from simrec import images
+from simrec.sources.load import load
 from simrec.contracts import ImageSpec
 from simrec.errors import ImageError
 specs = {"fashion": ImageSpec(), "photo": ImageSpec(size=64, channels=3, recipe="photo")}
@@ -235,7 +236,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_DATA, (4_000_000_000,) * 2)
 os.cpu_count, os.sched_getaffinity = (lambda: 16), (lambda process: set(range(16)))
 told = []
-pictures = datasets.load(sys.argv[1], ImageSpec(), notice=told.append)
+pictures = load(sys.argv[1], ImageSpec(), notice=told.append)
 peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
 print(json.dumps([pictures.ids, told, int(peak) * 1024]))
 """
@@ -259,7 +260,7 @@ sys.addaudithook(watch)
 folder, *alone = map(Path, sys.argv[1:])
 files = {path.name: read(path, "fashion") for path in sorted(folder.iterdir())}
 told = []
-ids = datasets.load(str(folder), ImageSpec(), notice=told.append).ids
+ids = load(str(folder), ImageSpec(), notice=told.append).ids
 answers = {}
 for path in alone:
     sys.stdout, sys.stderr = io.StringIO(), io.StringIO()

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from simrec import images, picture_files
-from simrec.contracts import ImageSpec
-from simrec.datasets import Pictures
+from simrec.contracts import ImageSpec, Pictures
 from simrec.errors import ImageError
 
 FASHION = ImageSpec()

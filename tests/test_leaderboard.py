@@ -17,10 +17,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from simrec import host, recommender
+import simrec
+from simrec import host
 from simrec.cli import cli
-from simrec.datasets import Pictures
-from simrec.leaderboard import FIGURES, Leaderboard
+from simrec.contracts import Pictures
+from simrec.verbs.leaderboard import FIGURES, Leaderboard
+from simrec.verbs.train import Plan
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -145,7 +147,7 @@ def test_missing_encoders_are_trained_once_and_a_failing_one_stops_no_other(
     assert rows["projection"]["bytes"] == 12  # three float32
 
     # The figures are those of `evaluate NAME`, and the spread is theirs.
-    singles = [recommender.evaluate(recommender.open(name)).rows[0] for name in rows["projection"]["recommenders"]]
+    singles = [simrec.evaluate(simrec.open(name)).rows[0] for name in rows["projection"]["recommenders"]]
     for figure in ("P@1", "P@10", "MAP@100", "10-NN"):
         values = [single[figure] for single in singles]
         expected = {"mean": statistics.mean(values), "deviation": statistics.stdev(values)}
@@ -153,7 +155,7 @@ def test_missing_encoders_are_trained_once_and_a_failing_one_stops_no_other(
     assert rows["projection"]["P@10"]["deviation"] > 0
     assert rows["pca"]["P@10"]["deviation"] == 0  # chance has no part in it
     assert rows["raw pixels"]["seconds"] == {"mean": None, "deviation": None}
-    pixels = next(r for r in recommender.evaluate(recommender.open(rows["pca"]["recommenders"][0])).rows
+    pixels = next(r for r in simrec.evaluate(simrec.open(rows["pca"]["recommenders"][0])).rows
                   if r["name"] == "raw pixels")  # fmt: skip
     assert rows["raw pixels"]["MAP@100"]["mean"] == pytest.approx(pixels["MAP@100"])
 
@@ -181,13 +183,13 @@ def test_only_a_finished_run_of_the_default_preset_on_these_pictures_is_compared
         return [run.name for run in Leaderboard(str(photos), notice=print).runs("projection", [0]).values()]
 
     def make(name: str, **given: Any) -> None:
-        recommender.train("projection", name=name, source=str(photos), **given)
-        recommender.build(name)
+        simrec.train(Plan("projection", **given), name=name, source=str(photos))
+        simrec.build(name)
 
     make("a-other-settings", changes={"dim": "4"})
     make("b-other-seed", seed=7)
-    recommender.train("projection", name="c-not-indexed", source=str(photos))
-    recommender.build("d-other-codes", str(photos), encoder="c-not-indexed", dtype="int8")
+    simrec.train("projection", name="c-not-indexed", source=str(photos))
+    simrec.build("d-other-codes", str(photos), encoder="c-not-indexed", dtype="int8")
     assert named() == []
     make("mine")
     assert named() == ["mine"]  # whoever trained it
@@ -206,7 +208,7 @@ def test_a_training_without_its_catalogue_is_indexed_and_not_repeated(
 ) -> None:
     monkeypatch.setenv("SIMREC_PLUGINS", "pca")
     name = Leaderboard(str(photos), notice=print).own_name("pca", 0)
-    recommender.train("pca", name=name, source=str(photos))
+    simrec.train("pca", name=name, source=str(photos))
     done = evaluate("--data", photos, "--train", "--format", "json")
     assert done.status == 0
     assert "Training pca" not in done.err

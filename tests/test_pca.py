@@ -13,9 +13,9 @@ import pytest
 from simrec_pca.model import PCA, PCASettings
 
 import simrec
-from simrec.contracts import Epoch, Progress
-from simrec.datasets import Pictures
+from simrec.contracts import Epoch, Pictures, Progress
 from simrec.errors import ImageError, PluginError, RequestError, TrainingError
+from simrec.verbs.train import Plan
 
 
 def fitted(images: np.ndarray, **settings: object) -> PCA:
@@ -118,7 +118,7 @@ def test_what_it_cannot_learn_from_or_read_is_said(pictures: Pictures) -> None:
     with pytest.raises(PluginError, match="learned nothing yet"):
         PCA(PCASettings()).encode(same)
     with pytest.raises(RequestError, match="channels is 2: it must be 1"):
-        simrec.train("pca", changes={"channels": "2"})
+        simrec.train(Plan("pca", changes={"channels": "2"}))
 
 
 def test_evaluate_without_the_plugin_leaves_the_row_out_and_says_so(photos: Path, tmp_path: Path) -> None:

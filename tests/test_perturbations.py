@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.errors import RequestError
 from simrec.perturbations import PERTURBATIONS, darkened, mirrored, noisy, rotated, scaled, shifted
 

@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simrec import hookspecs, host, recommender, settings
+import simrec as api
+from simrec import hookspecs, host, settings
 from simrec.cli import main
 from simrec.contracts import EncoderSpec, ImageSpec, SourceSpec
 from simrec.errors import PluginError, RequestError
+from simrec.verbs.train import Plan
 
 HEAD = """
 from dataclasses import dataclass
@@ -459,10 +461,10 @@ def test_a_training_that_cannot_begin_is_one_line_and_changes_nothing(
 def test_an_encoder_that_breaks_its_contract_is_named_and_what_was_there_stays(
     name: str, photos: Path, own_home: Path
 ) -> None:
-    recommender.train("pixels", name="mine", source=str(photos))
+    api.train("pixels", name="mine", source=str(photos))
     before = tree(own_home)
     with pytest.raises(PluginError) as raised:
-        recommender.train(name, name="mine", source=str(photos))
+        api.train(name, name="mine", source=str(photos))
     said = str(raised.value)
     assert f"encoder '{name}' ({name} 1.2.3)" in said
     assert UNUSABLE[name][1] in said
@@ -475,10 +477,10 @@ def test_an_encoder_that_breaks_its_contract_is_named_and_what_was_there_stays(
 def test_a_source_that_breaks_its_contract_is_named_and_the_catalogue_before_stays(
     name: str, photos: Path, own_home: Path
 ) -> None:
-    recommender.build("mine", str(photos), encoder="demo")
+    api.build("mine", str(photos), encoder="demo")
     before = tree(own_home)
     with pytest.raises(PluginError) as raised:
-        recommender.build("mine", name)
+        api.build("mine", name)
     assert f"source '{name}' ({name} 1.2.3)" in str(raised.value)
     assert UNREADABLE[name][1] in str(raised.value)
     assert tree(own_home) == before
@@ -518,10 +520,10 @@ def test_codes_that_overflow_are_not_indexed(photos: Path, tmp_path: Path, own_h
     for number in range(12):
         Image.new("L", (28, 28), number % 2).save(dark / f"{number}.png")
     # A pixel of 1 times this is a number still, one of 255 is none.
-    recommender.train("pixels", name="mine", source=str(dark), changes={"brightness": "1e37"})
+    api.train(Plan("pixels", changes={"brightness": "1e37"}), name="mine", source=str(dark))
     before = tree(own_home)
     with pytest.raises(PluginError, match=r"encoder 'pixels' \(good-plugin 1.2.3\) gives codes that are not finite"):
-        recommender.build("mine", str(photos))
+        api.build("mine", str(photos))
     assert tree(own_home) == before
 
 
@@ -555,20 +557,20 @@ def test_a_recommender_whose_plugin_is_gone_names_it(simrec: Command, photos: Pa
 
 @pytest.mark.usefixtures("installed")
 def test_a_plugins_source_is_trained_on_indexed_and_evaluated_by_its_name() -> None:
-    made, _ = recommender.train("pixels", name="mine", source="our-shop")
+    made, _ = api.train("pixels", name="mine", source="our-shop")
     assert made.manifest.encoder.trained_on.count == 40  # all: it has a test split of its own
-    built = recommender.build("mine")
+    built = api.build("mine")
     assert built.manifest.catalogue is not None
     assert built.manifest.catalogue.source == "our-shop"
-    assert recommender.evaluate(built).how == "test"
+    assert api.evaluate(built).how == "test"
     assert set(built.examples(4).ids) <= {f"few/{row}" for row in range(12)}  # the test split's
-    assert len(recommender.build("few", "our-shop:few", encoder="mine").catalogue.thumbnails()) == 12
+    assert len(api.build("few", "our-shop:few", encoder="mine").catalogue.thumbnails()) == 12
 
 
 @pytest.mark.usefixtures("installed")
 def test_a_folder_with_the_name_of_a_source_is_reached_as_a_path(photos: Path) -> None:
     photos.rename("our-shop")
-    demo = recommender.open("demo")
+    demo = api.open("demo")
     assert len(demo.pictures("our-shop").ids) == 40
     assert demo.pictures("our-shop").sources[0] == "shop"
     for path in ("./our-shop", "folder:our-shop"):

@@ -9,15 +9,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 import simrec
-from simrec import datasets
 from simrec.cli import cli
+from simrec.sources import fashion_mnist
 
 
 @pytest.fixture
 def no_train_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import FashionMNIST
 
-    monkeypatch.setattr(datasets, "DEBIAN", Path("/nonexistent"))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", Path("/nonexistent"))
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
 
 

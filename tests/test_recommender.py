@@ -15,13 +15,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 import simrec
-from simrec import home, store
+from simrec import library, store
 from simrec.cli import cli
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.errors import RequestError, StoreError
 from simrec.manifest import Manifest
 from simrec.perturbations import PERTURBATIONS
-from simrec.recommender import Evaluation, Recommender
+from simrec.recommender import Recommender
+from simrec.verbs.evaluate import Evaluation
 
 
 def answer(*words: str, stdin: bytes | None = None) -> str:
@@ -307,7 +308,7 @@ def test_a_folder_without_labels_is_evaluated_by_reconstruction_alone(photos: Pa
 def test_list_and_show_say_what_is_there(photos: Path) -> None:
     simrec.build("mine", str(photos), encoder="demo")
     listed = json.loads(answer("index", "list", "--format", "json"))
-    assert [row["name"] for row in listed] == ["mine", *home.SHIPPED]
+    assert [row["name"] for row in listed] == ["mine", *library.SHIPPED]
     assert listed[0]["catalogue"]["count"] == 40
     assert listed[1]["catalogue"]["count"] == 10_000
     assert "10,000" in answer("index", "list")

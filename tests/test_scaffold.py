@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from simrec import host, recommender, scaffold
+import simrec
+from simrec import host, scaffold
 from simrec.cli import cli
 from simrec.errors import RequestError, SimrecError
 from simrec.testing import check_encoder
@@ -66,9 +67,9 @@ def test_a_new_numpy_encoder_is_trained_indexed_and_asked_at_once(
     scaffold.write("at-once", "numpy", Path("at-once"))
     monkeypatch.syspath_prepend(str(Path("at-once/src").absolute()))
     install(Path("at-once"))
-    recommender.train("at-once", name="mine", source=str(photos))
+    simrec.train("at-once", name="mine", source=str(photos))
     query = next(photos.glob("Bag/*.png"))
-    assert recommender.build("mine").similar(query, n=1)[0].label == "Bag"
+    assert simrec.build("mine").similar(query, n=1)[0].label == "Bag"
 
 
 @pytest.mark.parametrize("kind", scaffold.KINDS)

@@ -16,8 +16,9 @@ from simrec_torchvision.model import Torchvision, TorchvisionSettings
 from torchvision import models
 
 import simrec
-from simrec.datasets import Pictures
+from simrec.contracts import Pictures
 from simrec.errors import RequestError, TrainingError
+from simrec.verbs.train import Plan
 
 SMALL: dict[str, Any] = {"backbone": "resnet18", "layer": "maxpool", "size": 16, "dim": 8}
 """The first layer of a network, on small pictures: quick to run and to export."""
@@ -65,7 +66,7 @@ def test_photos_are_trained_on_indexed_and_looked_up_without_torch(
     weights = tmp_path / "mine.safetensors"
     save_file(network.state_dict(), weights)
     changes = {**{name: str(value) for name, value in SMALL.items()}, "weights": str(weights)}
-    made, history = simrec.train("torchvision", source=str(photos), changes=changes)
+    made, history = simrec.train(Plan("torchvision", changes=changes), source=str(photos))
     weights.unlink()  # what is saved has no need of it
     again = Torchvision.load(made.generation.folder / "encoder")
     np.testing.assert_allclose(made.encode(images), again.encode(images), atol=1e-4)
@@ -139,7 +140,7 @@ def test_weights_that_cannot_be_had_are_one_line(images: np.ndarray, tmp_path: P
 )
 def test_settings_that_cannot_be_are_one_line(changes: dict[str, str], expected: str) -> None:
     with pytest.raises(RequestError, match=expected) as told:
-        simrec.train("torchvision", changes={**{k: str(v) for k, v in SMALL.items()}, **changes})
+        simrec.train(Plan("torchvision", changes={**{k: str(v) for k, v in SMALL.items()}, **changes}))
     assert "\n" not in str(told.value)
 
 

@@ -20,12 +20,12 @@ from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
 
-from simrec import onnx_export, store, training
-from simrec.autoencoder import Autoencoder, AutoencoderSettings
+from simrec import store
 from simrec.cli import cli
-from simrec.contracts import History, Progress
-from simrec.datasets import Pictures
+from simrec.contracts import History, Pictures, Progress
 from simrec.errors import TrainingError
+from simrec.learning import onnx_export, training
+from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
 from simrec.onnx_encoder import OnnxEncoder
 
 TINY = PlainSettings(widths=(4,), hidden=8, decoder=(8,), dim=4, epochs=6, batch_size=64)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simrec.autoencoder import ConvSettings, NetworkAutoencoder
 from simrec.contracts import setting
-from simrec.networks import Network, SphereNetwork, glorot, salt_and_pepper
+from simrec.learning.autoencoder import ConvSettings, NetworkAutoencoder
+from simrec.learning.networks import Network, SphereNetwork, glorot, salt_and_pepper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from simrec.autoencoder import ConvSettings, NetworkAutoencoder
 from simrec.contracts import setting
-from simrec.networks import ArticleMLP, Network, SphereNetwork
+from simrec.learning.autoencoder import ConvSettings, NetworkAutoencoder
+from simrec.learning.networks import ArticleMLP, Network, SphereNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simrec.autoencoder import ConvSettings, NetworkAutoencoder
 from simrec.contracts import setting
-from simrec.networks import ArticleMLP, Network, SphereNetwork, Whitening
+from simrec.learning.autoencoder import ConvSettings, NetworkAutoencoder
+from simrec.learning.networks import ArticleMLP, Network, SphereNetwork, Whitening
 
 
 @dataclass(frozen=True, kw_only=True)

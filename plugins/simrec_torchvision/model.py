@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import feature_extraction
 
-from simrec.autoencoder import TorchEncoder
 from simrec.contracts import Epoch, History, Images, Progress, Recipe, setting
 from simrec.errors import RequestError, TrainingError, reason, suggestion
+from simrec.learning.autoencoder import TorchEncoder
 
 SAMPLE = 2_000
 """Pictures, at most, that the directions are taken from: several times the numbers a code has."""

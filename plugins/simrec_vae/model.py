@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from simrec.autoencoder import ConvSettings, NetworkAutoencoder
 from simrec.contracts import setting
-from simrec.networks import MLP, Network, PictureDecoder, SphereNetwork, bernoulli_loss, glorot
+from simrec.learning.autoencoder import ConvSettings, NetworkAutoencoder
+from simrec.learning.networks import MLP, Network, PictureDecoder, SphereNetwork, bernoulli_loss, glorot
 
 
 @dataclass(frozen=True, kw_only=True)

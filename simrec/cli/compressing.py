@@ -31,8 +31,9 @@ def compress(
     session: Session, sources: tuple[str, ...], name: str, bits: int, output: Path | None, report: bool,
     form: str,
 ) -> None:  # fmt: skip
-    """Keep pictures in a few bytes each: their codes, quantised and entropy-coded.
+    """Keep pictures in a few bytes each.
 
+    Their codes are quantised and entropy-coded.
     A SOURCE is a picture, a folder of pictures, or a data set. 'simrec decompress' with the same encoder turns the
     codes back into pictures; they are what the encoder keeps of them, not the pictures bit for bit.
     """
@@ -65,12 +66,12 @@ def compress(
 )  # fmt: skip
 @click.pass_obj
 def decompress(session: Session, container: Path, name: str | None, output: Path) -> None:
-    """Turn a container of codes back into pictures, PNG files numbered in the order they were compressed in.
+    """Turn a container of codes back into pictures.
 
+    They are PNG files, numbered in the order they were compressed in.
     Without --index, the recommender whose encoder made the codes is looked for.
     """
-    from simrec import files, sheets
-    from simrec import recommender as verbs
+    from simrec import files, library, sheets
     from simrec.compression import LARGEST
     from simrec.files import making
 
@@ -79,7 +80,7 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
             data = files.read(file, LARGEST)
     except OSError as error:
         raise DataError(f"{container}: cannot be read ({error.strerror}): name a container of codes") from error
-    opened = verbs.open(name, session.home) if name else verbs.maker_of(data, str(container), session.home)
+    opened = library.open(name, session.home) if name else library.maker_of(data, str(container), session.home)
     images = opened.decompress(data, str(container))
     with making(output) as folder:
         for number, image in enumerate(images):
@@ -88,14 +89,14 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
 
 
 def _report(session: Session, name: str, output: Path | None, form: str) -> None:
-    from simrec import recommender as verbs
     from simrec import sheets
     from simrec.files import replacing
+    from simrec.verbs import decode as verb
 
     opened = session.open(name)
     images = opened.examples(REPORTED).images
     with session.counting() as progress:
-        rows = verbs.rates(opened, images, progress)
+        rows = verb.rates(opened, images, progress)
     if form == "json":
         say(json.dumps(rows, indent=1))
     else:

@@ -51,8 +51,9 @@ class Named:
 @format_option
 @click.pass_obj
 def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, output: Path | None, form: str) -> int:
-    """Send pictures through the code and back, and measure what was lost.
+    """Show what the code keeps of pictures.
 
+    They go through the code and back, and what was lost is measured.
     A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. Without one: ten test
     pictures. MSE: mean squared error of the pixels in 0..1. SSIM: structural similarity, 1 for the same picture.
     """
@@ -102,20 +103,21 @@ def denoise(
     session: Session, pictures: tuple[str, ...], name: str, output: Path | None, noise: float, seed: int,
     report: bool, form: str,
 ) -> int:  # fmt: skip
-    """Clean pictures of noise: through the code, which keeps what pictures have and noise has not.
+    """Clean pictures of noise.
 
+    They go through the code, which keeps what pictures have and noise has not.
     A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. Without one: ten test
     pictures. Noise is salt and pepper: pixels that are black or white as it happens. PSNR: peak signal-to-noise ratio.
     """
-    from simrec import recommender as verbs
     from simrec.images import rounded
     from simrec.perturbations import noisy
+    from simrec.verbs import decode as verb
 
     if report and (pictures or output):
         raise click.UsageError("--report takes no PICTURE and draws nothing: it measures on test pictures.")
     opened = session.open(name)
     if report:
-        figures = verbs.denoising(opened, opened.examples(REPORTED).images, noise, seed)
+        figures = verb.denoising(opened, opened.examples(REPORTED).images, noise, seed)
         if form == "json":
             say(json.dumps(figures, indent=1))
         else:
@@ -181,10 +183,10 @@ def generate(
     """
     import numpy as np
 
-    from simrec import recommender as verbs
     from simrec import sheets
     from simrec.files import replacing
     from simrec.images import rounded
+    from simrec.verbs import decode as verb
 
     if sum([bool(between), bool(around), report]) > 1:
         raise click.UsageError("Choose one of --between, --around and --report.")
@@ -192,7 +194,7 @@ def generate(
         raise click.UsageError("Name the FILE.png to draw with -o; --report draws nothing.")
     opened = session.open(name)
     if report:
-        rows = verbs.generation(opened, seed=seed, data_dir=data_dir, notice=session.notice)
+        rows = verb.generation(opened, seed=seed, data_dir=data_dir, notice=session.notice)
         if form == "json":
             say(json.dumps(rows, indent=1))
         else:

@@ -13,7 +13,7 @@ from simrec.cli.terminal import Session, data_dir_option, fail, say, table
 from simrec.errors import StoreError
 
 if TYPE_CHECKING:
-    from simrec.recommender import Evaluation
+    from simrec.verbs.evaluate import Evaluation
 
 COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI", "MSE", "zeros", "ms")
 
@@ -41,7 +41,9 @@ def evaluate(
     session: Session, names: tuple[str, ...], form: str, stress: bool, noise: float | None, everything: bool,
     training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
 ) -> int:  # fmt: skip
-    """Measure how well recommenders find items of the query's class, and where they fail, beside raw pixels and PCA.
+    """Measure how well recommenders find, and where they fail.
+
+    They look for items of the query's class, beside raw pixels and PCA.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
 
@@ -56,17 +58,18 @@ def evaluate(
         return leaderboard(session, source or "fashion-mnist", range(seeds or 1), form, training, data_dir)
     if training or seeds or source or form == "markdown":
         raise click.UsageError("--train, --seeds, --data and --format markdown go with --all")
-    from simrec import recommender as verbs
+    from simrec import library
+    from simrec.verbs import evaluate as verb
 
     errors: list[StoreError] = []
-    opened = [verbs.open(name, session.home) for name in names]
+    opened = [library.open(name, session.home) for name in names]
     if not names:
-        opened = [found for found in verbs.listing(session.home, errors.append) if found.manifest.catalogue]
+        opened = [found for found in library.listing(session.home, errors.append) if found.manifest.catalogue]
         opened = [found for found in opened if found.name != "demo"] or opened
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")
-        done.append(verbs.evaluate(recommender, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice))
+        done.append(verb.evaluate(recommender, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice))
         if form == "table":
             print_figures(done[-1])
             _print_weaknesses(done[-1])
@@ -84,7 +87,7 @@ def print_figures(evaluation: Evaluation) -> None:
         "leave-one-out": f"each of {evaluation.catalogue:,} items looked up among the others",
         "reconstruction": f"{evaluation.catalogue:,} items without labels: reconstruction alone",
     }[evaluation.how]
-    reduced = " (REDUCED: the full data set could not be had)" if evaluation.reduced else ""
+    reduced = " (REDUCED: a part of the data set)" if evaluation.reduced else ""
     rows = [[row["name"], *(_cell(column, row.get(column)) for column in COLUMNS)] for row in evaluation.rows]
     table(["", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
 

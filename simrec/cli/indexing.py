@@ -39,22 +39,24 @@ def index() -> None:
     type=click.Choice(["float32", "int8", "binary"]),
     help="How codes are kept: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
 )
+@click.option("--replace", is_flag=True, help="Give up a catalogue that NAME has of another source.")
 @data_dir_option
 @click.pass_obj
 def build(
-    session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, data_dir: Path | None
-) -> None:
+    session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, replace: bool,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
     SOURCE is a folder of pictures, labels as sub-folders, or a source that 'simrec plugins list' names; without it,
     the one that NAME was built from before, else what the encoder was trained on.
     """
-    from simrec import recommender as verbs
+    from simrec.verbs import index as verb
 
     with session.counting() as progress:
-        built = verbs.build(
-            name, source, encoder=encoder, dtype=dtype, data_dir=data_dir, home_folder=session.home, progress=progress,
-            notice=session.notice,
+        built = verb.build(
+            name, source, encoder=encoder, dtype=dtype, replace=replace, data_dir=data_dir, home_folder=session.home,
+            progress=progress, notice=session.notice,
         )  # fmt: skip
     catalogue = built.manifest.catalogue
     assert catalogue is not None
@@ -67,10 +69,10 @@ def build(
 @click.pass_obj
 def list_(session: Session, form: str) -> int:
     """What recommenders there are, yours and the shipped ones."""
-    from simrec import recommender as verbs
+    from simrec import library
 
     errors: list[StoreError] = []
-    described = [opened.describe() for opened in verbs.listing(session.home, errors.append)]
+    described = [opened.describe() for opened in library.listing(session.home, errors.append)]
     for error in errors:
         fail(error)
     if form == "json":
@@ -93,17 +95,39 @@ def list_(session: Session, form: str) -> int:
 
 @index.command()
 @click.argument("name")
+@click.option("--all", "everything", is_flag=True, help="Every field that its manifest keeps.")
 @_format
 @click.pass_obj
-def show(session: Session, name: str, form: str) -> None:
+def show(session: Session, name: str, everything: bool, form: str) -> None:
     """What a recommender is made of: encoder, training, catalogue, versions."""
-    from simrec import recommender as verbs
+    from simrec import library
 
-    described = verbs.open(name, session.home).describe()
+    described = library.open(name, session.home).describe()
     if form == "json":
         say(json.dumps(described, indent=1, ensure_ascii=False))
     else:
-        table(["", ""], [[key, str(value)] for key, value in _flat(described)])
+        rows = _flat(described) if everything else _summary(described)
+        table(["", ""], [[key, str(value)] for key, value in rows])
+
+
+def _summary(d: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a person wants to know of a recommender first, of all that `Recommender.describe` gives."""
+    encoder, catalogue = d["encoder"], d["catalogue"]
+    trained, picture = encoder["trained_on"], encoder["input"]
+    items = f"{catalogue['count']:,} of {catalogue['source']}" if catalogue else "no catalogue yet"
+    return [
+        ("name", d["name"]),
+        ("folder", d["folder"]),
+        ("encoder", f"{encoder['name']}/{encoder['preset']} of {encoder['provider']}"),
+        ("codes", f"{encoder['dim']} numbers, compared by {encoder['metric']}"),
+        ("pictures", f"{picture['size']} x {picture['size']}, {picture['channels']} channels, {picture['recipe']}"),
+        ("trained on", f"{trained['count']:,} pictures of {trained['source']}, seed {encoder['seed']}"),
+        ("decodes", "yes" if encoder["decodes"] else "no"),
+        ("items", items),
+        ("kept as", catalogue["dtype"] if catalogue else "-"),
+        ("size", f"{d['bytes'] / 1e6:.1f} MB"),
+        ("made", f"{d['created'][:10]} by: {encoder['command']}"),
+    ]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -126,27 +150,24 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @data_dir_option
 @click.pass_obj
 def encode(session: Session, source: str, name: str, output: str, data_dir: Path | None) -> None:
-    """Write the codes of SOURCE's pictures, float32, one row a picture, without indexing them.
+    """Write the codes of SOURCE's pictures to a file.
 
+    They are float32, one row a picture; nothing is indexed.
     As `export` writes a catalogue's: .npy with the pictures' names beside it as JSON lines, .parquet or .csv.
     """
-    from simrec import exports
-    from simrec import recommender as verbs
-    from simrec.arrays import to_npy
-    from simrec.catalogue import Item
+    from simrec import library
+    from simrec.verbs.export import encode as verb
 
-    opened = verbs.open(name, session.home)
-    pictures = opened.pictures(source, data_dir, session.notice)
+    opened = library.open(name, session.home)
     with session.counting() as progress:
-        codes = opened.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
-    if output == "-":
-        sys.stdout.buffer.write(to_npy(codes))
-        return
-    items = [
-        Item(row, *named) for row, named in enumerate(zip(pictures.ids, pictures.sources, pictures.labels, strict=True))
-    ]
-    written = exports.write(Path(output), codes, items, opened.manifest.encoder.title)
-    session.notice(f"Wrote {codes.shape[0]:,} codes of {codes.shape[1]} numbers: {' and '.join(map(str, written))}.")
+        data, written = verb(
+            opened, source, None if output == "-" else Path(output), data_dir=data_dir, progress=progress,
+            notice=session.notice,
+        )  # fmt: skip
+    if data:
+        sys.stdout.buffer.write(data)
+    else:
+        session.notice(f"Wrote the codes of {source}: {' and '.join(map(str, written))}.")
 
 
 @click.command()
@@ -157,11 +178,13 @@ def encode(session: Session, source: str, name: str, output: str, data_dir: Path
 )  # fmt: skip
 @click.pass_obj
 def export(session: Session, name: str, output: Path) -> None:
-    """Write a catalogue's codes with their ids and labels, for other programs.
+    """Write a catalogue's codes to a file.
 
-    .npy holds the codes alone, its items beside it as JSON lines; .parquet and .csv hold both.
+    Other programs read it, with ids and labels. .npy holds the codes alone, its items beside it as JSON lines; .parquet
+    and .csv hold both.
     """
-    from simrec import recommender as verbs
+    from simrec import library
+    from simrec.verbs.export import export as verb
 
-    written = verbs.open(name, session.home).export(output)
+    written = verb(library.open(name, session.home), output)
     session.notice(f"Wrote {' and '.join(str(path) for path in written)}.")

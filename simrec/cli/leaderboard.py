@@ -13,7 +13,7 @@ from simrec.cli.terminal import Session, fail, say, table
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
-    from simrec.leaderboard import Leaderboard, Standing
+    from simrec.verbs.leaderboard import Leaderboard, Standing
 
 COLUMNS = {
     "P@1": (3, 4), "P@10": (3, 4), "MAP@100": (3, 4), "10-NN": (3, 4), "ms": (2, 2), "seconds": (1, 1),
@@ -28,7 +28,7 @@ def leaderboard(
 ) -> int:
     """Prints the leaderboard of a source; gives 1 if an encoder failed, 0 otherwise."""
     from simrec import host
-    from simrec.leaderboard import Leaderboard, ranked
+    from simrec.verbs.leaderboard import Leaderboard, ranked
 
     plugins = host.discover()
     board = Leaderboard(source, data_dir=data_dir, home_folder=session.home, notice=session.notice)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def plugins() -> None:
-    """See the encoders and sources of pictures that are installed; write and check your own.
+    """See what is installed; write and check your own encoder.
 
     SIMREC_PLUGINS chooses which plugins are loaded: names of plugins or distributions with commas between, "" for
     none; unset, all are. simrec's own sources always are.
@@ -84,12 +84,11 @@ def show(session: Session, name: str, form: str) -> None:
 
 
 def _encoder(session: Session, offer: Offer[EncoderSpec]) -> dict[str, Any]:
-    from simrec import host, settings
-    from simrec import recommender as verbs
+    from simrec import host, library, settings
     from simrec.faults import blamed_on
 
     kind = host.encoder_class(offer)
-    trained = [r.name for r in verbs.listing(session.home, lambda _: None) if _made_by(r.manifest.encoder, offer)]
+    trained = [r.name for r in library.listing(session.home, lambda _: None) if _made_by(r.manifest.encoder, offer)]
     with blamed_on(str(offer)):
         return {
             **asdict(offer.spec),

@@ -25,12 +25,13 @@ SHEET = Path("simrec-quickstart.png")
 @click.option("--again", is_flag=True, help="Train again even if a quickstart was done before.")
 @click.pass_obj
 def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
-    """Do everything once: data, training, index, figures, a look-up, a contact sheet."""
-    from simrec import home, store
-    from simrec import recommender as verbs
+    """Do everything once, from data to contact sheet."""
+    from simrec import library, store
+    from simrec.verbs import evaluate as evaluating
+    from simrec.verbs import index as indexing
 
-    place = session.home or home.default()
-    if not again and store.exists(place / NAME) and _finished(opened := verbs.open(NAME, place)):
+    place = session.home or library.default()
+    if not again and store.exists(place / NAME) and _finished(opened := library.open(NAME, place)):
         session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again trains a new one).")
     else:
         source = _source(session, data_dir)
@@ -38,9 +39,11 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
         _train(session, source, data_dir)
         session.notice("2. Indexing.")
         with session.counting() as progress:
-            opened = verbs.build(NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice)
+            opened = indexing.build(
+                NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice
+            )
     session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")
-    evaluation = verbs.evaluate(opened, data_dir=data_dir, notice=session.notice)
+    evaluation = evaluating.evaluate(opened, data_dir=data_dir, notice=session.notice)
     print_figures(evaluation)
     session.notice("4. Looking up one test picture of each class.")
     catalogue = opened.manifest.catalogue
@@ -61,11 +64,11 @@ def _finished(opened: Recommender) -> bool:
 
 
 def _source(session: Session, data_dir: Path | None) -> str:
-    from simrec import datasets
     from simrec.contracts import ImageSpec
+    from simrec.sources.load import load
 
     try:
-        datasets.load("fashion-mnist", ImageSpec(), data_dir=data_dir, notice=session.notice)
+        load("fashion-mnist", ImageSpec(), data_dir=data_dir, notice=session.notice)
     except DataError as error:
         session.notice(f"{error}.")
         session.notice(

@@ -88,7 +88,7 @@ def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
 def _path(row: dict[str, Any]) -> str:
     """A file's path, or for an item of a data set, which has none, the data set and the id."""
     source: str = row["source"]
-    return source if source.endswith(row["id"]) else f"{source}/{row['id']}"
+    return source if Path(source).is_absolute() else f"{source}/{row['id']}"
 
 
 def _draw(opened: Recommender, answers: list[tuple[Query, list[Match]]], grid: Path) -> None:

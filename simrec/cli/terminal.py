@@ -68,13 +68,12 @@ class Session:
 
     def open(self, name: str | None) -> Recommender:
         """The recommender of that name; without one, the one that is meant when none is named, and a notice."""
-        from simrec import home
-        from simrec import recommender as verbs
+        from simrec import library
 
         if name is None:
-            name = verbs.default_name(self.home or home.default())
+            name = library.default_name(self.home or library.default())
             self.notice(f"No --index named: answering from {name!r}.")
-        return verbs.open(name, self.home)
+        return library.open(name, self.home)
 
     def run(self, *words: str) -> int:
         """The exit status of another command of this simrec, in a process of its own that prints as this one does.
@@ -85,11 +84,11 @@ class Session:
         import signal
         import subprocess
 
-        from simrec import home
+        from simrec import library
 
         # -P: the simrec that is running, not one that happens to lie in the current folder.
         command = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if self.quiet else []), *words]
-        place = str(self.home or home.default())
+        place = str(self.home or library.default())
         # Ctrl-C reaches both processes: the command decides what it means.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
@@ -129,7 +128,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
     from rich.text import Text
 
     heading = Text(printable(title)) if title else None  # as text, not as rich's markup: file names have brackets
-    drawn = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        show_header=any(columns),
+        title=heading,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for i, column in enumerate(columns):
         numeric = all(_numeric(row[i]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")

@@ -41,22 +41,21 @@ def train(
     session: Session, encoder: str, name: str | None, preset: str, changes: dict[str, str], dim: int | None,
     epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, replace: bool,
 ) -> None:  # fmt: skip
-    """Train an encoder on pictures; no labels are needed or seen.
+    """Train an encoder on pictures, without labels.
 
     Built in are plain, sparse, denoising, vae, pca and torchvision; plugins add theirs.
 
     Ctrl-C ends after the current epoch and saves the best so far; a second Ctrl-C leaves nothing behind.
     """
-    from simrec import recommender as verbs
+    from simrec.verbs import train as verb
 
     wanted = changes | {k: str(v) for k, v in (("dim", dim), ("epochs", epochs)) if v is not None}
     display = _Display(session)
     with _interruptible(session) as stop, display:
-        made, history = verbs.train(
-            encoder, name=name, preset=preset, changes=wanted, source=source, seed=seed, device=device,
+        made, history = verb.train(
+            verb.Plan(encoder, preset, wanted, seed, device, _command(sys.argv[1:])), name=name, source=source,
             data_dir=data_dir, home_folder=session.home, replace_catalogue=replace,
-            command=_command(sys.argv[1:]), started=display.started, progress=display.progress,
-            stop=stop, notice=session.notice,
+            watch=verb.Watch(display.started, display.progress, stop, session.notice),
         )  # fmt: skip
     results = made.manifest.encoder.results
     passes = f"{results.epochs} epoch{'' if results.epochs == 1 else 's'}"

@@ -32,11 +32,12 @@ import numpy as np
 import platformdirs
 import torch
 
-from simrec import datasets, evaluation, host
-from simrec.contracts import History, ImageSpec, Progress
-from simrec.datasets import Pictures
+from simrec import evaluation, host
+from simrec.contracts import History, ImageSpec, Pictures, Progress
 from simrec.index import Index
-from simrec.networks import salt_and_pepper
+from simrec.learning.networks import salt_and_pepper
+from simrec.sources import fashion_mnist
+from simrec.sources.load import load
 
 NAMES = ("plain", "sparse", "denoising", "vae")
 BATCH = 2048
@@ -53,8 +54,8 @@ def main() -> None:
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
     given = parser.parse_args()
-    train = datasets.load("fashion-mnist", ImageSpec(), notice=print)
-    test = datasets.load("fashion-mnist:test", ImageSpec(), notice=print)
+    train = load("fashion-mnist", ImageSpec(), notice=print)
+    test = load("fashion-mnist:test", ImageSpec(), notice=print)
     if given.quality:
         quality(given.runs, train, test)
         return
@@ -245,9 +246,9 @@ def quality(runs: Path, train: Pictures, test: Pictures) -> None:
         print(f"The article's {name} ends at P@10 {goals[name][0]:.4f} after {goals[name][1]:.0f} s.")
 
     encoder, moments = snapshots(train, test)
-    numbers = {label: i for i, label in enumerate(datasets.LABELS)}
+    numbers = {label: i for i, label in enumerate(fashion_mnist.LABELS)}
     labels, asked = (np.array([numbers[label] for label in p.labels]) for p in (train, test))
-    exam = evaluation.Exam(asked, labels, tuple(datasets.LABELS), leave_one_out=False)
+    exam = evaluation.Exam(asked, labels, tuple(fashion_mnist.LABELS), leave_one_out=False)
     reached: set[str] = set()
     for seconds, step, state in moments:
         encoder.load_state_dict(state)

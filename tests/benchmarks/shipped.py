@@ -20,9 +20,10 @@ from pathlib import Path
 import platformdirs
 from table import Row, finished, simrec, train
 
-from simrec import datasets, home, store
+from simrec import library, store
 from simrec.manifest import Manifest
 from simrec.recommender import Recommender
+from simrec.sources import fashion_mnist
 
 LIMIT = 25_000_000
 SHIPPED = {
@@ -50,11 +51,11 @@ def main() -> None:
                 simrec(Path(made), "index", "build", name, "fashion-mnist:test", *words)
             else:
                 without_weights(Recommender(encoder), Path(made) / name)
-            target = home.shipped() / name
+            target = library.shipped() / name
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(Path(made) / name, target, ignore=shutil.ignore_patterns("LOCK"))
-    folders = [home.shipped() / name for name in SHIPPED]
-    sizes = {folder.name: size(folder) for folder in folders} | {"test pictures": size(datasets.EMBEDDED)}
+    folders = [library.shipped() / name for name in SHIPPED]
+    sizes = {folder.name: size(folder) for folder in folders} | {"test pictures": size(fashion_mnist.EMBEDDED)}
     for name, bytes_ in sizes.items():
         print(f"{name:14} {bytes_ / 1e6:5.2f} MB")
     print(f"{'together':14} {sum(sizes.values()) / 1e6:5.2f} MB of {LIMIT / 1e6:.0f}")

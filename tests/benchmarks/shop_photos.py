@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 import simrec
-from simrec import datasets, images
+from simrec import images
 from simrec.contracts import ImageSpec
 from simrec.evaluation import ranking_figures
 from simrec.index import Index
+from simrec.sources import fashion_mnist
+from simrec.sources.load import load
 
 SIDE, WIDE, TALL = 400, 560, 500
 
@@ -67,9 +69,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2000)
     given = parser.parse_args()
     recommender = simrec.open(given.index)
-    test = datasets.load("fashion-mnist:test", ImageSpec(), notice=print)
-    found = np.array([datasets.LABELS.index(item.label) for item in recommender.catalogue.all()])
-    asked = np.array([datasets.LABELS.index(label) for label in test.labels[: given.n]])
+    test = load("fashion-mnist:test", ImageSpec(), notice=print)
+    found = np.array([fashion_mnist.LABELS.index(item.label) for item in recommender.catalogue.all()])
+    asked = np.array([fashion_mnist.LABELS.index(label) for label in test.labels[: given.n]])
     index = Index(recommender.codes, recommender.manifest.encoder.metric)
 
     def figures(queries: np.ndarray) -> float:

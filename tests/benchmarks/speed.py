@@ -40,9 +40,9 @@ PICTURE = """
 import sys
 from PIL import Image
 import simrec
-from simrec import datasets
+from simrec.sources.load import load
 from simrec.contracts import ImageSpec
-images = datasets.load("fashion-mnist:test", ImageSpec(), notice=print).images
+images = load("fashion-mnist:test", ImageSpec(), notice=print).images
 Image.fromarray(images[0, :, :, 0]).save(sys.argv[1])
 """
 
@@ -163,10 +163,10 @@ def main() -> None:
             print(f"simrec train plain --epochs 1: {seconds:.0f} s, {memory:.0f} MB")
 
     import simrec
-    from simrec import datasets
     from simrec.contracts import ImageSpec
+    from simrec.sources.load import load
 
-    warm(simrec.open(given.index), datasets.load("fashion-mnist:test", ImageSpec(), notice=print).images)
+    warm(simrec.open(given.index), load("fashion-mnist:test", ImageSpec(), notice=print).images)
 
 
 if __name__ == "__main__":

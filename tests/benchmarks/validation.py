@@ -18,11 +18,13 @@ import faiss
 import numpy as np
 from variants import VARIANTS
 
-from simrec import datasets, evaluation, host, settings
+from simrec import evaluation, host, settings
 from simrec.compression import BITS, CodeModel
 from simrec.contracts import Codes, ImageSpec, Progress
 from simrec.index import Index
 from simrec.perturbations import PERTURBATIONS
+from simrec.sources import fashion_mnist
+from simrec.sources.load import load
 
 HELD_OUT = 10_000
 
@@ -42,8 +44,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
-    pictures = datasets.load("fashion-mnist", ImageSpec(), notice=print)
-    labels = np.array([datasets.LABELS.index(label) for label in pictures.labels])
+    pictures = load("fashion-mnist", ImageSpec(), notice=print)
+    labels = np.array([fashion_mnist.LABELS.index(label) for label in pictures.labels])
     images, held_out = pictures.images[:-HELD_OUT], pictures.images[-HELD_OUT:]
     offer = host.discover().encoder(given.encoder)
     kind = host.encoder_class(offer)
@@ -58,7 +60,7 @@ def main() -> None:
     catalogue = encoder.encode(images)
     index = Index(catalogue, offer.spec.metric)
 
-    exam = evaluation.Exam(labels[-HELD_OUT:], labels[:-HELD_OUT], tuple(datasets.LABELS), leave_one_out=False)
+    exam = evaluation.Exam(labels[-HELD_OUT:], labels[:-HELD_OUT], tuple(fashion_mnist.LABELS), leave_one_out=False)
 
     def figures(codes: Codes) -> dict[str, float]:
         return evaluation.ranking_figures(exam.found(index, codes), exam.asked)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simrec.networks import SphereNetwork
+from simrec.learning.networks import SphereNetwork
 
 
 class Unaligned(SphereNetwork):

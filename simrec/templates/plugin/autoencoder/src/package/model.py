@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from simrec.autoencoder import Autoencoder, AutoencoderSettings
 from simrec.contracts import setting
+from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,29 +18,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simrec import datasets
-from simrec.contracts import ImageSpec
-from simrec.datasets import DEBIAN, EMBEDDED, MD5, Pictures
+from simrec.contracts import ImageSpec, Pictures
 from simrec.errors import DataError, ImageError, RequestError
+from simrec.sources import fashion_mnist
+from simrec.sources.fashion_mnist import DEBIAN, EMBEDDED, MD5
+from simrec.sources.load import load
 
 FASHION = ImageSpec()
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def load(source: str, data_dir: Path | None = None, spec: ImageSpec = FASHION) -> Pictures:
+def loaded(source: str, data_dir: Path | None = None, spec: ImageSpec = FASHION) -> Pictures:
     """The source, any notice being a surprise."""
 
     def surprise(text: str) -> None:
         raise AssertionError(text)
 
-    return datasets.load(source, spec, data_dir=data_dir, notice=surprise)
+    return load(source, spec, data_dir=data_dir, notice=surprise)
 
 
 def refused(source: str, data_dir: Path | None = None) -> str:
     """The one line that says why there is no such source."""
     with pytest.raises(DataError) as raised:
-        datasets.load(source, FASHION, data_dir=data_dir, notice=print)
+        load(source, FASHION, data_dir=data_dir, notice=print)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -58,7 +59,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an empty cache, no Debian package, and nobody at the other end of the line."""
     from torchvision.datasets import FashionMNIST
 
-    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port()}/"])
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
@@ -93,7 +94,7 @@ def test_the_embedded_pictures_are_the_published_ones(pictures: Pictures) -> Non
     assert pictures.images.dtype == np.uint8
     assert pictures.ids[42] == "test/00042"
     assert pictures.labels[:3] == ("Ankle boot", "Pullover", "Trouser")
-    assert {pictures.labels.count(label) for label in datasets.LABELS} == {1000}
+    assert {pictures.labels.count(label) for label in fashion_mnist.LABELS} == {1000}
 
 
 def test_the_published_sums_are_those_of_the_paper_s_files() -> None:
@@ -105,12 +106,12 @@ def test_the_train_pictures_are_looked_for_in_the_data_dir_then_the_cache_then_d
     tmp_path: Path,
 ) -> None:
     """Each place but the last found holds a file that would be an error, were it read."""
-    places = [tmp_path / "mine", datasets.cache(), datasets.DEBIAN]
+    places = [tmp_path / "mine", fashion_mnist.cache(), fashion_mnist.DEBIAN]
     for found, place in reversed(list(enumerate(places))):
         put(place)
         for later in places[found + 1 :]:
             (later / f"{TRAIN[0]}.gz").write_bytes(b"not this one")
-        train = load("fashion-mnist", places[0])
+        train = loaded("fashion-mnist", places[0])
         assert train.ids[42] == "train/00042"
         assert train.test == "fashion-mnist:test"
         assert (train.name, len(train)) == ("fashion-mnist", 10_000)
@@ -126,14 +127,14 @@ def test_the_train_pictures_are_found_packed_or_unpacked_or_where_torchvision_pu
         (tmp_path / "c/FashionMNIST/raw", True),
     ):
         put(folder, packed=packed)
-        assert len(load("fashion-mnist", tmp_path / folder.relative_to(tmp_path).parts[0])) == 10_000
+        assert len(loaded("fashion-mnist", tmp_path / folder.relative_to(tmp_path).parts[0])) == 10_000
 
 
 def test_the_test_pictures_are_taken_from_the_data_dir_when_they_are_there(tmp_path: Path) -> None:
     (tmp_path / f"{TEST[0]}.gz").write_bytes(gzip.compress(b"others"))
     assert f"{TEST[0]}.gz" in refused("fashion-mnist:test", tmp_path)
     (tmp_path / f"{TEST[0]}.gz").unlink()
-    assert len(load("fashion-mnist:test", tmp_path)) == 10_000
+    assert len(loaded("fashion-mnist:test", tmp_path)) == 10_000
 
 
 @pytest.mark.usefixtures("alone")
@@ -157,10 +158,10 @@ def test_a_file_cut_short_is_an_error_that_names_it(tmp_path: Path, keep: int) -
 @pytest.mark.usefixtures("alone")
 def test_without_the_train_pictures_the_error_names_all_four_ways() -> None:
     message = refused("fashion-mnist")
-    for way in ("--data-dir", str(datasets.cache()), "apt-get install dataset-fashion-mnist", "download"):
+    for way in ("--data-dir", str(fashion_mnist.cache()), "apt-get install dataset-fashion-mnist", "download"):
         assert way in message
     assert TRAIN[0] in message
-    assert str(datasets.DEBIAN) in message
+    assert str(fashion_mnist.DEBIAN) in message
 
 
 def test_debian_s_folder_is_the_one_of_its_package() -> None:
@@ -199,11 +200,11 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.usefixtures("alone", "small_train")
 def test_what_was_downloaded_is_kept_for_the_next_time(mirror: Path) -> None:
     said: list[str] = []
-    first = datasets.load("fashion-mnist", FASHION, notice=said.append)
+    first = load("fashion-mnist", FASHION, notice=said.append)
     assert [text.split()[1] for text in said] == [f"{name}.gz" for name in TRAIN]
-    assert sorted(path.name for path in datasets.cache().iterdir()) == [f"{name}.gz" for name in TRAIN]
+    assert sorted(path.name for path in fashion_mnist.cache().iterdir()) == [f"{name}.gz" for name in TRAIN]
     shutil.rmtree(mirror)
-    assert load("fashion-mnist").digest == first.digest
+    assert loaded("fashion-mnist").digest == first.digest
 
 
 @pytest.mark.usefixtures("alone", "small_train")
@@ -211,14 +212,14 @@ def test_a_download_that_is_damaged_leaves_nothing_in_the_cache(mirror: Path) ->
     path = mirror / f"{TRAIN[0]}.gz"
     path.write_bytes(path.read_bytes()[:-100])
     assert "--data-dir" in refused("fashion-mnist")
-    assert list(datasets.cache().iterdir()) == []
+    assert list(fashion_mnist.cache().iterdir()) == []
 
 
 @pytest.mark.usefixtures("alone")
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import FashionMNIST
 
-    monkeypatch.setattr(datasets, "TIMEOUT", 0.5)
+    monkeypatch.setattr(fashion_mnist, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts for it, nobody reads
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
         begun = time.monotonic()
@@ -236,19 +237,19 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_all_four_ways(tmp
 
 
 def test_the_small_catalogue_and_its_queries_have_no_picture_in_common(pictures: Pictures) -> None:
-    small, asked = load("fashion-mnist:small"), load("fashion-mnist:small-test")
+    small, asked = loaded("fashion-mnist:small"), loaded("fashion-mnist:small-test")
     assert (len(small), len(asked)) == (8_000, 2_000)
     assert set(small.ids) | set(asked.ids) == set(pictures.ids)
     assert not set(small.ids) & set(asked.ids)
     assert small.test == "fashion-mnist:small-test"
     assert small.reduced and asked.reduced
-    again = load("fashion-mnist:small")
+    again = loaded("fashion-mnist:small")
     assert again.ids == small.ids and again.digest == small.digest
 
 
 def test_an_unknown_split_suggests_the_near_miss() -> None:
     with pytest.raises(RequestError, match="no split 'tset': did you mean 'test'"):
-        load("fashion-mnist:tset")
+        loaded("fashion-mnist:tset")
 
 
 def test_a_source_that_does_not_exist_says_what_there_is() -> None:
@@ -257,7 +258,7 @@ def test_a_source_that_does_not_exist_says_what_there_is() -> None:
 
 
 def test_another_size_or_number_of_channels_is_prepared_by_the_recipe() -> None:
-    made = load("fashion-mnist:small-test", spec=ImageSpec(size=32, channels=3))
+    made = loaded("fashion-mnist:small-test", spec=ImageSpec(size=32, channels=3))
     assert made.images.shape == (2_000, 32, 32, 3)
 
 
@@ -275,7 +276,7 @@ def picture(path: Path, shade: int = 0) -> None:
 def test_sub_folders_are_labels_and_ids_are_paths_inside_the_folder(tmp_path: Path) -> None:
     for name in ("shoes/b.png", "shoes/a.jpg", "bags/summer/a.png", "loose.png", "bags/ä ö.webp"):
         picture(tmp_path / "mine" / name)
-    found = load(str(tmp_path / "mine"))
+    found = loaded(str(tmp_path / "mine"))
     assert dict(zip(found.ids, found.labels, strict=True)) == {
         "bags/summer/a.png": "bags", "bags/ä ö.webp": "bags", "loose.png": "", "shoes/a.jpg": "shoes",
         "shoes/b.png": "shoes",
@@ -290,11 +291,11 @@ def test_sub_folders_are_labels_and_ids_are_paths_inside_the_folder(tmp_path: Pa
 def test_ids_stay_the_same_when_the_folder_moves_or_grows(tmp_path: Path) -> None:
     for number in range(5):
         picture(tmp_path / "mine" / f"{number}.png", number * 40)
-    before = load(str(tmp_path / "mine"))
+    before = loaded(str(tmp_path / "mine"))
     (tmp_path / "mine").rename(tmp_path / "moved")
-    assert load(str(tmp_path / "moved")).ids == before.ids
+    assert loaded(str(tmp_path / "moved")).ids == before.ids
     picture(tmp_path / "moved" / "00.png")
-    after = load(str(tmp_path / "moved"))
+    after = loaded(str(tmp_path / "moved"))
     assert set(after.ids) == {*before.ids, "00.png"}
     for id_, image in zip(before.ids, before.images, strict=True):
         assert (after.images[after.ids.index(id_)] == image).all()
@@ -305,12 +306,12 @@ def test_hidden_files_and_files_that_are_no_pictures_are_passed_over(tmp_path: P
         picture(tmp_path / "mine" / name)
     (tmp_path / "mine" / "notes.txt").write_text("three shoes")
     (tmp_path / "mine" / "folder.png").mkdir()
-    assert load(str(tmp_path / "mine")).ids == ("seen.PNG",)
+    assert loaded(str(tmp_path / "mine")).ids == ("seen.PNG",)
 
 
 def test_a_folder_inside_a_hidden_one_is_read(tmp_path: Path) -> None:
     picture(tmp_path / ".private" / "mine" / "a.png")
-    assert load(str(tmp_path / ".private" / "mine")).ids == ("a.png",)
+    assert loaded(str(tmp_path / ".private" / "mine")).ids == ("a.png",)
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path)
     (tmp_path / "mine" / "empty.jpg").touch()
     (tmp_path / "mine" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     said: list[str] = []
-    assert datasets.load(str(tmp_path / "mine"), FASHION, notice=said.append).ids == ("good.png",)
+    assert load(str(tmp_path / "mine"), FASHION, notice=said.append).ids == ("good.png",)
     assert [Path(text.split(": ")[0]).name for text in said] == ["bad.png", "empty.jpg"]
     assert all(text.startswith("left out ") and "\n" not in text for text in said)
 
@@ -330,12 +331,12 @@ if sys.platform == "linux":  # other systems allow no such names
         folder = tmp_path / os.fsdecode(b"caf\xe9")
         for name in (b"sch\xf6n/sch\xf6n.png", "schön/schön.png".encode(), b"plain.png"):
             picture(folder / os.fsdecode(name))
-        found = load(str(folder))
+        found = loaded(str(folder))
         assert set(found.ids) == {"sch%F6n/sch%F6n.png", "schön/schön.png", "plain.png"}
         assert set(found.labels) == {"sch%F6n", "schön", ""}
         for text in (*found.ids, *found.labels, *found.sources):
             text.encode()
-        one = load(str(folder / os.fsdecode(b"sch\xf6n/sch\xf6n.png")))
+        one = loaded(str(folder / os.fsdecode(b"sch\xf6n/sch\xf6n.png")))
         assert one.ids == ("sch%F6n.png",)
 
 
@@ -350,10 +351,10 @@ def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
 
 def test_one_picture_is_a_source_too(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    assert load(str(tmp_path / "a.png")).ids == ("a.png",)
+    assert loaded(str(tmp_path / "a.png")).ids == ("a.png",)
     (tmp_path / "a.png").write_bytes(b"bad")
     with pytest.raises(ImageError, match="a.png"):
-        load(str(tmp_path / "a.png"))
+        loaded(str(tmp_path / "a.png"))
 
 
 def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(
@@ -364,23 +365,23 @@ def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(
     (tmp_path / "torchvision" / "__init__.py").write_text(
         "raise RuntimeError('operator torchvision::nms does not exist')"
     )
-    monkeypatch.setattr(datasets, "DEBIAN", tmp_path)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path)
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match=r"torchvision::nms does not exist.*pip install --force-reinstall"):
-        datasets.load("fashion-mnist", ImageSpec(), notice=print)
+        load("fashion-mnist", ImageSpec(), notice=print)
 
 
 def test_a_list_names_pictures_ids_and_labels_in_its_order(photos: Path) -> None:
     names = [str(path.relative_to(photos)) for path in sorted(photos.rglob("*.png"))]
     lines = ["path,id,label,price", f"{names[3]},b,bags,3", f"{names[0]},,,4", ",,,"]
     (photos / "items.csv").write_text("\n".join(lines), encoding="utf-8-sig")
-    pictures = load(f"list:{photos / 'items.csv'}")
+    pictures = loaded(f"list:{photos / 'items.csv'}")
     assert pictures.name == f"list:{photos / 'items.csv'}"
     assert (pictures.ids, pictures.labels) == (("b", names[0]), ("bags", ""))
     assert pictures.sources == (str(photos / names[3]), str(photos / names[0]))
-    folder = load(str(photos))
+    folder = loaded(str(photos))
     assert np.array_equal(pictures.images, folder.images[[folder.ids.index(names[3]), folder.ids.index(names[0])]])
 
 
@@ -388,7 +389,7 @@ def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
     good = next(photos.rglob("*.png"))
     (photos / "items.csv").write_text(f"path\nmissing.png\n{good}\n")
     said: list[str] = []
-    pictures = datasets.load(f"list:{photos / 'items.csv'}", FASHION, notice=said.append)
+    pictures = load(f"list:{photos / 'items.csv'}", FASHION, notice=said.append)
     assert pictures.ids == (str(good),)
     assert len(said) == 1
     assert "missing.png" in said[0]

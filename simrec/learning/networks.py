@@ -207,13 +207,13 @@ class Whitening(nn.Module):
 
 
 class Network(nn.Module, ABC):
-    """One of the networks that an encoder can be, by its settings; see `simrec.autoencoder.NetworkAutoencoder`.
+    """One of the networks that an encoder can be, by its settings (`simrec.learning.autoencoder.NetworkAutoencoder`).
 
     A subclass makes its layers and writes `code`, `picture` and `loss`, with the meaning they have in `Autoencoder`.
     """
 
     micro_batch: int | None = None
-    """See `simrec.autoencoder.Autoencoder`."""
+    """See `simrec.learning.autoencoder.Autoencoder`."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Network(nn.Module, ABC):
         """A batch of `examples` to the mean loss per picture and its named parts."""
 
     def spread(self, x: Tensor) -> Tensor | None:
-        """See `simrec.autoencoder.Autoencoder`; None but for codes that are means."""
+        """See `simrec.learning.autoencoder.Autoencoder`; None but for codes that are means."""
         return None
 
     def prepare(self, images: Tensor) -> None:
@@ -250,8 +250,8 @@ class Network(nn.Module, ABC):
 class SphereNetwork(Network):
     """A conv encoder, a code on a sphere, and a linear decoder to the picture and its edges.
 
-    settings: a `simrec.autoencoder.ConvSettings`. The bottleneck is what the decoder is trained on; the code is the
-    bottleneck whitened in part, and `picture` undoes that.
+    settings: a `simrec.learning.autoencoder.ConvSettings`. The bottleneck is what the decoder is trained on; the code
+    is the bottleneck whitened in part, and `picture` undoes that.
     """
 
     target: EdgeTarget

@@ -19,11 +19,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simrec import datasets, home, host, settings, store
+from simrec import host, library, settings, store
 from simrec.contracts import ImageSpec, Notice, Pictures
 from simrec.errors import PluginError, RequestError, StoreError
 from simrec.faults import blamed_on
-from simrec.recommender import Recommender, listing, milliseconds
+from simrec.library import listing
+from simrec.recommender import Recommender
+from simrec.sources.load import load
+from simrec.verbs.evaluate import milliseconds
 
 if TYPE_CHECKING:
     from simrec.evaluation import Exam
@@ -76,7 +79,7 @@ class Leaderboard:
     The queries are the source's test split, else the source itself, each picture left out of its own answer. Every
     encoder is fed the same pictures by its own recipe.
 
-    Raises RequestError for a source without labels, and what `simrec.datasets.load` raises.
+    Raises RequestError for a source without labels, and what `simrec.sources.load.load` raises.
     """
 
     def __init__(
@@ -85,14 +88,12 @@ class Leaderboard:
         from simrec.evaluation import Exam
 
         self._data_dir, self._notice = data_dir, notice
-        self.home = home_folder or home.default()
-        self.pictures: Pictures = datasets.load(source, ImageSpec(), data_dir=data_dir, notice=notice)
+        self.home = home_folder or library.default()
+        self.pictures: Pictures = load(source, ImageSpec(), data_dir=data_dir, notice=notice)
         if not self.pictures.labelled:
             raise RequestError(f"{source}: its pictures have no labels to score with: name a labelled source")
         test = self.pictures.test
-        self.queries = (
-            datasets.load(test, ImageSpec(), data_dir=data_dir, notice=notice) if test is not None else self.pictures
-        )
+        self.queries = load(test, ImageSpec(), data_dir=data_dir, notice=notice) if test is not None else self.pictures
         self.how = "leave-one-out" if test is None else "test"
         self._exam: Exam = Exam.of_labels(self.queries.labels, self.pictures.labels, leave_one_out=test is None)
 

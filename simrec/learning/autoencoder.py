@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from simrec import onnx_export, training
 from simrec.contracts import Codes, History, Images, ImageSpec, Progress, Rebuilt, Recipe, setting
 from simrec.errors import ImageError, PluginError, TrainingError
-from simrec.networks import Network
+from simrec.learning import onnx_export, training
+from simrec.learning.networks import Network
 from simrec.settings import from_json, to_json
 
 SAMPLE = 10_000
@@ -325,7 +325,7 @@ class Autoencoder(TorchEncoder):
 class NetworkAutoencoder(Autoencoder):
     """An autoencoder that is one of several networks, by its setting `network`.
 
-    A subclass sets `Settings`, `presets` and `networks`, a `simrec.networks.Network` class for each value of it.
+    A subclass sets `Settings`, `presets` and `networks`, a `simrec.learning.networks.Network` class for each value.
     """
 
     networks: ClassVar[Mapping[str, type[Network]]]

@@ -1,0 +1,5 @@
+"""The items that a recommender answers with."""
+
+from simrec.catalogue.local import Catalogue, Item, write
+
+__all__ = ["Catalogue", "Item", "write"]

@@ -1,0 +1,59 @@
+"""The arrays that cross simrec's borders, and what an encoder wants its images to be. numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+"""uint8 (n, height, width, channels), 0..255."""
+
+Codes = NDArray[np.float32]
+"""float32 (n, dim)."""
+
+Rebuilt = NDArray[np.float32]
+"""float32 (n, height, width, channels), 0..1: what a decoder makes of codes."""
+
+Metric = Literal["cosine", "l2"]
+
+Dtype = Literal["float32", "int8", "binary"]
+"""How a catalogue keeps its codes: four bytes a number, one byte a number, or 64 bits a code."""
+
+Recipe = Literal["fashion", "photo"]
+
+Notice = Callable[[str], None]
+"""Receives one-line messages that aren't errors."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What an encoder wants to be fed.
+
+    size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there,
+    "fashion" or "photo" (see `simrec.images`). Raises ValueError for any other.
+    """
+
+    size: int = 28
+    channels: int = 1
+    recipe: Recipe = "fashion"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096 or self.channels not in (1, 3) or self.recipe not in get_args(Recipe):
+            raise ValueError(
+                f"no pictures of {self.size} pixels, {self.channels} channels and recipe {self.recipe!r}: there are "
+                f"1 to 4,096 pixels, 1 or 3 channels, and {' or '.join(get_args(Recipe))}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        return (self.size, self.size, self.channels)
+
+    @property
+    def batch(self) -> int:
+        """How many images to compute on at once: few large ones, whose layers take many times their memory."""
+        return max(1, min(512, 2**23 // (self.size**2 * self.channels)))

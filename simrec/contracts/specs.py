@@ -1,0 +1,85 @@
+"""What a plugin's hooks return: one frozen Spec each, which names the code behind it without importing it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from simrec.contracts.arrays import Metric
+from simrec.errors import PluginError
+
+API = 1
+"""The version of this contract."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder that a plugin offers.
+
+    name: what people type (`simrec train NAME`). summary: one line for lists. factory: "package.module:Class",
+    imported only when the encoder is used. metric: how its codes are compared. explanation: about two sentences that
+    someone who owns a shop and trains no networks understands. api: the contract's version.
+
+    Raises PluginError for a field that cannot be right.
+    """
+
+    kind: ClassVar[str] = "encoder"
+
+    name: str
+    summary: str
+    factory: str
+    metric: Metric = "cosine"
+    api: int = API
+    explanation: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.metric not in ("cosine", "l2"):
+            raise PluginError(f"encoder {self.name!r}: metric {self.metric!r} must be 'cosine' or 'l2'")
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source of pictures that a plugin offers: a data set, or a kind of place where pictures are.
+
+    name: what people type, alone or with a text of the source's own after a colon (`--data NAME`, `--data NAME:TEXT`).
+    summary: one line for lists. factory: "package.module:function", a `Source`, imported only when the source is used.
+    api: the contract's version.
+
+    Raises PluginError for a field that cannot be right.
+    """
+
+    kind: ClassVar[str] = "source"
+
+    name: str
+    summary: str
+    factory: str
+    api: int = API
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(spec: EncoderSpec | SourceSpec) -> None:
+    what = f"{spec.kind} {spec.name!r}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
+        raise PluginError(f"{what}: a name is made of letters, digits, '.', '_' and '-'")
+    module, colon, attribute = spec.factory.partition(":")
+    if not (module and colon and attribute):
+        raise PluginError(f"{what}: factory {spec.factory!r} must read 'package.module:name'")
+    if spec.api != API:
+        raise PluginError(
+            f"{what} was written for contract {spec.api}, this simrec has {API}: "
+            f"install the plugin's release for this simrec"
+        )
+
+
+def setting(default: Any, doc: str) -> Any:
+    """A field of an encoder's settings: its default and its line of doc.
+
+    >>> @dataclass(frozen=True)
+    ... class Settings:
+    ...     dim: int = setting(32, "numbers in a code")
+    """
+    return field(default=default, metadata={"doc": doc})

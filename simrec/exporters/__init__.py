@@ -1,0 +1,1 @@
+"""Codes and items as files for other programs."""

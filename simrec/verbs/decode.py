@@ -1,0 +1,84 @@
+"""What can be measured of the pictures that an encoder gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simrec.contracts import Images, Notice
+from simrec.recommender import Recommender, silent
+
+
+def rates(
+    recommender: Recommender, images: Images, progress: Callable[[str, int, int], None] = silent
+) -> list[dict[str, Any]]:
+    """What compressing images (n, h, w, c) costs and loses, with 2 to 8 bits a number and in common picture formats.
+
+    Each row has a "name", the "bits" of a picture (the container's, divided by n) and the "MSE" of its pixels in 0..1.
+    progress: told a name, how many pictures are done, and of how many. Raises what `Recommender.compress` raises.
+    """
+    from simrec.compression import BITS, picture_formats
+    from simrec.evaluation import squared_errors
+
+    rows: list[dict[str, Any]] = []
+    for bits in BITS:
+        data = recommender.compress(images, bits)
+        rebuilt = recommender.decompress(data).astype(np.float32) / np.float32(255)
+        error = float(squared_errors(rebuilt, images).mean())
+        rows.append({"name": f"simrec, {bits} bits", "bits": 8 * len(data) / len(images), "MSE": error})
+        progress("compressing", bits - BITS[0] + 1, len(BITS))
+    return rows + picture_formats(images, lambda name, done: progress(name, done, len(images)))
+
+
+def denoising(recommender: Recommender, images: Images, share: float, seed: int = 0) -> list[dict[str, Any]]:
+    """How well noise is cleaned from images (n, h, w, c): rows with a "name" and the "PSNR" in decibels.
+
+    share: of the pixels that are wrong (see `simrec.perturbations.noisy`). The rows: the noisy pictures, the
+    recommender's reconstructions of them, and what filters make of them. PSNR is of the mean squared error of all.
+    Raises RequestError for an encoder without a decoder.
+    """
+    from simrec import evaluation
+    from simrec.perturbations import noisy
+
+    wrong = noisy(images, share, seed)
+    cleaned = {"noisy": evaluation.pixels(wrong), recommender.name: recommender.reconstruct(wrong)}
+    return [
+        {"name": name, "PSNR": float(evaluation.signal_to_noise(evaluation.squared_errors(pictures, images).mean()))}
+        for name, pictures in (cleaned | evaluation.filtered(wrong)).items()
+    ]
+
+
+def generation(
+    recommender: Recommender, n: int = 10_000, seed: int = 0, *, data_dir: Path | None = None, notice: Notice = silent
+) -> list[dict[str, Any]]:
+    """How good n drawn pictures are: rows with a "name", "precision" and "recall", and "-ELBO" where there is one.
+
+    Precision and recall (see `simrec.evaluation.precision_and_recall`) are beside test pictures, in a space that is no
+    encoder's own: 64 principal components of the train pixels. Beside the recommender: a normal distribution of as many
+    principal components as its codes have numbers. -ELBO in nats a test picture. Raises DataError when the train
+    pictures cannot be had, RequestError when there are no test pictures or the encoder cannot draw, PluginError where
+    the encoder `pca` is missing.
+    """
+    from simrec import evaluation
+    from simrec.generation import Mixture
+    from simrec.images import rounded
+
+    record = recommender.manifest.encoder
+    test = recommender.examples(n).images
+    train = recommender.pictures(record.trained_on.source, data_dir, notice).images
+    (space, _), (pca, _) = (evaluation.principal_components(train, dim) for dim in (64, record.dim))
+    drawn = {
+        recommender.name: recommender.generate(n, seed),
+        "PCA + normal": pca.decode(Mixture.normal(pca.encode(train)).sample(n, seed)),
+    }
+    rows = []
+    for name, samples in drawn.items():
+        features = space.encode(rounded(samples))
+        precision, recall = evaluation.precision_and_recall(features, space.encode(test))
+        rows.append({"name": name, "precision": precision, "recall": recall, "-ELBO": None})
+    if getattr(recommender.encoder, "variational", False):
+        rows[0]["-ELBO"] = evaluation.negative_elbo(recommender.encoder, test, seed)
+    return rows

@@ -1,0 +1,260 @@
+"""Training: pictures in, a recommender with an encoder out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simrec import library, store
+from simrec.contracts import Codes, History, Notice, Pictures, Progress
+from simrec.errors import DataError, PluginError, StoreError
+from simrec.faults import blamed_on, encoded
+from simrec.manifest import EncoderRecord, Manifest, Results, TrainedOn, file_name
+from simrec.onnx_graph import check as check_graph
+from simrec.recommender import Recommender, silent
+from simrec.sources.load import load
+
+if TYPE_CHECKING:
+    from simrec.contracts import EncoderSpec
+    from simrec.generation import Mixture
+    from simrec.host import Offer
+
+SAMPLE = 10_000
+"""Training pictures, about, whose codes tell how the encoder's codes are distributed."""
+
+HELD_OUT = 10
+"""Of a source without a test split, every tenth picture is kept from the training to validate it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained: an encoder by its name, one of its presets with changes as texts, a seed and a device.
+
+    command: what a person typed for it, which the recommender keeps.
+    """
+
+    encoder: str
+    preset: str = "default"
+    changes: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    command: str = "simrec.train"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a training.
+
+    started: called with the encoder and the pictures just before the first epoch. progress: after each step. stop:
+    asked after each epoch whether it was the last. notice: receives one-line messages that aren't errors.
+    """
+
+    started: Callable[[Any, Pictures], None] = silent
+    progress: Callable[[Progress], None] = silent
+    stop: Callable[[], bool] = lambda: False
+    notice: Notice = silent
+
+
+@dataclass(frozen=True)
+class _Model:
+    """An encoder that is to learn: who offers it, its settings, and itself."""
+
+    offer: Offer[EncoderSpec]
+    settings: Any
+    encoder: Any
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What came of a training: its history, its files, some codes (n, dim), its seconds, and what was warned of."""
+
+    history: History
+    files: Mapping[str, bytes]
+    codes: Codes
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def train(
+    plan: Plan | str,
+    *,
+    name: str | None = None,
+    source: str = "fashion-mnist",
+    data_dir: Path | None = None,
+    home_folder: Path | None = None,
+    replace_catalogue: bool = False,
+    watch: Watch | None = None,
+) -> tuple[Recommender, History]:
+    """Trains an encoder and commits it under a name (by default its own).
+
+    plan: an encoder's name alone stands for its default preset. source: see `simrec.sources.load`. The same seed on the
+    same machine gives the same weights.
+
+    Raises RequestError for an encoder, preset, setting or name that cannot be, PluginError for a broken plugin,
+    DataError for the source, TrainingError for the training, StoreError when it cannot be written or when the name
+    has a catalogue and `replace_catalogue` is not set. Whatever is raised, what was there before still is.
+    """
+    plan = Plan(plan) if isinstance(plan, str) else plan
+    watch = watch or Watch()
+    model = _model(plan, watch.notice)
+    folder = (home_folder or library.default()) / library.check_name(name or plan.encoder)
+    with store.Writer(folder) as writer:  # before the pictures are read, which takes minutes
+        _check_replaceable(folder, replace_catalogue)
+        pictures = load(source, model.encoder.input, data_dir=data_dir, notice=watch.notice)
+        examples, held_out = _validation(pictures, model.encoder.input, data_dir, watch.notice)
+        learned = _fitted(model, examples, held_out, plan, watch)
+        for text in learned.warnings:
+            watch.notice(text)
+        files = _with_what_codes_tell(learned, model.encoder)
+        for file, data in files.items():
+            writer.write(f"encoder/{file}", data)
+        writer.commit(Manifest.new(_record(plan, model, learned, files, examples), None))
+    return Recommender(folder), learned.history
+
+
+def _model(plan: Plan, notice: Notice) -> _Model:
+    """The encoder that a plan names, having learned nothing yet."""
+    from simrec import host, settings
+
+    plugins = host.discover()
+    for failure in plugins.failures:
+        notice(str(failure))
+    offer = plugins.encoder(plan.encoder)
+    kind = host.encoder_class(offer)
+    chosen = settings.choose(kind.presets, plan.preset, plan.changes, plan.encoder)
+    with blamed_on(str(offer)):
+        return _Model(offer, chosen, kind(chosen))
+
+
+def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, watch: Watch) -> _Learned:
+    """Trains an encoder on examples, validated on others. Raises PluginError, naming it, for what is its fault."""
+    begun, culprit, encoder = time.perf_counter(), str(model.offer), model.encoder
+    with blamed_on(culprit):  # the encoder's own summary may be shown
+        watch.started(encoder, examples)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with blamed_on(culprit):
+            history = encoder.fit(
+                examples.images, validation=held_out.images, seed=plan.seed, device=plan.device,
+                progress=watch.progress, stop=watch.stop,
+            )  # fmt: skip
+            files = _saved(encoder, culprit)
+        if not isinstance(history, History) or not 1 <= history.kept <= len(history.epochs):
+            raise PluginError(f"{culprit} kept no epoch of its training: fix its fit")
+        codes = encoded(encoder, examples.images[:: max(1, len(examples) // SAMPLE)], encoder.dim, culprit)
+    said = tuple(sorted({str(w.message) for w in caught if w.category is UserWarning}))
+    return _Learned(history, files, codes, time.perf_counter() - begun, said)
+
+
+def _with_what_codes_tell(learned: _Learned, encoder: Any) -> dict[str, bytes]:
+    """The encoder's files, and those that say how its codes are distributed and how its training went."""
+    from simrec.compression import CodeModel
+
+    files = dict(learned.files)
+    if hasattr(encoder, "decode"):
+        files["code_model.npz"] = CodeModel.fit(learned.codes).to_bytes()
+        files["prior.npz"] = _prior(encoder, learned.codes).to_bytes()
+    files["history.json"] = json.dumps(_history(learned.history), indent=1).encode()
+    return files
+
+
+def _record(
+    plan: Plan, model: _Model, learned: _Learned, files: Mapping[str, bytes], examples: Pictures
+) -> EncoderRecord:
+    """What the manifest says of an encoder that was trained."""
+    from simrec import settings
+    from simrec.compression import sparsity
+
+    encoder, kept = model.encoder, learned.history.epochs[learned.history.kept - 1]
+    return EncoderRecord(
+        name=plan.encoder,
+        provider=model.offer.provider,
+        factory=model.offer.spec.factory,
+        runtime="onnx" if "encoder.onnx" in files else "plugin",
+        metric=model.offer.spec.metric,
+        dim=encoder.dim,
+        input=encoder.input,
+        preset=plan.preset,
+        settings=settings.to_json(model.settings),
+        seed=plan.seed,
+        decodes=hasattr(encoder, "decode"),
+        digest=_digest(files, encoder.input),
+        trained_on=TrainedOn(examples.name, len(examples), examples.digest, examples.test),
+        results=Results(
+            epochs=len(learned.history.epochs),
+            kept=learned.history.kept,
+            ended=learned.history.ended,
+            loss=kept.loss,
+            validation_loss=kept.validation_loss,
+            zeros=sparsity(learned.codes),
+            seconds=round(learned.seconds, 1),
+        ),
+        command=plan.command,
+    )
+
+
+def _check_replaceable(folder: Path, replace_catalogue: bool) -> None:
+    if store.exists(folder) and store.current(folder).manifest.catalogue and not replace_catalogue:
+        raise StoreError(
+            f"{folder}: has a catalogue, which another encoder could not answer for: add --replace, or --name"
+        )
+
+
+def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: Notice) -> tuple[Pictures, Pictures]:
+    """What to learn from, and what to validate on: the test split, else every tenth picture, kept from learning."""
+    if pictures.test:
+        return pictures, load(pictures.test, spec, data_dir=data_dir, notice=notice)
+    rows = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
+    if len(pictures) < HELD_OUT:
+        raise DataError(f"{pictures.name}: {len(pictures)} pictures are too few to train on: give at least {HELD_OUT}")
+    return pictures.where(~rows), pictures.where(rows)
+
+
+def _saved(model: Any, culprit: str) -> dict[str, bytes]:
+    """What the encoder saves into a folder of its own, of which it may know nothing but the path.
+
+    Raises PluginError, naming the culprit, for what nobody would open again: odd names, graphs that simrec doesn't run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        files = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+    for name, data in files.items():
+        if not file_name(f"encoder/{name}"):
+            raise PluginError(f"{culprit} saved a file {name!r}: call it by letters, digits, '.', '_' and '-'")
+        if name in ("encoder.onnx", "decoder.onnx"):
+            try:
+                check_graph(data)
+            except ValueError as error:
+                raise PluginError(f"{culprit} saved a graph {name} that simrec doesn't run: {error}") from error
+    return files
+
+
+def _prior(model: Any, codes: Codes) -> Mixture:
+    """What new codes of an encoder are drawn from; codes (n, dim): those of training pictures."""
+    from simrec.generation import Mixture
+
+    return Mixture.standard_normal(model.dim) if getattr(model, "variational", False) else Mixture.fit(codes)
+
+
+def _digest(files: Mapping[str, bytes], spec: Any) -> str:
+    """Of an encoder: what it computes (not how its training went) and how pictures are prepared for it."""
+    parts = [f"{name} {sha256(data).hexdigest()}" for name, data in sorted(files.items()) if name != "history.json"]
+    return sha256("\n".join([*parts, json.dumps(asdict(spec), sort_keys=True)]).encode()).hexdigest()
+
+
+def _history(history: History) -> dict[str, Any]:
+    epochs = [{**asdict(epoch), "parts": dict(epoch.parts)} for epoch in history.epochs]
+    return {"kept": history.kept, "ended": history.ended, "epochs": epochs}
