@@ -40,6 +40,11 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
         return prepare(picture, spec)[np.newaxis]
 
 
+def of_picture(picture: Image.Image, spec: ImageSpec) -> Images:
+    """A Pillow picture as images (1, size, size, channels), prepared as a file of it would be."""
+    return prepare(picture_files.flattened(picture), spec)[np.newaxis]
+
+
 def rounded(rebuilt: Rebuilt) -> Images:
     """Pictures (n, h, w, c) in 0..1, as decoders give them, as images; what is beyond is cut off."""
     images: Images = np.rint(np.clip(rebuilt, 0, 1) * 255).astype(np.uint8)

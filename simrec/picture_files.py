@@ -224,7 +224,7 @@ def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
         stack.enter_context(_budget.share(cost))
         stack.callback(_give_back, cost)
         stack.callback(picture.close)  # its pixels too, whoever still has it: an error's traceback, say
-        upright = _decoded(picture)
+        upright = flattened(picture)
         stack.callback(upright.close)
         yield upright
 
@@ -418,7 +418,7 @@ def _strip(picture: Image.Image) -> int:
     return int(rows * columns * max(bits, 8) // 8)
 
 
-def _decoded(picture: Image.Image) -> Image.Image:
+def flattened(picture: Image.Image) -> Image.Image:
     """The picture's pixels, "L" or "RGB", upright and on white; one of more than ORDINARY pixels averaged down."""
     picture.load()
     turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))

@@ -5,6 +5,7 @@ Nothing here imports torch: everything runs on ONNX Runtime, unless the encoder 
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simrec import store
 from simrec.arrays import from_npy
@@ -27,6 +29,8 @@ from simrec.onnx_encoder import OnnxEncoder
 from simrec.sources.load import load, test_split
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PictureOfPillow
+
     from simrec.compression import CodeModel
     from simrec.contracts import EncoderSpec
     from simrec.generation import Mixture
@@ -63,8 +67,16 @@ class Query:
     own: frozenset[int]
 
 
+Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[np.uint8] | Query"
+"""What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
+(h, w) or (h, w, c), or a query that was read before."""
+
+
 class Recommender:
-    """One recommender, open for asking; all its answers come from the generation that was live when it was opened."""
+    """One recommender, open for asking, from as many threads as you like.
+
+    All its answers come from the generation that was live when it was opened.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
@@ -79,6 +91,14 @@ class Recommender:
                 f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
                 f"'simrec index build {folder.name}' makes them again"
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets go of what it has opened; it opens it again when it is asked again."""
+        for name in ("encoder", "catalogue", "index", "codes", "prior", "code_model"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def encoder(self) -> FittedEncoder:
@@ -148,13 +168,14 @@ class Recommender:
             )
         return codes
 
-    def read(self, query: str | Path | BinaryIO) -> Query:
-        """A query from a file, an open binary file, or "id:ITEM".
+    def read(self, query: Asked) -> Query:
+        """A query from whatever people have of a picture: see `Asked`.
 
-        Raises ImageError for a file that is no picture, RequestError for an id that is not in the catalogue.
+        Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
+        that is none of these.
         """
-        from simrec import images
-
+        if isinstance(query, Query):
+            return query
         if isinstance(query, str) and query.startswith("id:"):
             row = self.catalogue.row_of(query[3:])
             if row is None:
@@ -162,29 +183,79 @@ class Recommender:
                     f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
                 )
             return Query(query, self.catalogue.thumbnails([row]), frozenset([row]))
-        if isinstance(query, str | Path):
-            picture = images.read(Path(query), self.manifest.encoder.input)
-            name = str(query)
-        else:
-            name = "-"
-            picture = images.read(query, self.manifest.encoder.input, "standard input")
+        name, picture = self._image(query)
         own = self.catalogue.rows_like(picture[0]) if self.manifest.catalogue else []
         return Query(name, picture, frozenset(own))
 
-    def similar(self, query: str | Path | BinaryIO | Query, n: int = 10) -> list[Match]:
-        """The n items most similar to a picture, best first, without that item itself.
+    def _image(self, query: object) -> tuple[str, Images]:
+        """The name and the image (1, h, w, c) of a picture that is no item's."""
+        from PIL import Image
 
-        Raises RequestError when nothing was indexed yet, and what `read` raises.
+        from simrec import images
+
+        spec = self.manifest.encoder.input
+        if isinstance(query, str | Path):
+            return str(query), images.read(Path(query), spec)
+        if isinstance(query, bytes | bytearray):
+            return "bytes", images.read(io.BytesIO(query), spec, "bytes")
+        if isinstance(query, Image.Image):
+            return "picture", images.of_picture(query, spec)
+        if isinstance(query, np.ndarray):
+            if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
+                raise RequestError(
+                    f"an array {query.dtype} {query.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3)"
+                )
+            return "array", images.of_picture(
+                Image.fromarray(query.squeeze(2) if query.shape[2:] == (1,) else query), spec
+            )
+        if hasattr(query, "read"):
+            return "-", images.read(cast(BinaryIO, query), spec, "standard input")
+        raise RequestError(
+            f"{type(query).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
+            f"(h, w, c), 'id:ITEM', or a list of these"
+        )
+
+    @overload
+    def similar(self, query: Asked, n: int = 10) -> list[Match]: ...
+
+    @overload
+    def similar(self, query: list[Asked] | tuple[Asked, ...], n: int = 10) -> list[list[Match]]: ...
+
+    def similar(self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10) -> list[Match] | list[list[Match]]:
+        """The n items most similar to a picture, best first, without that item itself; of a list, a list for each.
+
+        A list goes through encoder and index as one batch. Raises RequestError when nothing was indexed yet and for n
+        under 1, and what `read` raises.
         """
-        asked = query if isinstance(query, Query) else self.read(query)
-        rows, distances = self.index.search(self.encode(asked.images), n + len(asked.own))
-        near = [(int(r), d) for r, d in zip(rows[0], distances[0], strict=True) if int(r) not in asked.own][:n]
-        items = self.catalogue.items([row for row, _ in near])
-        found = self.index.scores(np.array([d for _, d in near], np.float32))
-        return [
-            Match(asked.name, rank, item.id, float(score), float(distance), item.label, item.source)
-            for rank, (item, score, (_, distance)) in enumerate(zip(items, found, near, strict=True), 1)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"{n!r} items cannot be asked for: n is a whole number from 1 on")
+        if isinstance(query, list | tuple):
+            return self._similar([self.read(one) for one in query], n)
+        return self._similar([self.read(query)], n)[0]
+
+    def _similar(self, queries: Sequence[Query], n: int) -> list[list[Match]]:
+        if not queries:
+            return []
+        codes = self.encode(np.concatenate([query.images for query in queries]))
+        rows, distances = self.index.search(codes, n + max(len(query.own) for query in queries))
+        near = [
+            [(int(row), distance) for row, distance in zip(found, far, strict=True) if int(row) not in query.own][:n]
+            for query, found, far in zip(queries, rows, distances, strict=True)
         ]
+        wanted = sorted({row for found in near for row, _ in found})
+        items = dict(zip(wanted, self.catalogue.items(wanted), strict=True))
+        answers = []
+        for query, found in zip(queries, near, strict=True):
+            scores = self.index.scores(np.array([distance for _, distance in found], np.float32))
+            answers.append(
+                [
+                    Match(
+                        query.name, rank, items[row].id, float(score), float(far), items[row].label, items[row].source
+                    )
+                    for rank, ((row, far), score) in enumerate(zip(found, scores, strict=True), 1)
+                ]
+            )
+        return answers
 
     def thumbnails(self, matches: Sequence[Match]) -> Images:
         """What the encoder saw of those items, (n, h, w, c)."""

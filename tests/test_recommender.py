@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,9 +314,62 @@ def test_list_and_show_say_what_is_there(photos: Path) -> None:
     assert listed[1]["catalogue"]["count"] == 10_000
     assert "10,000" in answer("index", "list")
     assert json.loads(answer("index", "show", "demo", "--format", "json"))["encoder"]["command"].startswith("simrec ")
-    assert "encoder.digest" in answer("index", "show", "mine")
+    assert "60,000 pictures of fashion-mnist" in answer("index", "show", "mine")
+    assert "encoder.digest" in answer("index", "show", "mine", "--all")
 
 
 def test_the_public_api_is_importable_by_name() -> None:
     for name in simrec.__all__:
         assert getattr(simrec, name) is not None
+
+
+# What Python callers have of a picture, and many of them at once.
+
+
+def test_whatever_is_had_of_a_picture_is_looked_up_the_same(demo: Recommender, shoe: Path) -> None:
+    picture = Image.open(shoe)
+    pixels = np.asarray(picture)
+    with shoe.open("rb") as file:
+        asked = [str(shoe), shoe, shoe.read_bytes(), file, picture, pixels, pixels[:, :, np.newaxis], demo.read(shoe)]
+        answers = [[match.id for match in demo.similar(one, 5)] for one in asked]
+    assert answers == [answers[0]] * len(asked)
+    assert "test/00000" not in answers[0]
+
+
+def test_a_list_is_one_batch_and_answered_one_by_one(demo: Recommender, shoe: Path) -> None:
+    asked = [shoe, "id:test/00042", shoe.read_bytes()]
+    together = demo.similar(asked, 4)
+    apart = [demo.similar(one, 4) for one in asked]
+    assert [[match.id for match in some] for some in together] == [[match.id for match in some] for some in apart]
+    assert demo.similar([], 4) == []
+
+
+@pytest.mark.parametrize("query", [5, None, {"shoe.png"}, 1.5, np.zeros((4, 4)), np.zeros((2, 3, 4, 5), np.uint8)])
+def test_what_is_no_query_is_refused_with_what_is_taken(demo: Recommender, query: object) -> None:
+    with pytest.raises(RequestError, match="give"):
+        demo.similar(query)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "3", True])
+def test_no_less_than_one_item_can_be_asked_for(demo: Recommender, shoe: Path, n: object) -> None:
+    with pytest.raises(RequestError, match="a whole number from 1 on"):
+        demo.similar(shoe, n)  # type: ignore[call-overload]
+
+
+def test_images_that_are_no_array_are_not_blamed_on_the_encoder(demo: Recommender) -> None:
+    with pytest.raises(RequestError, match="encode takes images as an array"):
+        demo.encode("x.jpg")  # type: ignore[arg-type]
+
+
+def test_one_recommender_answers_eight_threads_as_it_answers_one(demo: Recommender, pictures: Pictures) -> None:
+    opened = Recommender(demo.folder)
+    asked = [pictures.images[row, :, :, 0] for row in range(100)] + [f"id:test/{row:05d}" for row in range(100)]
+    alone = [demo.similar(one, 5) for one in asked]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda one: opened.similar(one, 5), asked)) == alone
+
+
+def test_a_recommender_that_is_let_go_of_opens_what_it_needs_again(demo: Recommender, shoe: Path) -> None:
+    with Recommender(demo.folder) as opened:
+        first = opened.similar(shoe, 3)
+    assert opened.similar(shoe, 3) == first

@@ -13,6 +13,7 @@ import json
 import os
 import sqlite3
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +104,7 @@ class Catalogue:
         self._generation = generation
         self._record = record
         self._shape = generation.manifest.encoder.input.shape
+        self._asking = threading.Lock()  # SQLite's limit on a question is the connection's, which all threads share
 
     def items(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order."""
@@ -166,7 +168,9 @@ class Catalogue:
         self._generation.read("items.sqlite")  # checks size and digest
         path = self._generation.path("items.sqlite").absolute()
         # By its bytes: SQLite takes a path as UTF-8, which a folder's name needn't be.
-        connection = sqlite3.connect(f"file:{quote_from_bytes(os.fsencode(path))}?mode=ro&immutable=1", uri=True)
+        connection = sqlite3.connect(
+            f"file:{quote_from_bytes(os.fsencode(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
         return connection
 
@@ -185,7 +189,7 @@ class Catalogue:
                 raise self._damaged("items.sqlite", f"its last row is {last}, of {self._record.count:,} items")
         return self._connection
 
-    def _query(self, sql: str, values: list[Any], kinds: tuple[type, ...]) -> Iterator[Any]:
+    def _query(self, sql: str, values: list[Any], kinds: tuple[type, ...]) -> list[Any]:
         """The rows that answer a question; kinds: of their columns."""
         table, left = self._table, STEPS * (self._record.count + 1000)
         batch = 10_000
@@ -195,12 +199,13 @@ class Catalogue:
             left -= batch
             return left < 0
 
-        with self._explained():
+        with self._explained(), self._asking:
             table.set_progress_handler(ended, batch)
-            for row in table.execute(sql, values):
-                if tuple(map(type, row)) != kinds:
-                    raise self._damaged("items.sqlite", f"{row!r:.100} is no row of it")
-                yield row
+            rows = table.execute(sql, values).fetchmany(self._record.count + 1)
+        for row in rows:
+            if tuple(map(type, row)) != kinds:
+                raise self._damaged("items.sqlite", f"{row!r:.100} is no row of it")
+        return rows
 
     def _select(self, rest: str, values: list[Any]) -> Iterator[Item]:
         found = self._query(f"SELECT row, id, source, label FROM items {rest}", values, (int, str, str, str))
