@@ -230,8 +230,8 @@ def picture_formats(images: Images, progress: Callable[[str, int], None]) -> lis
             picture.save(file, **options)
             size += file.tell()
             if name != "PNG" and not options.get("lossless"):
-                back = np.asarray(Image.open(file).convert(picture.mode), np.float64).reshape(image.shape)
-                error += float(((back - image) ** 2).mean()) / 255**2
+                back = Image.open(file, formats=[options["format"]]).convert(picture.mode)
+                error += float(((np.asarray(back, np.float64).reshape(image.shape) - image) ** 2).mean()) / 255**2
             if number % 512 == 0 or number == len(images):
                 progress(name, number)
         rows.append({"name": name, "bits": 8 * size / len(images), "MSE": error / len(images)})

@@ -93,7 +93,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Imag
     axes.legend(frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    return Image.open(file)
+    return Image.open(file, formats=["PNG"])
 
 
 def picture(image: NDArray[np.uint8]) -> Image.Image:
