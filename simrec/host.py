@@ -199,7 +199,10 @@ def _specs(entry: EntryPoint) -> Iterator[EncoderSpec | SourceSpec]:
     manager.add_hookspecs(hookspecs)
     plugin = entry.load()
     manager.register(plugin, name=entry.name)
-    manager.check_pending()
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"{error}: the hooks are {' and '.join(HOOKS)}") from error
     if not manager.get_hookcallers(plugin):
         raise PluginError(f"it implements no hook: mark 'def {next(iter(HOOKS))}()' with @hookimpl")
     for hook, kind in HOOKS.items():

@@ -60,11 +60,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to look up, (1, h, w, c), and the rows that are that very item."""
+    """A picture to look up, (1, h, w, c).
+
+    own: the rows that are that very item or an exact copy of it, which are left out of its answer. copies: how many of
+    them are copies.
+    """
 
     name: str
     images: Images
     own: frozenset[int]
+    copies: int = 0
 
 
 Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[np.uint8] | Query"
@@ -168,8 +173,10 @@ class Recommender:
             )
         return codes
 
-    def read(self, query: Asked) -> Query:
+    def read(self, query: Asked, *, with_copies: bool = False) -> Query:
         """A query from whatever people have of a picture: see `Asked`.
+
+        Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
 
         Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
         that is none of these.
@@ -182,10 +189,12 @@ class Recommender:
                 raise RequestError(
                     f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
                 )
-            return Query(query, self.catalogue.thumbnails([row]), frozenset([row]))
+            picture = self.catalogue.thumbnails([row])
+            alike = frozenset([row, *self.catalogue.rows_like(picture[0])])
+            return Query(query, picture, frozenset([row]) if with_copies else alike, len(alike) - 1)
         name, picture = self._image(query)
-        own = self.catalogue.rows_like(picture[0]) if self.manifest.catalogue else []
-        return Query(name, picture, frozenset(own))
+        alike = frozenset(self.catalogue.rows_like(picture[0]) if self.manifest.catalogue else [])
+        return Query(name, picture, frozenset() if with_copies else alike, max(0, len(alike) - 1))
 
     def _image(self, query: object) -> tuple[str, Images]:
         """The name and the image (1, h, w, c) of a picture that is no item's."""

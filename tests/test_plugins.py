@@ -99,7 +99,10 @@ UNLOADABLE = {
     "syntax-error": ("def simrec_encoders(:", "SyntaxError"),
     "exits": ("import sys\nsys.exit('goodbye')", "it called sys.exit('goodbye')"),
     "panics": ("class Panic(BaseException): pass\nraise Panic('a Rust library gave up')", "a Rust library gave up"),
-    "misspelt-hook": (f"@hookimpl\ndef simrec_encodres(): return [{SPEC}]", "simrec_encodres"),
+    "misspelt-hook": (
+        f"@hookimpl\ndef simrec_encodres(): return [{SPEC}]",
+        "the hooks are simrec_encoders and simrec_sources",
+    ),
     "odd-argument": (f"@hookimpl\ndef simrec_encoders(torch): return [{SPEC}]", "'torch'"),
     "not-marked": (f"def simrec_encoders(): return [{SPEC}]", "@hookimpl"),
     "wrong-api": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=99)]", "contract 99"),

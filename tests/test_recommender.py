@@ -373,3 +373,45 @@ def test_a_recommender_that_is_let_go_of_opens_what_it_needs_again(demo: Recomme
     with Recommender(demo.folder) as opened:
         first = opened.similar(shoe, 3)
     assert opened.similar(shoe, 3) == first
+
+
+def test_the_item_and_its_exact_copies_are_left_out_whichever_way_it_is_named(photos: Path) -> None:
+    first = next(photos.rglob("*.png"))
+    for name in ("copy-a.png", "copy-b.png"):
+        (photos / name).write_bytes(first.read_bytes())
+    simrec.build("copied", str(photos), encoder="demo")
+    item = "id:" + first.relative_to(photos).as_posix()
+    copies = {item[3:], "copy-a.png", "copy-b.png"}
+    for query in (item, str(first)):
+        result = CliRunner().invoke(cli, ["similar", query, "--index", "copied", "--format", "json", "-n", "39"])
+        found = [match["id"] for match in json.loads(result.stdout)]
+        assert len(found) == 39
+        assert not copies & set(found)
+        assert "2 exact copies in the catalogue left out (--with-copies shows them)" in result.stderr
+        shown = json.loads(answer("similar", query, "--index", "copied", "--format", "json", "--with-copies"))
+        assert {match["id"] for match in shown[:3]} >= copies - {query[3:]}
+
+
+def test_paths_are_those_of_files_whatever_the_ids_are(photos: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))[:12]
+    lines = [f"{path.relative_to(photos).as_posix()};sku-{row}" for row, path in enumerate(paths)]
+    (photos / "items.csv").write_text("path;id\n" + "\n".join(lines) + "\n")
+    simrec.build("listed", str(photos / "items.csv"), encoder="demo")
+    printed = answer("similar", "id:sku-0", "--index", "listed", "--format", "paths").splitlines()
+    assert len(printed) == 10
+    assert all(Path(path).is_file() for path in printed)
+
+
+def test_another_sources_catalogue_is_only_replaced_when_that_is_said(photos: Path) -> None:
+    simrec.build("mine", str(photos), encoder="demo")
+    with pytest.raises(StoreError, match="--replace"):
+        simrec.build("mine", "fashion-mnist:small-test")
+    assert simrec.build("mine", "fashion-mnist:small-test", replace=True).manifest.catalogue is not None
+    assert simrec.open("mine").manifest.catalogue == simrec.build("mine").manifest.catalogue
+
+
+def test_an_encoder_that_was_not_trained_yet_is_offered_to_be_trained(photos: Path) -> None:
+    with pytest.raises(RequestError, match="run 'simrec train plain', or take the encoder of demo"):
+        simrec.build("mine", str(photos), encoder="plain")
+    with pytest.raises(RequestError, match="add --encoder demo, or 'simrec train plain --name mine'"):
+        simrec.build("mine", str(photos))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, fail, say, table
+from simrec.cli.terminal import Session, fail, printable, say, table
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ if TYPE_CHECKING:
     "--grid", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
     help="Also draw them: a contact sheet, each query first in its row.",
 )  # fmt: skip
+@click.option("--with-copies", is_flag=True, help="Show exact copies of the query too.")
 @click.pass_obj
 def similar(
-    session: Session, queries: tuple[str, ...], name: str | None, number: int, form: str | None, grid: Path | None
-) -> int:
+    session: Session, queries: tuple[str, ...], name: str | None, number: int, form: str | None, grid: Path | None,
+    with_copies: bool,
+) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
-    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself is
-    left out of the answer.
+    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself and its
+    exact copies are left out of the answer.
     """
     if grid and grid.suffix.lower() != ".png":
         raise click.BadParameter(f"{str(grid)!r} must end in .png", param_hint="--grid")
@@ -47,7 +49,12 @@ def similar(
     failed = False
     for text in queries:
         try:
-            query = opened.read(sys.stdin.buffer if text == "-" else text)
+            query = opened.read(sys.stdin.buffer if text == "-" else text, with_copies=with_copies)
+            if query.copies and not with_copies:
+                copies = "1 exact copy" if query.copies == 1 else f"{query.copies:,} exact copies"
+                session.notice(
+                    f"{printable(query.name)}: {copies} in the catalogue left out (--with-copies shows them)."
+                )
             answers.append((query, opened.similar(query, number)))
         except SimrecError as error:
             if len(queries) == 1:

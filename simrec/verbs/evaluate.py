@@ -65,6 +65,10 @@ def evaluate(
     changes = _perturbations(stress, noise)
     images = recommender.catalogue.thumbnails()
     how, asked, exam = _exam(recommender, images, data_dir, notice)
+    if how == "leave-one-out" and catalogue.source == record.trained_on.source:
+        notice(
+            f"{recommender.name} was trained on these very pictures: others are found less well than these figures say."
+        )
 
     def row(name: str, index: Index, queries: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
         described = {"name": name, "numbers": queries.shape[1], "bytes": size}
