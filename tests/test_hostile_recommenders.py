@@ -53,6 +53,7 @@ from simrec.compression import CodeModel
 from simrec.contracts import Pictures
 from simrec.errors import DataError, SimrecError, StoreError, VersionError
 from simrec.recommender import Recommender
+from simrec.verbs.export import export
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
 LIMIT = 10.0
@@ -137,7 +138,7 @@ QUESTIONS: dict[str, Callable[[Recommender], object]] = {
     "id": lambda opened: opened.similar(f"id:{next(opened.catalogue.all()).id}", 5),
     "grid": lambda opened: opened.thumbnails(opened.similar("shoe.png", 5)),
     "thumbnails": lambda opened: opened.catalogue.thumbnails(),
-    "export": lambda opened: opened.export(Path(f"{os.getpid()}.csv")),
+    "export": lambda opened: export(opened, Path(f"{os.getpid()}.csv")),
     "generate": lambda opened: opened.generate(3),
     "around": lambda opened: opened.around(opened.read("shoe.png").images, 3),
     "compress": lambda opened: opened.compress(opened.read("shoe.png").images, 5),
