@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +21,24 @@ if TYPE_CHECKING:
 CELL = 500
 """Characters of a table's cell that are shown."""
 
-_UNSEEN = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-}
-"""Characters that move a terminal's cursor, change its state or the direction of text, and what is shown instead."""
 
-_NO_CHARACTERS = {code: f"\\u{code:04x}" for code in (*range(0xD800, 0xDC80), *range(0xDD00, 0xE000))}
-"""What JSON can hold and no encoding can write. Those between stand for the bytes of a file's name that is no UTF-8."""
+@cache
+def _shown(lines: bool, terminal: bool) -> dict[int, str]:
+    """What is shown for characters, by their numbers; lines: where line ends and tabs may stay.
 
-_ONE_LINE = _UNSEEN | _NO_CHARACTERS
-_LINES = {code: shown for code, shown in _ONE_LINE.items() if chr(code) not in "\n\t"}
+    No encoding can write most surrogates, which JSON can hold; those between stand for the bytes of a file's name that
+    is no UTF-8. In a terminal also those that move its cursor, change its state or the direction of text.
+    """
+    codes = [*range(0xD800, 0xDC80), *range(0xDD00, 0xE000)]
+    if terminal:
+        codes += [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+    kept = "\n\t" if lines else ""
+    return {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in codes if chr(code) not in kept}
 
 
-def printable(text: str) -> str:
-    """A text in one line that does nothing to a terminal: names in a file may have come from anyone."""
-    return text.translate(_ONE_LINE)
+def printable(text: str, *, lines: bool = False) -> str:
+    """A text, in one line unless `lines`, that does nothing to a terminal: names in a file may come from anyone."""
+    return text if text.isascii() and text.isprintable() else text.translate(_shown(lines, True))
 
 
 def fail(error: object) -> None:
@@ -45,7 +48,8 @@ def fail(error: object) -> None:
 
 def say(text: str, *, nl: bool = True) -> None:
     """An answer on stdout: as it is for another program, harmless in a terminal."""
-    click.echo(text.translate(_LINES if sys.stdout.isatty() else _NO_CHARACTERS), nl=nl)
+    terminal = sys.stdout.isatty()
+    click.echo(text if text.isascii() and not terminal else text.translate(_shown(True, terminal)), nl=nl)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Session:
     def notice(self, text: str) -> None:
         """One line on stderr that is no error."""
         if not self.quiet:
-            click.echo(text.translate(_LINES), err=True)
+            click.echo(printable(text, lines=True), err=True)
 
     @property
     def simrec(self) -> str:

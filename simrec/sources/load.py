@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from simrec import host
 from simrec.contracts import ImageSpec, Notice, Pictures
 from simrec.errors import DataError, PluginError
 from simrec.faults import blamed_on
@@ -26,6 +25,8 @@ def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: 
     downloaded. Raises DataError when the source is not to be had, ImageError for a single picture that cannot be read,
     PluginError, naming the distribution, for a plugin's source that is broken.
     """
+    from simrec import host
+
     plugins = host.discover()
     name, _, text = source.partition(":")
     # Without a colon even "folder" is the path of one that has this name.
