@@ -267,31 +267,29 @@ def test_without_space_a_command_says_so_in_one_line_and_loses_nothing(tmp_path:
     assert {k: v for k, v in tree(tmp_path).items() if k != "home/mine/LOCK"} == before
 
 
-if Path("/dev/full").exists():
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+def test_an_answer_that_cannot_be_written_is_one_clear_line(shoe: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "simrec", "--quiet", "similar", str(shoe), "--index", "demo"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: ")
+    assert "fault in simrec" not in done.stderr
 
-    def test_an_answer_that_cannot_be_written_is_one_clear_line(shoe: Path) -> None:
-        with Path("/dev/full").open("wb") as full:
-            command = [sys.executable, "-m", "simrec", "--quiet", "similar", str(shoe), "--index", "demo"]
-            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("Error: ")
-        assert "fault in simrec" not in done.stderr
 
-
-if sys.platform == "linux":  # other systems allow no such names
-
-    def test_a_file_whose_name_is_no_utf_8_is_looked_up_and_indexed_like_any_other(photos: Path) -> None:
-        folder = photos.rename(photos.parent / os.fsdecode(b"caf\xe9"))
-        query = folder / os.fsdecode(b"sch\xf6n.png")
-        shutil.copy(next(folder.rglob("*.png")), query)
-        strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as with most locales
-        for words in (
-            ["similar", query, "--index", "demo", "--format", "table"],
-            ["index", "build", "new", folder, "--encoder", "demo"],
-            ["index", "list"],
-            ["similar", folder / "missing.png", query, "--index", "new"],
-        ):
-            done = simrec(*words, env=strict)
-            assert done.returncode == ("missing.png" in str(words)), done.stderr
-            assert b"fault in simrec" not in done.stderr
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_file_whose_name_is_no_utf_8_is_looked_up_and_indexed_like_any_other(photos: Path) -> None:
+    folder = photos.rename(photos.parent / os.fsdecode(b"caf\xe9"))
+    query = folder / os.fsdecode(b"sch\xf6n.png")
+    shutil.copy(next(folder.rglob("*.png")), query)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as with most locales
+    for words in (
+        ["similar", query, "--index", "demo", "--format", "table"],
+        ["index", "build", "new", folder, "--encoder", "demo"],
+        ["index", "list"],
+        ["similar", folder / "missing.png", query, "--index", "new"],
+    ):
+        done = simrec(*words, env=strict)
+        assert done.returncode == ("missing.png" in str(words)), done.stderr
+        assert b"fault in simrec" not in done.stderr

@@ -67,6 +67,17 @@ def test_the_readmes_pictures_are_there() -> None:
         assert (ROOT / picture).is_file(), picture
 
 
+def test_the_readmes_python_runs(photos: Path, shoe: Path) -> None:
+    Image.open(shoe).save("shoe.jpg")
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        found: dict[str, Any] = {}
+        exec(block, found)
+        assert found["codes"].shape == (40, 64)
+        assert [len(matches) for matches in found["both"]] == [10, 10]
+
+
 def test_the_readmes_benchmarks_are_there() -> None:
     scripts = re.findall(r"python (tests/benchmarks/\S+\.py)", README)
     assert scripts

@@ -21,7 +21,7 @@ def no_train_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("no_train_pictures")
 def test_quickstart_goes_on_with_the_embedded_pictures_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["quickstart"], catch_exceptions=False)
