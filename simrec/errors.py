@@ -51,6 +51,14 @@ class VersionError(StoreError):
     """A recommender or a container of codes that a newer simrec wrote."""
 
 
+MOVED = {
+    "simrec.autoencoder": "simrec.learning.autoencoder",
+    "simrec.networks": "simrec.learning.networks",
+    "simrec.datasets": "simrec.sources.load",
+}
+"""Modules that plugins imported from an older simrec, and where they are."""
+
+
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """The end of a sentence about a name that does not exist: the near miss, else all there are."""
     names = sorted(known)
@@ -69,6 +77,8 @@ def reason(error: BaseException) -> str:
             "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
             "install both from one place, 'pip install --force-reinstall torch torchvision'"
         )
+    if isinstance(error, ModuleNotFoundError) and error.name in MOVED:
+        return f"{error}: it is {MOVED[error.name]} now: change the plugin's import"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"{error}: 'pip install {package}'"

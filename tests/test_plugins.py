@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ import simrec as api
 from simrec import hookspecs, host, settings
 from simrec.cli import main
 from simrec.contracts import EncoderSpec, ImageSpec, SourceSpec
-from simrec.errors import PluginError, RequestError
+from simrec.errors import MOVED, PluginError, RequestError, reason
 from simrec.verbs.train import Plan
 
 HEAD = """
@@ -670,3 +671,11 @@ def test_folders_and_fashion_mnist_come_through_the_hook(photos: Path) -> None:
         pictures = host.imported(sources[name])(text, ImageSpec(), data_dir=None, notice=print)
         assert pictures.images.dtype == np.uint8
         assert len(pictures) == count
+
+
+def test_a_plugin_that_imports_from_where_a_module_was_is_told_where_it_is() -> None:
+    with pytest.raises(ModuleNotFoundError) as raised:
+        import_module("simrec.autoencoder")
+    assert "it is simrec.learning.autoencoder now: change the plugin's import" in reason(raised.value)
+    for place in MOVED.values():
+        assert import_module(place)
