@@ -63,7 +63,9 @@ def from_npz(data: bytes, expected: Mapping[str, tuple[DTypeLike, Shape]]) -> di
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
             if set(sizes) != {f"{name}.npy" for name in expected}:
-                raise ValueError(f"it holds {', '.join(sorted(sizes)) or 'nothing'}")
+                raise ValueError(
+                    f"not as this simrec writes it: it holds {', '.join(sorted(sizes))[:200] or 'nothing'}"
+                )
             if max(sizes.values()) > LARGEST:
                 raise ValueError(f"an array of {max(sizes.values()):,} bytes")
             return {name: from_npy(archive.read(f"{name}.npy"), *expected[name]) for name in expected}

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from simrec import picture_files
 from simrec.contracts import Images, ImageSpec, Rebuilt
+from simrec.errors import ImageError
 
 TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
@@ -40,9 +41,18 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
         return prepare(picture, spec)[np.newaxis]
 
 
-def of_picture(picture: Image.Image, spec: ImageSpec) -> Images:
-    """A Pillow picture as images (1, size, size, channels), prepared as a file of it would be."""
-    return prepare(picture_files.flattened(picture), spec)[np.newaxis]
+def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Images:
+    """A Pillow picture, or an array uint8 (h, w) or (h, w, 3), as images (1, size, size, channels).
+
+    It is prepared as a file of it would be. name: what to call it in an error. Raises ImageError for one of no pixels,
+    and for one that Pillow has opened but can't read.
+    """
+    with picture_files.explained(name):
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        if not picture.width * picture.height:
+            raise ImageError(f"{name}: it has no pixels: give one that has")
+        return prepare(picture_files.flattened(picture), spec)[np.newaxis]
 
 
 def rounded(rebuilt: Rebuilt) -> Images:

@@ -47,10 +47,16 @@ class Index:
     def to_bytes(self) -> bytes:
         """For a file of our own writing: faiss.write_index can report success on a full disk.
 
-        Raises ValueError for what `from_bytes` would not read, as a FAISS that writes in another layout gives.
+        Raises StoreError for what `from_bytes` would not read, as a FAISS that writes in another layout gives.
         """
         data = faiss.serialize_index(self._faiss).tobytes()
-        _check_layout(data, len(self), self._faiss.d, self.metric, self._dtype)
+        try:
+            _check_layout(data, len(self), self._faiss.d, self.metric, self._dtype)
+        except ValueError as error:
+            raise StoreError(
+                f"index.faiss: FAISS {faiss.__version__} writes a layout that this simrec doesn't read ({error}): "
+                f"'pip install faiss-cpu==1.15.1'"
+            ) from error
         return bytes(data)
 
     def __len__(self) -> int:

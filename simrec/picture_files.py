@@ -216,7 +216,7 @@ def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_silence)  # Pillow warns of bombs and odd metadata; the checks here are stricter
         data = stack.enter_context(_source(file, called))
-        stack.enter_context(_explained(called))
+        stack.enter_context(explained(called))
         picture = _header(data, called)
         size, cost = picture.size, _cost(picture, data, called)
         if cost > BUDGET:
@@ -259,8 +259,8 @@ def _source(file: Path | BinaryIO, called: str) -> Iterator[_File]:
 
 
 @contextlib.contextmanager
-def _explained(called: str) -> Iterator[None]:
-    """Turns whatever a decoder raises into an ImageError."""
+def explained(called: str) -> Iterator[None]:
+    """Turns whatever is raised in the block, by a decoder or a recipe, into an ImageError."""
     try:
         yield
     except UnidentifiedImageError:

@@ -208,15 +208,14 @@ class Recommender:
         if isinstance(query, bytes | bytearray):
             return "bytes", images.read(io.BytesIO(query), spec, "bytes")
         if isinstance(query, Image.Image):
-            return "picture", images.of_picture(query, spec)
+            return "picture", images.of_picture(query, spec, "the picture")
         if isinstance(query, np.ndarray):
             if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
                     f"an array {query.dtype} {query.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3)"
                 )
-            return "array", images.of_picture(
-                Image.fromarray(query.squeeze(2) if query.shape[2:] == (1,) else query), spec
-            )
+            grey = query.shape[2:] == (1,)
+            return "array", images.of_picture(query.squeeze(2) if grey else query, spec, "the array")
         if hasattr(query, "read"):
             return "-", images.read(cast(BinaryIO, query), spec, "standard input")
         raise RequestError(

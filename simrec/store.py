@@ -258,10 +258,10 @@ class Writer:
             before = _live(self.folder)
             numbers = [int(p.name.split("-")[0]) for p in generations.iterdir() if p.name[:6].isdigit()]
             name = f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}"
+            coming = self.folder / "CURRENT.new"
             self.staging.rename(generations / name)
             try:
                 _sync_folder(generations)
-                coming = self.folder / "CURRENT.new"
                 if coming.is_symlink() or coming.is_file():  # of a writer that crashed
                     coming.unlink()
                 _write_synced(coming, f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())

@@ -19,7 +19,7 @@ import simrec
 from simrec import library, store
 from simrec.cli import cli
 from simrec.contracts import Pictures
-from simrec.errors import RequestError, StoreError
+from simrec.errors import ImageError, RequestError, StoreError
 from simrec.manifest import Manifest
 from simrec.perturbations import PERTURBATIONS
 from simrec.recommender import Recommender
@@ -348,6 +348,14 @@ def test_a_list_is_one_batch_and_answered_one_by_one(demo: Recommender, shoe: Pa
 @pytest.mark.parametrize("query", [5, None, {"shoe.png"}, 1.5, np.zeros((4, 4)), np.zeros((2, 3, 4, 5), np.uint8)])
 def test_what_is_no_query_is_refused_with_what_is_taken(demo: Recommender, query: object) -> None:
     with pytest.raises(RequestError, match="give"):
+        demo.similar(query)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "query", [np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8), Image.new("F", (3, 3), float("nan"))]
+)
+def test_a_picture_of_no_pixels_or_none_that_are_numbers_is_one_clear_error(demo: Recommender, query: object) -> None:
+    with pytest.raises(ImageError, match="the (array|picture): "):
         demo.similar(query)  # type: ignore[call-overload]
 
 

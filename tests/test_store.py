@@ -137,6 +137,23 @@ def test_a_commit_that_fails_at_its_last_step_leaves_the_old_generation_alone(fo
     assert contents(folder)[0] == "the third"
 
 
+def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails between the new generation's folder and CURRENT."""
+    real = store._sync_folder
+
+    def failing(path: Path) -> None:
+        if path.name == "gens":
+            raise OSError(5, "Input/output error")
+        real(path)
+
+    before = tree(folder)
+    monkeypatch.setattr(store, "_sync_folder", failing)
+    with refused() as raised:
+        commit(folder, "the second")
+    assert "Input/output error" in str(raised.value)
+    assert tree(folder) == before
+
+
 def test_files_that_did_not_change_are_hard_links_to_the_generation_before(folder: Path) -> None:
     before = store.current(folder)
     with store.Writer(folder) as writer:
