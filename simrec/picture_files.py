@@ -215,8 +215,8 @@ def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_silence)  # Pillow warns of bombs and odd metadata; the checks here are stricter
-        data = stack.enter_context(_source(file, called))
         stack.enter_context(explained(called))
+        data = stack.enter_context(_source(file, called))
         picture = _header(data, called)
         size, cost = picture.size, _cost(picture, data, called)
         if cost > BUDGET:

@@ -256,6 +256,11 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "nowhere.png")
 
 
+def test_a_name_that_no_file_can_have_is_one_clear_error() -> None:
+    """A list of pictures may hold it."""
+    assert "null" in refused(Path("shoe\0.png"), "it")
+
+
 def test_an_empty_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     assert "empty" in refused(tmp_path / "empty.png")
