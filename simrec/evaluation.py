@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec import host
-from simrec.contracts import Codes, Images, Metric, Rebuilt
-from simrec.index import Index, kmeans
+from simrec.contracts import Codes, EncoderSpec, Images, Metric, Rebuilt
+from simrec.index import Index, Searchable, kmeans
 from simrec.sources.fashion_mnist import LABELS
 
 DEPTH = 100
@@ -40,11 +40,11 @@ class Exam:
         queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked, labels))
         return cls(queries, items, tuple(classes), leave_one_out)
 
-    def found(self, index: Index, queries: Codes) -> NDArray[np.int64]:
+    def found(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
         """The classes of the items that an index answers queries (m, dim) with: (m, k), nearest first."""
         return self.labels[neighbours(index, queries, DEPTH, leave_one_out=self.leave_one_out)]
 
-    def figures(self, index: Index, queries: Codes) -> dict[str, Any]:
+    def figures(self, index: Searchable, queries: Codes) -> dict[str, Any]:
         """`ranking_figures` of queries (m, dim), P@10 by class, and the most confused pairs.
 
         "classes" holds those that are asked for. "confused" holds ten pairs at most: a "query" class, an "answer"
@@ -65,12 +65,12 @@ class Exam:
             "confused": sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:10],
         }
 
-    def clustering(self, index: Index) -> float:
+    def clustering(self, index: Searchable) -> float:
         """How well clusters of the index's codes agree with the classes; see `clustering`."""
         return clustering(index.codes, self.labels, index.metric)
 
 
-def neighbours(index: Index, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:
+def neighbours(index: Searchable, queries: Codes, n: int, *, leave_one_out: bool) -> NDArray[np.int64]:
     """Rows (m, k) of the k <= n nearest items; with leave_one_out query i is not among its own."""
     if not leave_one_out:
         return index.search(queries, n)[0]
@@ -144,7 +144,7 @@ def principal_components(images: Images, dim: int) -> tuple[Any, Metric]:
     Raises PluginError where its plugin is missing, switched off or broken, TrainingError for images that have no
     principal components.
     """
-    offer = host.discover().encoder("pca")
+    offer = host.discover().find(EncoderSpec, "pca")
     kind = host.encoder_class(offer)
     _, size, _, channels = images.shape
     pca = kind(kind.Settings(size=size, channels=channels, dim=dim))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from simrec.contracts import EncoderSpec, SourceSpec
+from simrec.contracts import EncoderSpec, EngineSpec, ExporterSpec, SourceSpec
 
 hookspec = pluggy.HookspecMarker("simrec")
 hookimpl = pluggy.HookimplMarker("simrec")
@@ -32,5 +32,29 @@ def simrec_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body]
     >>> from simrec.hookspecs import hookimpl
     >>> @hookimpl
     ... def simrec_sources():
-    ...     return [SourceSpec("our-shop", "Pictures of our shop; also :winter.", "my_package.shop:pictures")]
+    ...     return [SourceSpec("our-shop", "Pictures of our shop; also :winter.", "my_package.shop:Shop")]
+    """
+
+
+@hookspec
+def simrec_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
+    """The ways out for items and codes that this plugin offers.
+
+    >>> from simrec.contracts import ExporterSpec
+    >>> from simrec.hookspecs import hookimpl
+    >>> @hookimpl
+    ... def simrec_exporters():
+    ...     return [ExporterSpec("arff", "Tables for Weka.", "my_package.arff:write", endings=(".arff",))]
+    """
+
+
+@hookspec
+def simrec_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
+    """The kinds of catalogue that this plugin offers beside simrec's own files.
+
+    >>> from simrec.contracts import EngineSpec
+    >>> from simrec.hookspecs import hookimpl
+    >>> @hookimpl
+    ... def simrec_engines():
+    ...     return [EngineSpec("our-database", "Tables of our database.", "my_package.database:Catalogue")]
     """

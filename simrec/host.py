@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,27 +19,32 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from simrec import hookspecs
-from simrec.contracts import EncoderSpec, SourceSpec
+from simrec.contracts import EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec
 from simrec.errors import PluginError, RequestError, reason, suggestion
 
 GROUP = "simrec"
 
 CHOICE = "SIMREC_PLUGINS"
 
-HOOKS: dict[str, type[EncoderSpec] | type[SourceSpec]] = {"simrec_encoders": EncoderSpec, "simrec_sources": SourceSpec}
+HOOKS: dict[str, type[Spec]] = {
+    "simrec_encoders": EncoderSpec,
+    "simrec_sources": SourceSpec,
+    "simrec_exporters": ExporterSpec,
+    "simrec_engines": EngineSpec,
+}
 """What each hook's answers are made of."""
 
 ENCODER = ("Settings", "presets", "fit", "encode", "save", "load")
 """What a class must have to be used as an encoder at all."""
 
-Spec = TypeVar("Spec", EncoderSpec, SourceSpec)
+S = TypeVar("S", EncoderSpec, SourceSpec, ExporterSpec, EngineSpec)
 
 
 @dataclass(frozen=True)
-class Offer(Generic[Spec]):
-    """An encoder or a source, and the distribution ("name version") that offers it."""
+class Offer(Generic[S]):
+    """What a plugin offers, and the distribution ("name version") that does."""
 
-    spec: Spec
+    spec: S
     provider: str
 
     def __str__(self) -> str:
@@ -62,47 +67,46 @@ class Failure:
 class Host:
     """All that the loaded plugins offer, those that failed, and the entry points that SIMREC_PLUGINS leaves out."""
 
-    encoders: tuple[Offer[EncoderSpec], ...]
-    sources: tuple[Offer[SourceSpec], ...]
+    offers: tuple[Offer[Any], ...]
     failures: tuple[Failure, ...]
     left_out: tuple[str, ...]
 
-    def encoder(self, name: str) -> Offer[EncoderSpec]:
-        """The one encoder of that name.
+    def of(self, kind: type[S]) -> list[Offer[S]]:
+        """The offers of one kind: of encoders with `EncoderSpec`, and so on."""
+        return [offer for offer in self.offers if isinstance(offer.spec, kind)]
+
+    def names(self, kind: type[S]) -> list[str]:
+        """The names of the offers of one kind."""
+        return [offer.spec.name for offer in self.of(kind)]
+
+    def find(self, kind: type[S], name: str) -> Offer[S]:
+        """The one offer of that kind and name.
 
         Raises PluginError when there is none (naming the near miss, or the broken plugin that would offer it) or
         when two distributions offer it.
         """
-        return self._the_one(self.encoders, EncoderSpec.kind, name)
-
-    def source(self, name: str) -> Offer[SourceSpec]:
-        """The one source of that name. Raises PluginError as `encoder` does."""
-        return self._the_one(self.sources, SourceSpec.kind, name)
-
-    @property
-    def conflicts(self) -> tuple[str, ...]:
-        """A sentence for each name that more than one plugin offers."""
-        found = []
-        for kind, offers in ((EncoderSpec.kind, self.encoders), (SourceSpec.kind, self.sources)):
-            names = Counter(offer.spec.name for offer in offers)
-            found += [_conflict(kind, name, offers) for name, count in sorted(names.items()) if count > 1]
-        return tuple(found)
-
-    def _the_one(self, offers: tuple[Offer[Spec], ...], kind: str, name: str) -> Offer[Spec]:
-        found = [offer for offer in offers if offer.spec.name == name]
+        found = [offer for offer in self.of(kind) if offer.spec.name == name]
         if len(found) == 1:
             return found[0]
         if found:
-            raise PluginError(_conflict(kind, name, offers))
+            raise PluginError(_conflict(kind.kind, name, found))
         for failure in self.failures:
             if failure.plugin == name:
                 raise PluginError(f"{failure}; fix or uninstall it")
-        there = suggestion(name, (offer.spec.name for offer in offers))
+        there = suggestion(name, self.names(kind))
         if self.left_out:
             there += f" ({CHOICE} leaves out {', '.join(self.left_out)})"
         if self.failures:
             there += " (some plugins could not be loaded: 'simrec plugins list' says why)"
-        raise PluginError(f"no {kind} {name!r}: {there}")
+        raise PluginError(f"no {kind.kind} {name!r}: {there}")
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """A sentence for each name that more than one plugin offers."""
+        called: dict[tuple[str, str], list[Offer[Any]]] = defaultdict(list)
+        for offer in self.offers:
+            called[offer.spec.kind, offer.spec.name].append(offer)
+        return tuple(_conflict(*name, offers) for name, offers in sorted(called.items()) if len(offers) > 1)
 
 
 def discover() -> Host:
@@ -121,7 +125,7 @@ def discover_only(distribution: str) -> Host:
     return _discover(os.environ.get(CHOICE), _normal(distribution))
 
 
-def imported(offer: Offer[EncoderSpec] | Offer[SourceSpec]) -> Any:
+def imported(offer: Offer[Any]) -> Any:
     """Imports what stands behind an offer. Raises PluginError, naming the distribution, when that fails."""
     module, _, attribute = offer.spec.factory.partition(":")
     try:
@@ -157,24 +161,21 @@ def provider(entry: EntryPoint) -> str:
 def _discover(choice: str | None, distribution: str | None) -> Host:
     installed = _installed()
     chosen = _chosen(installed, choice)
-    specs: list[Offer[Any]] = []
+    offers: list[Offer[Any]] = []
     failures: list[Failure] = []
     for entry in chosen:
         if distribution not in (None, _distribution(entry)):
             continue
         try:
-            specs += [Offer(spec, provider(entry)) for spec in _specs(entry)]
+            offers += [Offer(spec, provider(entry)) for spec in _specs(entry)]
         except KeyboardInterrupt:
             raise
         # A plugin may raise anything, sys.exit included; whatever it is stays its own.
         except BaseException as error:
             failures.append(Failure(entry.name, provider(entry), reason(error)))
-    return Host(
-        encoders=tuple(offer for offer in specs if isinstance(offer.spec, EncoderSpec)),
-        sources=tuple(offer for offer in specs if isinstance(offer.spec, SourceSpec)),
-        failures=tuple(failures),
-        left_out=tuple(entry.name for entry in installed if entry not in chosen),
-    )
+    kinds = list(HOOKS.values())
+    offers.sort(key=lambda offer: kinds.index(type(offer.spec)))
+    return Host(tuple(offers), tuple(failures), tuple(entry.name for entry in installed if entry not in chosen))
 
 
 def _installed() -> list[EntryPoint]:
@@ -193,7 +194,7 @@ def _chosen(installed: Iterable[EntryPoint], choice: str | None) -> list[EntryPo
     ]
 
 
-def _specs(entry: EntryPoint) -> Iterator[EncoderSpec | SourceSpec]:
+def _specs(entry: EntryPoint) -> Iterator[Spec]:
     # One manager a plugin: pluggy does not isolate, and a hook's answer must be known to be this plugin's.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
@@ -202,7 +203,7 @@ def _specs(entry: EntryPoint) -> Iterator[EncoderSpec | SourceSpec]:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{error}: the hooks are {' and '.join(HOOKS)}") from error
+        raise PluginError(f"{error}: the hooks are {', '.join(HOOKS)}") from error
     if not manager.get_hookcallers(plugin):
         raise PluginError(f"it implements no hook: mark 'def {next(iter(HOOKS))}()' with @hookimpl")
     for hook, kind in HOOKS.items():
@@ -218,7 +219,7 @@ def _specs(entry: EntryPoint) -> Iterator[EncoderSpec | SourceSpec]:
 
 
 def _conflict(kind: str, name: str, offers: Iterable[Offer[Any]]) -> str:
-    both = " and ".join(offer.provider for offer in offers if offer.spec.name == name)
+    both = " and ".join(offer.provider for offer in offers)
     return f"{kind} {name!r} is offered by {both}: uninstall one of them, or leave one out with {CHOICE}"
 
 

@@ -1,22 +1,32 @@
-"""Any picture to what an encoder is fed, by recipe: uint8 (size, size, channels).
+"""Any picture to what an encoder is fed, by recipe: uint8 (size, size, channels), and to what a person is shown.
 
 `fashion` does what the makers of Fashion-MNIST did to shop photos (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747,
 section 2): trim the edges within 5 % of the corner pixels' colour, resize the longest edge to the canvas, sharpen
 (Gaussian, radius and sigma 1), centre, negate, 8-bit grey: the item is light on black. `photo` is the whole picture
 in colour, letterboxed. A grey picture that already has the canvas's size goes through `fashion` bit for bit.
+
+Version 1 of both works on all the pixels. Version 2 decodes a picture no larger than it needs, several times the
+canvas. Its `fashion` trims what is within 5 % of the corners' colour on average of the channels, then works in grey.
+A picture of the canvas's size gives the same pixels in both.
 """
 
 from __future__ import annotations
 
+import functools
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from simrec import picture_files
-from simrec.contracts import Images, ImageSpec, Rebuilt
+from simrec.contracts import Batch, Entry, Images, ImageSpec, Rebuilt, content
 from simrec.errors import ImageError
 
 TRIM = 0.05
@@ -28,7 +38,31 @@ FINE = 1024
 BAND = 250_000
 """Pixels that are compared with the background at a time."""
 
+PREVIEW = 128
+"""Pixels of a preview's longest edge, at most."""
+
+LOSSLESS = 4096
+"""Bytes of the largest preview that is kept as a PNG."""
+
+MARGIN = 8
+"""How many times its canvas version 2 of `fashion` keeps of a picture's longest edge, at least: the item may fill a
+small part, and its edges are found to a whole pixel. Of 120 JPEGs of 375 to 2,000 pixels made from test pictures, the
+images' correlation with version 1's is 0.983 on average with 4 and 0.989 with 8; one in 20 is below 0.90 and 0.95."""
+
 SHARPEN = ImageFilter.UnsharpMask(radius=1, percent=100, threshold=0)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one decoding of a picture file gives.
+
+    image: what the encoder is fed, (size, size, channels). preview: what a person is shown, a JPEG or PNG whose longest
+    edge is at most PREVIEW. content: a digest of the file's bytes, see `simrec.picture_files.digest`.
+    """
+
+    image: NDArray[np.uint8]
+    preview: bytes
+    content: str
 
 
 def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Images:
@@ -37,8 +71,65 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
     name: what to call the file in an error. Raises ImageError for one that cannot be read or would take too much memory
     or time (see `simrec.picture_files`).
     """
-    with picture_files.opened(file, name or str(file)) as picture:
+    with picture_files.opened(file, name or str(file), _edge(spec)) as picture:
         return prepare(picture, spec)[np.newaxis]
+
+
+def read_with_preview(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Read:
+    """One picture file as an image, a preview and a digest; the file is read and decoded once.
+
+    name: what to call the file in an error. Raises ImageError as `read` does.
+    """
+    called = name or str(file)
+    with picture_files.contents(file, called) as data, picture_files.decoded(data, called, _edge(spec)) as picture:
+        return Read(prepare(picture, spec), preview(picture), picture_files.digest(data))
+
+
+def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec) -> Batch:
+    """The pictures of entries, each in the file of the path beside it, decoded several at a time."""
+
+    def attempt(path: Path) -> Read | ImageError:
+        try:
+            return read_with_preview(path, spec)
+        except ImageError as error:
+            return ImageError(str(error))  # without its traceback, which would keep the picture
+
+    outcomes = list(_pool().map(attempt, paths))
+    good, errors = [], []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if isinstance(outcome, ImageError):
+            errors.append((entry, outcome))
+        else:
+            good.append((entry, outcome))
+    images = np.empty((len(good), *spec.shape), np.uint8)
+    for row, (_, outcome) in enumerate(good):
+        images[row] = outcome.image
+    return Batch(
+        [entry for entry, _ in good], images, [read.preview for _, read in good], [read.content for _, read in good],
+        errors,
+    )  # fmt: skip
+
+
+def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
+    """The pictures of entries that lie in an array (n, h, w, c): a data set's."""
+    contents = [content(picture.tobytes()) for picture in pictures]
+    previews = [preview(_picture(picture)) for picture in pictures]
+    if pictures.shape[1:] == spec.shape:
+        return Batch(entries, pictures, previews, contents)
+    images = np.empty((len(pictures), *spec.shape), np.uint8)
+    for row, picture in enumerate(pictures):
+        images[row] = prepare(_picture(picture), spec)
+    return Batch(entries, images, previews, contents)
+
+
+def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that decode files, for all who read in this process."""
+    return ThreadPoolExecutor(os.cpu_count(), "simrec-reading")
 
 
 def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Images:
@@ -52,7 +143,46 @@ def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: 
             picture = Image.fromarray(picture)
         if not picture.width * picture.height:
             raise ImageError(f"{name}: it has no pixels: give one that has")
-        return prepare(picture_files.flattened(picture), spec)[np.newaxis]
+        return prepare(picture_files.flattened(picture, _edge(spec)), spec)[np.newaxis]
+
+
+def of_picture_with_preview(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Read:
+    """A Pillow picture or an array as an image, a preview and a digest of its pixels: see `of_picture`."""
+    image = of_picture(picture, spec, name)[0]
+    with picture_files.explained(name):
+        whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        return Read(image, preview(picture_files.flattened(whole, _edge(spec))), content(whole.tobytes()))
+
+
+def _edge(spec: ImageSpec) -> int | None:
+    """How many pixels of a picture's longest edge the recipe and the preview need; None: all of them.
+
+    `fashion` needs more than its canvas, as the item may fill a small part of the picture, and `photo` twice as many,
+    for its filter.
+    """
+    if spec.version == 1:
+        return None
+    needed = max(spec.size, min(MARGIN * spec.size, FINE)) if spec.recipe == "fashion" else 2 * spec.size
+    return max(PREVIEW, needed)
+
+
+def preview(picture: Image.Image) -> bytes:
+    """A picture as a person is shown it: scaled down to PREVIEW, as a JPEG, or if it is small as a PNG."""
+    longest = max(picture.size)
+    buffer = io.BytesIO()
+    if longest > PREVIEW:
+        width, height = (max(1, round(length * PREVIEW / longest)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1)
+    else:
+        picture = picture.copy()
+    picture.info = {}  # the file's comments and colour profile, which would be saved too
+    if longest <= PREVIEW:
+        picture.save(buffer, "PNG")
+        if buffer.tell() <= LOSSLESS:
+            return buffer.getvalue()
+        buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def rounded(rebuilt: Rebuilt) -> Images:
@@ -66,7 +196,8 @@ def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     if spec.recipe == "fashion":
         if picture.mode == "L" and picture.size == (spec.size, spec.size):
             return _with_channels(np.asarray(picture), spec.channels)
-        return _with_channels(_fashion(picture, spec.size), spec.channels)
+        first = spec.version == 1 or picture.size == (spec.size, spec.size)
+        return _with_channels((_fashion_1 if first else _fashion_2)(picture, spec.size), spec.channels)
     fitted = ImageOps.pad(picture, (spec.size, spec.size), Image.Resampling.LANCZOS, color="white")
     return _with_channels(np.asarray(fitted.convert("RGB" if spec.channels == 3 else "L")), spec.channels)
 
@@ -77,7 +208,7 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
     return np.ascontiguousarray(np.repeat(pixels, channels, axis=2) if pixels.shape[2] != channels else pixels)
 
 
-def _fashion(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+def _fashion_1(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     picture = picture.reduce(max(1, max(picture.size) // FINE)).convert("RGB")
     pixels = np.asarray(picture)
     corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -94,6 +225,48 @@ def _fashion(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     grey = np.asarray(canvas.convert("L"))
     backdrop = int(Image.new("RGB", (1, 1), tuple(int(c) for c in background)).convert("L").getpixel((0, 0)))  # type: ignore[arg-type]
     return _light_on_black(grey, backdrop)
+
+
+def _fashion_2(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    background = _background(picture)
+    box = _item_box_2(picture, background)
+    item = (picture.crop(box) if box else picture).convert("L")
+    longest = max(item.size)
+    width, height = (max(1, round(length * size / longest)) for length in item.size)
+    item = item.resize((width, height), Image.Resampling.BOX if longest >= size else Image.Resampling.BICUBIC)
+    red, green, blue = background
+    backdrop = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # as Pillow makes grey of a colour
+    left, top = size // 2 - width // 2, size // 2 - height // 2
+    canvas = np.zeros((size, size), np.uint8)
+    canvas[top : top + height, left : left + width] = _negative(backdrop)[np.asarray(item.filter(SHARPEN))]
+    return canvas
+
+
+def _background(picture: Image.Image) -> tuple[int, int, int]:
+    """The median colour of the corners."""
+    pixels: Any = picture.load()
+    right, bottom = picture.width - 1, picture.height - 1
+    corners = [pixels[0, 0], pixels[right, 0], pixels[0, bottom], pixels[right, bottom]]
+    if picture.mode == "L":
+        corners = [(grey, grey, grey) for grey in corners]
+    red, green, blue = ((values[1] + values[2]) // 2 for values in map(sorted, zip(*corners, strict=True)))
+    return red, green, blue
+
+
+def _item_box_2(picture: Image.Image, background: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+    """The box of what differs from the background by more than TRIM on average of the channels; None: nothing does."""
+    grey = picture.mode == "L"
+    solid = Image.new(picture.mode, picture.size, background[0] if grey else background)
+    difference = ImageChops.difference(picture, solid)
+    if grey:
+        return ImageChops.subtract(difference, Image.new("L", picture.size, int(TRIM * 255))).getbbox()
+    return difference.convert("L", (1, 1, 1, -3 * TRIM * 255)).getbbox()
+
+
+@functools.cache
+def _negative(backdrop: int) -> NDArray[np.uint8]:
+    """What each grey becomes on black, (256,)."""
+    return _light_on_black(np.arange(256, dtype=np.uint8), backdrop)
 
 
 def _light_on_black(grey: NDArray[np.uint8], backdrop: int) -> NDArray[np.uint8]:

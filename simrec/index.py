@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -15,62 +18,21 @@ from simrec.errors import StoreError
 BITS = 64
 """Of a binary code, whatever dim is."""
 
+SAMPLE = 1 << 18
+"""Codes, at most, that ranges and medians are taken from."""
 
-class Index:
-    """Codes (n, dim), kept as a dtype says and compared with every query; rows are numbered as they were given.
 
-    float32 finds the exact neighbours. int8 keeps each number in one byte, its range taken from the codes (FAISS's
-    8-bit scalar quantiser). binary keeps 64 bits: the signs of a random rotation, around the medians (Charikar 2002,
-    doi:10.1145/509907.509965).
-    """
+class Searchable(Protocol):
+    """Codes (n, dim) that can be searched: one `Index`, or those of several segments as `Together`."""
 
-    def __init__(self, codes: Codes, metric: Metric, dtype: Dtype = "float32") -> None:
-        self.metric, self._dtype = metric, dtype
-        self._faiss = _empty(codes.shape[1], metric, dtype)
-        comparable = _comparable(codes, metric)
-        if len(codes):  # of no codes there is nothing to take ranges or medians from
-            self._faiss.train(comparable)
-        self._faiss.add(comparable)
+    metric: Metric
 
-    @classmethod
-    def from_bytes(cls, data: bytes, count: int, dim: int, metric: Metric, dtype: Dtype) -> Index:
-        """The index of codes (count, dim) that `to_bytes` gave. Raises ValueError for anything else."""
-        _check_layout(data, count, dim, metric, dtype)
-        self = cls.__new__(cls)
-        self.metric, self._dtype = metric, dtype
-        try:
-            self._faiss = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except RuntimeError as error:
-            raise ValueError(f"FAISS cannot load it: {error}") from error
-        return self
-
-    def to_bytes(self) -> bytes:
-        """For a file of our own writing: faiss.write_index can report success on a full disk.
-
-        Raises StoreError for what `from_bytes` would not read, as a FAISS that writes in another layout gives.
-        """
-        data = faiss.serialize_index(self._faiss).tobytes()
-        try:
-            _check_layout(data, len(self), self._faiss.d, self.metric, self._dtype)
-        except ValueError as error:
-            raise StoreError(
-                f"index.faiss: FAISS {faiss.__version__} writes a layout that this simrec doesn't read ({error}): "
-                f"'pip install faiss-cpu==1.15.1'"
-            ) from error
-        return bytes(data)
-
-    def __len__(self) -> int:
-        return int(self._faiss.ntotal)
+    def __len__(self) -> int: ...
 
     @property
     def codes(self) -> Codes:
         """What is kept of the codes, (n, dim): of a length of 1 where the metric is cosine, rounded by the dtype."""
-        if isinstance(self._faiss, faiss.IndexLSH):
-            packed = faiss.vector_to_array(self._faiss.codes).reshape(len(self), -1)
-            kept: Codes = self._faiss.sa_decode(packed)
-        else:
-            kept = self._faiss.reconstruct_n(0, len(self))
-        return kept
+        ...
 
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n nearest rows of each query code (m, dim): rows (m, k) and distances (m, k), nearest first.
@@ -78,28 +40,185 @@ class Index:
         k is n or the number of items, if that is less. A distance is 1 - cosine, or Euclidean; of binary codes it is
         the share of the 64 bits that differ. Raises StoreError for an index of codes that are not numbers.
         """
-        found, rows = self._faiss.search(_comparable(codes, self.metric), min(n, len(self)))
-        if (rows < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
-            raise StoreError("index.faiss: it holds codes that are not numbers: 'simrec index build' makes it again")
+        ...
+
+    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Higher is better: the cosine, 1 / (1 + distance), or the share of the 64 bits that agree."""
+        ...
+
+
+class Index:
+    """Codes (n, dim), kept as a dtype says and compared with every query; rows are numbered as they were given.
+
+    float32 finds the exact neighbours. int8 keeps each number in one byte, its range taken from the codes (FAISS's
+    8-bit scalar quantiser). binary keeps 64 bits: the signs of a random rotation, around the medians (Charikar 2002,
+    doi:10.1145/509907.509965). Ranges and medians are those of the first codes, or of `trained`: only codes that were
+    kept with the same ones have distances that can be compared.
+    """
+
+    def __init__(self, codes: Codes, metric: Metric, dtype: Dtype = "float32", *, trained: Codes | None = None) -> None:
+        self.metric, self.dtype = metric, dtype
+        self._removed: NDArray[np.int64] = np.empty(0, np.int64)
+        self._faiss = _empty(codes.shape[1], metric, dtype)
+        learned_from = codes if trained is None else trained
+        if len(learned_from):  # of no codes there is nothing to take ranges or medians from
+            step = -(-len(learned_from) // SAMPLE)
+            self._faiss.train(_comparable(learned_from[::step], metric))
+        self.add(codes)
+
+    def add(self, codes: Codes) -> None:
+        """Adds codes (n, dim)."""
+        if len(codes):
+            self._faiss.add(_comparable(codes, self.metric))
+
+    @classmethod
+    def opened(
+        cls, data: mmap.mmap | bytes, path: Path, count: int, dim: int, metric: Metric, dtype: Dtype,
+        removed: NDArray[np.int64] | None = None,
+    ) -> Index:  # fmt: skip
+        """The index of codes (count, dim) in a file that holds what `to_bytes` gave, mapped into memory.
+
+        data: the file's contents, which are looked at before FAISS opens its path. removed: rows that are never found.
+        Raises ValueError for anything else.
+        """
+        check_layout(data, count, dim, metric, dtype)
+        self = cls.__new__(cls)
+        self.metric, self.dtype = metric, dtype
+        self._removed = np.empty(0, np.int64) if removed is None else removed
+        try:
+            self._faiss = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise ValueError(f"FAISS cannot load it: {error}") from error
+        return self
+
+    def to_bytes(self) -> memoryview:
+        """For a file of our own writing: faiss.write_index can report success on a full disk.
+
+        Raises StoreError for what `opened` would not read, as a FAISS that writes in another layout gives.
+        """
+        data = faiss.serialize_index(self._faiss).data
+        try:
+            check_layout(data, len(self), self._faiss.d, self.metric, self.dtype)
+        except ValueError as error:
+            raise StoreError(
+                f"codes.faiss: FAISS {faiss.__version__} writes a layout that this simrec doesn't read ({error}): "
+                f"'pip install faiss-cpu==1.15.1'"
+            ) from error
+        return data
+
+    def __len__(self) -> int:
+        return int(self._faiss.ntotal)
+
+    @property
+    def codes(self) -> Codes:
+        """See `Searchable`; rows that were removed among them."""
+        return self.some_codes(0, len(self))
+
+    def some_codes(self, start: int, count: int) -> Codes:
+        """What is kept of the codes of those rows, (count, dim)."""
         if isinstance(self._faiss, faiss.IndexLSH):
+            packed = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * self._faiss.code_size)
+            kept: Codes = self._faiss.sa_decode(packed.reshape(len(self), -1)[start : start + count].copy())
+        else:
+            kept = self._faiss.reconstruct_n(start, count)
+        return kept
+
+    def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Searchable`."""
+        codes, left = _comparable(codes, self.metric), len(self) - len(self._removed)
+        binary = isinstance(self._faiss, faiss.IndexLSH)
+        if not len(self._removed):
+            found, rows = self._faiss.search(codes, min(n, left))
+        elif binary:  # FAISS's takes no selector, so as many more are asked for
+            found, rows = self._faiss.search(codes, min(n, left) + len(self._removed))
+            found, rows = _without(self._removed, found, rows, min(n, left))
+        else:
+            there = faiss.IDSelectorNot(faiss.IDSelectorBatch(self._removed))
+            parameters: Any = faiss.SearchParameters
+            found, rows = self._faiss.search(codes, min(n, left), params=parameters(sel=there))
+        if (rows < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
+            raise StoreError("codes.faiss: it holds codes that are not numbers: 'simrec index build' makes it again")
+        if binary:
             return rows, found / np.float32(BITS)
         # Rounding can take either a hair below zero.
         distances = np.maximum(1 - found if self.metric == "cosine" else found, 0)
         return rows, distances if self.metric == "cosine" else np.sqrt(distances)
 
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Higher is better: the cosine, 1 / (1 + distance), or the share of the 64 bits that agree."""
-        if self.metric == "cosine" or isinstance(self._faiss, faiss.IndexLSH):
+        """See `Searchable`."""
+        if self.metric == "cosine" or self.dtype == "binary":
             return np.subtract(1, distances, dtype=np.float32)
         return np.divide(1, 1 + distances, dtype=np.float32)
 
 
-def _check_layout(data: bytes, count: int, dim: int, metric: Metric, dtype: Dtype) -> None:
+class Together:
+    """The indexes of several segments (one at least) as one: its rows are theirs, numbered one after the other."""
+
+    def __init__(self, indexes: Sequence[Index]) -> None:
+        self.metric, self._indexes = indexes[0].metric, indexes
+        self._starts = np.cumsum([0, *(len(index) for index in indexes)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def codes(self) -> Codes:
+        """See `Searchable`."""
+        return np.concatenate([index.codes for index in self._indexes])
+
+    def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Searchable`."""
+        found = [index.search(codes, n) for index in self._indexes]
+        if len(found) == 1:
+            return found[0]
+        rows = np.concatenate([rows + start for (rows, _), start in zip(found, self._starts, strict=False)], axis=1)
+        distances = np.concatenate([distances for _, distances in found], axis=1)
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :n]
+        return np.take_along_axis(rows, nearest, axis=1), np.take_along_axis(distances, nearest, axis=1)
+
+    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Searchable`."""
+        return self._indexes[0].scores(distances)
+
+
+def _without(
+    removed: NDArray[np.int64], found: NDArray[np.float32], rows: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The n first of what was found (m, k) that were not removed, of which each query has that many."""
+    first = np.argsort(np.isin(rows, removed), axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(found, first, axis=1), np.take_along_axis(rows, first, axis=1)
+
+
+def check_layout(data: mmap.mmap | bytes | memoryview, count: int, dim: int, metric: Metric, dtype: Dtype) -> None:
     """Raises ValueError for anything but the bytes in which FAISS keeps codes (count, dim) as the dtype says.
 
     FAISS itself opens whatever a file names, other files among it, and takes memory for whatever sizes it says. So each
     field that simrec's three classes have is held to the one value, or the one length, that it can have.
     """
+    place = 0
+    for field in _layout(count, dim, metric, dtype):
+        size = field if isinstance(field, int) else len(field)
+        if isinstance(field, bytes) and data[place : place + size] != field:
+            raise ValueError(f"not {count:,} codes of {dim} numbers as {dtype}: byte {place} begins another field")
+        place += size
+    if place != len(data):
+        raise ValueError(f"{len(data):,} bytes where {count:,} codes of {dim} numbers as {dtype} take {place:,}")
+
+
+def learned(data: mmap.mmap | bytes | memoryview, dim: int, metric: Metric, dtype: Dtype) -> bytes:
+    """The ranges or medians in a file whose layout was checked: segments with other ones can't be compared."""
+    parts, place = [], 0
+    *fields, _ = _layout(0, dim, metric, dtype)
+    for field in fields:
+        size = field if isinstance(field, int) else len(field)
+        if isinstance(field, int) and field != 16:  # those 16 bytes mean nothing
+            parts.append(bytes(data[place : place + size]))
+        place += size
+    return b"".join(parts)
+
+
+def _layout(count: int, dim: int, metric: Metric, dtype: Dtype) -> Iterable[bytes | int]:
+    """The fields of such a file: of each the bytes that it has, or how many."""
     inner = metric == "cosine"
     kind = {"float32": b"IxFI" if inner else b"IxF2", "int8": b"IxSQ", "binary": b"IxHe"}[dtype]
     # Two numbers that mean nothing, whether it is trained, and the metric, for which IndexLSH has but one.
@@ -107,22 +226,14 @@ def _check_layout(data: bytes, count: int, dim: int, metric: Metric, dtype: Dtyp
         "<iq8x8x?i", dim, count, True, faiss.METRIC_INNER_PRODUCT if inner and dtype != "binary" else 1
     )
     width = {"float32": dim, "int8": dim, "binary": BITS // 8}[dtype]
-    fields: list[bytes | int] = [kind, common[:12], 16, common[28:]]  # of each the bytes it has, or how many
+    fields: list[bytes | int] = [kind, common[:12], 16, common[28:]]
     if dtype == "int8":
         fields += [struct.pack("<iifQQQ", faiss.ScalarQuantizer.QT_8bit, 0, 0, dim, dim, 2 * dim), 8 * dim]
     if dtype == "binary":
         fields += [struct.pack("<i??Q", BITS, True, True, BITS), 4 * BITS, struct.pack("<i", BITS // 8), b"rrot"]
         fields += [struct.pack("<?Q", False, BITS * dim), 4 * BITS * dim, struct.pack("<Q", 0)]
         fields += [struct.pack("<ii?", dim, BITS, True)]
-    fields += [struct.pack("<Q", count * width), count * width * (4 if dtype == "float32" else 1)]
-    place = 0
-    for field in fields:
-        size = field if isinstance(field, int) else len(field)
-        if isinstance(field, bytes) and data[place : place + size] != field:
-            raise ValueError(f"not {count:,} codes of {dim} numbers as {dtype}: byte {place} begins another field")
-        place += size
-    if place != len(data):
-        raise ValueError(f"{len(data):,} bytes where {count:,} codes of {dim} numbers as {dtype} take {place:,}")
+    return [*fields, struct.pack("<Q", count * width), count * width * (4 if dtype == "float32" else 1)]
 
 
 def kmeans(codes: Codes, clusters: int, metric: Metric, seed: int = 0) -> NDArray[np.int64]:

@@ -73,8 +73,9 @@ def find_encoder(name: str, home: Path) -> Path:
         return find(name, home)
     except RequestError as error:
         from simrec import host
+        from simrec.contracts import EncoderSpec
 
-        if name in [offer.spec.name for offer in host.discover().encoders]:
+        if name in host.discover().names(EncoderSpec):
             trained = ", ".join(sorted({*names(home), *names(shipped())}))
             raise RequestError(
                 f"encoder {name!r} was not trained yet: run 'simrec train {name}', or take the encoder of {trained}"
@@ -124,7 +125,7 @@ def default_name(place: Path) -> str:
     indexed = []
     for name in own(place):
         with suppress(StoreError):  # a damaged one answers nothing; naming it says why
-            if store.current(place / name).manifest.catalogue:
+            if store.current(place / name, hold=False).manifest.catalogue:
                 indexed.append(name)
     return indexed[0] if len(indexed) == 1 else "demo"
 
@@ -142,7 +143,7 @@ def listing(
     opened = []
     for folder in [*(place / name for name in mine), *(shipped() / name for name in ready)]:
         try:
-            opened.append(Recommender(folder))
+            opened.append(Recommender(folder, hold=False))
         except StoreError as error:
             if unreadable is None:
                 raise

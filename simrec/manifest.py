@@ -18,7 +18,7 @@ from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
 
 FORMAT = "simrec"
-VERSION = 2
+VERSION = 3
 
 LARGEST = 16_000_000
 """Bytes of the largest manifest."""
@@ -29,12 +29,19 @@ LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "
 LEVELS = 8
 """How deep the settings of an encoder may be nested."""
 
+_PART = r"(?!\.{1,2}(/|\Z))[\w .()+,=@~-]{1,100}"
+"""What a plugin may call a file or folder: no '..', and nothing that leads out of the folder on any system."""
+
+_OLD = r"gens/\d{6,}-[0-9a-f]{8}"
+"""The folder of a generation that a simrec of format 1 or 2 wrote."""
+
 FILE = (
-    r"(codes\.npy|index\.faiss|items\.sqlite|thumbnails-\d{6}\.bin"
-    r"|encoder(/(?!\.{1,2}(/|\Z))[\w .()+,=@~-]{1,100}){1,8})"
+    rf"(encoder/[0-9a-f]{{8,64}}(/{_PART}){{1,8}}"
+    r"|segments/[0-9a-f]{8,64}/(codes\.faiss|items\.sqlite|previews\.bin|lengths\.npy)"
+    r"|fields/[0-9a-f]{8,64}\.arrow|removed/[0-9a-f]{8,64}\.npy"
+    rf"|{_OLD}/(index\.faiss|items\.sqlite|codes\.npy|thumbnails-\d{{6}}\.bin|encoder(/{_PART}){{1,8}}))"
 )
-"""A file's name: one of the catalogue's, or what an encoder calls a file of its own. No part of it is '..', or has a
-character that leads out of the folder on any system."""
+"""A file's name, from the recommender's folder on: see `simrec.store`."""
 
 Text = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*\Z", max_length=10_000)]
 Place = Annotated[str, Meta(pattern=r"^[^\ud800-\udc7f\udd00-\udfff]*\Z", max_length=100_000)]
@@ -44,19 +51,37 @@ Count = Annotated[int, Meta(ge=0, le=2**48)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=200)]
 FileName = Annotated[str, Meta(pattern=rf"^{FILE}\Z", max_length=1000)]
-Segment = Annotated[str, Meta(pattern=r"^thumbnails-\d{6}\.bin\Z")]
+EncoderFolder = Annotated[str, Meta(pattern=rf"^(encoder/[0-9a-f]{{8,64}}|{_OLD}/encoder)\Z")]
+SegmentFolder = Annotated[str, Meta(pattern=rf"^(segments/[0-9a-f]{{8,64}}|{_OLD})\Z")]
 Provider = Annotated[str, Meta(pattern=r"^\S[^\ud800-\udfff]*\Z", max_length=1000)]
 Instant = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT[0-9:.+-]+\Z")]
 
 
-def _with_dtype(values: dict[str, Any]) -> dict[str, Any]:
+def _with_dtype(values: dict[str, Any], place: str) -> dict[str, Any]:
     """1 to 2: catalogues may keep their codes otherwise than as float32."""
     catalogue = values["catalogue"]
     return {**values, "catalogue": catalogue and {**catalogue, "dtype": "float32"}}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_dtype}
-"""From each older version to the next: one function a step."""
+def _with_segments(values: dict[str, Any], place: str) -> dict[str, Any]:
+    """2 to 3: files are named from the recommender's folder on, recipes have versions, catalogues have segments."""
+    encoder, catalogue = values["encoder"], values["catalogue"]
+    if catalogue:
+        thumbnails = catalogue["segments"]
+        if not isinstance(thumbnails, list) or len(thumbnails) != 1 or thumbnails[0] != "thumbnails-000001.bin":
+            raise ValueError("its thumbnails are not in the one file that a simrec of format 2 wrote")
+        segment = {"folder": place, "rows": catalogue["count"], "format": 2, "fields": None, "removed": None}
+        catalogue = {**catalogue, "segments": [segment] if catalogue["count"] else []}
+    return {
+        **values,
+        "encoder": {**encoder, "folder": f"{place}/encoder", "input": {**encoder["input"], "version": 1}},
+        "catalogue": catalogue,
+        "files": {f"{place}/{name}": record for name, record in values["files"].items()},
+    }
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any], str], dict[str, Any]]] = {1: _with_dtype, 2: _with_segments}
+"""From each older version to the next, one function a step; the second argument is the folder of its generation."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +118,8 @@ class EncoderRecord:
     """The encoder in a recommender.
 
     provider: the distribution ("name version") it came from. runtime: "onnx" (encoder.onnx answers) or "plugin" (the
-    provider does). settings: JSON values. digest: of its files and its image recipe. command: what made it.
+    provider does). settings: JSON values. digest: of its files and its image recipe. command: what made it. folder:
+    where its files are, from the recommender's on.
     """
 
     name: Name
@@ -111,6 +137,7 @@ class EncoderRecord:
     trained_on: TrainedOn
     results: Results
     command: Place
+    folder: EncoderFolder
 
     @property
     def title(self) -> str:
@@ -119,10 +146,25 @@ class EncoderRecord:
 
 
 @dataclass(frozen=True)
+class SegmentRecord:
+    """A segment of a catalogue: see `simrec.catalogue.segment`.
+
+    folder: where its files are, from the recommender's on. rows: how many it has, removed ones included. format: of the
+    manifests of its time. fields, removed: the files with its columns and with the rows that are no longer there.
+    """
+
+    folder: SegmentFolder
+    rows: Annotated[int, Meta(ge=1, le=2**40)]
+    format: Literal[2, 3] = 3
+    fields: FileName | None = None
+    removed: FileName | None = None
+
+
+@dataclass(frozen=True)
 class CatalogueRecord:
     """The catalogue in a recommender: its source, its number of items, whether they have labels, its test split
-    (None where there is none), whether the source was cut down, the digest of the encoder that made its codes, and how
-    it keeps them.
+    (None where there is none), whether the source was cut down, the digest of the encoder that made its codes, how
+    it keeps them, and its segments.
     """
 
     source: Place
@@ -132,7 +174,7 @@ class CatalogueRecord:
     reduced: bool
     encoder: Digest
     dtype: Dtype
-    segments: Annotated[tuple[Segment, ...], Meta(max_length=10_000)]
+    segments: Annotated[tuple[SegmentRecord, ...], Meta(max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +187,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json: files by their path in the generation's folder; libraries are {name: version}."""
+    """A generation's manifest: files by their path from the recommender's folder on; libraries are {name: version}."""
 
     encoder: EncoderRecord
     catalogue: CatalogueRecord | None
@@ -167,8 +209,10 @@ class Manifest:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str, remedy: str) -> Self:
-        """From the file's contents, of this version or an older one; where and remedy: for the errors' sentences.
+    def from_bytes(cls, data: bytes, where: str, remedy: str, place: str = "") -> Self:
+        """From the file's contents, of this version or an older one.
+
+        where and remedy: for the errors' sentences. place: the folder of a generation of an older format.
 
         Raises VersionError for a newer one, StoreError for anything that is no manifest.
         """
@@ -184,8 +228,10 @@ class Manifest:
                 f"{where}: format {version} is newer than the {VERSION} this simrec reads: upgrade simrec"
             )
         try:
+            if (version < VERSION) != bool(place):
+                raise ValueError(f"format {version} in a folder of another format")
             while version < VERSION:
-                values = UPGRADES[version](values)
+                values = UPGRADES[version](values, place)
                 version += 1
             _check_levels(values, LEVELS)
             _check_fields(values)
@@ -210,6 +256,7 @@ def _check_fields(values: dict[str, Any]) -> None:
         (TrainedOn, encoder["trained_on"]),
         (Results, encoder["results"]),
         (CatalogueRecord, values["catalogue"] or ()),
+        *((SegmentRecord, segment) for segment in (values["catalogue"] or {"segments": ()})["segments"]),
     )
     for cls, part in parts:
         if unknown := sorted(set(part) - {known.name for known in fields(cls)}):

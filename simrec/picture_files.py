@@ -8,7 +8,9 @@ hostile pictures takes no more of it than a single one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import os
 import struct
 import sys
 import threading
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from simrec import files
@@ -86,6 +89,9 @@ AHEAD = 16_000_000
 IN_MEMORY = 8_000_000
 """Bytes up to which a file is read at once; a larger one is read as its decoder asks for it."""
 
+PIECE = 1 << 20
+"""Bytes of a file that are searched or hashed at a time."""
+
 _SIGNATURES = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -135,8 +141,7 @@ class _Counted:
     reads_left = READS
     bytes_left = 1 << 40
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data: bytes = super().read(size)  # type: ignore[misc]
+    def _count(self, data: bytes) -> bytes:
         self.reads_left -= 1
         self.bytes_left -= len(data)
         if self.reads_left < 0 or self.bytes_left < 0:
@@ -145,14 +150,17 @@ class _Counted:
 
 
 class _InMemory(_Counted, io.BytesIO):
-    pass
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._count(io.BytesIO.read(self, size))
 
 
 class _OnDisk(_Counted, io.BufferedReader):
-    pass
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._count(io.BufferedReader.read(self, size))
 
 
-_File = _InMemory | _OnDisk
+Contents = _InMemory | _OnDisk
+"""What is in a file, to be read and searched."""
 
 
 class _Budget:
@@ -206,27 +214,82 @@ _silence = _Silence()
 
 
 @contextlib.contextmanager
-def opened(file: Path | BinaryIO, called: str) -> Iterator[Image.Image]:
+def opened(file: Path | BinaryIO, called: str, edge: int | None = None) -> Iterator[Image.Image]:
     """A picture file, decoded: upright, transparency laid on white, grey ("L") or colour ("RGB"), the first frame.
 
-    called: what to call the file in an error. The block is where the picture is used; its share of the memory is given
-    back at the end, so keep no reference to it. Raises ImageError for a file that is missing, empty, cut short or no
-    picture, and for one that would take too much memory or time.
+    called: what to call the file in an error. edge: pixels that the longest edge keeps at least, if you need no more; a
+    larger picture is decoded at a smaller scale or averaged down. The block is where the picture is used; its share of
+    the memory is given back at the end, so keep no reference to it. Raises ImageError for a file that is missing,
+    empty, cut short or no picture, and for one that would take too much memory or time.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_silence)  # Pillow warns of bombs and odd metadata; the checks here are stricter
-        stack.enter_context(explained(called))
-        data = stack.enter_context(_source(file, called))
+    with contents(file, called) as data, decoded(data, called, edge) as picture:
+        yield picture
+
+
+@contextlib.contextmanager
+def contents(file: Path | BinaryIO, called: str) -> Iterator[Contents]:
+    """A file's contents, for `digest` and `decoded`; a large file stays on its disk.
+
+    Raises ImageError for a file that is missing or empty, that is too large, or that changes before the block ends.
+    """
+    with explained(called):
+        try:
+            given: Contents = (
+                _OnDisk(files.opened(file).detach())  # type: ignore[attr-defined]
+                if isinstance(file, Path)
+                else _InMemory(file.read(LARGEST_FILE + 1))
+            )
+        except OSError as error:
+            raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
+        with given:
+            if isinstance(given, _InMemory):
+                _check_length(called, given.getbuffer().nbytes)
+                yield given
+                return
+            before = os.fstat(given.fileno())
+            _check_length(called, before.st_size)
+            if before.st_size <= IN_MEMORY:
+                whole = given.read(before.st_size + 1)
+                _check_unchanged(given, before, called)
+                yield _InMemory(whole)
+                return
+            try:
+                yield given
+            except ImageError:  # which may come from the change
+                _check_unchanged(given, before, called)
+                raise
+            _check_unchanged(given, before, called)
+
+
+@contextlib.contextmanager
+def decoded(data: Contents, called: str, edge: int | None = None) -> Iterator[Image.Image]:
+    """The picture in a file's contents: see `opened`."""
+    with _silence, explained(called):  # Pillow warns of bombs and odd metadata; the checks here are stricter
         picture = _header(data, called)
-        size, cost = picture.size, _cost(picture, data, called)
+        size, cost = picture.size, _cost(picture, data, called, edge)
         if cost > BUDGET:
             raise _too_many(called, size, picture.format)
-        stack.enter_context(_budget.share(cost))
-        stack.callback(_give_back, cost)
-        stack.callback(picture.close)  # its pixels too, whoever still has it: an error's traceback, say
-        upright = flattened(picture)
-        stack.callback(upright.close)
-        yield upright
+        with _budget.share(cost):
+            upright = None
+            try:
+                upright = flattened(picture, edge)
+                yield upright
+            finally:  # their pixels too, whoever still has them: an error's traceback, say
+                if upright is not None:
+                    upright.close()
+                picture.close()
+                _give_back(cost)
+
+
+def digest(data: Contents) -> str:
+    """BLAKE2b of all the bytes, 16 bytes long, in hexadecimal."""
+    data.seek(0)
+    found = hashlib.blake2b(digest_size=16)
+    for _ in range(LARGEST_FILE // PIECE + 1):  # another program may add to the file for ever
+        if not (piece := data.read(PIECE)):
+            break
+        found.update(piece)
+    return found.hexdigest()
 
 
 def _give_back(cost: int) -> None:
@@ -238,24 +301,17 @@ def _give_back(cost: int) -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-@contextlib.contextmanager
-def _source(file: Path | BinaryIO, called: str) -> Iterator[_File]:
-    """The file's contents, to be read and searched; a large file stays on its disk."""
-    try:
-        if isinstance(file, Path):
-            data: _File = _OnDisk(files.opened(file).detach())  # type: ignore[attr-defined]
-        else:
-            data = _InMemory(file.read(LARGEST_FILE + 1))
-    except OSError as error:
-        raise ImageError(f"{called}: cannot be read ({error.strerror}): name a picture file") from error
-    with data:
-        size = data.seek(0, io.SEEK_END)
-        data.seek(0)
-        if not size:
-            raise ImageError(f"{called}: the file is empty: name a picture file")
-        if size > LARGEST_FILE:
-            raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
-        yield _InMemory(data.read()) if size <= IN_MEMORY else data
+def _check_length(called: str, length: int) -> None:
+    if not length:
+        raise ImageError(f"{called}: the file is empty: name a picture file")
+    if length > LARGEST_FILE:
+        raise ImageError(f"{called}: more than {LARGEST_FILE // 1_000_000} MB: name a smaller picture file")
+
+
+def _check_unchanged(data: _OnDisk, before: os.stat_result, called: str) -> None:
+    after = os.fstat(data.fileno())
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise ImageError(f"{called}: the file changed while it was read: try again when it is written")
 
 
 @contextlib.contextmanager
@@ -288,7 +344,7 @@ def _forget(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _header(data: _File, called: str) -> Image.Image:
+def _header(data: Contents, called: str) -> Image.Image:
     """The picture, of which only the header was read. Raises ImageError for one of too many pixels."""
     head = data.read(_HEAD)
     data.seek(0)
@@ -348,7 +404,7 @@ def _check_icon(data: BinaryIO, called: str) -> None:
     data.seek(0)
 
 
-def _cost(picture: Image.Image, data: _File, called: str) -> int:
+def _cost(picture: Image.Image, data: Contents, called: str, edge: int | None) -> int:
     """Bytes that reading the picture takes at most, and a JPEG told to decode no more than is needed."""
     kind = picture.format or ""
     width, height = picture.size
@@ -359,10 +415,13 @@ def _cost(picture: Image.Image, data: _File, called: str) -> int:
             raise ImageError(f"{called}: a JPEG of {scans} scans or more takes too long: save it again")
         if scans > 1:  # the decoder then keeps what it knows of every block until the last scan
             cost += 2 * pixels * len(picture.getbands())
-        if pixels > ORDINARY:
-            scale = 2 * KEPT / max(width, height)  # the rest by averaging, which is closer to averaging it all
+        longest = max(width, height)
+        if edge is not None and (edge < 2 * KEPT or pixels <= ORDINARY):
+            picture.draft(None, (max(1, width * edge // longest), max(1, height * edge // longest)))
+        elif pixels > ORDINARY:
+            scale = 2 * KEPT / longest  # the rest by averaging, which is closer to averaging it all
             picture.draft(None, (round(width * scale), round(height * scale)))
-            pixels = picture.size[0] * picture.size[1]
+        pixels = picture.size[0] * picture.size[1]
     elif kind == "TIFF":
         if picture.info.get("compression") != "raw":  # which is unpacked by libtiff, a strip at a time
             cost += _strip(picture) + data.seek(0, io.SEEK_END)
@@ -381,15 +440,26 @@ def _scans(data: BinaryIO) -> int:
     """How many scans a JPEG has, its first picture if there are several; SCANS + 1 stands for any more."""
     data.seek(_first_scan(data))
     count, before = 0, b""
-    while block := data.read(1 << 20):
+    while block := data.read(PIECE):
         block = before + block
-        end = block.find(b"\xff\xd9")
-        count += block.count(b"\xff\xda", 0, end if end >= 0 else len(block))
-        if end >= 0 or count > SCANS:
+        ends, starts = _markers(block)
+        count += int((starts < ends[0]).sum() if len(ends) else len(starts))
+        if len(ends) or count > SCANS:
             break
         before = block[-1:] if block[-1] == 0xFF else b""
     data.seek(0)
     return min(count, SCANS + 1)
+
+
+def _markers(block: bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where in a part of a JPEG its markers for the end of a picture and for the start of a scan stand.
+
+    Several times as fast as two searches with `bytes.find`.
+    """
+    values = np.frombuffer(block, np.uint8)
+    marks = np.flatnonzero(values[:-1] == 0xFF)
+    kinds = values[marks + 1]
+    return marks[kinds == 0xD9], marks[kinds == 0xDA]
 
 
 def _first_scan(data: BinaryIO) -> int:
@@ -418,14 +488,20 @@ def _strip(picture: Image.Image) -> int:
     return int(rows * columns * max(bits, 8) // 8)
 
 
-def flattened(picture: Image.Image) -> Image.Image:
-    """The picture's pixels, "L" or "RGB", upright and on white; one of more than ORDINARY pixels averaged down."""
+def flattened(picture: Image.Image, edge: int | None = None) -> Image.Image:
+    """The picture's pixels, "L" or "RGB", upright and on white; one of more than ORDINARY pixels averaged down.
+
+    edge: pixels that the longest edge keeps at least; any larger picture is averaged down too.
+    """
     picture.load()
     turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
-    large = picture.width * picture.height > ORDINARY
-    if turn is not None and not large:
+    longest = max(picture.size)
+    factor = max(1, longest // KEPT) if picture.width * picture.height > ORDINARY else 1
+    if edge is not None:
+        factor = max(factor, longest // edge)
+    if turn is not None and factor == 1:
         return _flat(picture.transpose(turn), 1)
-    flat = _flat(picture, max(1, max(picture.size) // KEPT) if large else 1)
+    flat = _flat(picture, factor)
     return flat if turn is None else flat.transpose(turn)
 
 

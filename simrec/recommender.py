@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, cast, overload
@@ -19,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec import store
-from simrec.arrays import from_npy
-from simrec.catalogue import Catalogue
-from simrec.contracts import Codes, FittedEncoder, Images, Notice, Pictures, Rebuilt
+from simrec.catalogue import LocalCatalogue
+from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt, Value
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
-from simrec.manifest import CatalogueRecord
+from simrec.manifest import CatalogueRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
-from simrec.sources.load import load, test_split
+from simrec.sources.load import READ, Pictures, load, open_source, test_split
+from simrec.streams import chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PictureOfPillow
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from simrec.contracts import EncoderSpec
     from simrec.generation import Mixture
     from simrec.host import Offer
-    from simrec.index import Index
+    from simrec.images import Read
+    from simrec.index import Together
 
 BATCH = 4096
 """Pictures that are encoded or decoded between two reports of progress."""
@@ -51,71 +53,103 @@ class Match:
 
     query: str
     rank: int
-    id: str
+    item: Item
     score: float
     distance: float
-    label: str
-    source: str
+
+    @property
+    def id(self) -> str:
+        """The item's."""
+        return self.item.id
+
+    @property
+    def label(self) -> str:
+        """The item's, "" where it has none."""
+        return self.item.label
+
+    @property
+    def source(self) -> str:
+        """Where the item came from: its file's path, or a data set's name."""
+        return self.item.source
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What else is known of the item."""
+        return self.item.fields
+
+    @property
+    def path(self) -> Path | None:
+        """The item's picture file; None where it came from a data set."""
+        from simrec.sources.files import path_of
+
+        return path_of(self.source) if Path(self.source).is_absolute() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "query": self.query, "rank": self.rank, "id": self.id, "score": self.score, "distance": self.distance,
+            "label": self.label, "source": self.source, **({"fields": dict(self.fields)} if self.fields else {}),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to look up, (1, h, w, c).
+    """A picture to look up.
 
-    own: the rows that are that very item or an exact copy of it, which are left out of its answer. copies: how many of
-    them are copies.
+    images: what the encoder is fed, (1, h, w, c); None for an item and for a code. own: the ids of that very item and
+    of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim), where
+    it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or PNG
+    file, None where there is nothing but numbers.
     """
 
     name: str
-    images: Images
-    own: frozenset[int]
+    images: Images | None
+    own: frozenset[str] = frozenset()
     copies: int = 0
+    code: Codes | None = None
+    encoder: str = ""
+    picture: bytes | None = None
 
 
-Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[np.uint8] | Query"
+Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
 """What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
-(h, w) or (h, w, c), or a query that was read before."""
+(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
 
 
-class Recommender:
-    """One recommender, open for asking, from as many threads as you like.
+class _State:
+    """What answers: one generation, and what was opened of it."""
 
-    All its answers come from the generation that was live when it was opened.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.name = folder.name
-        self.folder = folder
-        self.generation = store.current(folder)
-        self.manifest = self.generation.manifest
+    def __init__(self, generation: store.Generation) -> None:
+        self.generation = generation
+        self.manifest: Manifest = generation.manifest
+        self.name = generation.recommender.name
         record, catalogue = self.manifest.encoder, self.manifest.catalogue
-        if not any(name.startswith("encoder/") for name in self.manifest.files):
-            raise StoreError(f"{folder}: its manifest lists no file of its encoder: {store.COPY}")
+        if not any(name.startswith(f"{record.folder}/") for name in self.manifest.files):
+            raise StoreError(f"{generation.recommender}: its manifest lists no file of its encoder: {store.COPY}")
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
-                f"{folder}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds {record.title}: "
-                f"'simrec index build {folder.name}' makes them again"
+                f"{generation.recommender}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds "
+                f"{record.title}: 'simrec index build {self.name}' makes them again"
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Lets go of what it has opened; it opens it again when it is asked again."""
-        for name in ("encoder", "catalogue", "index", "codes", "prior", "code_model"):
-            self.__dict__.pop(name, None)
+    def hold(self) -> None:
+        """Opens what could not be opened any more once another generation has taken this one's place."""
+        if self.manifest.catalogue:
+            try:
+                self.catalogue.hold()
+            except StoreError:  # said when the catalogue is asked
+                self.__dict__.pop("catalogue", None)
 
     @cached_property
     def encoder(self) -> FittedEncoder:
-        """The encoder: its ONNX graphs, or the plugin's own class where they could not be made."""
         record = self.manifest.encoder
         if record.runtime == "onnx":
-            return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"encoder/{name}"))
+            return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"{record.folder}/{name}"))
         from simrec import host
 
-        folder = self.generation.check_folder("encoder")
+        folder = self.generation.check_folder(record.folder)
         kind = host.encoder_class(self._offer)
-        with blamed_on(self._culprit):
+        with blamed_on(self.culprit):
             fitted: FittedEncoder = kind.load(folder)
             return fitted
 
@@ -123,55 +157,158 @@ class Recommender:
     def _offer(self) -> Offer[EncoderSpec]:
         """What makes its encoder where that is a plugin: the distribution it was trained with and no other."""
         from simrec import host
+        from simrec.contracts import EncoderSpec
 
         record = self.manifest.encoder
         distribution = record.provider.split()[0]
         try:
-            return host.discover_only(distribution).encoder(record.name)
+            return host.discover_only(distribution).find(EncoderSpec, record.name)
         except PluginError as error:
             raise PluginError(
                 f"{self.name}: its encoder is {record.name!r} of {record.provider}: {error}: install {distribution}"
             ) from error
 
     @property
-    def _culprit(self) -> str:
-        """Whose fault it is when codes are not what they should be."""
+    def culprit(self) -> str:
+        """Who is to blame when codes are not what they should be."""
         record = self.manifest.encoder
         return f"encoder {record.title}" if record.runtime == "onnx" else str(self._offer)
 
+    @property
+    def record(self) -> CatalogueRecord:
+        """What the manifest says of the catalogue. Raises RequestError when none was indexed yet."""
+        if self.manifest.catalogue is None:
+            raise RequestError(f"{self.name} has no catalogue yet: run 'simrec index build {self.name}'")
+        return self.manifest.catalogue
+
     @cached_property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> LocalCatalogue:
+        self.record  # noqa: B018 - which raises
+        return LocalCatalogue(self.generation)
+
+    def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
+        dim = self.manifest.encoder.dim
+        out = np.empty((len(images), dim), np.float32)
+        for start in range(0, len(images), BATCH):
+            out[start : start + BATCH] = encoded(self.encoder, images[start : start + BATCH], dim, self.culprit)
+            progress(min(start + BATCH, len(images)))
+        return out
+
+    def decode(self, codes: Codes) -> Rebuilt:
+        self.check_decodes()
+        return decoded(self.encoder, codes, self.manifest.encoder.input.shape, self.culprit)
+
+    @cached_property
+    def prior(self) -> Mixture:
+        from simrec.generation import Mixture
+
+        with self._learned_of_codes("prior.npz") as data:
+            return Mixture.from_bytes(data, self.manifest.encoder.dim)
+
+    @cached_property
+    def code_model(self) -> CodeModel:
+        from simrec.compression import CodeModel
+
+        with self._learned_of_codes("code_model.npz") as data:
+            return CodeModel.from_bytes(data, self.manifest.encoder.dim)
+
+    @contextmanager
+    def _learned_of_codes(self, file: str) -> Iterator[bytes]:
+        """A file that training wrote of how codes are distributed, to be read in the block."""
+        self.check_decodes()
+        name = f"{self.manifest.encoder.folder}/{file}"
+        if name not in self.manifest.files:
+            raise RequestError(f"{self.name}: it was trained by an older simrec, which saved no {file}: train it again")
+        data = self.generation.read(name)
+        try:
+            yield data
+        except ValueError as error:
+            raise self.generation.damaged(name, str(error)) from error
+
+    def check_decodes(self) -> None:
+        """Raises RequestError for an encoder without a decoder."""
+        if not self.manifest.encoder.decodes:
+            raise RequestError(f"{self.name}: its encoder {self.manifest.encoder.title} has no decoder: use another")
+
+
+class Recommender:
+    """One recommender, open for asking, from as many threads as you like.
+
+    All its answers come from the generation that was live when it was opened or last refreshed, whatever is built
+    meanwhile.
+
+    hold: whether its files are opened now, or when they are first needed, which is too late once others took their
+    place.
+    """
+
+    def __init__(self, folder: Path, *, hold: bool = True) -> None:
+        self.name = folder.name
+        self.folder = folder
+        self._now = self._live(hold=hold)
+
+    def _live(self, *, hold: bool) -> _State:
+        state = _State(store.current(self.folder, hold=hold))
+        if hold:
+            state.hold()
+        return state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes its files; it opens them again when it is asked again, as long as they are there."""
+        generation = self._now.generation
+        self._now = _State(store.Generation(self.folder, generation.name, generation.manifest))
+        generation.close()
+
+    def refresh(self) -> bool:
+        """Answers from the newest generation from now on; whether there was a newer one.
+
+        Without one it costs reading a small file. Answers that other threads are working on come from the generation
+        they began with. Raises StoreError when the newest one can't be read; the one before goes on answering.
+        """
+        before = self._now
+        if store.current_name(self.folder) == before.generation.name:
+            return False
+        now = self._live(hold=True)
+        same = (before.manifest.encoder.digest, before.manifest.encoder.folder)
+        if (now.manifest.encoder.digest, now.manifest.encoder.folder) == same and "encoder" in before.__dict__:
+            now.__dict__["encoder"] = before.encoder
+        self._now = now
+        return True
+
+    @property
+    def generation(self) -> store.Generation:
+        """The generation that answers."""
+        return self._now.generation
+
+    @property
+    def manifest(self) -> Manifest:
+        """What that generation says of itself."""
+        return self._now.manifest
+
+    @property
+    def encoder(self) -> FittedEncoder:
+        """The encoder: its ONNX graphs, or the plugin's own class where they could not be made."""
+        return self._now.encoder
+
+    @property
+    def catalogue(self) -> LocalCatalogue:
         """Its items. Raises RequestError when none were indexed yet."""
-        self._record()
-        return Catalogue(self.generation)
+        return self._now.catalogue
 
-    @cached_property
-    def index(self) -> Index:
-        """Its codes, ready to be searched. Raises RequestError when none were indexed yet."""
-        # Imported where it is used: on macOS faiss and torch in one process can crash, and training comes through here.
-        from simrec.index import Index
+    @property
+    def index(self) -> Together:
+        """Its codes, ready to be searched by row. Raises RequestError when none were indexed yet."""
+        return self._now.catalogue.index
 
-        record, metric = self._record(), self.manifest.encoder.metric
-        with self._checking("index.faiss") as data:
-            return Index.from_bytes(data, record.count, self.manifest.encoder.dim, metric, record.dtype)
-
-    @cached_property
+    @property
     def codes(self) -> Codes:
         """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them.
 
         Raises RequestError when none were indexed yet.
         """
-        record = self._record()
-        if record.dtype == "float32":
-            with self._checking("codes.npy") as data:
-                codes: Codes = from_npy(data, np.float32, (record.count, self.manifest.encoder.dim))
-        else:
-            codes = self.index.codes
-        if not np.isfinite(codes).all():
-            raise self.generation.damaged(
-                "codes.npy" if record.dtype == "float32" else "index.faiss", "its codes are not numbers"
-            )
-        return codes
+        return self._now.catalogue.codes
 
     def read(self, query: Asked, *, with_copies: bool = False) -> Query:
         """A query from whatever people have of a picture: see `Asked`.
@@ -181,43 +318,60 @@ class Recommender:
         Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
         that is none of these.
         """
-        if isinstance(query, Query):
-            return query
+        return query if isinstance(query, Query) else self._read(self._now, query, with_copies)
+
+    def _read(self, now: _State, query: object, with_copies: bool) -> Query:
         if isinstance(query, str) and query.startswith("id:"):
-            row = self.catalogue.row_of(query[3:])
-            if row is None:
+            found = now.catalogue.items([query[3:]])
+            if not found:
                 raise RequestError(
                     f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
                 )
-            picture = self.catalogue.thumbnails([row])
-            alike = frozenset([row, *self.catalogue.rows_like(picture[0])])
-            return Query(query, picture, frozenset([row]) if with_copies else alike, len(alike) - 1)
-        name, picture = self._image(query)
-        alike = frozenset(self.catalogue.rows_like(picture[0]) if self.manifest.catalogue else [])
-        return Query(name, picture, frozenset() if with_copies else alike, max(0, len(alike) - 1))
+            itself = frozenset([found[0].id])
+            alike = itself | {item.id for item in now.catalogue.copies(found[0].content)}
+            code = now.catalogue.code(found[0].id)
+            return Query(
+                query, None, itself if with_copies else alike, len(alike) - 1, code, now.manifest.encoder.digest,
+                now.catalogue.preview(found[0].id),
+            )  # fmt: skip
+        dim = now.manifest.encoder.dim
+        if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
+            return Query("code", None, code=query.reshape(1, dim), encoder=now.manifest.encoder.digest)
+        name, read = self._image(query)
+        own: frozenset[str] = frozenset()
+        if now.manifest.catalogue:
+            pixels = blake2b(read.image.tobytes(), digest_size=8).hexdigest()
+            own = frozenset(
+                item.id for item in now.catalogue.copies(pixels if now.catalogue.by_pixels else read.content)
+            )
+        images = read.image[np.newaxis]
+        return Query(
+            name, images, frozenset() if with_copies else own, max(0, len(own) - 1), picture=read.preview
+        )  # fmt: skip
 
-    def _image(self, query: object) -> tuple[str, Images]:
-        """The name and the image (1, h, w, c) of a picture that is no item's."""
+    def _image(self, query: object) -> tuple[str, Read]:
+        """The name of a picture that is no item's, and what was read of it."""
         from PIL import Image
 
         from simrec import images
 
         spec = self.manifest.encoder.input
         if isinstance(query, str | Path):
-            return str(query), images.read(Path(query), spec)
+            return str(query), images.read_with_preview(Path(query), spec)
         if isinstance(query, bytes | bytearray):
-            return "bytes", images.read(io.BytesIO(query), spec, "bytes")
+            return "bytes", images.read_with_preview(io.BytesIO(query), spec, "bytes")
         if isinstance(query, Image.Image):
-            return "picture", images.of_picture(query, spec, "the picture")
+            return "picture", images.of_picture_with_preview(query, spec, "the picture")
         if isinstance(query, np.ndarray):
             if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
-                    f"an array {query.dtype} {query.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3)"
+                    f"an array {query.dtype} {query.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3), "
+                    f"or a code of float32 ({self.manifest.encoder.dim},)"
                 )
             grey = query.shape[2:] == (1,)
-            return "array", images.of_picture(query.squeeze(2) if grey else query, spec, "the array")
+            return "array", images.of_picture_with_preview(query.squeeze(2) if grey else query, spec, "the array")
         if hasattr(query, "read"):
-            return "-", images.read(cast(BinaryIO, query), spec, "standard input")
+            return "-", images.read_with_preview(cast(BinaryIO, query), spec, "standard input")
         raise RequestError(
             f"{type(query).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
             f"(h, w, c), 'id:ITEM', or a list of these"
@@ -237,38 +391,71 @@ class Recommender:
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"{n!r} items cannot be asked for: n is a whole number from 1 on")
-        if isinstance(query, list | tuple):
-            return self._similar([self.read(one) for one in query], n)
-        return self._similar([self.read(query)], n)[0]
+        now = self._now
+        asked = query if isinstance(query, list | tuple) else [query]
+        queries = [one if isinstance(one, Query) else self._read(now, one, with_copies=False) for one in asked]
+        answers = self._similar(now, queries, n)
+        return answers if isinstance(query, list | tuple) else answers[0]
 
-    def _similar(self, queries: Sequence[Query], n: int) -> list[list[Match]]:
+    def _similar(self, now: _State, queries: Sequence[Query], n: int) -> list[list[Match]]:
         if not queries:
             return []
-        codes = self.encode(np.concatenate([query.images for query in queries]))
-        rows, distances = self.index.search(codes, n + max(len(query.own) for query in queries))
-        near = [
-            [(int(row), distance) for row, distance in zip(found, far, strict=True) if int(row) not in query.own][:n]
-            for query, found, far in zip(queries, rows, distances, strict=True)
-        ]
-        wanted = sorted({row for found in near for row, _ in found})
-        items = dict(zip(wanted, self.catalogue.items(wanted), strict=True))
+        codes = self._codes_of(now, queries)
+        most = max(len(query.own) for query in queries)
         answers = []
-        for query, found in zip(queries, near, strict=True):
-            scores = self.index.scores(np.array([distance for _, distance in found], np.float32))
+        for query, hits in zip(queries, now.catalogue.search(codes, n + most), strict=True):
+            others = [hit for hit in hits if hit.item.id not in query.own][:n]
             answers.append(
-                [
-                    Match(
-                        query.name, rank, items[row].id, float(score), float(far), items[row].label, items[row].source
-                    )
-                    for rank, ((row, far), score) in enumerate(zip(found, scores, strict=True), 1)
-                ]
+                [Match(query.name, rank, hit.item, hit.score, hit.distance) for rank, hit in enumerate(others, 1)]
             )
         return answers
 
-    def thumbnails(self, matches: Sequence[Match]) -> Images:
-        """What the encoder saw of those items, (n, h, w, c)."""
-        rows = [self.catalogue.row_of(match.id) for match in matches]
-        return self.catalogue.thumbnails([row for row in rows if row is not None])
+    def _codes_of(self, now: _State, queries: Sequence[Query]) -> Codes:
+        """The codes (m, dim) of queries; those of pictures go through the encoder as one batch."""
+        codes = np.empty((len(queries), now.manifest.encoder.dim), np.float32)
+        pictures = [row for row, query in enumerate(queries) if query.code is None]
+        for row, query in enumerate(queries):
+            if query.code is not None:
+                if query.encoder != now.manifest.encoder.digest:
+                    raise RequestError(f"{query.name}: another encoder made its code: read the query again")
+                codes[row] = query.code
+        if pictures:
+            images = np.concatenate([cast(Images, queries[row].images) for row in pictures])
+            codes[pictures] = now.encode(images)
+        return codes
+
+    def images(self, query: Query) -> Images:
+        """What the encoder is fed of a query, (1, h, w, c); an item's picture is read again from its source.
+
+        Raises RequestError for a code, DataError for an item whose picture is no longer there.
+        """
+        if query.images is not None:
+            return query.images
+        if not query.name.startswith("id:"):
+            raise RequestError(f"{query.name}: there is no picture of a code: name one")
+        return self.originals(self.catalogue.items([query.name[3:]]))
+
+    def originals(self, items: Sequence[Item], notice: Notice = silent, data_dir: Path | None = None) -> Images:
+        """What the encoder is fed of items, (n, h, w, c), read again from the catalogue's source.
+
+        Raises DataError where one of their pictures is no longer there.
+        """
+        spec = self.manifest.encoder.input
+        source = open_source(self._now.record.source, data_dir=data_dir, notice=notice)
+        images = np.empty((len(items), *spec.shape), np.uint8)
+        done = 0
+        for some in chunks(items, READ):
+            batch = source.read([Entry(item.id, item.source, item.label, item.stamp) for item in some], spec)
+            if batch.errors:
+                raise DataError(f"{batch.errors[0][1]}: it is in the catalogue: 'simrec index build {self.name}'")
+            images[done : done + len(some)] = batch.images
+            done += len(some)
+        return images
+
+    def previews(self, matches: Sequence[Match]) -> list[bytes]:
+        """What a person is shown of those items: a JPEG or PNG file for each."""
+        found = [self.catalogue.preview(match.id) for match in matches]
+        return [preview for preview in found if preview is not None]
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
         """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done.
@@ -281,22 +468,17 @@ class Recommender:
                 f"encode takes images as an array uint8 (n, h, w, c), not {type(images).__name__}: read files with "
                 f"Recommender.pictures"
             )
-        dim = self.manifest.encoder.dim
-        out = np.empty((len(images), dim), np.float32)
-        for start in range(0, len(images), BATCH):
-            out[start : start + BATCH] = encoded(self.encoder, images[start : start + BATCH], dim, self._culprit)
-            progress(min(start + BATCH, len(images)))
-        return out
+        return self._now.encode(images, progress)
 
     def decode(self, codes: Codes) -> Rebuilt:
         """Codes (n, dim) to pictures (n, h, w, c) in 0..1. Raises RequestError for an encoder without a decoder."""
-        self._check_decodes()
-        return decoded(self.encoder, codes, self.manifest.encoder.input.shape, self._culprit)
+        return self._now.decode(codes)
 
     def reconstruct(self, images: Images) -> Rebuilt:
         """Images (n, h, w, c) through the code and back, 0..1. Raises RequestError for an encoder without a decoder."""
-        self._check_decodes()
-        return self.decode(self.encode(images))
+        now = self._now
+        now.check_decodes()
+        return now.decode(now.encode(images))
 
     def compress(self, images: Images, bits: int = 8) -> bytes:
         """Images (n, h, w, c) as a container of their codes, each number in 2 to 8 bits before entropy coding.
@@ -309,8 +491,9 @@ class Recommender:
             raise RequestError(f"{bits} bits a number: there is {BITS[0]} to {BITS[-1]}")
         if images.size > LARGEST:
             raise RequestError(f"{len(images):,} pictures are too many for one container: compress them in parts")
-        model, record = self.code_model, self.manifest.encoder
-        words = model.encoded(model.levels(self.encode(images), bits), bits)
+        now = self._now
+        model, record = now.code_model, now.manifest.encoder
+        words = model.encoded(model.levels(now.encode(images), bits), bits)
         if len(images) > model.most(len(words), bits):
             raise RequestError(f"{len(images):,} pictures are too much alike for one container: compress them in parts")
         return Container(bits, record.dim, record.input.shape, len(images), record.digest, words).to_bytes()
@@ -323,7 +506,8 @@ class Recommender:
         from simrec.compression import LARGEST, Container
         from simrec.images import rounded
 
-        container, record = Container.from_bytes(data, name), self.manifest.encoder
+        now = self._now
+        container, record = Container.from_bytes(data, name), now.manifest.encoder
         if container.digest != record.digest:
             raise DataError(
                 f"{name}: its codes are of encoder {container.digest[:12]}, but {self.name} holds {record.title}: "
@@ -337,50 +521,47 @@ class Recommender:
         if container.count * prod(container.shape) > LARGEST:
             raise DataError(f"{name}: says that it holds {container.count:,} pictures, more than simrec puts into one")
         try:
-            levels = self.code_model.decoded(container.words, container.count, container.bits)
+            levels = now.code_model.decoded(container.words, container.count, container.bits)
         except ValueError as error:
             raise DataError(f"{name}: cannot be decoded ({error}): compress the pictures again") from error
         images = np.empty((len(levels), *container.shape), np.uint8)
         for start in range(0, len(levels), BATCH):
             part = slice(start, start + BATCH)
-            images[part] = rounded(self.decode(self.code_model.codes(levels[part], container.bits)))
+            images[part] = rounded(now.decode(now.code_model.codes(levels[part], container.bits)))
         return images
 
     def generate(self, n: int, seed: int = 0) -> Rebuilt:
         """n new pictures (n, h, w, c) in 0..1, the same for the same seed, from codes drawn from `prior`."""
-        return self.decode(self.prior.sample(n, seed))
+        now = self._now
+        return now.decode(now.prior.sample(n, seed))
 
     def between(self, first: Images, last: Images, n: int) -> Rebuilt:
         """n pictures (n, h, w, c) in 0..1 on the way from one image (1, h, w, c) to another, their own codes' included.
 
         Raises RequestError for an encoder without a decoder.
         """
-        self._check_decodes()
-        start, end = self.encode(np.concatenate([first, last]))
-        return self.decode(start + np.linspace(0, 1, n, dtype=np.float32)[:, np.newaxis] * (end - start))
+        now = self._now
+        now.check_decodes()
+        start, end = now.encode(np.concatenate([first, last]))
+        return now.decode(start + np.linspace(0, 1, n, dtype=np.float32)[:, np.newaxis] * (end - start))
 
     def around(self, image: Images, n: int, spread: float = 0.5, seed: int = 0) -> Rebuilt:
         """n variations (n, h, w, c) in 0..1 of an image (1, h, w, c); spread: how far; 1: as far as `prior` goes."""
-        return self.decode(self.prior.around(self.encode(image)[0], n, spread, seed))
+        now = self._now
+        return now.decode(now.prior.around(now.encode(image)[0], n, spread, seed))
 
-    @cached_property
+    @property
     def prior(self) -> Mixture:
         """What new codes are drawn from: the standard normal for a variational encoder, else a mixture fitted to codes.
 
         Raises RequestError for an encoder that cannot draw.
         """
-        from simrec.generation import Mixture
+        return self._now.prior
 
-        with self._learned_of_codes("prior.npz") as data:
-            return Mixture.from_bytes(data, self.manifest.encoder.dim)
-
-    @cached_property
+    @property
     def code_model(self) -> CodeModel:
         """What codes are quantised and entropy-coded with. Raises RequestError for an encoder that cannot compress."""
-        from simrec.compression import CodeModel
-
-        with self._learned_of_codes("code_model.npz") as data:
-            return CodeModel.from_bytes(data, self.manifest.encoder.dim)
+        return self._now.code_model
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = silent) -> Pictures:
         """A source, loaded the way this encoder is fed."""
@@ -396,18 +577,13 @@ class Recommender:
         test = test_split(trained_on.source) if trained_on.test == "" else trained_on.test
         if test:
             pictures = self.pictures(test)
-        elif self.manifest.catalogue:
-            items = list(self.catalogue.all())
-            ids, sources, labels = zip(*((item.id, item.source, item.label) for item in items), strict=True)
-            pictures = Pictures(self.name, self.catalogue.thumbnails(), ids, sources, labels)
-        else:
+            return pictures.rows(_in_turns(pictures.labels)[:n])
+        if not self.manifest.catalogue:
             raise RequestError(f"{self.name} has neither test pictures nor a catalogue: name a picture")
-        seen: Counter[str] = Counter()
-        turns = []
-        for row, label in enumerate(pictures.labels):
-            turns.append((seen[label], label, row))
-            seen[label] += 1
-        return pictures.rows([row for _, _, row in sorted(turns)[:n]])
+        items = list(self.catalogue.all())
+        chosen = [items[row] for row in _in_turns([item.label for item in items])[:n]]
+        ids, sources, labels = zip(*((item.id, item.source, item.label) for item in chosen), strict=True)
+        return Pictures(self.name, self.originals(chosen), ids, sources, labels)
 
     def describe(self) -> dict[str, Any]:
         """What `index show` says, as JSON values."""
@@ -415,36 +591,19 @@ class Recommender:
         described = {
             "name": self.name,
             "folder": str(self.folder.absolute()),
-            "generation": self.generation.folder.name,
+            "generation": self.generation.name,
             "bytes": size,
             **self.manifest.to_json(),
         }
         del described["files"]
         return described
 
-    @contextmanager
-    def _learned_of_codes(self, file: str) -> Iterator[bytes]:
-        """A file that training wrote of how codes are distributed, to be read in the block."""
-        self._check_decodes()
-        if f"encoder/{file}" not in self.manifest.files:
-            raise RequestError(f"{self.name}: it was trained by an older simrec, which saved no {file}: train it again")
-        with self._checking(f"encoder/{file}") as data:
-            yield data
 
-    @contextmanager
-    def _checking(self, file: str) -> Iterator[bytes]:
-        """A file's contents, to be read in the block. Raises StoreError, naming it, where that raises a ValueError."""
-        data = self.generation.read(file)
-        try:
-            yield data
-        except ValueError as error:
-            raise self.generation.damaged(file, str(error)) from error
-
-    def _check_decodes(self) -> None:
-        if not self.manifest.encoder.decodes:
-            raise RequestError(f"{self.name}: its encoder {self.manifest.encoder.title} has no decoder: use another")
-
-    def _record(self) -> CatalogueRecord:
-        if self.manifest.catalogue is None:
-            raise RequestError(f"{self.name} has no catalogue yet: run 'simrec index build {self.name}'")
-        return self.manifest.catalogue
+def _in_turns(labels: Sequence[str]) -> list[int]:
+    """The rows, one of each label in turn."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row, label in enumerate(labels):
+        turns.append((seen[label], label, row))
+        seen[label] += 1
+    return [row for _, _, row in sorted(turns)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 
 from simrec import files, host
+from simrec.contracts import EncoderSpec
 from simrec.errors import RequestError, suggestion
 
 TEMPLATES = Path(__file__).parent / "templates" / "plugin"
@@ -52,7 +53,7 @@ def _package(name: str) -> str:
             f"of Python's own"
         )
     found = host.discover()
-    for offer in found.encoders:
+    for offer in found.of(EncoderSpec):
         if offer.spec.name == name:
             raise RequestError(f"{name!r} is taken: it is an encoder of {offer.provider}: choose another name")
     for failure in found.failures:

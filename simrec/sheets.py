@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from simrec.contracts import Images
 
 TILE = 112
 """Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
+
+PHOTO = 128
+"""Pixels of the longest edge of a larger picture, a photo."""
 
 LONGEST = 200
 """Characters of a line of text that are looked at: a label may be a book."""
@@ -30,16 +33,18 @@ _INK, _PALE, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#1a7f4b", "#c2412d", "
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture uint8 (h, w, c), one or two lines of text, and whether it is right (None: nobody knows)."""
+    """A picture, uint8 (h, w, c) or a Pillow one, one or two lines of text, and whether it is right (None: nobody
+    knows).
+    """
 
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | Image.Image
     lines: tuple[str, ...]
     right: bool | None = None
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
     """One row a query: the query first, set apart and framed, then its answers, best first."""
-    side = _side(rows[0][0].picture)
+    side = max(_side(tile.picture) for row in rows for tile in row)
     step, height = side + _GAP, side + 2 * _LINE + 8
     columns = max(len(row) for row in rows)
     sheet = _Sheet(2 * _MARGIN + columns * step + _GAP, len(rows) * (height + _GAP), title)
@@ -127,7 +132,8 @@ class _Sheet:
     def place(self, tile: Tile, left: int, top: int, side: int, colour: str | None = None) -> None:
         """A tile's picture, so many pixels wide, its lines of text below it, and a frame if it has a colour."""
         below = top + _MARGIN + 26
-        self.image.paste(_enlarged(tile.picture, side), (left, below))
+        shown = _fitted_picture(tile.picture, side)
+        self.image.paste(shown, (left + (side - shown.width) // 2, below + (side - shown.height) // 2))
         if colour:
             self._draw.rectangle((left - 3, below - 3, left + side + 2, below + side + 2), outline=colour, width=3)
         for i, line in enumerate(tile.lines[:2]):
@@ -138,13 +144,19 @@ class _Sheet:
         self._draw.text((left, top + _MARGIN + 26), text, colour, _font(12))
 
 
-def _side(image: NDArray[np.uint8]) -> int:
-    size: int = image.shape[0]
-    return max(1, TILE // size) * size
+def _side(image: NDArray[np.uint8] | Image.Image) -> int:
+    """Pixels that the longest edge of a picture takes on a sheet."""
+    size = max(image.size) if isinstance(image, Image.Image) else max(image.shape[:2])
+    return min(PHOTO, TILE // size * size if size <= TILE else size)
 
 
-def _enlarged(image: NDArray[np.uint8], side: int) -> Image.Image:
-    return picture(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+def _fitted_picture(image: NDArray[np.uint8] | Image.Image, side: int) -> Image.Image:
+    """A picture in colour, no edge longer than `side`: a small one enlarged by a whole factor."""
+    shown = (image if isinstance(image, Image.Image) else picture(image)).convert("RGB")
+    factor = side // max(shown.size)
+    if factor > 1:
+        return shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
+    return shown if factor else ImageOps.contain(shown, (side, side), Image.Resampling.LANCZOS)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

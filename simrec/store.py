@@ -1,11 +1,20 @@
-"""Generations on disk: what is written becomes visible all at once, and what is read is what was written.
+"""Generations on disk: a pool of immutable files, and manifests that name them with their digests.
 
-    NAME/CURRENT            "000002-1f3c... <sha256 of its manifest.json>"; replacing this file is the commit
-    NAME/LOCK               held by the one writer
-    NAME/gens/000002-.../   immutable: manifest.json and the files it lists with size and SHA-256
+    NAME/CURRENT                  "000012 <sha256 of its manifest>"; replacing this file is the commit
+    NAME/LOCK                     held by the one writer
+    NAME/generations/000012.json  a manifest, which lists files with size and SHA-256
+    NAME/encoder/<id>/            the files of an encoder
+    NAME/segments/<id>/           the files of a segment of the catalogue
+    NAME/fields/, NAME/removed/   what is replaced without touching a segment
+    NAME/building/                what an interrupted build has finished: see `simrec.catalogue.building`
 
-A writer fills a staging folder, fsyncs and rereads each file, writes the manifest last, renames the folder into
-`gens`, then replaces CURRENT. A crash at any point leaves the generation before answering.
+A writer stages what is new, fsyncs and digests it, moves it into the pool, writes the manifest, then replaces CURRENT.
+What hasn't changed is named again with the digest it has, and not read. A crash at any point leaves the generation
+before answering. The last KEPT generations stay; what none of their manifests names is deleted.
+
+A reader opens every file of its generation at once, so that it goes on answering when they are deleted. Formats 1 and 2
+had a folder for each generation, gens/000002-1f3c.../, with a manifest.json and all its files; they are read as they
+are, and the next commit goes beside them.
 """
 
 from __future__ import annotations
@@ -14,11 +23,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import mmap
 import os
 import re
 import secrets
 import shutil
 import stat
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -28,10 +40,19 @@ from simrec.errors import StoreError, reason
 from simrec.files import explained
 from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 
-_NAME = re.compile(r"\d{6,}-[0-9a-f]{8}")
+_OLD = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+"""The name of a generation of format 1 or 2."""
+
+_NAME = re.compile(r"\d{6,12}")
+
+KEPT = 5
+"""Generations that stay on disk."""
 
 LARGEST_READ = 4 << 30
 """Bytes of the largest file that is read whole."""
+
+SMALL = 16 << 20
+"""Bytes up to which a file is read whole when it is first used, and its digest checked."""
 
 READS = 3
 """How often CURRENT is read before a generation that keeps vanishing is an error."""
@@ -41,34 +62,107 @@ COPY = "bring back a copy of this recommender; what its folder still holds may b
 
 
 class Generation:
-    """One immutable state of a recommender, open for reading.
+    """One immutable state of a recommender, all its files open for reading, from as many threads as you like.
 
-    Its files may have come from anyone: each is a regular file below the folder, of the size that the manifest says.
+    They may have come from anyone: each is a regular file below the folder, of the size that the manifest says.
     """
 
     def __init__(self, recommender: Path, name: str, manifest: Manifest) -> None:
-        self.folder = recommender / "gens" / name
+        self.recommender = recommender
+        self.name = name
         self.manifest = manifest
-        self._recommender = recommender
+        self._files: dict[str, BinaryIO | StoreError] = {}
+        self._checked: set[str] = set()
+        self._lock = threading.RLock()
+        weakref.finalize(self, _close, self._files)
+
+    def hold(self) -> None:
+        """Opens every file; of one that can't be opened, the error is raised when it is used."""
+        with self._lock:
+            for name in self.manifest.files.keys() - self._files.keys():
+                try:
+                    self._files[name] = self._open(name)
+                except StoreError as error:
+                    self._files[name] = error
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its files could be opened."""
+        return not any(isinstance(file, StoreError) for file in self._files.values())
+
+    def close(self) -> None:
+        """Closes its files; what was mapped into memory stays. It opens them again when it is asked again."""
+        with self._lock:
+            _close(self._files)
 
     def read(self, name: str) -> bytes:
         """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
         record = self._record(name)
         if record.size > LARGEST_READ:
             raise self.damaged(name, f"{record.size:,} bytes are more than simrec reads at once")
-        with self.open(name) as file:
-            try:
-                data = files.read(file, record.size)
-            except OSError as error:
-                raise self._unreadable(name, error) from error
+        data = self._contents(name)
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise self.damaged(name, "it is not what was written")
+        self._checked.add(name)
         return data
 
-    def open(self, name: str) -> BinaryIO:
-        """A file whose contents are checked as they are read. Raises StoreError when its size isn't the manifest's."""
+    def mapped(self, name: str) -> mmap.mmap | bytes:
+        """A file's bytes, mapped into memory; those of a small one were checked. Raises StoreError as `read` does."""
+        self._check_small(name)
         try:
-            file = files.opened_below(self._recommender, f"gens/{self.folder.name}/{name}")
+            handle = self._handle(name)
+            return mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if self._record(name).size else b""
+        except (OSError, ValueError) as error:
+            raise self.damaged(name, str(error)) from error
+
+    def path(self, name: str) -> Path:
+        """Where a library that opens files by itself finds one, deleted or not; a small one was checked."""
+        self._check_small(name)
+        held = Path(f"/proc/self/fd/{self._handle(name)}")
+        return held if held.exists() else self.recommender / name
+
+    def check_folder(self, name: str) -> Path:
+        """Where a folder lies, for a plugin that reads what is in it: each file is checked, and there is no other.
+
+        Raises StoreError.
+        """
+        for path in sorted((self.recommender / name).rglob("*")):
+            if path.is_symlink() or not path.is_dir():
+                self.read(path.relative_to(self.recommender).as_posix())
+        return self.recommender / name
+
+    def damaged(self, name: str, why: str) -> StoreError:
+        """The error for a file that isn't what it should be, with the cheapest remedy."""
+        return StoreError(f"{self.recommender / name}: damaged ({' '.join(why.split())}): {self._remedy(name)}")
+
+    def _check_small(self, name: str) -> None:
+        with self._lock:
+            if name not in self._checked and self._record(name).size <= SMALL:
+                self.read(name)
+
+    def _contents(self, name: str) -> bytes:
+        handle, size = self._handle(name), self._record(name).size
+        pieces, place = [], 0
+        try:
+            while place < size and (piece := _read_at(handle, min(size - place, 1 << 30), place)):
+                pieces.append(piece)
+                place += len(piece)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _handle(self, name: str) -> int:
+        self._record(name)
+        if name not in self._files:
+            self.hold()
+        file = self._files[name]
+        if isinstance(file, StoreError):
+            raise file
+        return file.fileno()
+
+    def _open(self, name: str) -> BinaryIO:
+        try:
+            file = files.opened_below(self.recommender, name)
         except OSError as error:
             raise self._unreadable(name, error) from error
         if os.fstat(file.fileno()).st_size != self._record(name).size:
@@ -76,40 +170,26 @@ class Generation:
             raise self.damaged(name, "cut or grown since it was written")
         return file
 
-    def path(self, name: str) -> Path:
-        """Where a file lies, for a library that opens it by itself; it is checked as `open` does."""
-        self.open(name).close()
-        return self.folder / name
-
-    def check_folder(self, name: str) -> Path:
-        """Where a folder lies, for a plugin that reads what is in it: each file is checked, and there is no other.
-
-        Raises StoreError.
-        """
-        for path in sorted((self.folder / name).rglob("*")):
-            if path.is_symlink() or not path.is_dir():
-                self.read(path.relative_to(self.folder).as_posix())
-        return self.folder / name
-
-    def damaged(self, name: str, why: str) -> StoreError:
-        """The error for a file that isn't what it should be, with the cheapest remedy."""
-        return StoreError(f"{self.folder / name}: damaged ({' '.join(why.split())}): {self._remedy(name)}")
-
     def _record(self, name: str) -> FileRecord:
         if name not in self.manifest.files:
             raise self.damaged(name, "its manifest lists no such file")
         return self.manifest.files[name]
 
     def _unreadable(self, name: str, error: OSError) -> StoreError:
-        if not self.folder.exists():
-            return StoreError(f"{self.folder}: replaced by a newer one since it was opened: open the recommender again")
         remedy = files.remedy(error, self._remedy(name))
-        return StoreError(f"{self.folder / name}: cannot be read ({error.strerror or error}): {remedy}")
+        return StoreError(f"{self.recommender / name}: cannot be read ({error.strerror or error}): {remedy}")
 
     def _remedy(self, name: str) -> str:
-        if name.startswith("encoder/"):
+        if name.startswith(self.manifest.encoder.folder):
             return "bring back a copy of this recommender, or train its encoder again under another name"
-        return f"'simrec index build {self._recommender.name}' makes the catalogue again and keeps the encoder"
+        return f"'simrec index build {self.recommender.name}' makes the catalogue again and keeps the encoder"
+
+
+def _close(opened: dict[str, BinaryIO | StoreError]) -> None:
+    for file in opened.values():
+        if not isinstance(file, StoreError):
+            file.close()
+    opened.clear()
 
 
 def exists(folder: Path) -> bool:
@@ -120,44 +200,75 @@ def exists(folder: Path) -> bool:
         return False
 
 
-def current(folder: Path) -> Generation:
-    """The live generation. Raises StoreError when there is none or it is damaged."""
-    for attempt in range(READS):
+def current(folder: Path, *, hold: bool = True) -> Generation:
+    """The live generation. Raises StoreError when there is none or it is damaged.
+
+    hold: whether to open its files now, so that it answers whatever becomes of them, or when they are first used.
+    """
+    for _ in range(READS):
+        name, digest = _current_words(folder)
         try:
-            return _open_current(folder)
+            generation = Generation(folder, name, _manifest(folder, name, digest))
+            if hold:
+                generation.hold()
+            if not hold or generation.whole or _live(folder) == name:
+                return generation
+            generation.close()
         except FileNotFoundError:
-            # A writer may have moved on between the two reads; CURRENT then names another generation.
-            if attempt == READS - 1:
-                raise StoreError(f"{folder}: incomplete recommender: {COPY}") from None
-    raise AssertionError
+            if _live(folder) == name:
+                break
+        # A writer has moved on in between; CURRENT names another generation.
+    raise StoreError(f"{folder}: incomplete recommender: {COPY}")
 
 
-def _open_current(folder: Path) -> Generation:
+def current_name(folder: Path) -> str:
+    """The name of the live generation, which is all that is read. Raises StoreError as `current` does."""
+    return _current_words(folder)[0]
+
+
+def _current_words(folder: Path) -> tuple[str, str]:
+    """The name of the live generation and its manifest's SHA-256."""
     try:
         words = _small(folder, "CURRENT", 1000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         remedy = files.remedy(error, COPY) if isinstance(error, OSError) else COPY
         raise StoreError(f"{folder}: not a readable recommender ({reason(error)}): {remedy}") from error
-    if len(words) != 2 or not _NAME.fullmatch(words[0]):
+    if len(words) != 2 or not (_NAME.fullmatch(words[0]) or _OLD.fullmatch(words[0])):
         raise StoreError(f"{folder / 'CURRENT'}: damaged: {COPY}")
-    name, digest = words
-    path = folder / "gens" / name / "manifest.json"
+    return words[0], words[1]
+
+
+def _manifest(folder: Path, name: str, digest: str) -> Manifest:
+    """Raises FileNotFoundError when it isn't there, StoreError when it is damaged."""
+    place = f"gens/{name}" if _OLD.fullmatch(name) else ""
+    inside = f"{place}/manifest.json" if place else f"generations/{name}.json"
     try:
-        data = _small(folder, f"gens/{name}/manifest.json", LARGEST)
+        data = _small(folder, inside, LARGEST)
     except FileNotFoundError:
         raise
     except OSError as error:
         remedy = files.remedy(error, COPY)
-        raise StoreError(f"{path}: cannot be read ({error.strerror or error}): {remedy}") from error
+        raise StoreError(f"{folder / inside}: cannot be read ({error.strerror or error}): {remedy}") from error
     if hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(f"{path}: damaged (CURRENT names another SHA-256): {COPY}")
-    return Generation(folder, name, Manifest.from_bytes(data, str(path), COPY))
+        raise StoreError(f"{folder / inside}: damaged (CURRENT names another SHA-256): {COPY}")
+    return Manifest.from_bytes(data, str(folder / inside), COPY, place)
 
 
 def _small(folder: Path, name: str, most: int) -> bytes:
     """A file below a recommender's folder. Raises OSError, also when it is larger than `most` bytes."""
     with files.opened_below(folder, name) as file:
         return files.read(file, most)
+
+
+def _read_at(handle: int, size: int, place: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(handle, size, place)
+    with _seeking:  # Windows has one position for all who read
+        os.lseek(handle, place, os.SEEK_SET)
+        return os.read(handle, size)
+
+
+_seeking = threading.Lock()
 
 
 def _live(folder: Path) -> str:
@@ -169,11 +280,15 @@ def _live(folder: Path) -> str:
 
 
 class Writer:
-    """The one who may change a recommender; a context manager that leaves nothing behind unless it committed."""
+    """The one who may change a recommender; a context manager that leaves nothing behind unless it committed.
+
+    building: whether what an interrupted build has finished may lie in the folder when the block ends.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder / f"staging-{secrets.token_hex(4)}"
+        self._kept: dict[str, FileRecord] = {}
         self._locks = contextlib.ExitStack()
 
     def __enter__(self) -> Writer:
@@ -194,90 +309,160 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
         self._locks.close()
-        if not exists(self.folder):
+        if not exists(self.folder) and not (self.folder / "building").exists():
             with contextlib.suppress(OSError):
                 (self.folder / "LOCK").unlink()
-            for empty in (self.folder / "gens", self.folder, *self._made):
+            for empty in (*(self.folder / pool for pool in POOL), self.folder, *self._made):
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
     def _check_places(self) -> None:
         """Raises StoreError where what this one writes to is a link, which would be followed, or a pipe."""
-        for name, right in (("LOCK", stat.S_ISREG), ("CURRENT", stat.S_ISREG), ("gens", stat.S_ISDIR)):
+        folders = ((name, stat.S_ISDIR) for name in ("gens", "building", *POOL))
+        for name, right in (("LOCK", stat.S_ISREG), ("CURRENT", stat.S_ISREG), *folders):
             with contextlib.suppress(FileNotFoundError):
                 if not right((self.folder / name).lstat().st_mode):
                     raise StoreError(
                         f"{self.folder / name}: a link or something else that nobody should write to: {COPY}"
                     )
 
-    def write(self, name: str, data: bytes | bytearray) -> None:
-        """A file of the coming generation. Raises StoreError for a name that no manifest may hold."""
+    def new(self, pool: str) -> str:
+        """The name of a folder to come in a pool: "segments/<id>"."""
+        return f"{pool}/{secrets.token_hex(8)}"
+
+    def path(self, name: str) -> Path:
+        """Where to write a file of the coming generation. Raises StoreError for a name that no manifest may hold."""
         if not file_name(name):
             raise StoreError(f"{name!r}: no file of a recommender can be called so: use letters, digits, '.', '_', '-'")
-        with explained(self.folder):
-            path = self.staging / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        path = self.staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
-    def keep(self, generation: Generation, prefix: str = "", *, without: frozenset[str] = frozenset()) -> None:
-        """Takes over the files that begin with `prefix`, but for some, from a generation, this recommender's or not.
+    def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        """A file of the coming generation. Raises StoreError for a name that no manifest may hold."""
+        with explained(self.folder):
+            self.path(name).write_bytes(data)
+
+    def keep(self, generation: Generation, folder: str) -> None:
+        """Names the files in a folder of one of this recommender's generations again: they are not read."""
+        self._kept |= {
+            name: record for name, record in generation.manifest.files.items() if name.startswith(f"{folder}/")
+        }
+
+    def copy(self, generation: Generation, folder: str, to: str, *, without: frozenset[str] = frozenset()) -> None:
+        """Takes over the files in a folder of another recommender's generation, but for some.
 
         Raises StoreError when one of them is damaged.
         """
         with explained(self.folder):
             for name in generation.manifest.files:
-                if not name.startswith(prefix) or name in without:
+                inside = name.removeprefix(f"{folder}/")
+                if inside == name or inside in without:
                     continue
                 data = generation.read(name)  # or its damage would get a digest of its own
-                target = self.staging / name
-                target.parent.mkdir(parents=True, exist_ok=True)
+                target = self.path(f"{to}/{inside}")
                 try:
-                    target.hardlink_to(generation.folder / name)
+                    target.hardlink_to(generation.recommender / name)
                 except OSError:  # another file system, or one without links
-                    with target.open("xb") as file:
-                        file.write(data)
+                    target.write_bytes(data)
 
     def commit(self, manifest: Manifest) -> Generation:
-        """Makes what was staged the live generation. Raises StoreError, the old one still live, when it cannot."""
-        with explained(self.folder):
-            manifest = manifest.with_files(
-                {
-                    path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
-                    for path in sorted(self.staging.rglob("*"))
-                    if path.is_file()
-                }
-            )
-            data = json.dumps(manifest.to_json(), indent=1).encode()  # in ASCII: a folder's name may be no UTF-8
-            _write_synced(self.staging / "manifest.json", data)
-            for inner in (p for p in self.staging.rglob("*") if p.is_dir()):
-                _sync_folder(inner)
-            _sync_folder(self.staging)
+        """Makes what was staged and kept the live generation.
 
-            generations = self.folder / "gens"
-            generations.mkdir(exist_ok=True)
-            before = _live(self.folder)
-            numbers = [int(p.name.split("-")[0]) for p in generations.iterdir() if p.name[:6].isdigit()]
-            name = f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}"
-            coming = self.folder / "CURRENT.new"
-            self.staging.rename(generations / name)
+        Raises StoreError, the generation before still live, when it cannot.
+        """
+        with explained(self.folder):
+            before = self._adopt()
+            staged = {
+                path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
+                for path in sorted(self.staging.rglob("*"))
+                if path.is_file()
+            }
+            manifest = manifest.with_files({**self._kept, **staged})
+            data = _json(manifest)
+            number = max([*self._numbers(), int(before[:6] or 0)]) + 1
+            name, coming = f"{number:06d}", self.folder / "CURRENT.new"
             try:
-                _sync_folder(generations)
+                self._into_pool(staged)
+                _replace(self.folder / "generations" / f"{name}.json", data)
                 if coming.is_symlink() or coming.is_file():  # of a writer that crashed
                     coming.unlink()
                 _write_synced(coming, f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
                 coming.replace(self.folder / "CURRENT")
             except BaseException:
                 if _live(self.folder) != name:  # Ctrl-C may come when all is done
-                    shutil.rmtree(generations / name, ignore_errors=True)
+                    (self.folder / "generations" / f"{name}.json").unlink(missing_ok=True)
                     coming.unlink(missing_ok=True)
+                    self._clean()
                 raise
             _sync_folder(self.folder)
             _sync_folder(self.folder.parent)
-        for path in generations.iterdir():
-            # The one before stays, for readers that have just opened it; others are older, or of writers that died.
-            if path.name not in (name, before):
-                shutil.rmtree(path, ignore_errors=True)
+            self._clean()
         return Generation(self.folder, name, manifest)
+
+    def _adopt(self) -> str:
+        """The name of the live generation; one of an older format gets a manifest beside those of this one."""
+        live = _live(self.folder)
+        if (old := _OLD.fullmatch(live)) is None:
+            return live
+        with contextlib.suppress(StoreError, FileNotFoundError):  # a damaged one can't be gone back to
+            manifest = _manifest(self.folder, *_current_words(self.folder))
+            (self.folder / "generations").mkdir(exist_ok=True)
+            _replace(self.folder / "generations" / f"{old[1]}.json", _json(manifest))
+        return live
+
+    def _numbers(self) -> list[int]:
+        """Those of the generations that there are, the newest last."""
+        names = [path.stem for path in (self.folder / "generations").glob("*.json")]
+        return sorted(int(name) for name in names if _NAME.fullmatch(name))
+
+    def _into_pool(self, staged: dict[str, FileRecord]) -> None:
+        """Moves staged files to where the manifest says they are, and makes that last."""
+        folders = {self.folder, self.folder / "generations"}
+        (self.folder / "generations").mkdir(exist_ok=True)
+        for name in staged:
+            target = self.folder / name
+            for parent in list(target.relative_to(self.folder).parents)[::-1][1:]:
+                (self.folder / parent).mkdir(exist_ok=True)
+                folders.add(self.folder / parent)
+            (self.staging / name).rename(target)
+        for folder in folders:
+            _sync_folder(folder)
+
+    def _clean(self) -> None:
+        """Deletes the generations that are too old, and the files that no other one names.
+
+        A file that the system doesn't delete, since someone has it open, is left for the next time.
+        """
+        named: set[str] = set()
+        (self.folder / "generations" / "coming.new").unlink(missing_ok=True)
+        for number in self._numbers()[:-KEPT]:
+            (self.folder / "generations" / f"{number:06d}.json").unlink(missing_ok=True)
+        for number in self._numbers():
+            try:
+                data = _small(self.folder, f"generations/{number:06d}.json", LARGEST)
+                named |= set(Manifest.from_bytes(data, "", COPY).files)
+            except (OSError, StoreError):
+                return  # what it names isn't known, so nothing is deleted
+        for pool in (*POOL[1:], "gens"):
+            for path in sorted((self.folder / pool).rglob("*"), reverse=True):
+                if path.is_dir() and not path.is_symlink():
+                    with contextlib.suppress(OSError):
+                        path.rmdir()  # when it is empty
+                elif path.relative_to(self.folder).as_posix() not in named:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+            with contextlib.suppress(OSError):
+                (self.folder / pool).rmdir()
+
+
+POOL = ("generations", "encoder", "segments", "fields", "removed")
+"""The folders that a writer makes in a recommender's."""
+
+
+def _json(manifest: Manifest) -> bytes:
+    """In ASCII: a folder's name may be no UTF-8."""
+    return json.dumps(manifest.to_json(), indent=1).encode()
 
 
 @contextlib.contextmanager
@@ -327,3 +512,15 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """A file that is whole or not there."""
+    temporary = path.with_name("coming.new")
+    temporary.unlink(missing_ok=True)  # of a writer that crashed
+    try:
+        _write_synced(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)

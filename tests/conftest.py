@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from simrec import library
-from simrec.contracts import ImageSpec, Pictures
+from simrec.contracts import ImageSpec
 from simrec.recommender import Recommender
-from simrec.sources.load import load
+from simrec.sources.load import Pictures, load
 
 
 @pytest.fixture(autouse=True)

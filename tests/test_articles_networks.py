@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from simrec import host
-from simrec.contracts import Pictures
+from simrec.contracts import EncoderSpec
 from simrec.evaluation import negative_elbo
 from simrec.learning.networks import Alignment, EdgeTarget, OrientedGradients, Whitening, jitter, salt_and_pepper
 from simrec.onnx_encoder import OnnxEncoder
+from simrec.sources.load import Pictures
 
 
 def article(name: str, **changes: Any) -> Any:
-    kind = host.encoder_class(host.discover().encoder(name))
+    kind = host.encoder_class(host.discover().find(EncoderSpec, name))
     return kind(dataclasses.replace(kind.presets["article"], **changes))
 
 
@@ -200,7 +201,7 @@ def test_fed_pictures_keep_to_the_ranges_they_are_told() -> None:
 
 
 def test_a_stem_keeps_the_size_and_adds_a_convolution() -> None:
-    kind = host.encoder_class(host.discover().encoder("plain"))
+    kind = host.encoder_class(host.discover().find(EncoderSpec, "plain"))
     best = kind(kind.presets["best"])
     strides = [m.stride for m in best.network.encoder.modules() if isinstance(m, nn.Conv2d)]
     assert strides == [(1, 1), (2, 2), (2, 2)]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from simrec.compression import BITS, HEADER, CodeModel, Container, sparsity
-from simrec.contracts import Pictures
 from simrec.errors import DataError, RequestError, VersionError
 from simrec.evaluation import squared_errors
 from simrec.recommender import Recommender
+from simrec.sources.load import Pictures
 from simrec.verbs import decode as verbs
 
 

@@ -11,10 +11,11 @@ from simrec_torchvision.model import TorchvisionSettings
 
 import simrec
 from simrec import host
-from simrec.contracts import Pictures
+from simrec.contracts import EncoderSpec
+from simrec.sources.load import Pictures
 from simrec.testing import Case, encoder_checks
 
-OFFERS = {offer.spec.name: offer for offer in host.discover().encoders}
+OFFERS = {offer.spec.name: offer for offer in host.discover().of(EncoderSpec)}
 
 ARTICLE = ("plain", "sparse", "denoising", "vae")
 """The four of the 2018 article."""

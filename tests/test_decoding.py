@@ -13,7 +13,6 @@ from PIL import Image
 import simrec
 from simrec import evaluation
 from simrec.cli import cli
-from simrec.contracts import Pictures
 from simrec.evaluation import (
     precision_and_recall,
     principal_components,
@@ -25,6 +24,7 @@ from simrec.generation import Mixture
 from simrec.images import rounded
 from simrec.perturbations import noisy
 from simrec.recommender import Query, Recommender
+from simrec.sources.load import Pictures
 
 
 def run(*words: object) -> Result:

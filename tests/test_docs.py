@@ -17,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_plugins import HOOKS, example
 
@@ -24,6 +25,7 @@ from simrec import scaffold
 from simrec.cli import cli
 from simrec.contracts import EncoderSpec, ImageSpec
 from simrec.errors import DataError, RequestError
+from simrec.sources.load import collected
 from simrec.testing import CHECKS, check_encoder
 
 ROOT = Path(__file__).parent.parent
@@ -163,24 +165,38 @@ def test_the_guides_pretrained_encoder_keeps_the_contract(tmp_path: Path, monkey
     assert "passed" in {result.outcome for result in results if result.name == "onnx"}
 
 
-def test_the_guides_source_gives_pictures_and_says_when_there_are_none(photos: Path, monkeypatch: Any) -> None:
+def test_the_guides_source_lists_and_reads_and_says_when_there_is_nothing(photos: Path) -> None:
     names: dict[str, Any] = {}
-    exec(snippet("def pictures("), names)
+    exec(snippet("class Shop:"), names)
+
+    def opened(text: str, data_dir: Path | None = None) -> Any:
+        return names["Shop"](text, data_dir=data_dir, notice=print)
+
     photos.rename("our-shop")
     Path("our-shop/Bag").rename("our-shop/winter")
-    every = names["pictures"]("", ImageSpec(), data_dir=None, notice=print)
+    every = collected(opened(""), ImageSpec(), notice=print)
     assert every.images.shape == (40, 28, 28, 1)
     assert (every.name, len(set(every.ids)), set(every.labels)) == (
         "our-shop",
         40,
         {"Trouser", "winter", "Sneaker", "Dress"},
     )
-    assert len(names["pictures"]("winter", ImageSpec(), data_dir=None, notice=print)) == 10
+    assert len(list(opened("winter").entries())) == 10
     assert np.array_equal(every.images[0, :, :, 0], np.asarray(Image.open(every.sources[0])))
     with pytest.raises(RequestError, match="our-shop has no 'summer'"):
-        names["pictures"]("summer", ImageSpec(), data_dir=None, notice=print)
+        opened("summer")
     with pytest.raises(DataError, match="no pictures there"):
-        names["pictures"]("", ImageSpec(), data_dir=Path("home"), notice=print)
+        list(opened("", Path("home")).entries())
+
+
+def test_the_guides_augmentation_mirrors_half_of_the_pictures() -> None:
+    names: dict[str, Any] = {}
+    exec(snippet("def augment("), names)
+    images = torch.rand(1000, 1, 4, 4)
+    changed = names["augment"](None, images, torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(changed, images, strict=True)]
+    assert 400 < sum(mirrored) < 600
+    assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, changed, images, strict=True))
 
 
 if __name__ == "__main__":

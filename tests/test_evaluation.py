@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -12,10 +13,11 @@ from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from simrec import evaluation
-from simrec.contracts import Dtype, Metric, Pictures
-from simrec.index import Index, kmeans
+from simrec.contracts import Dtype, Metric
+from simrec.index import Index, Together, kmeans
 from simrec.recommender import Recommender
 from simrec.sources import fashion_mnist
+from simrec.sources.load import Pictures
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +129,58 @@ def test_distances_and_scores_mean_what_they_say(codes: np.ndarray) -> None:
     np.testing.assert_allclose(index.scores(distances), 1 - distances)
 
 
+def opened(index: Index, path: Path, removed: list[int] | None = None) -> Index:
+    """The index again, from a file."""
+    path.write_bytes(index.to_bytes())
+    kept = np.array(removed or [], np.int64)
+    return Index.opened(path.read_bytes(), path, len(index), index.codes.shape[1], index.metric, index.dtype, kept)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_an_index_survives_its_bytes(codes: np.ndarray, metric: Metric, dtype: Dtype) -> None:
+def test_removed_rows_are_never_found_and_cost_no_answer(
+    codes: np.ndarray, metric: Metric, dtype: Dtype, tmp_path: Path
+) -> None:
     index = Index(codes[:500], metric, dtype)
-    again = Index.from_bytes(index.to_bytes(), 500, codes.shape[1], metric, dtype)
+    rows, _ = index.search(codes[500:520], 100)
+    removed = sorted({int(row) for row in rows[:, :3].ravel()})
+    found, distances = opened(index, tmp_path / "codes.faiss", removed).search(codes[500:520], 20)
+    assert found.shape == (20, 20)
+    assert (np.diff(distances, axis=1) >= 0).all()
+    for answer, all_rows in zip(found.tolist(), rows.tolist(), strict=True):
+        left = [row for row in all_rows if row not in removed]
+        assert set(answer[:10]) <= set(left[:12])  # of equal distances either may come first
+        assert not set(answer) & set(removed)
+    everything, _ = opened(index, tmp_path / "codes.faiss", removed).search(codes[500:501], 1000)
+    assert sorted(everything[0].tolist()) == [row for row in range(500) if row not in removed]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_segments_together_find_what_one_index_of_all_finds(codes: np.ndarray, dtype: Dtype) -> None:
+    whole = Index(codes[:500], "cosine", dtype)
+    bounds = [0, 120, 121, 400, 500]
+    parts = [Index(codes[a:b], "cosine", dtype, trained=codes[:500]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    together = Together(parts)
+    assert len(together) == 500
+    expected, found = whole.search(codes[500:520], 9), together.search(codes[500:520], 9)
+    assert np.allclose(expected[1], found[1], atol=1e-6)
+    if dtype != "binary":  # whose distances are often equal
+        assert (expected[0] == found[0]).mean() > 0.99
+    assert np.array_equal(together.codes, whole.codes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_an_index_survives_its_bytes(codes: np.ndarray, metric: Metric, dtype: Dtype, tmp_path: Path) -> None:
+    index = Index(codes[:500], metric, dtype)
+    again = opened(index, tmp_path / "codes.faiss")
     for before, after in zip(index.search(codes[500:520], 7), again.search(codes[500:520], 7), strict=True):
         assert np.array_equal(before, after)
     assert np.array_equal(again.codes, index.codes)
 
 
 def test_int8_finds_what_float32_finds_and_64_bits_beat_raw_pixels(demo: Recommender, labels: np.ndarray) -> None:
-    codes, pixels = demo.codes[:2400], evaluation.pixels(demo.catalogue.thumbnails(range(2400)))
+    codes, pixels = demo.codes[:2400], evaluation.pixels(demo.originals(demo.catalogue.at(range(2400))))
 
     def precision(codes: np.ndarray, dtype: Dtype) -> float:
         found = evaluation.neighbours(Index(codes, "cosine", dtype), codes, 10, leave_one_out=True)

@@ -20,7 +20,7 @@ from PIL import Image
 import simrec
 from simrec import host
 from simrec.cli import cli
-from simrec.contracts import Pictures
+from simrec.sources.load import Pictures
 from simrec.verbs.leaderboard import FIGURES, Leaderboard
 from simrec.verbs.train import Plan
 
@@ -121,7 +121,7 @@ def evaluate(*words: object) -> Outcome:
 
 def commits(home: Path) -> set[str]:
     """Every generation of every recommender: one more when something is trained or indexed again."""
-    return {str(path.relative_to(home)) for path in home.glob("*/gens/*")}
+    return {str(path.relative_to(home)) for path in home.glob("*/generations/*")}
 
 
 @pytest.mark.usefixtures("site")

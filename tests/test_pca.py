@@ -13,8 +13,9 @@ import pytest
 from simrec_pca.model import PCA, PCASettings
 
 import simrec
-from simrec.contracts import Epoch, Pictures, Progress
+from simrec.contracts import Epoch, Progress
 from simrec.errors import ImageError, PluginError, RequestError, TrainingError
+from simrec.sources.load import Pictures
 from simrec.verbs.train import Plan
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simrec.contracts import Pictures
 from simrec.errors import RequestError
 from simrec.perturbations import PERTURBATIONS, darkened, mirrored, noisy, rotated, scaled, shifted
+from simrec.sources.load import Pictures
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import simrec
 from simrec import host, scaffold
 from simrec.cli import cli
+from simrec.contracts import EncoderSpec
 from simrec.errors import RequestError, SimrecError
 from simrec.testing import check_encoder
 
@@ -50,7 +51,7 @@ def test_a_new_plugin_is_found_and_keeps_the_contract(kind: str, monkeypatch: py
     assert all(Path(line).is_file() for line in done.stdout.splitlines())
     monkeypatch.syspath_prepend(str(Path(name, "src").absolute()))
     install(Path(name))
-    offer = host.discover().encoder(name)
+    offer = host.discover().find(EncoderSpec, name)
     assert offer.provider == f"{name} 0.1.0"
     assert offer.spec.explanation.count(". ") == 1
     assert host.encoder_class(offer).presets["default"]

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simrec.contracts import ImageSpec, Pictures
+from simrec.contracts import ImageSpec
 from simrec.errors import DataError, ImageError, RequestError
 from simrec.sources import fashion_mnist
 from simrec.sources.fashion_mnist import DEBIAN, EMBEDDED, MD5
-from simrec.sources.load import load
+from simrec.sources.load import Pictures, load
 
 FASHION = ImageSpec()
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -321,7 +321,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path)
     (tmp_path / "mine" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     said: list[str] = []
     assert load(str(tmp_path / "mine"), FASHION, notice=said.append).ids == ("good.png",)
-    assert [Path(text.split(": ")[0]).name for text in said] == ["bad.png", "empty.jpg"]
+    assert [Path(text.split(": ")[0]).name for text in said] == ["bad.png", "dangling.png", "empty.jpg"]
     assert all(text.startswith("left out ") and "\n" not in text for text in said)
 
 
@@ -401,7 +401,7 @@ def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
         (b"file,label\na.png,x\n", "needs a column 'path', its first line names file, label"),
         (b"", "first line names none"),
         (b"path\n", "no pictures in this list"),
-        (b"path,id\na.png,1\nb.png,1\n", "1 ids are there more than once, '1' first"),
+        (b"path,id\na.png,1\nb.png,1\n", "the id '1' is there more than once"),
         (b"path\n\xff\xfe\n", "cannot be read as a list"),
         (b'path\n"a.png', "cannot be read as a list"),
         (b"path\na.png\n", "none of its 1 pictures can be read"),

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import simrec
-from simrec import files, store
+from simrec import files, library, store
+from simrec.arrays import to_npy
+from simrec.catalogue import segment
 from simrec.contracts import ImageSpec
 from simrec.errors import StoreError, VersionError
+from simrec.index import Index
 from simrec.manifest import VERSION, EncoderRecord, Manifest, Results, TrainedOn
 from simrec.recommender import Recommender
 
-FILES = {"codes.npy": b"codes", "encoder/encoder.onnx": b"graph", "encoder/weights.safetensors": b"weights"}
+ENCODER, CODES, OTHERS = "encoder/00000001", "segments/00000001/codes.faiss", "segments/00000002/codes.faiss"
+
+FILES = {CODES: b"codes", f"{ENCODER}/encoder.onnx": b"graph", f"{ENCODER}/weights.safetensors": b"weights"}
 
 
 def manifest(command: str = "a test") -> Manifest:
@@ -31,7 +40,7 @@ def manifest(command: str = "a test") -> Manifest:
         metric="cosine", dim=3, input=ImageSpec(), preset="default", settings={},
         seed=0, decodes=True, digest="0" * 64, trained_on=TrainedOn("fashion-mnist", 60_000, "0" * 64),
         results=Results(1, 1, "finished", 0.1, 0.1, 1.0),
-        command=command,
+        command=command, folder=ENCODER,
     )  # fmt: skip
     return Manifest(record, None, "2026-01-01T00:00:00+00:00", {"simrec": "0"})
 
@@ -91,18 +100,16 @@ def copy(tmp_path: Path, whole: Path) -> Path:
 
 def test_what_was_committed_is_there_when_it_is_opened_again(folder: Path) -> None:
     assert contents(folder) == ("the first", FILES)
-    commit(folder, "the second", {"codes.npy": b"others"})
-    assert contents(folder) == ("the second", {"codes.npy": b"others"})
-    assert "codes.npy" in store.current(folder).manifest.files
-    assert "encoder/encoder.onnx" not in store.current(folder).manifest.files
+    commit(folder, "the second", {OTHERS: b"others"})
+    assert contents(folder) == ("the second", {OTHERS: b"others"})
 
 
 def test_what_was_not_committed_is_not_there(folder: Path) -> None:
     before = tree(folder)
     with store.Writer(folder) as writer:
-        writer.write("codes.npy", b"others")
+        writer.write(OTHERS, b"others")
     with pytest.raises(ZeroDivisionError), store.Writer(folder) as writer:
-        writer.write("codes.npy", b"others")
+        writer.write(OTHERS, b"others")
         raise ZeroDivisionError
     assert tree(folder) == before
 
@@ -110,7 +117,7 @@ def test_what_was_not_committed_is_not_there(folder: Path) -> None:
 @pytest.mark.parametrize("home", ["home", "home/with/parents"])
 def test_a_first_write_that_fails_leaves_no_folder_behind(tmp_path: Path, home: str) -> None:
     with pytest.raises(ZeroDivisionError), store.Writer(tmp_path / home / "mine") as writer:
-        writer.write("codes.npy", b"codes")
+        writer.write(CODES, b"codes")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -142,7 +149,7 @@ def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeyp
     real = store._sync_folder
 
     def failing(path: Path) -> None:
-        if path.name == "gens":
+        if path.name == "generations":
             raise OSError(5, "Input/output error")
         real(path)
 
@@ -154,42 +161,72 @@ def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeyp
     assert tree(folder) == before
 
 
-def test_files_that_did_not_change_are_hard_links_to_the_generation_before(folder: Path) -> None:
-    before = store.current(folder)
+def test_files_that_did_not_change_are_named_again_and_neither_read_nor_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, digested = store.current(folder), []
+    inode = (folder / ENCODER / "encoder.onnx").stat()
+    real = store._sync_and_digest
+    monkeypatch.setattr(store, "_sync_and_digest", lambda path: digested.append(path.name) or real(path))
     with store.Writer(folder) as writer:
-        writer.keep(before, "encoder/")
-        writer.write("codes.npy", b"others")
+        writer.keep(before, ENCODER)
+        writer.write(OTHERS, b"others")
         after = writer.commit(manifest("the second"))
-    assert contents(folder) == ("the second", {**FILES, "codes.npy": b"others"})
-    for name in FILES:
-        same = (before.folder / name).samefile(after.folder / name)
-        assert same == name.startswith("encoder/")
-    assert before.read("codes.npy") == b"codes"
+    assert digested == ["codes.faiss"]
+    encoder = {name: data for name, data in FILES.items() if name.startswith(ENCODER)}
+    assert contents(folder) == ("the second", {**encoder, OTHERS: b"others"})
+    assert (folder / ENCODER / "encoder.onnx").stat() == inode
+    assert before.read(CODES) == b"codes"
+    assert CODES not in after.manifest.files
 
 
-def test_files_are_copied_where_there_can_be_no_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_another_recommenders_files_are_linked_or_copied(
+    folder: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "hardlink_to", none)
-    with store.Writer(folder) as writer:
-        writer.keep(store.current(folder))
-        writer.commit(manifest("the second"))
-    assert contents(folder) == ("the second", FILES)
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", none)
+    with store.Writer(folder.parent / "other") as writer:
+        writer.copy(store.current(folder), ENCODER, "encoder/00000002", without=frozenset(["weights.safetensors"]))
+        writer.commit(manifest("another"))
+    assert contents(folder.parent / "other") == ("another", {"encoder/00000002/encoder.onnx": b"graph"})
+    linked = (folder / ENCODER / "encoder.onnx").samefile(folder.parent / "other/encoder/00000002/encoder.onnx")
+    assert linked == links
 
 
-def test_the_live_generation_and_the_one_before_stay_and_no_other(folder: Path) -> None:
-    names = [store.current(folder).folder.name]
-    for number in range(4):
-        (folder / "gens" / f"0000{number}9-of-a-writer-that-died").mkdir()
-        names.append(commit(folder, f"{number}").folder.name)
-        assert {path.name for path in (folder / "gens").iterdir()} == set(names[-2:])
+def test_the_last_five_generations_stay_and_what_only_older_ones_name_goes(folder: Path) -> None:
+    for number in range(2, 9):
+        for name in ("segments/0000beef/codes.faiss", "fields/0000beef.arrow"):  # of a writer that died
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"left")
+        commit(folder, f"{number}", {f"segments/0000000{number}/codes.faiss": b"codes"})
+        kept = range(max(1, number - store.KEPT + 1), number + 1)
+        assert {path.name for path in (folder / "generations").iterdir()} == {f"{n:06d}.json" for n in kept}
+        assert {path.name for path in (folder / "segments").iterdir()} == {f"0000000{n}" for n in kept}
+        assert (folder / ENCODER).exists() == (1 in kept)
+        assert not (folder / "fields").exists()
+
+
+def test_what_no_manifest_can_be_read_of_is_not_deleted(folder: Path) -> None:
+    commit(folder, "the second", {OTHERS: b"others"})
+    (folder / "generations" / "000001.json").write_text("damaged")
+    commit(folder, "the third", {OTHERS: b"others"})
+    assert (folder / CODES).read_bytes() == b"codes"
 
 
 def test_a_folder_whose_name_is_no_utf_8_can_be_what_was_indexed(folder: Path) -> None:
     odd = os.fsdecode(b"/caf\xe9") if os.name == "posix" else "/caf\udce9"
     commit(folder, odd)
     assert contents(folder)[0] == odd
+
+
+def files_of(folder: Path, number: int) -> set[str]:
+    """The manifest of a generation, and the files that it names."""
+    path = f"generations/{number:06d}.json"
+    return {path, *json.loads((folder / path).read_bytes())["files"]}
 
 
 DYING = """
@@ -221,8 +258,8 @@ for step in itertools.count():
         dies_at(step)
         with store.Writer(folder) as writer:
             if not first:
-                writer.keep(store.current(folder), "encoder/")
-            writer.write("codes.npy", b"new codes")
+                writer.keep(store.current(folder), test_store.ENCODER)
+            writer.write(test_store.OTHERS, b"new codes")
             writer.commit(test_store.manifest("new"))
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
@@ -244,12 +281,14 @@ def test_a_writer_that_dies_at_any_step_leaves_the_old_generation_or_the_new_one
             seen.append("none")
         else:
             said, files = contents(folder)
-            assert files["codes.npy"] == (b"new codes" if said == "new" else b"codes")
+            assert files.get(OTHERS) == (b"new codes" if said == "new" else None)
             seen.append(said)
         commit(folder, "the next")
         assert contents(folder) == ("the next", FILES)
-        assert sorted(p.name for p in folder.iterdir() if p.name != "LOCK") == ["CURRENT", "gens"]
-        assert len(list((folder / "gens").iterdir())) <= 2
+        pool = ["CURRENT", "encoder", "generations", "segments"]
+        assert sorted(p.name for p in folder.iterdir() if p.name != "LOCK") == pool
+        named = {name for n in store.Writer(folder)._numbers() for name in files_of(folder, n)}
+        assert {name for name in tree(folder) if "/" in name and (folder / name).is_file()} == named
     # First always the old state, then always the new one.
     old = "none" if first == "first" else "old"
     assert seen == [old] * seen.count(old) + ["new"] * seen.count("new")
@@ -267,7 +306,7 @@ from simrec.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
-    test_store.commit(Path(sys.argv[2]), "new", {"codes.npy": bytes(100_000), "encoder/small": b"small"})
+    test_store.commit(Path(sys.argv[2]), "new", {test_store.OTHERS: bytes(100_000), "encoder/00000003/small": b"small"})
 except StoreError as error:
     print(error)
 """
@@ -289,8 +328,8 @@ def test_a_full_disk_is_one_clear_line_and_the_old_generation_answers(folder: Pa
 
 def test_a_full_disk_at_the_manifest_leaves_the_old_generation_too(folder: Path) -> None:
     before = tree(folder)
-    files = dict.fromkeys((f"encoder/{n}" for n in range(9)), b"small")
-    script = FULL.replace('{"codes.npy": bytes(100_000), "encoder/small": b"small"}', repr(files))
+    files = dict.fromkeys((f"encoder/00000003/{n}" for n in range(9)), b"small")
+    script = FULL.replace('{test_store.OTHERS: bytes(100_000), "encoder/00000003/small": b"small"}', repr(files))
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(folder), "500"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "make room" in said
@@ -331,9 +370,23 @@ def test_a_home_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
 def ask(folder: Path) -> list[object]:
     """Everything that can be asked of a recommender, and so every file read."""
     opened = Recommender(folder)
-    images = opened.catalogue.thumbnails([0, 9_999])
+    items = opened.catalogue.at([0, 9_999])
+    shown = [opened.catalogue.preview(item.id) for item in items]
     answers = opened.similar("id:test/00000", 3)
-    return [answers, images.tolist(), opened.codes[:5].tolist(), opened.reconstruct(images).tolist()]
+    rebuilt = opened.decode(opened.encode(opened.originals(items)))
+    return [answers, shown, opened.codes[:5].tolist(), rebuilt.tolist()]
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Where a file lies: the manifest, one of the encoder's, or one of the only segment's."""
+    generation = store.current(folder)
+    catalogue = generation.manifest.catalogue
+    if name == "manifest":
+        return folder / "generations" / f"{generation.name}.json"
+    if name.startswith("encoder/"):
+        return folder / generation.manifest.encoder.folder / name.removeprefix("encoder/")
+    assert catalogue is not None
+    return folder / catalogue.segments[0].folder / name
 
 
 def change(path: Path, where: int) -> None:
@@ -345,10 +398,11 @@ def change(path: Path, where: int) -> None:
 
 
 KINDS = [
-    "manifest.json",
+    "manifest",
     "items.sqlite",
-    "index.faiss",
-    "codes.npy",
+    "codes.faiss",
+    "lengths.npy",
+    "previews.bin",
     "encoder/encoder.onnx",
     "encoder/decoder.onnx",
 ]
@@ -356,7 +410,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_byte_in_any_file_is_one_clear_error(copy: Path, kind: str) -> None:
-    path = store.current(copy).folder / kind
+    path = path_of(copy, kind)
     good = path.read_bytes()
     for where in (0, len(good) // 2, -1):
         change(path, where)
@@ -368,9 +422,9 @@ def test_a_damaged_byte_in_any_file_is_one_clear_error(copy: Path, kind: str) ->
     ask(copy)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "thumbnails-000001.bin"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_was_cut_or_is_gone_is_one_clear_error(copy: Path, kind: str) -> None:
-    path = store.current(copy).folder / kind
+    path = path_of(copy, kind)
     good = path.read_bytes()
     path.unlink()
     with refused():
@@ -381,21 +435,31 @@ def test_a_file_that_was_cut_or_is_gone_is_one_clear_error(copy: Path, kind: str
             ask(copy)
 
 
-def test_a_damaged_byte_in_a_thumbnail_never_shows_another_picture(copy: Path) -> None:
-    opened = Recommender(copy)
-    good = opened.catalogue.thumbnails([0])
-    path = opened.generation.path("thumbnails-000001.bin")
-    start = bytearray(path.read_bytes()[:390])
-    for where in range(len(start)):
-        for bit in (0x01, 0x10, 0x80):
-            start[where] ^= bit
-            with path.open("r+b") as file:
-                file.write(start)
-            start[where] ^= bit
+def test_a_damaged_byte_in_a_large_file_never_gives_another_items_data(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large files, which are mapped into memory, only the size is checked when they are opened."""
+    monkeypatch.setattr(store, "SMALL", 0)
+    good = Recommender(copy)
+    items, shown = good.catalogue.at(range(0, 10_000, 100)), good.catalogue.preview("test/00000")
+    table, previews = path_of(copy, "items.sqlite"), path_of(copy, "previews.bin")
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for path, count in ((table, 300), (previews, 0)):
+        original = path.read_bytes()
+        places = rng.integers(len(original), size=count).tolist() or range(len(shown or b""))
+        for where in places:
+            change(path, where)
+            opened = Recommender(copy)
             try:
-                assert (opened.catalogue.thumbnails([0]) == good).all()
+                assert opened.catalogue.at(range(0, 10_000, 100)) == items
+                assert opened.catalogue.preview("test/00000") == shown
             except StoreError as error:
+                assert "damaged" in str(error)
                 assert "\n" not in str(error)
+                wrong += 1
+            path.write_bytes(original)
+    assert wrong > len(shown or b"")  # every byte of the preview, and some of the table
 
 
 def test_a_damaged_byte_in_current_is_one_clear_error(folder: Path) -> None:
@@ -415,21 +479,21 @@ def test_a_damaged_byte_in_current_is_one_clear_error(folder: Path) -> None:
 def test_a_folder_that_holds_no_recommender_is_one_clear_error(tmp_path: Path, folder: Path) -> None:
     with refused():
         store.current(tmp_path / "nowhere")
-    shutil.rmtree(folder / "gens")
+    shutil.rmtree(folder / "generations")
     with refused() as raised:
         store.current(folder)
     assert "incomplete" in str(raised.value)
-    (folder / "gens").write_text("no folder")
+    (folder / "generations").write_text("no folder")
     with refused():
         store.current(folder)
 
 
 def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
-    path = store.current(copy).folder / "manifest.json"
+    path = path_of(copy, "manifest")
     values = json.loads(path.read_bytes())
     data = json.dumps({**values, "version": VERSION + 41, "new in that format": True}).encode()
     path.write_bytes(data)
-    (copy / "CURRENT").write_text(f"{path.parent.name} {hashlib.sha256(data).hexdigest()}\n")
+    (copy / "CURRENT").write_text(f"{path.stem} {hashlib.sha256(data).hexdigest()}\n")
     with refused(VersionError) as raised:
         Recommender(copy)
     assert str(VERSION + 41) in str(raised.value)
@@ -437,57 +501,136 @@ def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
     assert "upgrade simrec" in str(raised.value)
 
 
-def test_a_recommender_of_the_first_format_still_answers(copy: Path) -> None:
-    path = store.current(copy).folder / "manifest.json"
-    values = json.loads(path.read_bytes())
-    values["catalogue"].pop("dtype", None)  # what version 2 brought
-    data = json.dumps({**values, "version": 1}).encode()
-    path.write_bytes(data)
-    (copy / "CURRENT").write_text(f"{path.parent.name} {hashlib.sha256(data).hexdigest()}\n")
-    opened = Recommender(copy)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what_it_has(
+    tmp_path: Path, version: int
+) -> None:
+    """A recommender as a simrec of format 2 wrote it, with its 8-bit codes; as one of format 1 with float32."""
+    old = old_format(tmp_path / "home" / "old", version)
+    before = tree(old)
+    opened = Recommender(old)
     assert opened.manifest.catalogue is not None
-    assert opened.manifest.catalogue.dtype == "float32"
-    assert len(opened.similar("id:test/00000", 3)) == 3
+    assert opened.manifest.catalogue.dtype == ("float32" if version == 1 else "int8")
+    assert opened.manifest.encoder.input.version == 1
+    answers = opened.similar("id:test/00000", 3)
+    assert [match.label for match in answers] == ["Ankle boot"] * 3
+    assert opened.similar(opened.originals(opened.catalogue.at([0]))[0], 3) == [
+        replace(
+            match,
+            query="array",
+            score=pytest.approx(match.score, abs=0.01),
+            distance=pytest.approx(match.distance, abs=0.01),
+        )
+        for match in answers
+    ]
+    assert opened.catalogue.picture("test/00000").size == (28, 28)
+    assert opened.decode(opened.codes[:2]).shape == (2, 28, 28, 1)
+    assert tree(old) == before
+
+    built = simrec.build("old", home_folder=old.parent)
+    assert opened.similar("id:test/00000", 3) == answers
+    assert [match.label for match in built.similar("id:test/00000", 3)] == ["Ankle boot"] * 3
+    assert built.manifest.encoder.folder.startswith("gens/")  # the encoder's files stay where they are
+    assert {name for name in before if "/encoder/" in name} <= set(tree(old))
+    commit_all(old, store.KEPT)
+    assert not any("thumbnails" in name for name in tree(old))
+    assert Recommender(old).similar("id:test/00000", 3) == built.similar("id:test/00000", 3)
 
 
-def keep_all(folder: Path, times: int) -> None:
+def old_format(folder: Path, version: int) -> Path:
+    """The `demo` of a simrec of format 2, or of format 1, made again: a folder for its one generation."""
+    demo = simrec.open("demo")
+    record, catalogue = demo.manifest.encoder, demo.manifest.catalogue
+    assert catalogue is not None
+    inside = folder / "gens" / "000001-0123abcd"
+    for name in demo.manifest.files:
+        if name.startswith(f"{record.folder}/"):
+            target = inside / "encoder" / name.removeprefix(f"{record.folder}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(demo.generation.read(name))
+    items = list(demo.catalogue.all())
+    images = demo.originals(items)
+    codes = demo.encode(images)
+    (inside / "index.faiss").write_bytes(Index(codes, record.metric, "float32" if version == 1 else "int8").to_bytes())
+    if version == 1:
+        (inside / "codes.npy").write_bytes(to_npy(codes))
+    thumbnails, rows = bytearray(), []
+    for row, (item, image) in enumerate(zip(items, images, strict=True)):
+        png = io.BytesIO()
+        Image.fromarray(image[:, :, 0]).save(png, "PNG")
+        pixels = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+        place = ("thumbnails-000001.bin", len(thumbnails), len(png.getvalue()))
+        rows.append((row, item.id, item.source, item.label, pixels, *place))
+        thumbnails += png.getvalue()
+    (inside / "thumbnails-000001.bin").write_bytes(thumbnails)
+    table = sqlite3.connect(inside / "items.sqlite")
+    table.execute(segment._SCHEMA_2)
+    table.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    table.execute("CREATE INDEX by_pixels ON items (pixels)")
+    table.commit()
+    table.close()
+    values = demo.manifest.to_json()
+    del values["encoder"]["folder"], values["encoder"]["input"]["version"]
+    values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
+    if version == 1:
+        del values["catalogue"]["dtype"]
+    values["files"] = {
+        path.relative_to(inside).as_posix(): {
+            "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(inside.rglob("*"))
+        if path.is_file()
+    }  # fmt: skip
+    data = json.dumps({**values, "version": version}).encode()
+    (inside / "manifest.json").write_bytes(data)
+    (folder / "CURRENT").write_text(f"{inside.name} {hashlib.sha256(data).hexdigest()}\n")
+    return folder
+
+
+def test_the_shipped_recommenders_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in library.SHIPPED:
+        opened = simrec.open(name)
+        assert len(opened.encode(opened.examples(3).images)) == 3
+
+
+def commit_all(folder: Path, times: int) -> None:
     """New generations, equal to the live one."""
     for _ in range(times):
         with store.Writer(folder) as writer:
             generation = store.current(folder)
-            writer.keep(generation)
+            writer.keep(generation, generation.manifest.encoder.folder)
+            for record in generation.manifest.catalogue.segments if generation.manifest.catalogue else ():
+                writer.keep(generation, record.folder)
             writer.commit(generation.manifest)
 
 
-def test_a_reader_that_has_answered_keeps_answering_while_two_newer_generations_come(copy: Path) -> None:
-    opened = Recommender(copy)
-    answers, codes = opened.similar("id:test/00000", 5), opened.codes
-    thumbnails = opened.thumbnails(answers)
-    keep_all(copy, 2)
-    assert not opened.generation.folder.exists()
-    assert opened.similar("id:test/00000", 5) == answers
-    assert (opened.thumbnails(answers) == thumbnails).all()
-    assert opened.codes is codes
-    assert Recommender(copy).similar("id:test/00000", 5) == answers
-
-
-def test_a_reader_that_has_just_opened_answers_from_its_generation_while_a_newer_one_comes(
-    copy: Path,
-) -> None:
-    opened = Recommender(copy)
+@pytest.mark.parametrize("asked", [True, False], ids=["which has answered", "which has just opened"])
+def test_a_reader_keeps_answering_while_its_generation_is_replaced_and_deleted(copy: Path, asked: bool) -> None:
     expected = Recommender(copy).similar("id:test/00000", 5)
-    keep_all(copy, 1)
+    opened = Recommender(copy)
+    if asked:
+        assert opened.similar("id:test/00000", 5) == expected
+    before = {path for path in copy.rglob("*") if path.is_file()}
+    for _ in range(store.KEPT + 1):
+        simrec.build("copy", "fashion-mnist:small", replace=True, home_folder=copy.parent)
+    assert not any(path.exists() for path in before if "segments" in path.parts)
     assert opened.similar("id:test/00000", 5) == expected
+    assert opened.catalogue.picture(expected[0].id) is not None
+    assert len(opened.codes) == 10_000
+    assert opened.refresh()
+    assert not opened.refresh()
+    assert len(opened.codes) == 8_000
+    assert opened.similar("id:test/00000", 5) == Recommender(copy).similar("id:test/00000", 5)
 
 
-def test_a_reader_whose_generation_is_gone_before_it_read_it_is_told_to_open_it_again(folder: Path) -> None:
-    generation = store.current(folder)
-    commit(folder, "the second", {})
-    commit(folder, "the third", {})
-    for read in (generation.read, generation.path):
-        with refused() as raised:
-            read("codes.npy")
-        assert "replaced by a newer one since it was opened" in str(raised.value)
+def test_a_refresh_that_fails_leaves_what_answered(copy: Path) -> None:
+    opened = Recommender(copy)
+    expected = opened.similar("id:test/00000", 5)
+    simrec.build("copy", home_folder=copy.parent)
+    path_of(copy, "manifest").write_text("damaged")
+    with refused():
+        opened.refresh()
+    assert opened.similar("id:test/00000", 5) == expected
 
 
 def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
@@ -499,7 +642,8 @@ def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None
         file = real(place, name)
         if left[0] > 0 and name == "CURRENT":
             left[0], before = 0, left[0]
-            commit(folder, "the second")
+            for _ in range(store.KEPT):
+                commit(folder, "the second")
             commit(folder, "the third")
             left[0] = before - 1
         return file

@@ -16,8 +16,8 @@ from simrec_torchvision.model import Torchvision, TorchvisionSettings
 from torchvision import models
 
 import simrec
-from simrec.contracts import Pictures
 from simrec.errors import RequestError, TrainingError
+from simrec.sources.load import Pictures
 from simrec.verbs.train import Plan
 
 SMALL: dict[str, Any] = {"backbone": "resnet18", "layer": "maxpool", "size": 16, "dim": 8}
@@ -68,7 +68,7 @@ def test_photos_are_trained_on_indexed_and_looked_up_without_torch(
     changes = {**{name: str(value) for name, value in SMALL.items()}, "weights": str(weights)}
     made, history = simrec.train(Plan("torchvision", changes=changes), source=str(photos))
     weights.unlink()  # what is saved has no need of it
-    again = Torchvision.load(made.generation.folder / "encoder")
+    again = Torchvision.load(made.folder / made.manifest.encoder.folder)
     np.testing.assert_allclose(made.encode(images), again.encode(images), atol=1e-4)
     assert len(history.epochs) == 1
     record = made.manifest.encoder
@@ -86,7 +86,7 @@ assert not {{"torch", "torchvision", "simrec_torchvision.model"}} & set(sys.modu
     assert done.stdout == "Trouser\n"
     with pytest.raises(RequestError, match="has no decoder"):
         made.generate(1)
-    assert json.loads(made.generation.read("encoder/history.json"))["epochs"][0]["loss"] < 0.5
+    assert json.loads(made.generation.read(f"{made.manifest.encoder.folder}/history.json"))["epochs"][0]["loss"] < 0.5
 
 
 def test_weights_are_those_of_the_file(images: np.ndarray, network: Any, tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from simrec import store
 from simrec.cli import cli
-from simrec.contracts import History, Pictures, Progress
+from simrec.contracts import History, Progress
 from simrec.errors import TrainingError
 from simrec.learning import onnx_export, training
 from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
 from simrec.onnx_encoder import OnnxEncoder
+from simrec.sources.load import Pictures
 
 TINY = PlainSettings(widths=(4,), hidden=8, decoder=(8,), dim=4, epochs=6, batch_size=64)
 
@@ -174,19 +175,18 @@ def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) ->
     assert "validation" in done.stderr
 
     generation = store.current(own_home / "mine")
-    assert {"encoder/encoder.onnx", "encoder/decoder.onnx", "encoder/weights.safetensors"} <= set(
-        generation.manifest.files
-    )
-    history = json.loads(generation.read("encoder/history.json"))
-    assert len(history["epochs"]) == 2
     record = generation.manifest.encoder
+    files = {f"{record.folder}/{name}" for name in ("encoder.onnx", "decoder.onnx", "weights.safetensors")}
+    assert files <= set(generation.manifest.files)
+    history = json.loads(generation.read(f"{record.folder}/history.json"))
+    assert len(history["epochs"]) == 2
     assert record.dim == 4
     assert record.trained_on.count == 36  # every tenth of the 40 was held out
     assert record.command.startswith("simrec train plain --name mine --data ")  # and no --home
 
     for words in ((), ("--encoder", "mine")):  # the weights of its own stay either way
         assert run("index", "build", "mine", *words, home=own_home).returncode == 0
-        assert "encoder/weights.safetensors" in store.current(own_home / "mine").manifest.files
+        assert files <= set(store.current(own_home / "mine").manifest.files)
     found = run("similar", str(photos / "Bag" / "00030.png"), "-n", "3", "--format", "ndjson", home=own_home)
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [row["rank"] for row in rows] == [1, 2, 3]

@@ -1,5 +1,5 @@
-"""The items that a recommender answers with."""
+"""Catalogues: the items that a recommender answers with, their codes, previews and fields, in immutable segments."""
 
-from simrec.catalogue.local import Catalogue, Item, write
+from simrec.catalogue.local import LocalCatalogue
 
-__all__ = ["Catalogue", "Item", "write"]
+__all__ = ["LocalCatalogue"]

@@ -103,6 +103,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
     import warnings
 
     from simrec import settings
+    from simrec.contracts import EncoderSpec
     from simrec.errors import SimrecError
     from simrec.host import discover, encoder_class
     from simrec.testing import encoder_checks
@@ -113,7 +114,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
     try:
         _load(connection, name)
         connection.send("the search for plugins")
-        offer = discover().encoder(name)
+        offer = discover().find(EncoderSpec, name)
         who = f"encoder {name!r} ({offer.provider})"
         chosen: Any = None
         if changes or preset != "default":

@@ -239,7 +239,9 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
             fail(error)
     if not queries:
         sys.exit(1)
-    return Named(tuple(query.name for query in queries), np.concatenate([query.images for query in queries]), failed)
+    return Named(
+        tuple(query.name for query in queries), np.concatenate([opened.images(query) for query in queries]), failed
+    )
 
 
 def draw(session: Session, output: Path, versions: dict[str, tuple[Images, list[tuple[str, str]]]], title: str) -> None:

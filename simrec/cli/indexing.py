@@ -40,23 +40,32 @@ def index() -> None:
     help="How codes are kept: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
 )
 @click.option("--replace", is_flag=True, help="Give up a catalogue that NAME has of another source.")
+@click.option("--strict", is_flag=True, help="End with an error at the first picture that can't be read.")
+@click.option(
+    "--unread", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write there which pictures can't be read, and why, a line each.",
+)  # fmt: skip
+@click.option("--discard", is_flag=True, help="Throw away what an interrupted build has finished.")
 @data_dir_option
 @click.pass_obj
 def build(
     session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, replace: bool,
-    data_dir: Path | None,
+    strict: bool, unread: Path | None, discard: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
     SOURCE is a folder of pictures, labels as sub-folders, or a source that 'simrec plugins list' names; without it,
     the one that NAME was built from before, else what the encoder was trained on.
+
+    Ctrl-C keeps what was finished: the same command goes on from there.
     """
     from simrec.verbs import index as verb
 
     with session.counting() as progress:
         built = verb.build(
-            name, source, encoder=encoder, dtype=dtype, replace=replace, data_dir=data_dir, home_folder=session.home,
-            progress=progress, notice=session.notice,
+            name, source, encoder=encoder, dtype=dtype, replace=replace, discard=discard,
+            unread=verb.Unread(strict, unread), data_dir=data_dir, home_folder=session.home, progress=progress,
+            notice=session.notice,
         )  # fmt: skip
     catalogue = built.manifest.catalogue
     assert catalogue is not None

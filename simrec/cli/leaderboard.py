@@ -28,6 +28,7 @@ def leaderboard(
 ) -> int:
     """Prints the leaderboard of a source; gives 1 if an encoder failed, 0 otherwise."""
     from simrec import host
+    from simrec.contracts import EncoderSpec
     from simrec.verbs.leaderboard import Leaderboard, ranked
 
     plugins = host.discover()
@@ -35,7 +36,7 @@ def leaderboard(
     errors = [*map(str, plugins.failures)]
     missing: dict[str, list[int]] = {}
     standings = []
-    for name in sorted({offer.spec.name for offer in plugins.encoders}):
+    for name in sorted(set(plugins.names(EncoderSpec))):
         try:
             runs = board.runs(name, seeds)
             if training and len(runs) < len(seeds):

@@ -37,7 +37,7 @@ def list_(form: str) -> int:
     from simrec import host
 
     found = host.discover()
-    offers: list[Offer[Any]] = [*found.encoders, *found.sources]
+    offers = found.offers
     if form == "json":
         answer = {
             "plugins": [{"kind": o.spec.kind, **asdict(o.spec), "distribution": o.provider} for o in offers],
@@ -65,18 +65,18 @@ def list_(form: str) -> int:
 def show(session: Session, name: str, form: str) -> None:
     """Explain an encoder, its settings and presets."""
     from simrec import host
+    from simrec.contracts import EncoderSpec, SourceSpec
 
     found = host.discover()
-    names, sources = ({offer.spec.name for offer in offers} for offers in (found.encoders, found.sources))
-    if name in sources - names:
-        source = found.source(name)
+    if name in found.names(SourceSpec) and name not in found.names(EncoderSpec):
+        source = found.find(SourceSpec, name)
         answer = {**asdict(source.spec), "distribution": source.provider}
         if form == "table":
             say(f"{name}: {source.spec.summary}\n")
             use = f"simrec train ENCODER --data {name}[:TEXT]"
             table(["", ""], [["use", use], *_origin(answer)])
     else:
-        answer = _encoder(session, found.encoder(name))
+        answer = _encoder(session, found.find(EncoderSpec, name))
         if form == "table":
             _print_encoder(answer)
     if form == "json":

@@ -12,8 +12,8 @@ from simrec.cli.terminal import Session, data_dir_option, table
 from simrec.errors import DataError, RequestError, TrainingError
 
 if TYPE_CHECKING:
-    from simrec.contracts import Pictures
     from simrec.recommender import Recommender
+    from simrec.sources.load import Pictures
 
 NAME = "quickstart"
 ENCODER = "plain"
@@ -50,7 +50,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     assert catalogue is not None and catalogue.test is not None
     _look_up(session, opened, opened.pictures(catalogue.test, data_dir))
     click.echo("\nTry next:")
-    click.echo(f"  {session.simrec} similar id:{opened.catalogue.items([0])[0].id} --index {NAME} --grid similar.png")
+    click.echo(f"  {session.simrec} similar id:{opened.catalogue.at([0])[0].id} --index {NAME} --grid similar.png")
     click.echo(f"  {session.simrec} similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
     click.echo(f"  {session.simrec} index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
 
@@ -64,11 +64,10 @@ def _finished(opened: Recommender) -> bool:
 
 
 def _source(session: Session, data_dir: Path | None) -> str:
-    from simrec.contracts import ImageSpec
-    from simrec.sources.load import load
+    from simrec.sources.load import open_source
 
     try:
-        load("fashion-mnist", ImageSpec(), data_dir=data_dir, notice=session.notice)
+        open_source("fashion-mnist", data_dir=data_dir, notice=session.notice)
     except DataError as error:
         session.notice(f"{error}.")
         session.notice(
@@ -93,14 +92,15 @@ def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:
     firsts = {label: row for row, label in reversed(list(enumerate(test.labels)))}
     rows = []
     for number, (label, row) in enumerate(sorted(firsts.items(), key=lambda pair: pair[1])):
-        matches = opened.similar(Query(test.ids[row], test.images[row : row + 1], frozenset()), 10)
+        matches = opened.similar(Query(test.ids[row], test.images[row : row + 1]), 10)
         if number == 0:
             cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}"] for m in matches]
             table(["rank", "id", "label", "score"], cells, title=f"Similar to {test.ids[row]} ({label})")
         tiles = [sheets.Tile(test.images[row], (label, "query"))]
         tiles += [
             sheets.Tile(picture, (m.label, f"{m.score:.3f}"), m.label == label)
-            for picture, m in zip(opened.thumbnails(matches), matches, strict=True)
+            for m in matches
+            if (picture := opened.catalogue.picture(m.id)) is not None
         ]
         rows.append(tiles)
     title = f"One test picture of each class and its ten most similar items among {len(opened.index):,}"

@@ -6,9 +6,8 @@ import csv
 import io
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -69,7 +68,7 @@ def similar(
 
 
 def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
-    rows = [asdict(match) for _, matches in answers for match in matches]
+    rows = [match.to_json() for _, matches in answers for match in matches]
     if form == "json":
         say(json.dumps(rows, indent=1, ensure_ascii=False))
     elif form == "ndjson":
@@ -78,37 +77,38 @@ def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
     elif form == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(
-            text, ["query", "rank", "id", "score", "distance", "label", "source"], lineterminator="\n"
-        )
+            text, ["query", "rank", "id", "score", "distance", "label", "source"], extrasaction="ignore",
+            lineterminator="\n",
+        )  # fmt: skip
         writer.writeheader()
         writer.writerows(rows)
         say(text.getvalue(), nl=False)
     elif form == "paths":
-        for row in rows:
-            say(_path(row))
+        for _, matches in answers:
+            for match in matches:
+                # An item of a data set has no path: the data set and the id say which it is.
+                say(str(match.path or f"{match.source}/{match.id}"))
     else:
         for query, matches in answers:
             cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}", m.source] for m in matches]
             table(["rank", "id", "label", "score", "source"], cells, title=f"Similar to {query.name}")
 
 
-def _path(row: dict[str, Any]) -> str:
-    """A file's path, or for an item of a data set, which has none, the data set and the id."""
-    source: str = row["source"]
-    return source if Path(source).is_absolute() else f"{source}/{row['id']}"
-
-
 def _draw(opened: Recommender, answers: list[tuple[Query, list[Match]]], grid: Path) -> None:
     from simrec import sheets
+    from simrec.catalogue import previews
     from simrec.files import replacing
 
     rows = []
     for query, matches in answers:
-        thumbnails = opened.thumbnails(matches)
-        row = [sheets.Tile(query.images[0], (Path(query.name).name, "query"))]
+        row = []
+        if query.picture is not None:
+            edge = max(previews.EDGE, opened.manifest.encoder.input.size)
+            row.append(sheets.Tile(previews.opened(query.picture, edge), (Path(query.name).name, "query")))
         row += [
             sheets.Tile(picture, (match.label or match.id, f"{match.score:.3f}"))
-            for picture, match in zip(thumbnails, matches, strict=True)
+            for match in matches
+            if (picture := opened.catalogue.picture(match.id)) is not None
         ]
         rows.append(row)
     with replacing(grid) as file:

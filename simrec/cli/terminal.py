@@ -105,21 +105,28 @@ class Session:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int], None]]:
-        """A progress bar with time left for (stage, done, total); nothing where stderr is no terminal."""
+        """A progress bar with items a second and time left for (stage, done, total), a total of 0 being one that isn't
+        known yet; nothing where stderr is no terminal.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield lambda stage, done, total: None
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            tasks = {}
+            tasks: dict[str, Any] = {}
 
             def report(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
-                    tasks[stage] = bar.add_task(stage, total=total)
-                bar.update(tasks[stage], completed=done)
+                    tasks[stage] = bar.add_task(stage, total=None, rate="")
+                speed = next(task.speed for task in bar.tasks if task.id == tasks[stage])
+                rate = f"{speed:,.0f}/s" if speed else ""
+                bar.update(tasks[stage], completed=done, total=total or None, rate=rate)
 
             yield report
 

@@ -35,11 +35,17 @@ if TYPE_CHECKING:
     help="A folder of pictures, or a source that 'simrec plugins list' names.",
 )
 @data_dir_option
-@click.option("--replace", is_flag=True, help="Even if the name has a catalogue, which goes.")
+@click.option(
+    "--memory", type=float, metavar="GB",
+    help="What the pictures may take; of more, as many are drawn as fit.  [default: a quarter of the machine's]",
+)  # fmt: skip
+@click.option("--strict", is_flag=True, help="End with an error at the first picture that can't be read.")
+@click.option("--replace", is_flag=True, help="Overwrite NAME even if it has a catalogue.")
 @click.pass_obj
 def train(
     session: Session, encoder: str, name: str | None, preset: str, changes: dict[str, str], dim: int | None,
-    epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, replace: bool,
+    epochs: int | None, seed: int, device: str, source: str, data_dir: Path | None, memory: float | None,
+    strict: bool, replace: bool,
 ) -> None:  # fmt: skip
     """Train an encoder on pictures, without labels.
 
@@ -53,9 +59,12 @@ def train(
     display = _Display(session)
     with _interruptible(session) as stop, display:
         made, history = verb.train(
-            verb.Plan(encoder, preset, wanted, seed, device, _command(sys.argv[1:])), name=name, source=source,
-            data_dir=data_dir, home_folder=session.home, replace_catalogue=replace,
-            watch=verb.Watch(display.started, display.progress, stop, session.notice),
+            verb.Plan(
+                encoder, preset, wanted, seed, device, None if memory is None else max(1, round(memory * 1e9)), strict,
+                _command(sys.argv[1:]),
+            ),
+            name=name, source=source, data_dir=data_dir, home_folder=session.home, replace_catalogue=replace,
+            watch=verb.Watch(display.reading, display.started, display.progress, stop, session.notice),
         )  # fmt: skip
     results = made.manifest.encoder.results
     passes = f"{results.epochs} epoch{'' if results.epochs == 1 else 's'}"
@@ -78,16 +87,25 @@ class _Display:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.live = not session.quiet and sys.stderr.isatty()
-        self.stack = contextlib.ExitStack()
+        self.stack, self.counting = contextlib.ExitStack(), contextlib.ExitStack()
         self.bar: Any = None
+        self.count: Callable[[str, int, int], None] | None = None
 
     def __enter__(self) -> _Display:
         return self
 
     def __exit__(self, *details: Any) -> None:
+        self.counting.__exit__(*details)
         self.stack.__exit__(*details)
 
+    def reading(self, done: int, total: int) -> None:
+        if self.count is None:
+            self.count = self.counting.enter_context(self.session.counting())
+        self.count("reading", done, total)
+
     def started(self, encoder: Any, pictures: Any) -> None:
+        self.counting.close()
+        self.count = None
         if hasattr(encoder, "summary"):
             self.session.notice(encoder.summary())
         self.session.notice(f"Training on {len(pictures):,} pictures of {pictures.name}.")

@@ -1,17 +1,34 @@
 """What crosses the borders of simrec, in numpy alone: what a plugin author reads first.
 
-A picture becomes `Images`, an encoder turns those into `Codes`, and codes that lie near each other belong to items that
-look alike. A plugin names its encoders with `EncoderSpec`; each follows the `Encoder` protocol. It names its sources of
-pictures with `SourceSpec`; each follows the `Source` protocol.
+A source lists entries and reads their pictures; a picture becomes `Images`, an encoder turns those into `Codes`, and
+codes that lie near each other belong to items that look alike. A plugin's hooks return specs, each of which names code
+that follows a protocol: `EncoderSpec` an `Encoder`, `SourceSpec` a `Source`, `ExporterSpec` an `Exporter`, `EngineSpec`
+a `Catalogue`.
 """
 
 from simrec.contracts.arrays import Codes, Dtype, Images, ImageSpec, Metric, Notice, Rebuilt, Recipe
 from simrec.contracts.encoders import Decoder, Encoder, Epoch, FittedEncoder, History, Progress, Summarised, Variational
-from simrec.contracts.sources import Pictures, Source
-from simrec.contracts.specs import API, EncoderSpec, SourceSpec, setting
+from simrec.contracts.engines import (
+    Added,
+    Catalogue,
+    Change,
+    Changed,
+    Counts,
+    Filter,
+    Hit,
+    Item,
+    OpenCatalogue,
+    Removed,
+    Renamed,
+)
+from simrec.contracts.exporters import Exporter, Origin
+from simrec.contracts.sources import Batch, Entry, OpenSource, Source, Value, content
+from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec, setting
 
 __all__ = [
-    "API", "Codes", "Decoder", "Dtype", "Encoder", "EncoderSpec", "Epoch", "FittedEncoder", "History", "ImageSpec",
-    "Images", "Metric", "Notice", "Pictures", "Progress", "Rebuilt", "Recipe", "Source", "SourceSpec", "Summarised",
-    "Variational", "setting",
+    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Codes", "Counts", "Decoder", "Dtype", "Encoder",
+    "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder", "History",
+    "Hit", "ImageSpec", "Images", "Item", "Metric", "Notice", "OpenCatalogue", "OpenSource", "Origin", "Progress",
+    "Rebuilt", "Recipe", "Removed", "Renamed", "Source", "SourceSpec", "Spec", "Summarised", "Value", "Variational",
+    "content", "setting",
 ]  # fmt: skip

@@ -34,12 +34,14 @@ class ImageSpec:
     """What an encoder wants to be fed.
 
     size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there,
-    "fashion" or "photo" (see `simrec.images`). Raises ValueError for any other.
+    "fashion" or "photo" (see `simrec.images`). version: of the recipe; an encoder keeps the one it was trained with.
+    Raises ValueError for any other.
     """
 
     size: int = 28
     channels: int = 1
     recipe: Recipe = "fashion"
+    version: int = 2
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 4096 or self.channels not in (1, 3) or self.recipe not in get_args(Recipe):
@@ -47,6 +49,8 @@ class ImageSpec:
                 f"no pictures of {self.size} pixels, {self.channels} channels and recipe {self.recipe!r}: there are "
                 f"1 to 4,096 pixels, 1 or 3 channels, and {' or '.join(get_args(Recipe))}"
             )
+        if self.version not in (1, 2):
+            raise ValueError(f"no version {self.version} of the recipe {self.recipe!r}: there are 1 and 2")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,73 +1,94 @@
-"""What a source of pictures is."""
+"""What a source of pictures is: it lists entries without decoding anything, and reads some of them when asked."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simrec.contracts.arrays import Images, ImageSpec, Notice
+from simrec.errors import ImageError
+
+Value = str | int | float | None
+"""What a field of an item holds; None where there is nothing."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A loaded source.
+class Entry:
+    """One item of a source, listed and not yet read.
 
-    name: what to type to load it again, from any folder. images: uint8 (n, h, w, c). ids: stable, one an image, no two
-    the same. sources: where each came from (a file's path, or the data set's name). labels: one an image, "" for none.
-    test: the name of the split to test on, a source too. reduced: whether this stands in for a larger set that could
-    not be had.
+    id: stable, and no other entry of the source has it: the path relative to the folder, the list's id column,
+    "train/00042". source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the
+    picture may have changed (size and modification time for a file), "" where it never does. fields: whatever else is
+    known of the item, by name.
     """
 
-    name: str
+    id: str
+    source: str
+    label: str = ""
+    stamp: str = ""
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some entries, read.
+
+    entries: those that could be read, in the order in which they were asked for. images: uint8 (n, h, w, c), as the
+    encoder is fed them. previews: what a person is shown, a JPEG or PNG file for each, in colour, its longest edge at
+    most 128 pixels. contents: `content` of each picture's file: two items with the same one are exact copies. errors:
+    the entries that could not be read, and why.
+    """
+
+    entries: Sequence[Entry]
     images: Images
-    ids: tuple[str, ...]
-    sources: tuple[str, ...]
-    labels: tuple[str, ...]
-    test: str | None = None
-    reduced: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether any picture has a label."""
-        return any(self.labels)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the pixels and their shape, in order."""
-        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
-
-    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
-        """The pictures at which a mask (n,) is true, under the same name."""
-        return self.rows(np.flatnonzero(chosen).tolist())
-
-    def rows(self, rows: Sequence[int]) -> Pictures:
-        """The pictures in those rows, in that order, under the same name."""
-        return replace(
-            self,
-            images=self.images[list(rows)],
-            ids=tuple(self.ids[row] for row in rows),
-            sources=tuple(self.sources[row] for row in rows),
-            labels=tuple(self.labels[row] for row in rows),
-        )
+    previews: Sequence[bytes]
+    contents: Sequence[str]
+    errors: Sequence[tuple[Entry, ImageError]] = ()
 
 
 class Source(Protocol):
-    """What the factory of a `SourceSpec` is: a function that loads pictures."""
+    """A source of pictures, opened.
 
-    def __call__(self, text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
-        """The pictures, as an encoder with that spec is fed them (`simrec.images` gets any picture there).
+    name: what to type to open it again, from any folder. test: the name of the source to test on, None where there is
+    none. reduced: whether it stands in for a larger set that could not be had.
+    """
 
-        text: what was typed after the name and its colon, "" for nothing. data_dir: where the person said the data
-        set's files are. notice: told what was left out or is downloaded. Raises DataError when the pictures are not
-        to be had, RequestError for a text that means nothing.
+    name: str
+    test: str | None
+    reduced: bool
+
+    def entries(self) -> Iterator[Entry]:
+        """All of them, always in the same order, as a stream: nothing is decoded and nothing needs them all at once.
+
+        Raises DataError when they can't be listed.
         """
         ...
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """Reads entries of this source for an encoder with that spec, in parallel inside and in bounded memory.
+
+        `simrec.images` gets picture files (`read_files`) and arrays (`batch`) there. An entry that can't be read goes
+        into the batch's errors. Several threads may call it.
+        """
+        ...
+
+
+class OpenSource(Protocol):
+    """The factory of a `SourceSpec`: a function, or the source's class."""
+
+    def __call__(self, text: str, *, data_dir: Path | None, notice: Notice) -> Source:
+        """Opens the source.
+
+        text: what was typed after the name and its colon, "" for nothing. data_dir: where the person said the data
+        set's files are. notice: told, in a line each, what the person should know. Raises DataError when the pictures
+        are not to be had, RequestError for a text that means nothing.
+        """
+        ...
+
+
+def content(data: bytes | bytearray | memoryview) -> str:
+    """The digest (BLAKE2b, 128 bits, in hex) of a picture file's bytes, or of an array's: see `Batch`."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

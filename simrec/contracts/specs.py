@@ -9,8 +9,13 @@ from typing import Any, ClassVar
 from simrec.contracts.arrays import Metric
 from simrec.errors import PluginError
 
-API = 1
+API = 2
 """The version of this contract."""
+
+CHANGES = {
+    1: "since contract 2 a source lists entries and reads them in batches, and ImageSpec has a version",
+}
+"""What changed after each older contract, for the authors of plugins that were written for it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class SourceSpec:
     """One source of pictures that a plugin offers: a data set, or a kind of place where pictures are.
 
     name: what people type, alone or with a text of the source's own after a colon (`--data NAME`, `--data NAME:TEXT`).
-    summary: one line for lists. factory: "package.module:function", a `Source`, imported only when the source is used.
+    summary: one line for lists. factory: "package.module:name", an `OpenSource`, imported only when the source is used.
     api: the contract's version.
 
     Raises PluginError for a field that cannot be right.
@@ -61,7 +66,57 @@ class SourceSpec:
         _check(self)
 
 
-def _check(spec: EncoderSpec | SourceSpec) -> None:
+@dataclass(frozen=True)
+class ExporterSpec:
+    """One way out for items and their codes: a file format, or a place in another program.
+
+    name: what people type. summary: one line for lists. factory: "package.module:name", an `Exporter`, imported only
+    when it is used. endings: of the files that it writes, such as ".parquet"; none for what is no file. api: the
+    contract's version.
+
+    Raises PluginError for a field that cannot be right.
+    """
+
+    kind: ClassVar[str] = "exporter"
+
+    name: str
+    summary: str
+    factory: str
+    endings: tuple[str, ...] = ()
+    api: int = API
+
+    def __post_init__(self) -> None:
+        _check(self)
+        for ending in self.endings:
+            if not re.fullmatch(r"(\.[a-z0-9]+)+", ending):
+                raise PluginError(f"exporter {self.name!r}: ending {ending!r} must read like '.parquet', in lower case")
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One kind of catalogue outside simrec's own files: a database that holds items with their codes.
+
+    name: what an address begins with (`NAME://...`). summary: one line for lists. factory: "package.module:name", an
+    `OpenCatalogue`, imported only when it is used. api: the contract's version.
+
+    Raises PluginError for a field that cannot be right.
+    """
+
+    kind: ClassVar[str] = "engine"
+
+    name: str
+    summary: str
+    factory: str
+    api: int = API
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+Spec = EncoderSpec | SourceSpec | ExporterSpec | EngineSpec
+
+
+def _check(spec: Spec) -> None:
     what = f"{spec.kind} {spec.name!r}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
         raise PluginError(f"{what}: a name is made of letters, digits, '.', '_' and '-'")
@@ -69,8 +124,9 @@ def _check(spec: EncoderSpec | SourceSpec) -> None:
     if not (module and colon and attribute):
         raise PluginError(f"{what}: factory {spec.factory!r} must read 'package.module:name'")
     if spec.api != API:
+        changed = f" ({CHANGES[spec.api]})" if spec.api in CHANGES else ""
         raise PluginError(
-            f"{what} was written for contract {spec.api}, this simrec has {API}: "
+            f"{what} was written for contract {spec.api}, this simrec has {API}{changed}: "
             f"install the plugin's release for this simrec"
         )
 

@@ -1,66 +1,75 @@
-"""Codes and items as files for apps downstream: .npy with JSON lines beside it, .parquet, .csv."""
+"""Codes and items as files for other programs: .npy with JSON lines beside it, .parquet, .csv, written as a stream."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from simrec.arrays import to_npy
-from simrec.catalogue import Item
-from simrec.contracts import Codes
-from simrec.errors import RequestError
+import numpy as np
+
+from simrec.contracts import Codes, Item, Origin
 from simrec.files import replacing
 
-
-def write(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
-    """Writes codes (n, dim) with the id, label and source of each row; `encoder` says who made them.
-
-    The ending chooses the format. `.npy` holds the codes alone, float32; the items lie beside it as `.items.jsonl`,
-    a line a row. `.parquet` has a fixed-size list column, and the encoder in the schema's metadata too.
-    Returns the files written. Raises RequestError for another ending.
-    """
-    writers = {".npy": _npy, ".parquet": _parquet, ".csv": _csv}
-    if path.suffix.lower() not in writers:
-        raise RequestError(f"{path}: the file's ending must be .npy, .parquet or .csv")
-    return writers[path.suffix.lower()](path, codes, items, encoder)
+Batches = Iterable[tuple[Sequence[Item], Codes]]
 
 
-def _npy(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
+def npy(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
+    """`.npy` with the codes alone, float32 (n, dim); the items lie beside it as `.items.jsonl`, a line a row."""
+    path, count = Path(target), 0
     beside = path.with_suffix(".items.jsonl")
     with replacing(path) as file, replacing(beside) as lines:
-        file.write(to_npy(codes))
-        for item in items:
-            lines.write((json.dumps(_row(item, encoder), ensure_ascii=False) + "\n").encode())
-    return [path, beside]
+        file.write(_npy_header(0, origin.dim))
+        for items, codes in batches:
+            file.write(np.ascontiguousarray(codes, "<f4").tobytes())
+            for item in items:
+                lines.write((json.dumps(_row(item, origin.encoder), ensure_ascii=False) + "\n").encode())
+            count += len(items)
+        file.seek(0)
+        file.write(_npy_header(count, origin.dim))
+    return [str(path), str(beside)]
 
 
-def _csv(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
-    with replacing(path) as file:
+def csv_(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
+    """`.csv`: id, label, source, encoder, and a column for each number of a code."""
+    with replacing(Path(target)) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
         table = csv.writer(text)
-        table.writerow(["id", "label", "source", "encoder", *(f"code_{i}" for i in range(codes.shape[1]))])
-        for item, code in zip(items, codes, strict=True):
-            # repr of a float32 is the shortest text that reads back as the same float32.
-            table.writerow([*_row(item, encoder).values(), *map(str, code)])
+        table.writerow(["id", "label", "source", "encoder", *(f"code_{i}" for i in range(origin.dim))])
+        for items, codes in batches:
+            for item, code in zip(items, codes, strict=True):
+                # str of a float32 is the shortest text that reads back as the same float32.
+                table.writerow([*_row(item, origin.encoder).values(), *map(str, code)])
         text.detach()
-    return [path]
+    return [target]
 
 
-def _parquet(path: Path, codes: Codes, items: Sequence[Item], encoder: str) -> list[Path]:
+def parquet(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
+    """`.parquet`: id, label, source and a fixed-size list column `code`; the encoder in the schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [_row(item, encoder) for item in items]
-    columns: dict[str, Any] = {name: pa.array([row[name] for row in rows]) for name in ("id", "label", "source")}
-    columns["code"] = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel(), pa.float32()), codes.shape[1])
-    table = pa.table(columns).replace_schema_metadata({"simrec.encoder": encoder})
-    with replacing(path) as file:
-        pq.write_table(table, file)
-    return [path]
+    columns = [("id", pa.string()), ("label", pa.string()), ("source", pa.string())]
+    schema = pa.schema(
+        [*columns, ("code", pa.list_(pa.float32(), origin.dim))], metadata={"simrec.encoder": origin.encoder}
+    )
+    with replacing(Path(target)) as file, pq.ParquetWriter(file, schema) as writer:
+        for items, codes in batches:
+            rows = [_row(item, origin.encoder) for item in items]
+            arrays: dict[str, Any] = {name: pa.array([row[name] for row in rows], kind) for name, kind in columns}
+            arrays["code"] = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel(), pa.float32()), origin.dim)
+            writer.write_table(pa.table(arrays, schema=schema))
+    return [target]
+
+
+def _npy_header(count: int, dim: int) -> bytes:
+    """The header of a .npy of float32 (count, dim), of one length whatever the count: see numpy.lib.format."""
+    said = repr({"descr": "<f4", "fortran_order": False, "shape": (count, dim)}).ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(said)) + said.encode()
 
 
 def _row(item: Item, encoder: str) -> dict[str, str]:

@@ -298,6 +298,14 @@ class Autoencoder(TorchEncoder):
         """
         return (images,)
 
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A batch's pictures, changed as codes shouldn't notice: here, not at all. Called for each batch of training.
+
+        images: the first of `examples`, (n, c, h, w) in 0..1, on the device that is trained on, where the generator is
+        too. Pictures that validate are not augmented.
+        """
+        return images
+
     def finish(self, codes: Tensor) -> None:
         """Called once after training with the codes (n, dim) of training pictures: to fit what stands on them."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -67,59 +68,102 @@ def run(
     batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
     steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each
     at_once = model.micro_batch if model.micro_batch and device.type == "cpu" else batch
-    report_every = 1 if device.type == "cpu" else max(1, steps // REPORTS)
-    mixed = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
-    optimizer, schedule = _optimizer(model, settings, steps)
+    descent = _Descent(model, examples, device, steps, at_once, *_optimizer(model, settings, steps))
 
     epochs: list[Epoch] = []
-    kept, lowest, best = 0, float("inf"), {}
+    best = _Best()
     ended: Literal["finished", "converged", "interrupted"] = "finished"
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(seed + epoch)  # of every device: what an epoch draws does not depend on the validation
-        model.train()
-        summed = torch.zeros((), device=device)
-        parts: dict[str, Tensor] = {}
-        seen = 0
         order = torch.randperm(len(images), generator=generator).to(device)
-        for step, rows in enumerate(order.tensor_split(steps), 1):
-            optimizer.zero_grad(set_to_none=True)
-            for some in torch.split(rows, at_once):
-                with mixed:
-                    loss, these = model.loss(*(_scaled(e[some]) for e in examples))
-                (loss * (len(some) / len(rows))).backward()
-                summed += loss.detach() * len(some)
-                for name, value in these.items():
-                    parts[name] = parts.get(name, 0) + value * len(some)
-            optimizer.step()
-            schedule.step()
-            seen += len(rows)
-            if step % report_every == 0 or step == steps:
-                last = epochs[-1].validation_loss if epochs else None
-                progress(Progress(epoch, settings.epochs, step, steps, float(summed) / seen, last))
+        last = epochs[-1].validation_loss if epochs else None
+
+        def report(step: int, loss: float, epoch: int = epoch, last: float | None = last) -> None:
+            progress(Progress(epoch, settings.epochs, step, steps, loss, last))
+
+        mean, means = descent.epoch(order, torch.Generator(device).manual_seed(seed + epoch), report)
         validation_loss = _validate(model, held_out, at_once, seed)
-        mean = float(summed) / len(images)
-        means = {name: float(value) / len(images) for name, value in parts.items()}
         epochs.append(Epoch(epoch, mean, validation_loss, means, time.perf_counter() - started))
         if not (math.isfinite(mean) and math.isfinite(validation_loss)):
             raise TrainingError(f"the loss is no longer finite in epoch {epoch}: lower learning_rate with --set")
-
-        steering = validation_loss if settings.patience else epochs[-1].loss
-        if steering < lowest:
-            kept, lowest, best = epoch, steering, copy.deepcopy(model.state_dict())
+        best.take(epoch, validation_loss if settings.patience else mean, model)
         if stop():
             ended = "interrupted"
             break
-        if settings.patience and epoch - kept >= settings.patience:
+        if settings.patience and epoch - best.epoch >= settings.patience:
             ended = "converged"
             break
+    kept = best.epoch
     if ended == "finished" and not settings.patience:
         kept = len(epochs)
-    elif best:
-        model.load_state_dict(best)
+    elif best.weights:
+        model.load_state_dict(best.weights)
     model.eval()
     model.to("cpu", memory_format=torch.contiguous_format)
     return History(tuple(epochs), kept, ended)
+
+
+@dataclass
+class _Best:
+    """The epoch with the lowest loss so far, and its weights."""
+
+    epoch: int = 0
+    loss: float = float("inf")
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, epoch: int, loss: float, model: Any) -> None:
+        """Keeps the model's weights if the loss is the lowest so far."""
+        if loss < self.loss:
+            self.epoch, self.loss, self.weights = epoch, loss, copy.deepcopy(model.state_dict())
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """Gradient descent of a model on examples, tensors of n rows; at_once: rows that are computed together."""
+
+    model: Any
+    examples: tuple[Tensor, ...]
+    device: torch.device
+    steps: int
+    at_once: int
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+
+    def epoch(
+        self, order: Tensor, generator: torch.Generator, report: Callable[[int, float], None]
+    ) -> tuple[float, dict[str, float]]:
+        """One pass over the rows in that order: the mean loss and the means of its parts.
+
+        report: told the step and the mean loss so far.
+        """
+        self.model.train()
+        summed, parts, seen = torch.zeros((), device=self.device), dict[str, Tensor](), 0
+        report_every = 1 if self.device.type == "cpu" else max(1, self.steps // REPORTS)
+        for step, rows in enumerate(order.tensor_split(self.steps), 1):
+            self.optimizer.zero_grad(set_to_none=True)
+            for some in torch.split(rows, self.at_once):
+                loss, these = self._loss(some, generator)
+                (loss * (len(some) / len(rows))).backward()  # type: ignore[no-untyped-call]
+                summed += loss.detach() * len(some)
+                for name, value in these.items():
+                    parts[name] = parts.get(name, 0) + value * len(some)
+            self.optimizer.step()
+            self.schedule.step()
+            seen += len(rows)
+            if step % report_every == 0 or step == self.steps:
+                report(step, float(summed) / seen)
+        return float(summed) / len(order), {name: float(value) / len(order) for name, value in parts.items()}
+
+    def _loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of some rows, their pictures augmented."""
+        cuda = self.device.type == "cuda"
+        pictures, *others = (_scaled(example[rows]) for example in self.examples)
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda and torch.cuda.is_bf16_supported()):
+            result: tuple[Tensor, Mapping[str, Tensor]] = self.model.loss(
+                self.model.augment(pictures, generator), *others
+            )
+        return result
 
 
 def _optimizer(model: Any, settings: Any, steps: int) -> tuple[torch.optim.Optimizer, Any]:

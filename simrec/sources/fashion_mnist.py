@@ -9,14 +9,13 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Images, ImageSpec, Notice, Pictures
+from simrec.contracts import Batch, Entry, Images, ImageSpec, Notice
 from simrec.errors import DataError, RequestError, reason, suggestion
 from simrec.sources.load import test_split
 
@@ -41,40 +40,33 @@ SMALL_CATALOGUE = 8_000
 """Of the 10,000 embedded test pictures, how many `fashion-mnist:small` takes; the rest are `:small-test`."""
 
 
-def fashion_mnist(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+class FashionMnist:
     """Fashion-MNIST; text: "" or "train" for its 60,000 train pictures, else "test", "small" or "small-test"."""
-    split = text or "train"
-    splits: dict[str, Callable[[], Pictures]] = {
-        "train": lambda: _split("train", _train_files(data_dir, notice)),
-        "test": lambda: _split("test", _test_files(data_dir)),
-        "small": lambda: _part(_split("test", _test_files(data_dir)), "small"),
-        "small-test": lambda: _part(_split("test", _test_files(data_dir)), "small-test"),
-    }
-    if split not in splits:
-        raise RequestError(f"Fashion-MNIST has no split {split!r}: {suggestion(split, splits)}")
-    pictures = splits[split]()
-    if spec != ImageSpec():
-        pictures = replace(pictures, images=_by_recipe(pictures.images, spec))
-    return pictures
 
+    def __init__(self, text: str, *, data_dir: Path | None, notice: Notice) -> None:
+        splits = ("train", "test", "small", "small-test")
+        split = text or "train"
+        if split not in splits:
+            raise RequestError(f"Fashion-MNIST has no split {split!r}: {suggestion(split, splits)}")
+        self.name = "fashion-mnist" if split == "train" else f"fashion-mnist:{split}"
+        self.test = test_split(self.name)
+        self.reduced = split.startswith("small")
+        files = _train_files(data_dir, notice) if split == "train" else _test_files(data_dir)
+        self._images, self._labels = _images_of(files[0]), _labels_of(files[1])
+        self._file = "train" if split == "train" else "test"
+        rows = range(len(self._images))
+        self._rows = {"small": rows[:SMALL_CATALOGUE], "small-test": rows[SMALL_CATALOGUE:]}.get(split, rows)
 
-def _split(split: str, files: tuple[bytes, bytes]) -> Pictures:
-    images, labels = _images_of(files[0]), _labels_of(files[1])
-    count, name = len(images), "fashion-mnist" if split == "train" else "fashion-mnist:test"
-    return Pictures(
-        name=name,
-        images=images,
-        ids=tuple(f"{split}/{row:05d}" for row in range(count)),
-        sources=("fashion-mnist",) * count,
-        labels=tuple(LABELS[label] for label in labels),
-        test=test_split(name),
-    )
+    def entries(self) -> Iterator[Entry]:
+        """One for each picture, called by its split's file and its row in it."""
+        for row in self._rows:
+            yield Entry(f"{self._file}/{row:05d}", "fashion-mnist", LABELS[self._labels[row]])
 
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """The pictures of those rows."""
+        from simrec.images import batch
 
-def _part(pictures: Pictures, split: str) -> Pictures:
-    chosen = (np.arange(len(pictures)) < SMALL_CATALOGUE) == (split == "small")
-    name = f"fashion-mnist:{split}"
-    return replace(pictures.where(chosen), name=name, test=test_split(name), reduced=True)
+        return batch(entries, self._images[[int(entry.id.partition("/")[2]) for entry in entries]], spec)
 
 
 def _images_of(idx: bytes) -> Images:
@@ -84,14 +76,6 @@ def _images_of(idx: bytes) -> Images:
 
 def _labels_of(idx: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(idx, np.uint8, offset=8)
-
-
-def _by_recipe(images: Images, spec: ImageSpec) -> Images:
-    from PIL import Image
-
-    from simrec.images import prepare
-
-    return np.stack([prepare(Image.fromarray(image[:, :, 0]), spec) for image in images])
 
 
 def _test_files(data_dir: Path | None) -> tuple[bytes, bytes]:

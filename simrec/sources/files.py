@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-import numpy as np
-
-from simrec.contracts import Images, ImageSpec, Notice, Pictures
-from simrec.errors import DataError, ImageError, reason
+from simrec.contracts import Batch, Entry, ImageSpec, Notice, Source
+from simrec.errors import DataError, reason
 from simrec.files import opened
 
 PICTURE_ENDINGS = frozenset(
@@ -21,18 +22,31 @@ PICTURE_ENDINGS = frozenset(
      ".tga", ".tif", ".tiff", ".webp")
 )  # fmt: skip
 
+HEIF_ENDINGS = frozenset((".heic", ".heif", ".hif"))
+"""Read where pillow-heif is installed."""
 
-def folder(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+OTHER_ENDINGS = frozenset(
+    (".3fr", ".ai", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".erf", ".exr", ".hdr", ".jxl", ".jxr", ".kdc", ".nef",
+     ".nrw", ".orf", ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".svgz", ".wdp", ".xcf")
+)  # fmt: skip
+"""Pictures too, of kinds that simrec doesn't read: raw files of cameras, drawings, projects of picture editors."""
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?")
+"""Numbers as a list writes them. An article number such as 007 is none."""
+
+NAMES = ("path", "id", "label")
+"""The columns of a list that aren't fields of its items."""
+
+
+def folder(text: str, *, data_dir: Path | None, notice: Notice) -> Source:
     """The pictures in the folder of that path, labels as sub-folders, or the one picture of that path."""
+    path = Path(text)
     try:
-        path = Path(text)
         if text and path.is_dir():
-            return _folder(path, spec, notice)
+            return Folder(path, notice)
         if path.is_file():
-            from simrec import images
-
-            one = images.read(path, spec)
-            return Pictures(text, one, (_printable(Path(path.name)),), (_printable(path.absolute()),), ("",))
+            return Single(path)
     except OSError as error:  # a name too long, a folder closed to us
         raise DataError(f"{text}: cannot be read ({error.strerror}): name another source") from error
     raise DataError(
@@ -41,86 +55,193 @@ def folder(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice)
     )
 
 
-def _folder(folder: Path, spec: ImageSpec, notice: Notice) -> Pictures:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_ENDINGS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not paths:
-        raise DataError(
-            f"{folder}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
-        )
+class Files:
+    """Entries whose sources are the paths of picture files."""
 
-    rows, images = _read_all(paths, spec, str(folder), notice)
-    good = [paths[row] for row in rows]
-    inside = [path.relative_to(folder) for path in good]
-    return Pictures(
-        name=str(folder.absolute()),
-        images=images,
-        ids=tuple(_printable(path) for path in inside),
-        sources=tuple(_printable(path.absolute()) for path in good),
-        labels=tuple(_printable(Path(path.parts[0])) if len(path.parts) > 1 else "" for path in inside),
-    )
+    name: str
+    test: str | None = None
+    reduced = False
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """Decodes the files, several at a time."""
+        from simrec.images import read_files
+
+        return read_files(entries, [path_of(entry.source) for entry in entries], spec)
 
 
-def listed(text: str, spec: ImageSpec, *, data_dir: Path | None, notice: Notice) -> Pictures:
+class Single(Files):
+    """One picture file."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = str(path.absolute()), path
+
+    def entries(self) -> Iterator[Entry]:
+        """The one."""
+        yield _entry(self._path, Path(self._path.name))
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """Decodes it. Raises ImageError when it can't be read: nothing is left without it."""
+        batch = super().read(entries, spec)
+        for _, error in batch.errors:
+            raise error
+        return batch
+
+
+class Folder(Files):
+    """The pictures in a folder and the folders in it, in the order of their paths; those of a first-level folder are
+    labelled by its name. Names that begin with a dot are passed over, and links to folders aren't followed.
+    """
+
+    def __init__(self, path: Path, notice: Notice) -> None:
+        self.name, self._path, self._notice = str(path.absolute()), path, notice
+        self._said = False
+        self._endings = PICTURE_ENDINGS | (HEIF_ENDINGS if find_spec("pillow_heif") else frozenset())
+
+    def entries(self) -> Iterator[Entry]:
+        """Found as they are asked for: one folder's names are in memory at a time."""
+        passed: Counter[str] = Counter()
+        found = False
+        for path in self._walk(self._path, passed):
+            inside = path.relative_to(self._path)
+            try:
+                yield _entry(path, inside, _printable(Path(inside.parts[0])) if len(inside.parts) > 1 else "")
+            except OSError:  # deleted a moment ago, or a link to nothing: reading it says so
+                yield Entry(_printable(inside), _printable(path.absolute()))
+            found = True
+        if passed and not self._said:  # once, however often they are listed
+            self._said = True
+            self._notice(_summed_up(self._path, passed))
+        if not found:
+            raise DataError(
+                f"{self._path}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
+            )
+
+    def _walk(self, folder: Path, passed: Counter[str]) -> Iterator[Path]:
+        try:
+            with os.scandir(folder) as listing:
+                inside = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == self._path:
+                raise DataError(f"{folder}: cannot be read ({error.strerror}): name another source") from error
+            passed[f"folders that cannot be read ({error.strerror})"] += 1
+            return
+        for entry in inside:
+            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each would take its time
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(folder / entry.name, passed)
+            elif entry.is_symlink() and entry.is_dir():
+                passed["links to folders"] += 1
+            elif ending in self._endings:
+                # A link to nothing is listed, so that reading it says what is wrong; a pipe is no picture.
+                if entry.is_file() or entry.is_symlink():
+                    yield folder / entry.name
+                else:
+                    passed["pipes or devices"] += 1
+            elif ending in OTHER_ENDINGS | HEIF_ENDINGS:
+                passed[ending] += 1
+
+
+class List(Files):
     """The pictures that a CSV file of that path names, in its order; commas, semicolons or tabs separate its columns.
 
     Its first line names the columns: `path` (from the file's folder on, or absolute), and as it likes `id` (else the
-    path) and `label`; others are left alone.
+    path) and `label`; the others are fields of the items. A column is numbers where each of its values is one.
     """
-    path = Path(text)
-    try:
-        with io.TextIOWrapper(opened(path), "utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            table = csv.DictReader(file, strict=True, delimiter=max(",;\t", key=first.count))
-            columns, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{text}: cannot be read as a list ({reason(error)}): name a CSV file in UTF-8") from error
-    if "path" not in columns:
-        raise DataError(f"{text}: a list needs a column 'path', its first line names {', '.join(columns) or 'none'}")
-    rows = [row for row in rows if row["path"]]
-    ids = [row.get("id") or _printable(Path(row["path"])) for row in rows]
-    if twice := [item for item, count in Counter(ids).items() if count > 1]:
-        raise DataError(f"{text}: {len(twice)} ids are there more than once, {twice[0]!r} first: give each its own")
-    if not rows:
-        raise DataError(f"{text}: no pictures in this list: write their paths into its column 'path'")
-    paths = [path.parent / row["path"] for row in rows]
-    good, images = _read_all(paths, spec, text, notice)
-    return Pictures(
-        name=f"list:{path.absolute()}",
-        images=images,
-        ids=tuple(ids[row] for row in good),
-        sources=tuple(_printable(paths[row].absolute()) for row in good),
-        labels=tuple(rows[row].get("label") or "" for row in good),
-    )
 
+    def __init__(self, text: str, *, data_dir: Path | None, notice: Notice) -> None:
+        self._path, self._text = Path(text), text
+        self.name = f"list:{self._path.absolute()}"
+        self._kinds: dict[str, type[str] | type[int] | type[float]] | None = None
+        with self._table() as table:
+            columns = table.fieldnames or []
+        if "path" not in columns:
+            raise DataError(
+                f"{text}: a list needs a column 'path', its first line names {', '.join(columns) or 'none'}"
+            )
 
-def _read_all(paths: Sequence[Path], spec: ImageSpec, source: str, notice: Notice) -> tuple[list[int], Images]:
-    """Which of the files can be read, and their pictures (n, h, w, c); the others are told of. DataError if none."""
-    from concurrent.futures import ThreadPoolExecutor
+    def entries(self) -> Iterator[Entry]:
+        """Its lines that name a path."""
+        if self._kinds is None:
+            self._kinds = self._column_kinds()
+        found = False
+        with self._table() as table:
+            for row in table:
+                if not row["path"]:
+                    continue
+                found = True
+                path = self._path.parent / row["path"]
+                yield Entry(
+                    id=row.get("id") or _printable(Path(row["path"])),
+                    source=_printable(path.absolute()),
+                    label=row.get("label") or "",
+                    stamp=_stamp(path),
+                    fields={name: kind(row[name]) if row[name] else None for name, kind in self._kinds.items()},
+                )
+        if not found:
+            raise DataError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
 
-    from simrec.images import read
+    def _column_kinds(self) -> dict[str, type[str] | type[int] | type[float]]:
+        """What each field's values are, from all of them."""
+        with self._table() as table:
+            kinds: dict[str, type[str] | type[int] | type[float]] = {
+                name: int for name in table.fieldnames or [] if name and name not in NAMES
+            }
+            for row in table:
+                for name, kind in kinds.items():
+                    if row[name]:
+                        kinds[name] = _kind(row[name], kind)
+        return kinds
 
-    def attempt(path: Path) -> Images | ImageError:
+    @contextmanager
+    def _table(self) -> Iterator[csv.DictReader[str]]:
         try:
-            return read(path, spec)
-        except ImageError as error:
-            return ImageError(str(error))  # without its traceback, which would keep the picture
+            with io.TextIOWrapper(opened(self._path), "utf-8-sig", newline="") as file:
+                first = file.readline()
+                file.seek(0)
+                yield csv.DictReader(file, strict=True, delimiter=max(",;\t", key=first.count))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                f"{self._text}: cannot be read as a list ({reason(error)}): name a CSV file in UTF-8"
+            ) from error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(attempt, paths))
-    for outcome in outcomes:
-        if isinstance(outcome, ImageError):
-            notice(f"left out {' '.join(str(outcome).splitlines())}")
-    good = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)}
-    if not good:
-        raise DataError(f"{source}: none of its {len(paths)} pictures can be read: {outcomes[0]}")
-    return list(good), np.concatenate(list(good.values()))
+
+def _kind(text: str, kind: type[str] | type[int] | type[float]) -> type[str] | type[int] | type[float]:
+    """The narrowest of int, float and str, from `kind` on, that the text can be read as."""
+    if kind is int and _WHOLE.fullmatch(text):
+        return int
+    return float if kind is not str and _DECIMAL.fullmatch(text) else str
+
+
+def path_of(source: str) -> Path:
+    """The path that an entry's source names."""
+    path = Path(source)
+    if "%" in source and not path.exists():  # a name that is no UTF-8: see `_printable`
+        return Path(os.fsdecode(unquote_to_bytes(source)))
+    return path
+
+
+def _entry(path: Path, inside: Path, label: str = "") -> Entry:
+    return Entry(_printable(inside), _printable(path.absolute()), label, _stamp(path))
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of modification; "" for a file that isn't there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _summed_up(folder: Path, passed: Counter[str]) -> str:
+    """What was passed over in a folder, in a line."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(passed.items()))
+    remedy = ""
+    if HEIF_ENDINGS & set(passed):
+        remedy = " ('pip install \"simrec[heif]\"' reads .heic)"
+    return f"{folder}: left out what simrec doesn't read: {kinds}{remedy}"
 
 
 def _printable(path: Path) -> str:

@@ -1,62 +1,254 @@
 """Names to sources: what a person types for a folder, a list, a data set, or what a plugin offers.
 
-`fashion-mnist`, `fashion-mnist:test`, a plugin's `name:text`, or the path of a folder or picture; `folder:PATH` is a
-path even where a source has that name. Labels come along for showing and scoring; no training sees them.
+`fashion-mnist`, `fashion-mnist:test`, a plugin's `name:text`, or the path of a folder, picture or list; `folder:PATH`
+is a path even where a source has that name. Labels come along for showing and scoring; no training sees them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simrec.contracts import ImageSpec, Notice, Pictures
-from simrec.errors import DataError, PluginError
+from simrec.contracts import Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
+from simrec.errors import DataError, ImageError, PluginError
 from simrec.faults import blamed_on
+from simrec.streams import ahead, chunks
 
 LISTS = (".csv", ".tsv")
 """How the name of a list of pictures ends."""
 
+READ = 256
+"""Entries that are read at a time. Never changed within a build: a batch's codes depend, in their last bit, on it."""
 
-def load(source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice) -> Pictures:
-    """The pictures of a source, as an encoder with that spec is fed them.
+SAID = 20
+"""Unreadable pictures that are named one by one; of more, only how many there are of each kind."""
 
-    data_dir: where to look for a data set's files first. notice: told, in a line each, what was left out or is
-    downloaded. Raises DataError when the source is not to be had, ImageError for a single picture that cannot be read,
-    PluginError, naming the distribution, for a plugin's source that is broken.
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of a source in memory.
+
+    name: what to type to load them again, from any folder. images: uint8 (n, h, w, c). ids, sources, labels: of their
+    entries. test: the name of the source to test on. reduced: whether this stands in for a larger set that could not be
+    had. total: how many entries the source lists, of which these were drawn.
+    """
+
+    name: str
+    images: Images
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    labels: tuple[str, ...]
+    test: str | None = None
+    reduced: bool = False
+    total: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any picture has a label."""
+        return any(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels and their shape, in order."""
+        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
+
+    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
+        """The pictures at which a mask (n,) is true, under the same name."""
+        return self.rows(np.flatnonzero(chosen).tolist())
+
+    def rows(self, rows: Sequence[int]) -> Pictures:
+        """The pictures in those rows, in that order, under the same name."""
+        return replace(
+            self,
+            images=self.images[list(rows)],
+            ids=tuple(self.ids[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+        )
+
+
+def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Source:
+    """The source that a person typed, held to its contract: what is wrong with a plugin's names the plugin.
+
+    data_dir: where to look for a data set's files first. notice: told, in a line each, what the person should know.
+    Raises DataError when the source is not to be had, PluginError, naming the distribution, for one that is broken.
     """
     from simrec import host
 
     plugins = host.discover()
     name, _, text = source.partition(":")
     # Without a colon even "folder" is the path of one that has this name.
-    if name not in [offer.spec.name for offer in plugins.sources] or source == "folder":
+    if name not in plugins.names(SourceSpec) or source == "folder":
         name, text = "list" if source.lower().endswith(LISTS) else "folder", source
-    offer = plugins.source(name)
-    function = host.imported(offer)
+    offer = plugins.find(SourceSpec, name)
+    factory = host.imported(offer)
     with blamed_on(str(offer)):
-        pictures: Pictures = function(text, spec, data_dir=data_dir, notice=notice)
-    _check(pictures, spec, str(offer))
-    return pictures
+        if "spec" in inspect.signature(factory).parameters:
+            raise PluginError(
+                f"{offer} was written for contract 1, this simrec has 2: its {offer.spec.factory} must take text, "
+                f"data_dir and notice, and return a source with entries() and read(): see simrec.contracts.Source"
+            )
+        opened = factory(text, data_dir=data_dir, notice=notice)
+    return _Held(opened, str(offer))
 
 
-def _check(pictures: object, spec: ImageSpec, culprit: str) -> None:
-    """Raises PluginError, naming the culprit, for what `simrec.contracts.Source` does not allow."""
-    if not isinstance(pictures, Pictures):
-        raise PluginError(f"{culprit} returned {type(pictures).__name__}, not Pictures: fix the plugin")
-    images, count = pictures.images, len(pictures.ids)
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, *spec.shape):
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise PluginError(
-            f"{culprit} returned images that are {found} for {count} ids, not uint8 {(count, *spec.shape)}: "
-            f"fix the plugin"
-        )
-    if not len(pictures.sources) == len(pictures.labels) == len(set(pictures.ids)) == count:
-        raise PluginError(
-            f"{culprit} returned pictures without a source, a label and an id of its own for each: fix it"
-        )
-    if not count:
-        raise DataError(f"{pictures.name}: no pictures in this source: name another")
+class _Held:
+    """A source, each of whose answers is checked."""
+
+    def __init__(self, source: Any, culprit: str) -> None:
+        if missing := [name for name in ("name", "test", "reduced", "entries", "read") if not hasattr(source, name)]:
+            raise PluginError(
+                f"{culprit} returned {type(source).__name__}, which has no {', '.join(missing)}: fix the plugin"
+            )
+        self.name: str = source.name
+        self.test: str | None = source.test
+        self.reduced: bool = source.reduced
+        self._source, self._culprit = source, culprit
+
+    def entries(self) -> Iterator[Entry]:
+        """As the source lists them, no id twice."""
+        seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
+        with blamed_on(self._culprit):
+            listed = iter(self._source.entries())
+        while True:
+            with blamed_on(self._culprit):
+                entry = next(listed, None)
+            if entry is None:
+                break
+            if not isinstance(entry, Entry):
+                raise PluginError(f"{self._culprit} listed {type(entry).__name__}, which is no Entry: fix the plugin")
+            if (key := hash(entry.id)) in seen:
+                raise DataError(f"{self.name}: the id {entry.id!r} is there more than once: give each item its own")
+            seen.add(key)
+            yield entry
+        if not seen:
+            raise DataError(f"{self.name}: no pictures in this source: name another")
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """As the source reads them, arrays and all."""
+        with blamed_on(self._culprit):
+            batch = self._source.read(entries, spec)
+        if not isinstance(batch, Batch):
+            raise PluginError(f"{self._culprit} returned {type(batch).__name__}, not a Batch: fix the plugin")
+        images, count = batch.images, len(batch.entries)
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, *spec.shape):
+            found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise PluginError(
+                f"{self._culprit} returned images that are {found} for {count} entries, not uint8 "
+                f"{(count, *spec.shape)}: fix the plugin"
+            )
+        if not len(batch.previews) == len(batch.contents) == count:
+            raise PluginError(f"{self._culprit} returned no preview or no content for some entries: fix the plugin")
+        if not all(re.fullmatch("[0-9a-f]{32}", content) for content in batch.contents):
+            raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
+        wanted = {entry.id: place for place, entry in enumerate(entries)}
+        places = [wanted.get(entry.id, -1) for entry in batch.entries]
+        if -1 in places or places != sorted(set(places)):
+            raise PluginError(f"{self._culprit} returned other entries than it was asked for: fix the plugin")
+        return batch
+
+
+@dataclass
+class LeftOut:
+    """What could not be read of a source: told in time, counted, and in the end summed up.
+
+    strict: the first one is an error. file: where the whole list is wanted, a line each.
+    """
+
+    notice: Notice
+    strict: bool = False
+    count: int = 0
+    first: str = ""
+    reasons: Counter[str] = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, errors: Iterable[tuple[Entry, ImageError]]) -> None:
+        """Counts some. Raises ImageError for the first one where that was asked for."""
+        for entry, error in errors:
+            if self.strict:
+                raise error
+            self.say(entry.source, " ".join(str(error).splitlines()))
+
+    def say(self, source: str, error: str) -> None:
+        """Counts one, in words."""
+        self.count += 1
+        self.first = self.first or error
+        self.reasons[error.removeprefix(f"{source}: ").partition(": ")[0].partition(" (")[0]] += 1
+        self.lines.append(error)
+        if self.count <= SAID:
+            self.notice(f"left out {error}")
+
+    def end(self) -> None:
+        """Sums up what was not said one by one."""
+        if self.count > SAID:
+            kinds = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common(10))
+            self.notice(f"left out {self.count:,} pictures in all: {kinds}")
+
+
+def load(
+    source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice, memory: int | None = None
+) -> Pictures:
+    """The pictures of a source in memory, as an encoder with that spec is fed them.
+
+    memory: bytes that they may take; of a source that is larger, as many as fit, drawn evenly from all of it. Raises
+    DataError when there are none, and what `open_source` raises.
+    """
+    return collected(open_source(source, data_dir=data_dir, notice=notice), spec, notice=notice, memory=memory)
+
+
+def collected(
+    source: Source,
+    spec: ImageSpec,
+    *,
+    notice: Notice,
+    memory: int | None = None,
+    strict: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pictures:
+    """The pictures of an open source: see `load`; progress: told how many were read, and of how many."""
+    total = sum(1 for _ in source.entries())
+    room = total if memory is None else max(1, min(total, memory // int(np.prod(spec.shape))))
+    images = np.empty((room, *spec.shape), np.uint8)
+    chosen = (row * room // total != (row - 1) * room // total for row in range(total))
+    left_out = LeftOut(notice, strict)
+    read: list[Entry] = []
+    batches = (source.read(chunk, spec) for chunk in chunks(compress(source.entries(), chosen), READ))
+    done = 0
+    with ahead(batches) as stream:
+        for batch in stream:
+            left_out.add(batch.errors)
+            if len(read) + len(batch.entries) > room:
+                raise DataError(f"{source.name}: it grew while it was read: try again")
+            images[len(read) : len(read) + len(batch.entries)] = batch.images
+            read += batch.entries
+            done += len(batch.entries) + len(batch.errors)
+            progress(done, room)
+    left_out.end()
+    if not read:
+        raise DataError(f"{source.name}: none of its {total:,} pictures can be read: {left_out.first}")
+    return Pictures(
+        name=source.name,
+        images=images[: len(read)],
+        ids=tuple(entry.id for entry in read),
+        sources=tuple(entry.source for entry in read),
+        labels=tuple(entry.label for entry in read),
+        test=source.test,
+        reduced=source.reduced,
+        total=total,
+    )
 
 
 def test_split(source: str) -> str | None:

@@ -11,7 +11,7 @@ def simrec_sources() -> list[SourceSpec]:
         SourceSpec(
             name="fashion-mnist",
             summary="70,000 grey pictures of clothes in ten classes; also :test, :small and :small-test.",
-            factory="simrec.sources.fashion_mnist:fashion_mnist",
+            factory="simrec.sources.fashion_mnist:FashionMnist",
         ),
         SourceSpec(
             name="folder",
@@ -21,6 +21,6 @@ def simrec_sources() -> list[SourceSpec]:
         SourceSpec(
             name="list",
             summary="list:FILE.csv, pictures that a CSV file names in its column path; also id and label.",
-            factory="simrec.sources.files:listed",
+            factory="simrec.sources.files:List",
         ),
     ]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from simrec.recommender import Recommender, silent
 
 if TYPE_CHECKING:
     from simrec.evaluation import Exam
-    from simrec.index import Index
+    from simrec.index import Index, Searchable
+
+RAW = "raw pixels"
+"""The name of the row of what learns nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,61 +56,119 @@ def evaluate(
 ) -> Evaluation:
     """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
 
-    The queries are its test split, else its own catalogue, each item left out of its own answer. stress: ask again
-    with the queries perturbed, noise: and with that share of their pixels wrong (see `simrec.perturbations`). Raises
-    what `Recommender.pictures` raises for the test split, RequestError for a share that is not in 0..1.
+    The queries are its test split, else its own catalogue, each item left out of its own answer; the pictures of both
+    are read again from their sources. stress: ask again with the queries perturbed, noise: and with that share of their
+    pixels wrong (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test split, DataError
+    where an item's picture is no longer there, RequestError for a share that is not in 0..1.
     """
-    from simrec import evaluation as figures
-    from simrec.compression import sparsity
-    from simrec.index import BITS, Index
-
-    record, catalogue = recommender.manifest.encoder, recommender._record()
     changes = _perturbations(stress, noise)
-    images = recommender.catalogue.thumbnails()
-    how, asked, exam = _exam(recommender, images, data_dir, notice)
-    if how == "leave-one-out" and catalogue.source == record.trained_on.source:
+    asked = _asked(recommender, data_dir, notice)
+    raw = _pixel_index(asked.images)
+    rows = [*_own_rows(recommender, asked), _pixel_row(raw, asked), *_component_rows(recommender, asked, notice)]
+    stressed = []
+    if changes and asked.how != "reconstruction":
+        pixels = next(row for row in rows if row["name"] == RAW)
+        clean = {"name": "as they are", recommender.name: rows[0]["P@10"], RAW: pixels["P@10"]}
+        stressed = [clean, *_stressed(recommender, raw, asked, changes)]
+    record = recommender.manifest.catalogue
+    assert record is not None
+    return Evaluation(
+        recommender.name, recommender.manifest.encoder.title, asked.how, len(asked.queries), len(asked.images),
+        record.reduced, tuple(rows), tuple(stressed),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an evaluation asks: how (see `Evaluation`), the catalogue's pictures (n, h, w, c), the queries (m, h, w, c),
+    and what is right.
+    """
+
+    how: str
+    images: Images
+    queries: Images
+    exam: Exam
+
+    def row(self, name: str, index: Searchable, codes: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
+        """The figures of an index and of the queries' codes (m, dim); size: of a code in bytes."""
+        described = {"name": name, "numbers": codes.shape[1], "bytes": size}
+        if self.how == "reconstruction":
+            return described
+        nmi = {"NMI": self.exam.clustering(index)} if clusters else {}
+        return {**described, **self.exam.figures(index, codes), **nmi}
+
+
+def _asked(recommender: Recommender, data_dir: Path | None, notice: Notice) -> _Asked:
+    """The test split's pictures as queries; without one or without labels, those of the catalogue."""
+    from simrec.evaluation import Exam
+
+    items = list(recommender.catalogue.all())
+    record, trained_on = recommender.manifest.catalogue, recommender.manifest.encoder.trained_on
+    assert record is not None
+    images, labels = recommender.originals(items, notice, data_dir), [item.label for item in items]
+    how, queries, asked_labels = "leave-one-out", images, labels
+    if record.test and record.labelled:
+        test = recommender.pictures(record.test, data_dir, notice)
+        how, queries, asked_labels = "test", test.images, list(test.labels)
+    elif not record.labelled or len(images) < 2:
+        how = "reconstruction"
+    elif record.source == trained_on.source:
         notice(
             f"{recommender.name} was trained on these very pictures: others are found less well than these figures say."
         )
+    return _Asked(how, images, queries, Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out"))
 
-    def row(name: str, index: Index, queries: Codes, size: int, *, clusters: bool = True) -> dict[str, Any]:
-        described = {"name": name, "numbers": queries.shape[1], "bytes": size}
-        if how == "reconstruction":
-            return described
-        nmi = {"NMI": exam.clustering(index)} if clusters else {}
-        return {**described, **exam.figures(index, queries), **nmi}
 
-    queries, codes = recommender.encode(asked), recommender.codes
+def _own_rows(recommender: Recommender, asked: _Asked) -> list[dict[str, Any]]:
+    """The recommender's row, and where its codes are float32 those of the smaller ways to keep them."""
+    from simrec.compression import sparsity
+    from simrec.evaluation import squared_errors
+    from simrec.index import BITS, Index
+
+    record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
+    assert catalogue is not None
+    codes = recommender.encode(asked.queries)
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
-    smaller: tuple[Dtype, ...] = ("int8", "binary") if catalogue.dtype == "float32" else ()
-    raw = Index(figures.pixels(images), "cosine")
-    pixels = row("raw pixels", raw, figures.pixels(asked), images[0].size)
-    rows = [
-        row(recommender.name, recommender.index, queries, sizes[catalogue.dtype]),
-        *(row(f"  as {d}", Index(codes, record.metric, d), queries, sizes[d], clusters=False) for d in smaller),
-        pixels,
-    ]
-    rebuilt = recommender.decode(queries) if record.decodes else None
-    rows[0]["MSE"] = None if rebuilt is None else float(figures.squared_errors(rebuilt, asked).mean())
-    rows[0]["zeros"] = sparsity(queries)
-    rows[0]["ms"] = milliseconds(lambda image: recommender.index.search(recommender.encode(image), 10), asked)
-    pixels["MSE"] = 0.0
+    own = asked.row(recommender.name, recommender.index, codes, sizes[catalogue.dtype])
+    own["MSE"] = None
+    if record.decodes:
+        own["MSE"] = float(squared_errors(recommender.decode(codes), asked.queries).mean())
+    own["zeros"] = sparsity(codes)
+    own["ms"] = milliseconds(lambda image: recommender.index.search(recommender.encode(image), 10), asked.queries)
+    rows, smaller = [own], cast(tuple[Dtype, ...], ("int8", "binary") if catalogue.dtype == "float32" else ())
+    for dtype in smaller:
+        index = Index(recommender.codes, record.metric, dtype)
+        rows.append(asked.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
+    return rows
+
+
+def _pixel_index(images: Images) -> Index:
+    from simrec.evaluation import pixels
+    from simrec.index import Index
+
+    return Index(pixels(images), "cosine")
+
+
+def _pixel_row(raw: Index, asked: _Asked) -> dict[str, Any]:
+    """The row of raw pixels."""
+    from simrec.evaluation import pixels
+
+    return {**asked.row(RAW, raw, pixels(asked.queries), asked.images[0].size), "MSE": 0.0}
+
+
+def _component_rows(recommender: Recommender, asked: _Asked, notice: Notice) -> list[dict[str, Any]]:
+    """The row of PCA with as many numbers; none where it can't be had, which is said."""
+    from simrec.evaluation import principal_components, squared_errors
+    from simrec.index import Index
+
     try:
-        pca, metric = figures.principal_components(images, record.dim)
+        pca, metric = principal_components(asked.images, recommender.manifest.encoder.dim)
     except (PluginError, TrainingError) as error:
         notice(f"PCA is left out: {error}")
-    else:
-        components = pca.encode(asked)
-        rows.append(row("PCA", Index(pca.encode(images), metric), components, components[0].nbytes))
-        rows[-1]["MSE"] = float(figures.squared_errors(pca.decode(components), asked).mean())
-
-    stressed = []
-    if changes and how != "reconstruction":
-        clean = {"name": "as they are", recommender.name: rows[0]["P@10"], "raw pixels": pixels["P@10"]}
-        stressed = [clean, *_stressed(recommender, raw, asked, exam, changes)]
-    return Evaluation(
-        recommender.name, record.title, how, len(asked), len(images), catalogue.reduced, tuple(rows), tuple(stressed)
-    )
+        return []
+    codes = pca.encode(asked.queries)
+    row = asked.row("PCA", Index(pca.encode(asked.images), metric), codes, codes[0].nbytes)
+    return [{**row, "MSE": float(squared_errors(pca.decode(codes), asked.queries).mean())}]
 
 
 def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: int = 200) -> float:
@@ -118,20 +179,6 @@ def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: i
         look_up(images[row : row + 1])
         times.append(time.perf_counter() - begun)
     return float(np.median(times[10:] or times) * 1000)
-
-
-def _exam(recommender: Recommender, images: Images, data_dir: Path | None, notice: Notice) -> tuple[str, Images, Exam]:
-    """How a catalogue of those images is evaluated, the queries, and what is asked."""
-    from simrec.evaluation import Exam
-
-    record, labels = recommender._record(), [item.label for item in recommender.catalogue.all()]
-    how, asked, asked_labels = "leave-one-out", images, labels
-    if record.test and record.labelled:
-        test = recommender.pictures(record.test, data_dir, notice)
-        how, asked, asked_labels = "test", test.images, list(test.labels)
-    elif not record.labelled or len(images) < 2:
-        how = "reconstruction"
-    return how, asked, Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out")
 
 
 def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Images], Images]]:
@@ -146,16 +193,15 @@ def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Ima
 
 
 def _stressed(
-    recommender: Recommender, raw: Index, asked: Images, exam: Exam,
-    changes: Mapping[str, Callable[[Images], Images]],
-) -> list[dict[str, Any]]:  # fmt: skip
+    recommender: Recommender, raw: Index, asked: _Asked, changes: Mapping[str, Callable[[Images], Images]]
+) -> list[dict[str, Any]]:
     """P@10 of queries changed so, those of the recommender and of raw pixels."""
     from simrec.evaluation import pixels
 
     rows = []
     for name, change in changes.items():
-        queries = change(asked)
-        mine = exam.figures(recommender.index, recommender.encode(queries))
-        theirs = exam.figures(raw, pixels(queries))
-        rows.append({"name": name, recommender.name: mine["P@10"], "raw pixels": theirs["P@10"]})
+        queries = change(asked.queries)
+        mine = asked.exam.figures(recommender.index, recommender.encode(queries))
+        theirs = asked.exam.figures(raw, pixels(queries))
+        rows.append({"name": name, recommender.name: mine["P@10"], RAW: theirs["P@10"]})
     return rows

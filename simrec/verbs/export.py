@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from simrec.contracts import Notice
+import numpy as np
+
+from simrec.contracts import Codes, ExporterSpec, Item, Notice, Origin
+from simrec.errors import DataError, RequestError
+from simrec.faults import blamed_on
 from simrec.recommender import Recommender, silent
+from simrec.sources.load import READ, LeftOut, open_source
+from simrec.streams import ahead, chunks
 
 
 def export(recommender: Recommender, path: Path) -> list[Path]:
-    """Writes a catalogue's codes with ids and labels to .npy, .parquet or .csv; returns the files.
+    """Writes a catalogue's codes with their items; the file's ending chooses the exporter. Returns the files.
 
     Raises RequestError for another ending, StoreError when they cannot be written.
     """
-    from simrec.exporters import files
-
-    return files.write(path, recommender.codes, list(recommender.catalogue.all()), recommender.manifest.encoder.title)
+    return _written(recommender, path, recommender.catalogue.batches(), len(recommender.catalogue))
 
 
 def encode(
@@ -28,15 +32,53 @@ def encode(
     progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> tuple[bytes, list[Path]]:
-    """Writes the codes of a source's pictures as `export` does; without a path, returns them as the bytes of a .npy."""
-    from simrec.arrays import to_npy
-    from simrec.catalogue import Item
-    from simrec.exporters import files
+    """Writes the codes of a source's pictures as `export` does; without a path, returns them as the bytes of a .npy.
 
-    pictures = recommender.pictures(source, data_dir, notice)
-    codes = recommender.encode(pictures.images, lambda done: progress("encoding", done, len(pictures)))
+    Raises DataError for a source of which nothing can be read, and what `export` raises.
+    """
+    from simrec.arrays import to_npy
+
+    batches = _encoded(recommender, source, data_dir, progress, notice)
     if path is None:
-        return to_npy(codes), []
-    named = zip(pictures.ids, pictures.sources, pictures.labels, strict=True)
-    items = [Item(row, *fields) for row, fields in enumerate(named)]
-    return b"", files.write(path, codes, items, recommender.manifest.encoder.title)
+        return to_npy(np.concatenate([codes for _, codes in batches])), []
+    return b"", _written(recommender, path, batches, None)
+
+
+def _encoded(
+    recommender: Recommender, source: str, data_dir: Path | None, progress: Callable[[str, int, int], None],
+    notice: Notice,
+) -> Iterator[tuple[Sequence[Item], Codes]]:  # fmt: skip
+    """The items of a source and their codes, batch by batch; the next batch is read while this one is encoded."""
+    opened = open_source(source, data_dir=data_dir, notice=notice)
+    left_out, done = LeftOut(notice), 0
+    total = sum(1 for _ in opened.entries())
+    read = (opened.read(chunk, recommender.manifest.encoder.input) for chunk in chunks(opened.entries(), READ))
+    with ahead(read) as batches:
+        for batch in batches:
+            left_out.add(batch.errors)
+            done += len(batch.entries)
+            progress("encoding", done + left_out.count, total)
+            items = [Item(entry.id, entry.source, entry.label, entry.fields) for entry in batch.entries]
+            if items:
+                yield items, recommender.encode(batch.images)
+    left_out.end()
+    if not done:
+        raise DataError(f"{opened.name}: none of its {total:,} pictures can be read: {left_out.first}")
+
+
+def _written(
+    recommender: Recommender, path: Path, batches: Iterator[tuple[Sequence[Item], Codes]], count: int | None
+) -> list[Path]:
+    """Hands items and codes to the exporter of the file's ending."""
+    from simrec import host
+
+    offers = host.discover().of(ExporterSpec)
+    found = [offer for offer in offers if path.name.lower().endswith(offer.spec.endings or ("\0",))]
+    if not found:
+        endings = ", ".join(sorted({ending for offer in offers for ending in offer.spec.endings}))
+        raise RequestError(f"{path}: no exporter writes files with that ending: name one that ends in {endings}")
+    record = recommender.manifest.encoder
+    origin = Origin(recommender.name, record.title, record.digest, record.dim, record.metric, count)
+    exporter = host.imported(found[0])
+    with blamed_on(str(found[0])):
+        return [Path(written) for written in exporter(str(path), batches, origin)]

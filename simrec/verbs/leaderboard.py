@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simrec import host, library, settings, store
-from simrec.contracts import ImageSpec, Notice, Pictures
+from simrec.contracts import EncoderSpec, ImageSpec, Notice
 from simrec.errors import PluginError, RequestError, StoreError
 from simrec.faults import blamed_on
 from simrec.library import listing
 from simrec.recommender import Recommender
-from simrec.sources.load import load
+from simrec.sources.load import Pictures, load
 from simrec.verbs.evaluate import milliseconds
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Leaderboard:
 
         Raises PluginError for an encoder whose settings cannot be read.
         """
-        provider = host.discover().encoder(encoder).provider.split()[0]
+        provider = host.discover().find(EncoderSpec, encoder).provider.split()[0]
         # A damaged recommender is none to compare; what is missing is told or trained.
         likely = [
             recommender
@@ -139,7 +139,7 @@ class Leaderboard:
         for run in runs.values():
             # Without a test split the queries are the catalogue, whose codes are there; some pictures tell the time.
             queries = run.codes if asked is None else run.encode(asked)
-            shown = run.catalogue.thumbnails(range(min(210, len(self.pictures)))) if asked is None else asked
+            shown = run.originals(run.catalogue.at(range(min(210, len(self.pictures))))) if asked is None else asked
             figures = self._exam.figures(run.index, queries)
             figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
             figures["seconds"] = run.manifest.encoder.results.seconds
@@ -170,7 +170,7 @@ class Leaderboard:
         """Whether the leaderboard's own training is there, came to its end, and only its catalogue is missing."""
         name = self.own_name(encoder, seed)
         try:
-            manifest = store.current(self.home / name).manifest
+            manifest = store.current(self.home / name, hold=False).manifest
         except StoreError:
             return False
         return (
@@ -181,7 +181,7 @@ class Leaderboard:
 
     def interrupted(self, name: str) -> bool:
         """Whether Ctrl-C ended the training of a recommender in the home. Raises StoreError for a damaged one."""
-        return bool(store.current(self.home / name).manifest.encoder.results.ended == "interrupted")
+        return bool(store.current(self.home / name, hold=False).manifest.encoder.results.ended == "interrupted")
 
     def _answers_for_it(self, recommender: Recommender) -> bool:
         """Whether it learned from the source and its items are the source's of today, in the same rows."""
@@ -219,13 +219,13 @@ def _settings_now(encoder: str) -> Mapping[str, Any]:
             return pool.submit(_settings, encoder).result()
         except BrokenProcessPool as error:
             raise PluginError(
-                f"{host.discover().encoder(encoder)} ended the process that imported it: fix it, or uninstall its "
-                f"plugin"
+                f"{host.discover().find(EncoderSpec, encoder)} ended the process that imported it: fix it, or "
+                f"uninstall its plugin"
             ) from error
 
 
 def _settings(encoder: str) -> dict[str, Any]:
-    offer = host.discover().encoder(encoder)
+    offer = host.discover().find(EncoderSpec, encoder)
     kind = host.encoder_class(offer)
     with blamed_on(str(offer)):
         values = settings.to_json(settings.choose(kind.presets, PRESET, {}, encoder))

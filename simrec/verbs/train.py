@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simrec import library, store
-from simrec.contracts import Codes, History, Notice, Pictures, Progress
-from simrec.errors import DataError, PluginError, StoreError
+from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
+from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, encoded
 from simrec.manifest import EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import load
+from simrec.sources.load import Pictures, collected, load, open_source
 
 if TYPE_CHECKING:
-    from simrec.contracts import EncoderSpec
     from simrec.generation import Mixture
     from simrec.host import Offer
 
@@ -39,7 +40,9 @@ HELD_OUT = 10
 class Plan:
     """What is trained: an encoder by its name, one of its presets with changes as texts, a seed and a device.
 
-    command: what a person typed for it, which the recommender keeps.
+    memory: bytes that the pictures may take, by default a quarter of the machine's; of a source that is larger, as many
+    as fit are drawn, evenly. strict: whether a picture that can't be read is an error. command: what a person typed for
+    it, which the recommender keeps.
     """
 
     encoder: str
@@ -47,6 +50,8 @@ class Plan:
     changes: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
+    memory: int | None = None
+    strict: bool = False
     command: str = "simrec.train"
 
 
@@ -54,10 +59,12 @@ class Plan:
 class Watch:
     """Who follows a training.
 
-    started: called with the encoder and the pictures just before the first epoch. progress: after each step. stop:
-    asked after each epoch whether it was the last. notice: receives one-line messages that aren't errors.
+    reading: told how many pictures were read, and of how many. started: called with the encoder and the pictures just
+    before the first epoch. progress: after each step. stop: asked after each epoch whether it was the last. notice:
+    receives one-line messages that aren't errors.
     """
 
+    reading: Callable[[int, int], None] = silent
     started: Callable[[Any, Pictures], None] = silent
     progress: Callable[[Progress], None] = silent
     stop: Callable[[], bool] = lambda: False
@@ -109,15 +116,17 @@ def train(
     folder = (home_folder or library.default()) / library.check_name(name or plan.encoder)
     with store.Writer(folder) as writer:  # before the pictures are read, which takes minutes
         _check_replaceable(folder, replace_catalogue)
-        pictures = load(source, model.encoder.input, data_dir=data_dir, notice=watch.notice)
-        examples, held_out = _validation(pictures, model.encoder.input, data_dir, watch.notice)
+        _check_device(plan.device)
+        examples, held_out = _pictures(source, model.encoder.input, plan, watch, data_dir)
         learned = _fitted(model, examples, held_out, plan, watch)
         for text in learned.warnings:
             watch.notice(text)
         files = _with_what_codes_tell(learned, model.encoder)
+        folder_inside = writer.new("encoder")
         for file, data in files.items():
-            writer.write(f"encoder/{file}", data)
-        writer.commit(Manifest.new(_record(plan, model, learned, files, examples), None))
+            writer.write(f"{folder_inside}/{file}", data)
+        record = _record(plan, model, learned, files, examples)
+        writer.commit(Manifest.new(replace(record, folder=folder_inside), None))
     return Recommender(folder), learned.history
 
 
@@ -128,7 +137,7 @@ def _model(plan: Plan, notice: Notice) -> _Model:
     plugins = host.discover()
     for failure in plugins.failures:
         notice(str(failure))
-    offer = plugins.encoder(plan.encoder)
+    offer = plugins.find(EncoderSpec, plan.encoder)
     kind = host.encoder_class(offer)
     chosen = settings.choose(kind.presets, plan.preset, plan.changes, plan.encoder)
     with blamed_on(str(offer)):
@@ -199,6 +208,7 @@ def _record(
             seconds=round(learned.seconds, 1),
         ),
         command=plan.command,
+        folder="",
     )
 
 
@@ -209,14 +219,44 @@ def _check_replaceable(folder: Path, replace_catalogue: bool) -> None:
         )
 
 
-def _validation(pictures: Pictures, spec: Any, data_dir: Path | None, notice: Notice) -> tuple[Pictures, Pictures]:
+def _check_device(device: str) -> None:
+    """Raises RequestError for a device that torch, where the encoder has imported it, doesn't find."""
+    torch = sys.modules.get("torch")
+    if torch is None or device in ("auto", "cpu"):
+        return
+    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+    if not there:
+        raise RequestError(f"torch finds no {device} on this machine: leave --device out, or use --device cpu")
+
+
+def _pictures(
+    source: str, spec: ImageSpec, plan: Plan, watch: Watch, data_dir: Path | None
+) -> tuple[Pictures, Pictures]:
     """What to learn from, and what to validate on: the test split, else every tenth picture, kept from learning."""
+    memory = plan.memory or _quarter()
+    opened = open_source(source, data_dir=data_dir, notice=watch.notice)
+    pictures = collected(
+        opened, spec, notice=watch.notice, memory=memory, strict=plan.strict, progress=watch.reading
+    )  # fmt: skip
+    if len(pictures) < pictures.total * 0.999 and pictures.images.nbytes > 0.9 * memory:
+        watch.notice(
+            f"Learning from {len(pictures):,} of the {pictures.total:,} pictures, drawn evenly: more don't fit into "
+            f"{memory / 1e9:.1f} GB (--memory)."
+        )
     if pictures.test:
-        return pictures, load(pictures.test, spec, data_dir=data_dir, notice=notice)
-    rows = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
+        return pictures, load(pictures.test, spec, data_dir=data_dir, notice=watch.notice, memory=memory // HELD_OUT)
     if len(pictures) < HELD_OUT:
         raise DataError(f"{pictures.name}: {len(pictures)} pictures are too few to train on: give at least {HELD_OUT}")
+    rows = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
     return pictures.where(~rows), pictures.where(rows)
+
+
+def _quarter() -> int:
+    """Bytes: a quarter of the machine's memory, or 2 GB where the system doesn't say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 2 << 30
 
 
 def _saved(model: Any, culprit: str) -> dict[str, bytes]:
@@ -232,7 +272,7 @@ def _saved(model: Any, culprit: str) -> dict[str, bytes]:
             if path.is_file()
         }
     for name, data in files.items():
-        if not file_name(f"encoder/{name}"):
+        if not file_name(f"encoder/00000000/{name}"):
             raise PluginError(f"{culprit} saved a file {name!r}: call it by letters, digits, '.', '_' and '-'")
         if name in ("encoder.onnx", "decoder.onnx"):
             try:

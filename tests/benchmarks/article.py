@@ -33,11 +33,11 @@ import platformdirs
 import torch
 
 from simrec import evaluation, host
-from simrec.contracts import History, ImageSpec, Pictures, Progress
+from simrec.contracts import EncoderSpec, History, ImageSpec, Progress
 from simrec.index import Index
 from simrec.learning.networks import salt_and_pepper
 from simrec.sources import fashion_mnist
-from simrec.sources.load import load
+from simrec.sources.load import Pictures, load
 
 NAMES = ("plain", "sparse", "denoising", "vae")
 BATCH = 2048
@@ -80,7 +80,7 @@ def article(name: str, **changes: Any) -> Any:
     """A fresh encoder with the preset `article`, its weights drawn as `fit` draws them."""
     from dataclasses import replace
 
-    kind = host.encoder_class(host.discover().encoder(name))
+    kind = host.encoder_class(host.discover().find(EncoderSpec, name))
     torch.manual_seed(SEED)
     return kind(replace(kind.presets["article"], **changes))
 
@@ -270,7 +270,7 @@ def snapshots(train: Pictures, test: Pictures) -> tuple[Any, list[tuple[float, i
 
     The seconds count from the beginning of `fit`, without what taking the weights takes.
     """
-    kind = host.encoder_class(host.discover().encoder("plain"))
+    kind = host.encoder_class(host.discover().find(EncoderSpec, "plain"))
     encoder = kind(kind.presets["default"])
     taken: list[tuple[float, int, dict[str, Any]]] = []
     pauses = 0.0

@@ -1,6 +1,6 @@
 """What is lost when test pictures come as shop photos: a recommender's P@10 with each kind, beside the originals'.
 
-    python tests/benchmarks/shop_photos.py --index quickstart [-n 2000]
+    python tests/benchmarks/shop_photos.py --index quickstart [-n 2000] [--recipe-version 1]
 
 Each test picture is scaled up to 400 pixels, made dark on white, put off centre, and saved: as a grey JPEG, a coloured
 JPEG, and a PNG whose background is transparent; then looked up like any file.
@@ -67,8 +67,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", default="quickstart")
     parser.add_argument("-n", type=int, default=2000)
+    parser.add_argument("--recipe-version", type=int, choices=(1, 2), help="default: the encoder's own")
     given = parser.parse_args()
     recommender = simrec.open(given.index)
+    version = given.recipe_version or recommender.manifest.encoder.input.version
     test = load("fashion-mnist:test", ImageSpec(), notice=print)
     found = np.array([fashion_mnist.LABELS.index(item.label) for item in recommender.catalogue.all()])
     asked = np.array([fashion_mnist.LABELS.index(label) for label in test.labels[: given.n]])
@@ -78,13 +80,14 @@ def main() -> None:
         return ranking_figures(found[index.search(recommender.encode(queries), 10)[0]], asked)["P@10"]
 
     original = figures(test.images[: given.n])
-    print(f"{given.index}, {given.n:,} queries among {len(found):,} items")
+    print(f"{given.index}, {given.n:,} queries among {len(found):,} items, version {version} of the recipe")
     print(f"{'original':<18} P@10 {original:.4f}")
+    spec = ImageSpec(version=version)
     kinds: list[Callable[[np.ndarray, np.random.Generator], bytes]] = [grey_jpeg, coloured_jpeg, transparent_png]
     for kind in kinds:
         rng = np.random.default_rng(0)
         files = [kind(picture[:, :, 0], rng) for picture in test.images[: given.n]]
-        queries = np.concatenate([images.read(io.BytesIO(file), ImageSpec(), kind.__name__) for file in files])
+        queries = np.concatenate([images.read(io.BytesIO(file), spec, kind.__name__) for file in files])
         value = figures(queries)
         print(f"{kind.__name__:<18} P@10 {value:.4f}   {100 * (value - original):+.1f} points")
 

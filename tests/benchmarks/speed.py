@@ -2,11 +2,13 @@
 
     python tests/benchmarks/speed.py [--index quickstart] [--train]
     python tests/benchmarks/speed.py --beside OTHER [--photos FOLDER]
+    python tests/benchmarks/speed.py --decoding FOLDER
 
 Processes are timed in turn (A, B, A, B, ...) and their medians compared, so that a machine that slows down slows
 both. --train measures the peak memory of training the default encoder for one epoch on Fashion-MNIST too. --beside
 compares with another checkout of simrec, pair by pair: a cold look-up, and with --photos how many files of a folder
-both read in a second.
+both read in a second. --decoding scales up to 400 JPEGs of a folder to 400 x 533 pixels, and compares reading them,
+image, preview and digest, with Pillow's decoding alone at the scale that the preview needs, each on two threads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 RUNS = 9
 
 PAIRS = 25
+
+PHOTOS = 400
 
 LOOKUPS = 2000
 
@@ -112,6 +117,42 @@ def beside(other: Path, shoe: Path, photos: Path | None) -> None:
         )
 
 
+def decoding(photos: Path, folder: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import Image
+
+    from simrec import images
+    from simrec.contracts import ImageSpec
+
+    found = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    paths = []
+    for path in found[:: max(1, len(found) // PHOTOS)][:PHOTOS]:
+        paths.append(folder / f"{len(paths)}.jpg")
+        Image.open(path).convert("RGB").resize((400, 533)).save(paths[-1], quality=85)
+
+    def alone(path: Path) -> None:
+        with Image.open(path) as picture:
+            picture.draft(None, (96, 128))
+            picture.load()
+
+    def version(number: int) -> Callable[[Path], object]:
+        return lambda path: images.read_with_preview(path, ImageSpec(version=number))
+
+    readers = {"Pillow alone": alone, "read_with_preview": version(2), "the same, version 1": version(1)}
+    seconds: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(RUNS):
+        for name, reader in readers.items():
+            with ThreadPoolExecutor(2) as pool:
+                begun = time.perf_counter()
+                list(pool.map(reader, paths))
+                seconds[name].append(time.perf_counter() - begun)
+    print(f"{len(paths)} JPEGs of 400 x 533 pixels, two threads")
+    for name, took in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["Pillow alone"], took, strict=True))
+        print(f"{name:<22} {len(paths) / statistics.median(took):6.0f} files/s   {ratio:5.3f} of Pillow alone")
+
+
 def warm(recommender: simrec.Recommender, images: np.ndarray) -> None:
     import numpy as np
 
@@ -133,7 +174,7 @@ def warm(recommender: simrec.Recommender, images: np.ndarray) -> None:
     print(f"encoding and searching one of {len(index):,}: median {statistics.median(search) * 1000:.2f} ms")
     whole = []
     for row in range(LOOKUPS):
-        query = Query("", images[row : row + 1], frozenset())
+        query = Query("", images[row : row + 1])
         begun = time.perf_counter()
         recommender.similar(query, 10)
         whole.append(time.perf_counter() - begun)
@@ -143,15 +184,36 @@ def warm(recommender: simrec.Recommender, images: np.ndarray) -> None:
     )
 
 
+def shared(recommender: simrec.Recommender, images: np.ndarray) -> None:
+    """One recommender, asked by one thread and by eight in turns: how many more look-ups they get done."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pictures = [image[:, :, 0] for image in images[:400]]
+    rates: dict[int, list[float]] = {1: [], 8: []}
+    for _ in range(RUNS):
+        for count, measured in rates.items():
+            with ThreadPoolExecutor(count) as pool:
+                begun = time.perf_counter()
+                list(pool.map(recommender.similar, pictures))
+                measured.append(len(pictures) / (time.perf_counter() - begun))
+    gain = statistics.median(b / a for a, b in zip(rates[1], rates[8], strict=True))
+    one, eight = (statistics.median(measured) for measured in rates.values())
+    print(f"look-ups of arrays: {one:,.0f}/s in one thread, {eight:,.0f}/s in eight, a gain of {gain:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", default="demo")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--beside", type=Path, metavar="OTHER")
     parser.add_argument("--photos", type=Path, metavar="FOLDER")
+    parser.add_argument("--decoding", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, median of {RUNS} runs")
     with tempfile.TemporaryDirectory() as folder:
+        if given.decoding:
+            decoding(given.decoding, Path(folder))
+            return
         shoe = Path(folder) / "shoe.png"
         run("-c", PICTURE, str(shoe))
         if given.beside:
@@ -166,7 +228,9 @@ def main() -> None:
     from simrec.contracts import ImageSpec
     from simrec.sources.load import load
 
-    warm(simrec.open(given.index), load("fashion-mnist:test", ImageSpec(), notice=print).images)
+    images = load("fashion-mnist:test", ImageSpec(), notice=print).images
+    warm(simrec.open(given.index), images)
+    shared(simrec.open(given.index), images)
 
 
 if __name__ == "__main__":

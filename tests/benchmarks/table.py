@@ -27,6 +27,7 @@ from typing import Any
 import platformdirs
 
 from simrec import host, settings
+from simrec.contracts import EncoderSpec
 from simrec.errors import SimrecError
 from simrec.recommender import Recommender
 
@@ -116,7 +117,7 @@ def finished(runs: Path, row: Row, seed: int) -> bool:
         record = Recommender(runs / row.name(seed)).manifest.encoder
     except SimrecError:
         return False
-    kind = host.encoder_class(host.discover().encoder(row.encoder))
+    kind = host.encoder_class(host.discover().find(EncoderSpec, row.encoder))
     wanted = settings.choose(kind.presets, row.preset, dict(c.split("=", 1) for c in row.changes), row.encoder)
     same = record.settings == json.loads(json.dumps(settings.to_json(wanted))) and record.seed == seed
     return same and record.results.ended != "interrupted"

@@ -20,7 +20,7 @@ from variants import VARIANTS
 
 from simrec import evaluation, host, settings
 from simrec.compression import BITS, CodeModel
-from simrec.contracts import Codes, ImageSpec, Progress
+from simrec.contracts import Codes, EncoderSpec, ImageSpec, Progress
 from simrec.index import Index
 from simrec.perturbations import PERTURBATIONS
 from simrec.sources import fashion_mnist
@@ -47,7 +47,7 @@ def main() -> None:
     pictures = load("fashion-mnist", ImageSpec(), notice=print)
     labels = np.array([fashion_mnist.LABELS.index(label) for label in pictures.labels])
     images, held_out = pictures.images[:-HELD_OUT], pictures.images[-HELD_OUT:]
-    offer = host.discover().encoder(given.encoder)
+    offer = host.discover().find(EncoderSpec, given.encoder)
     kind = host.encoder_class(offer)
     if given.variant:
         kind = type("Tried", (kind,), {"networks": {**kind.networks, "conv": VARIANTS[given.variant]}})

@@ -1,0 +1,411 @@
+"""Building a catalogue from a stream: parts, which an interruption leaves, and the segments that are made of them.
+
+    building/plan.json    what is built: the source, the encoder, how codes are kept
+    building/000001/      a part: codes.f32, items.jsonl, previews.bin, and when it is finished part.json
+
+A part ends after SECONDS or ROWS, at the end of a batch, so an interruption costs no more than that. The next build
+takes the parts whose entries the source still lists in that order and unchanged, and goes on behind them: the same
+batches, the same codes, the same catalogue. At the end parts become segments, which have the same bounds however many
+parts there were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import numpy as np
+from msgspec import DecodeError, Meta, ValidationError, convert
+from msgspec.json import Decoder, Encoder
+from numpy.typing import NDArray
+
+from simrec.arrays import to_npy
+from simrec.catalogue.fields import Kind
+from simrec.catalogue.fields import kinds as fields_kinds
+from simrec.catalogue.fields import write as write_fields
+from simrec.catalogue.segment import TableWriter
+from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric, Value
+from simrec.errors import StoreError
+from simrec.files import explained, opened_below, read
+from simrec.manifest import SegmentRecord
+from simrec.store import Writer
+
+SECONDS = 20.0
+"""How long a part is added to."""
+
+ROWS = 1 << 16
+"""Rows of the largest part."""
+
+SEGMENT_ROWS = 1 << 17
+"""Rows of a segment, at least, where there is more than one."""
+
+SEGMENTS = 8
+"""Segments, at most: a look-up asks each of them."""
+
+LARGEST_RECORD = 16_000_000
+"""Bytes of the largest part.json."""
+
+LARGEST_LINE = 1 << 24
+"""Bytes of the longest line of an items.jsonl."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built. A build goes on where one of the same plan was interrupted."""
+
+    source: str
+    encoder: str
+    input: ImageSpec
+    dim: int
+    metric: Metric
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """part.json. entries: how many of the source's it stands for, digest: theirs in order. rows: of those that could be
+    read, skipped: the sources of the others and why. labelled: whether any has a label. previews: bytes.
+    """
+
+    entries: Annotated[int, Meta(ge=1)]
+    digest: str
+    rows: Annotated[int, Meta(ge=0)]
+    labelled: bool
+    previews: Annotated[int, Meta(ge=0)]
+    kinds: Mapping[str, Kind]
+    skipped: Sequence[tuple[str, str]]
+
+
+_Line = tuple[Entry, str, int, int]
+"""A line of items.jsonl: an entry, its content, the length of its preview and that one's checksum."""
+
+
+class Part:
+    """A finished part. What is wrong with its files is a StoreError."""
+
+    def __init__(self, folder: Path, record: PartRecord) -> None:
+        self.folder, self.record = folder, record
+
+    def open(self, name: str) -> BinaryIO:
+        """One of its files, open for reading."""
+        try:
+            return opened_below(self.folder, name)
+        except OSError as error:
+            raise self.damaged(str(error)) from error
+
+    def damaged(self, why: str) -> StoreError:
+        """The error for a part that isn't what was written."""
+        return StoreError(f"{self.folder}: damaged ({why}): add --discard to build without it")
+
+    def codes(self, dim: int) -> NDArray[np.float32]:
+        """Its codes (rows, dim), mapped into memory."""
+        if not self.record.rows:
+            return np.empty((0, dim), np.float32)
+        with self.open("codes.f32") as file:
+            if os.fstat(file.fileno()).st_size != self.record.rows * dim * 4:
+                raise self.damaged("its codes are cut short")
+            return np.memmap(file, np.float32, "r", shape=(self.record.rows, dim))
+
+    def rows(self) -> Iterator[tuple[Entry, str, bytes]]:
+        """Its entries, their contents and previews."""
+        decoder, count = Decoder(_Line), 0
+        with self.open("items.jsonl") as lines, self.open("previews.bin") as previews:
+            while line := lines.readline(LARGEST_LINE):
+                try:
+                    entry, content, length, checksum = decoder.decode(line)
+                except (DecodeError, ValidationError) as error:
+                    raise self.damaged(str(error)) from error
+                preview = previews.read(min(max(length, 0), 1 << 28))
+                if len(preview) != length or zlib.crc32(preview) != checksum:
+                    raise self.damaged("a preview is not what was written")
+                count += 1
+                yield entry, content, preview
+        if count != self.record.rows:
+            raise self.damaged(f"{count:,} items of {self.record.rows:,}")
+
+
+class Building:
+    """A build in a recommender's folder, whose writer holds the lock."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder / "building", plan
+        self.parts: list[Part] = []
+        self._part: _PartWriter | None = None
+
+    def begin(self, *, discard: bool) -> None:
+        """Finds what an interrupted build has finished; discard: throws it away.
+
+        Raises StoreError when that was a build of something else.
+        """
+        if discard:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        plan = json.loads(json.dumps(asdict(self.plan)))
+        found = self._found_plan()
+        if found is not None and found != plan:
+            raise StoreError(
+                f"{self.folder}: holds what an interrupted build of {found.get('source')!r:.200} had finished: "
+                f"run that one to its end, or add --discard to throw it away"
+            )
+        with explained(self.folder):
+            if found is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir()
+                _write(self.folder / "plan.json", json.dumps(plan).encode())
+            for path in sorted(self.folder.iterdir()):
+                if path.is_dir() and not path.is_symlink():
+                    if (record := self._found_part(path)) is not None and path.name == _name(len(self.parts)):
+                        self.parts.append(Part(path, record))
+                    else:
+                        shutil.rmtree(path)
+
+    def resumed(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The entries that aren't in a finished part yet. A part whose entries are others now is thrown away, and those
+        behind it.
+        """
+        for place, part in enumerate(self.parts):
+            run = list(islice(entries, part.record.entries))
+            if _digest(run) != part.record.digest:
+                for other in self.parts[place:]:
+                    shutil.rmtree(other.folder)
+                del self.parts[place:]
+                return chain(run, entries)
+        return entries
+
+    @property
+    def rows(self) -> int:
+        """Items in the finished parts."""
+        return sum(part.record.rows for part in self.parts)
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Sources of entries in the finished parts that could not be read, and why."""
+        return [tuple_ for part in self.parts for tuple_ in part.record.skipped]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any item in the finished parts has a label."""
+        return any(part.record.labelled for part in self.parts)
+
+    def add(self, entries: Sequence[Entry], batch: Batch, codes: Codes) -> None:
+        """Writes what came of some entries; codes (n, dim) are those of the batch's."""
+        with explained(self.folder):
+            if self._part is None:
+                self._part = _PartWriter(self.folder / _name(len(self.parts)))
+            self._part.add(entries, batch, codes)
+            if self._part.full:
+                self.finish_part()
+
+    def finish_part(self) -> None:
+        """Ends the part that is being written, so that it is found again."""
+        if self._part is not None:
+            part, self._part = self._part, None
+            with explained(self.folder):
+                self.parts.append(Part(part.folder, part.finish()))
+
+    def stop(self) -> None:
+        """Ends a build early: what was finished stays, the part that is being written too, unless that is nothing."""
+        try:
+            self.finish_part()
+        except StoreError:  # a full disk, which also ended the build
+            shutil.rmtree(self.folder / _name(len(self.parts)), ignore_errors=True)
+        if not self.rows:
+            self.end()
+
+    def segments(self, writer: Writer, progress: Callable[[int], None]) -> tuple[SegmentRecord, ...]:
+        """Stages segments made of all parts, in order."""
+        kinds: dict[str, Kind] = {}
+        for part in self.parts:
+            kinds = _merged(kinds, part.record.kinds)
+        size = max(SEGMENT_ROWS, -(-self.rows // SEGMENTS))
+        rows = chain.from_iterable(part.rows() for part in self.parts)
+        sample = self._sample() if self.plan.dtype != "float32" else None
+        codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
+        records = []
+        for start in range(0, self.rows, size):
+            count = min(size, self.rows - start)
+            records.append(self._segment(writer, islice(rows, count), codes, start, count, sample, kinds))
+            progress(start + count)
+        if next(rows, None) is not None:
+            raise StoreError(f"{self.folder}: damaged (more items than codes): add --discard to build without it")
+        return tuple(records)
+
+    def _segment(
+        self, writer: Writer, rows: Iterable[tuple[Entry, str, bytes]], codes: _Codes, start: int, count: int,
+        sample: Codes | None, kinds: Mapping[str, Kind],
+    ) -> SegmentRecord:  # fmt: skip
+        from simrec.index import Index
+
+        folder = writer.new("segments")
+        with explained(writer.folder):
+            table = TableWriter(writer.path(f"{folder}/items.sqlite"), writer.path(f"{folder}/previews.bin"))
+            index: Index | None = None
+            columns: list[Mapping[str, Value]] = []
+            lengths = np.empty(
+                count if self.plan.metric == "cosine" and self.plan.dtype == "float32" else 0, np.float32
+            )
+            done = 0
+            rows = iter(rows)
+            while some := list(islice(rows, 4096)):
+                entries, contents, previews = zip(*some, strict=True)
+                table.add(entries, contents, previews)
+                if kinds:
+                    columns += [entry.fields for entry in entries]
+                these = codes[start + done : start + done + len(some)]
+                if len(lengths):
+                    lengths[done : done + len(some)] = np.linalg.norm(these, axis=1)
+                if index is None:
+                    empty = np.empty((0, self.plan.dim), np.float32)
+                    index = Index(empty, self.plan.metric, self.plan.dtype, trained=these if sample is None else sample)
+                index.add(these)
+                done += len(some)
+            table.close()
+            if done != count or index is None:
+                raise StoreError(f"{self.folder}: damaged (fewer items than codes): add --discard to build without it")
+            writer.path(f"{folder}/codes.faiss").write_bytes(index.to_bytes())
+            if len(lengths):
+                writer.write(f"{folder}/lengths.npy", to_npy(lengths))
+            fields = None
+            if kinds:
+                fields = f"{writer.new('fields')}.arrow"
+                write_fields(writer.path(fields), columns, kinds)
+        return SegmentRecord(folder, count, fields=fields)
+
+    def _sample(self) -> Codes:
+        """Codes of all parts, evenly, that ranges and medians are taken from."""
+        from simrec.index import SAMPLE
+
+        step = max(1, -(-self.rows // SAMPLE))
+        codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
+        return np.concatenate([codes[row : row + step * 4096][::step] for row in range(0, self.rows, step * 4096)])
+
+    def end(self) -> None:
+        """Deletes the parts, which are in a catalogue now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _found_plan(self) -> dict[str, object] | None:
+        """The plan of the build that was interrupted, None where there was none that can be gone on with."""
+        try:
+            with opened_below(self.folder, "plan.json") as file:
+                plan = json.loads(read(file, LARGEST_RECORD))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return plan if isinstance(plan, dict) else None
+
+    def _found_part(self, folder: Path) -> PartRecord | None:
+        try:
+            with opened_below(folder, "part.json") as file:
+                return convert(json.loads(read(file, LARGEST_RECORD)), PartRecord)
+        except (OSError, ValueError, RecursionError, ValidationError):
+            return None
+
+
+class _Codes:
+    """The codes of several parts as one array, mapped into memory."""
+
+    def __init__(self, parts: Sequence[NDArray[np.float32]]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, rows: slice) -> Codes:
+        start, found = 0, []
+        for part in self._parts:
+            inside = part[max(0, rows.start - start) : max(0, rows.stop - start)]
+            if len(inside):
+                found.append(inside)
+            start += len(part)
+        return np.concatenate(found)
+
+
+class _PartWriter:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self._files = {name: (folder / name).open("xb") for name in ("codes.f32", "items.jsonl", "previews.bin")}
+        self._begun = time.monotonic()
+        self._hash = hashlib.sha256()
+        self._entries = self._rows = 0
+        self._labelled = False
+        self._kinds: dict[str, Kind] = {}
+        self._skipped: list[tuple[str, str]] = []
+        self._encoder = Encoder()
+
+    @property
+    def full(self) -> bool:
+        return self._rows >= ROWS or time.monotonic() - self._begun >= SECONDS
+
+    def add(self, entries: Sequence[Entry], batch: Batch, codes: Codes) -> None:
+        _add_to(self._hash, entries)
+        self._entries += len(entries)
+        self._rows += len(batch.entries)
+        self._labelled = self._labelled or any(entry.label for entry in batch.entries)
+        if any(entry.fields for entry in batch.entries):
+            self._kinds = fields_kinds((entry.fields for entry in batch.entries), self._kinds)
+        self._skipped += [(entry.source, str(error)) for entry, error in batch.errors]
+        self._files["codes.f32"].write(np.ascontiguousarray(codes, np.float32).tobytes())
+        lines = [
+            self._encoder.encode((entry, content, len(preview), zlib.crc32(preview))) + b"\n"
+            for entry, content, preview in zip(batch.entries, batch.contents, batch.previews, strict=True)
+        ]
+        self._files["items.jsonl"].write(b"".join(lines))
+        self._files["previews.bin"].write(b"".join(batch.previews))
+
+    def finish(self) -> PartRecord:
+        previews = self._files["previews.bin"].tell()
+        with contextlib.ExitStack() as closing:
+            for file in self._files.values():
+                closing.enter_context(file)
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        record = PartRecord(
+            self._entries, self._hash.hexdigest(), self._rows, self._labelled, previews, self._kinds, self._skipped
+        )
+        _write(self.folder / "part.json", json.dumps(asdict(record)).encode())
+        return record
+
+
+def _name(number: int) -> str:
+    return f"{number + 1:06d}"
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    sha256 = hashlib.sha256()
+    _add_to(sha256, entries)
+    return sha256.hexdigest()
+
+
+def _add_to(sha256: hashlib._Hash, entries: Sequence[Entry]) -> None:
+    """Entries, so that those of a part have one digest however many were added at a time."""
+    for entry in entries:
+        fields = sorted(entry.fields.items()) if entry.fields else ()
+        sha256.update(
+            repr((entry.id, entry.source, entry.label, entry.stamp, fields)).encode("utf-8", "backslashreplace")
+        )
+
+
+def _merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
+    """What columns must be to hold what either of two parts has."""
+    examples: dict[Kind, Value] = {"int64": 0, "double": 0.5, "string": ""}
+    return fields_kinds([{name: examples[kind] for name, kind in second.items()}], first)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that is whole or not there."""
+    temporary = path.with_suffix(".new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,89 @@
+"""The fields of a segment's items: columns of whole numbers, decimal numbers or texts in an Arrow file beside it.
+
+A file is written once and mapped into memory; another one takes its place when fields change, and codes stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from simrec.contracts import Value
+
+Kind = Literal["int64", "double", "string"]
+
+LARGEST = 1000
+"""Columns, at most."""
+
+
+def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None = None) -> dict[str, Kind]:
+    """What each column must be to hold the values of all rows; before: of other rows of the same catalogue.
+
+    Whole numbers and decimal ones together are decimal; a column that has texts and numbers is all texts.
+    """
+    found: dict[str, Kind] = dict(before or {})
+    for row in rows:
+        for name, value in row.items():
+            if value is None:
+                found.setdefault(name, "int64")
+                continue
+            kind: Kind = "string"
+            if isinstance(value, int) and -(2**63) <= value < 2**63:
+                kind = "int64"
+            elif isinstance(value, int | float):
+                kind = "double"
+            if name in found and "string" in (kind, found[name]):
+                # An empty column may still become anything; of one with numbers the texts are theirs.
+                kind = "string"
+            elif name in found and "double" in (kind, found[name]):
+                kind = "double"
+            found[name] = kind
+    return found
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str, Kind]) -> None:
+    """The file with those columns, a row each."""
+    import pyarrow as pa
+
+    makers: dict[Kind, Any] = {"int64": int, "double": float, "string": str}
+    table = pa.table(
+        {
+            name: pa.array(
+                [None if (value := row.get(name)) is None else makers[kind](value) for row in rows],
+                pa.type_for_alias(kind),
+            )
+            for name, kind in columns.items()
+        }
+    )
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+class Columns:
+    """The fields of a segment with so many rows, in a file that may have come from anyone.
+
+    Raises ValueError for one that `write` doesn't write.
+    """
+
+    def __init__(self, path: Path, rows: int) -> None:
+        import pyarrow as pa
+
+        try:
+            with pa.memory_map(str(path)) as file:
+                reader = pa.ipc.open_file(file)
+                schema = reader.schema
+                unknown = [str(field.type) for field in schema if str(field.type) not in ("int64", "double", "string")]
+                if unknown or schema.metadata or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
+                    raise ValueError(f"columns that simrec doesn't write: {', '.join(unknown)[:100]}")
+                self._table = reader.read_all()
+                self._table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(str(error)) from error
+        if len(self._table) != rows:
+            raise ValueError(f"{len(self._table):,} rows of {rows:,}")
+
+    def rows(self, rows: Sequence[int]) -> list[dict[str, Value]]:
+        """The fields of those rows."""
+        found: list[dict[str, Value]] = self._table.take(list(rows)).to_pylist()
+        return found

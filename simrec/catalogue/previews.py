@@ -1,0 +1,48 @@
+"""Previews as a catalogue keeps them: the one kind of JPEG or PNG file that simrec writes, read back with care."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from PIL import Image
+
+EDGE = 128
+"""Pixels of the longest edge."""
+
+LARGEST = 1 << 20
+"""Bytes of the largest."""
+
+
+def opened(data: bytes, edge: int = EDGE) -> Image.Image:
+    """The picture, decoded. Raises ValueError for anything but a JPEG or PNG of at most `edge` pixels an edge."""
+    kind = "PNG" if data[:8] == b"\x89PNG\r\n\x1a\n" else "JPEG"
+    if kind == "PNG":
+        chunks = _chunks(data)
+        # Pillow would take the last of several headers, and more memory than the pixels need for other chunks.
+        if chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or set(chunks[1:-1]) != {b"IDAT"}:
+            raise ValueError("it has other chunks than a preview")
+        if max(struct.unpack(">2I", data[16:24])) > edge:
+            raise ValueError("it has more pixels than a preview")
+    try:
+        if kind == "PNG":
+            Image.open(io.BytesIO(data), formats=[kind]).verify()  # the checksums; decoding alone passes over them
+        picture = Image.open(io.BytesIO(data), formats=[kind])
+        if max(picture.size) > edge or picture.mode not in ("L", "RGB"):
+            raise ValueError(f"a picture {picture.mode} {picture.size} is no preview")
+        picture.load()
+    except Exception as error:  # decoders meet a damaged file with many exceptions
+        raise ValueError(str(error)) from error
+    return picture
+
+
+def _chunks(png: bytes) -> list[bytes]:
+    """The names of a PNG's chunks, in order. Raises ValueError when they don't end where the file does."""
+    names, place = [], 8
+    while place + 12 <= len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        names.append(png[place + 4 : place + 8])
+        place += 12 + length
+    if place != len(png) or not names:
+        raise ValueError("it is cut short, or longer than it says")
+    return names

@@ -1,0 +1,388 @@
+"""One segment of a catalogue: immutable files, rows numbered from 0.
+
+    codes.faiss     the codes (see `simrec.index`)
+    lengths.npy     float32 (n,): what a code was divided by; only where codes of a length of 1 are kept as float32
+    items.sqlite    a row for each item: id, source, label, stamp, content, and where its preview is
+    previews.bin    the previews, one after the other
+
+Large files are mapped into memory and not read as a whole, so each row of the table has a checksum of its own, and so
+has each preview: a damaged page is an error, never another item's data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.arrays import from_npy
+from simrec.catalogue import previews
+from simrec.contracts import Codes, Entry, Item, Value
+from simrec.errors import StoreError
+from simrec.manifest import Manifest, SegmentRecord
+from simrec.store import Generation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from simrec.catalogue.fields import Columns
+    from simrec.index import Index
+
+LARGEST_VALUE = 1 << 20
+"""Bytes of the longest id, source, label or row."""
+
+STEPS = 200
+"""Of SQLite's machine, for each item, that a question may take; the longest takes a dozen."""
+
+_SCHEMA = """
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    label TEXT NOT NULL,
+    stamp TEXT NOT NULL,
+    content BLOB NOT NULL,
+    start INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    preview INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+)
+"""
+"""preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of that number; see `_checksum`."""
+
+_INDEX = "CREATE INDEX by_content ON items (content)"
+
+_SCHEMA_2 = """
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    label TEXT NOT NULL,
+    pixels BLOB NOT NULL,
+    segment TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    length INTEGER NOT NULL
+)
+"""
+"""Of formats 1 and 2: no stamp, and a digest of what the encoder was fed for the content."""
+
+_TABLES = {
+    3: {("table", "items", _SCHEMA.strip()), ("index", "by_content", _INDEX)},
+    2: {("table", "items", _SCHEMA_2.strip()), ("index", "by_pixels", "CREATE INDEX by_pixels ON items (pixels)")},
+}
+"""All that an items.sqlite holds, beside the index that SQLite makes itself. A view or trigger would be run by whoever
+asks the table."""
+
+_COLUMNS = {
+    3: "row, id, source, label, stamp, lower(hex(content)), start, length, preview, checksum",
+    2: "row, id, source, label, '', lower(hex(pixels)), start, length, -1, -1",
+}
+
+_CONTENT = {3: "content", 2: "pixels"}
+
+_KINDS = (int, str, str, str, str, str, int, int, int, int)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a segment; start and length: where its preview is, preview: that one's checksum."""
+
+    number: int
+    item: Item
+    start: int
+    length: int
+    preview: int
+
+
+class TableWriter:
+    """Writes items.sqlite and previews.bin, row after row."""
+
+    def __init__(self, table: Path, pictures: Path) -> None:
+        self._connection = sqlite3.connect(table, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")  # the file counts only once it is whole
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute("BEGIN")
+        self._connection.execute(_SCHEMA)
+        self._previews = pictures.open("xb")
+        self._row = 0
+
+    def add(self, entries: Sequence[Entry], contents: Sequence[str], pictures: Sequence[bytes]) -> None:
+        """Adds rows: entries, the digests of their pictures' files, their previews."""
+        rows = []
+        for entry, content, preview in zip(entries, contents, pictures, strict=True):
+            crc = zlib.crc32(preview)
+            texts = (entry.id, entry.source, entry.label, entry.stamp, content)
+            place = (self._previews.tell(), len(preview), crc)
+            rows.append((self._row, *texts[:4], bytes.fromhex(content), *place, _checksum(texts, crc)))
+            self._previews.write(preview)
+            self._row += 1
+        self._connection.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 10)})", rows)
+
+    def close(self) -> None:
+        """Ends the files."""
+        self._connection.execute(_INDEX)
+        self._connection.execute("COMMIT")
+        self._connection.close()
+        self._previews.close()
+
+
+class Segment:
+    """A segment of a generation, open for reading from several threads. What is asked raises StoreError where its files
+    are damaged.
+
+    They may have come from anyone: the table is one that simrec writes, a question takes no longer than one about so
+    many items can, and what is read of an item is what its columns say.
+    """
+
+    def __init__(self, generation: Generation, record: SegmentRecord) -> None:
+        self._generation, self._record = generation, record
+        catalogue = generation.manifest.catalogue
+        assert catalogue is not None
+        self._encoder, self._dtype = generation.manifest.encoder, catalogue.dtype
+        self._asking = threading.Lock()  # SQLite's limit on a question is the connection's, which all threads share
+
+    def __len__(self) -> int:
+        return self._record.rows
+
+    def hold(self) -> None:
+        """Opens the table, so that it can be asked when its file is gone; what is wrong with it is said then."""
+        with contextlib.suppress(StoreError):
+            self._connection  # noqa: B018
+
+    @cached_property
+    def index(self) -> Index:
+        """Its codes, ready to be searched."""
+        # Imported where it is used: on macOS faiss and torch in one process can crash, and training comes through here.
+        from simrec.index import Index
+
+        name, record = self._codes, self._encoder
+        try:
+            return Index.opened(
+                self._generation.mapped(name), self._generation.path(name), len(self), record.dim, record.metric,
+                self._dtype, self.removed,
+            )  # fmt: skip
+        except ValueError as error:
+            raise self._generation.damaged(name, str(error)) from error
+
+    @cached_property
+    def learned(self) -> bytes:
+        """The ranges or medians that its codes were kept with."""
+        from simrec.index import learned
+
+        self.index  # noqa: B018 - which checks the layout
+        return learned(self._generation.mapped(self._codes), self._encoder.dim, self._encoder.metric, self._dtype)
+
+    @cached_property
+    def removed(self) -> NDArray[np.int64]:
+        """The rows that are no longer there, in order."""
+        name = self._record.removed
+        if name is None:
+            return np.empty(0, np.int64)
+        try:
+            rows: NDArray[np.int64] = from_npy(self._generation.read(name), np.int64, (None,))
+            if len(rows) and not (rows[0] >= 0 and rows[-1] < len(self) and (np.diff(rows) > 0).all()):
+                raise ValueError("rows that there aren't, or not in order")
+        except ValueError as error:
+            raise self._generation.damaged(name, str(error)) from error
+        return rows
+
+    def codes(self, start: int, count: int) -> Codes:
+        """The codes of those rows as the encoder gave them, (count, dim), as far as the dtype keeps them."""
+        codes = self.index.some_codes(start, count)
+        if (lengths := self._lengths) is not None:
+            codes = codes * lengths[start : start + count, np.newaxis]
+        if not np.isfinite(codes).all():
+            raise self._generation.damaged(self._codes, "its codes are not numbers")
+        return codes
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float32] | None:
+        name = f"{self._record.folder}/lengths.npy"
+        if name not in self._generation.manifest.files:
+            return None
+        try:
+            lengths: NDArray[np.float32] = from_npy(self._generation.read(name), np.float32, (len(self),))
+        except ValueError as error:
+            raise self._generation.damaged(name, str(error)) from error
+        return lengths
+
+    def rows(self, numbers: Sequence[int]) -> list[Row]:
+        """Those rows, in that order."""
+        # As one JSON list: SQLite takes only so many values one by one.
+        wanted = json.dumps([int(number) for number in numbers])
+        found = {row.number: row for row in self._select("row IN (SELECT value FROM json_each(?))", wanted)}
+        for number in numbers:
+            if int(number) not in found:
+                raise self._damaged(f"it has no row {number}")
+        return [found[int(number)] for number in numbers]
+
+    def with_id(self, id_: str) -> Row | None:
+        """The row of an item that is there, None when there is none."""
+        return next(iter(self._there(self._select("id = ?", id_))), None)
+
+    def with_content(self, content: str) -> list[Row]:
+        """The rows of items that are there whose pictures have that content."""
+        return self._there(self._select(f"{_CONTENT[self._record.format]} = ?", bytes.fromhex(content)))
+
+    def batches(self, size: int = 4096) -> Iterator[list[Row]]:
+        """All rows, those that were removed among them, some at a time."""
+        for start in range(0, len(self), size):
+            count = min(size, len(self) - start)
+            rows = self._select("row >= ? ORDER BY row", start, limit=count)
+            if [row.number for row in rows] != list(range(start, start + count)):
+                raise self._damaged(f"it lacks one of the rows {start} to {start + count - 1}")
+            yield rows
+
+    def fields(self, numbers: Sequence[int]) -> list[dict[str, Value]]:
+        """The fields of those rows."""
+        return self._columns.rows(numbers) if self._columns else [{} for _ in numbers]
+
+    @cached_property
+    def _columns(self) -> Columns | None:
+        from simrec.catalogue.fields import Columns
+
+        name = self._record.fields
+        if name is None:
+            return None
+        try:
+            return Columns(self._generation.path(name), len(self))
+        except ValueError as error:
+            raise self._generation.damaged(name, str(error)) from error
+
+    def preview(self, row: Row) -> bytes:
+        """The preview of one of its rows, as a JPEG or PNG file."""
+        name = f"{self._record.folder}/{'previews.bin' if self._record.format == 3 else 'thumbnails-000001.bin'}"
+        data = bytes(self._previews(name)[row.start : row.start + row.length])
+        if len(data) != row.length or row.preview not in (-1, zlib.crc32(data)):
+            raise self._generation.damaged(name, f"the preview of row {row.number} is not what was written")
+        return data
+
+    def picture(self, row: Row) -> Image:
+        """The preview of one of its rows, decoded."""
+        edge = previews.EDGE if self._record.format == 3 else self._encoder.input.size
+        try:
+            return previews.opened(self.preview(row), edge)
+        except ValueError as error:
+            raise self._generation.damaged(
+                f"{self._record.folder}", f"the preview of row {row.number}: {error}"
+            ) from error
+
+    def _previews(self, name: str) -> Any:
+        if "previews" not in self.__dict__:
+            self.__dict__["previews"] = self._generation.mapped(name)
+        return self.__dict__["previews"]
+
+    @property
+    def _codes(self) -> str:
+        return f"{self._record.folder}/{'codes.faiss' if self._record.format == 3 else 'index.faiss'}"
+
+    @property
+    def _items(self) -> str:
+        return f"{self._record.folder}/items.sqlite"
+
+    @cached_property
+    def _connection(self) -> sqlite3.Connection:
+        if self._items not in self._generation.manifest.files:
+            raise self._damaged("its manifest lists no such file")
+        path = (self._generation.recommender / self._items).absolute()
+        try:
+            # By its bytes: SQLite takes a path as UTF-8, which a folder's name needn't be.
+            connection = sqlite3.connect(
+                f"file:{quote_from_bytes(os.fsencode(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._damaged(str(error)) from error
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+        return connection
+
+    @cached_property
+    def _table(self) -> sqlite3.Connection:
+        """The connection, once the file was seen to be a table of simrec's."""
+        self._generation.path(self._items)  # which checks a small file's digest
+        with self._explained():
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            held = set(self._connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+            if held != _TABLES[self._record.format] | {("index", "sqlite_autoindex_items_1", None)}:
+                raise self._damaged(f"it holds other tables: {', '.join(sorted(str(n) for _, n, _ in held))}")
+            last = self._connection.execute("SELECT max(row) FROM items").fetchone()[0]
+            if last != len(self) - 1:
+                raise self._damaged(f"its last row is {last}, of {len(self):,} items")
+        return self._connection
+
+    def _select(self, condition: str, value: str | int | bytes, limit: int | None = None) -> list[Row]:
+        table, left = self._table, STEPS * (len(self) + 1000)
+        batch = 10_000
+
+        def ended() -> bool:
+            nonlocal left
+            left -= batch
+            return left < 0
+
+        most = len(self) + 1 if limit is None else limit
+        sql = f"SELECT {_COLUMNS[self._record.format]} FROM items WHERE {condition}"
+        with self._explained(), self._asking:
+            table.set_progress_handler(ended, batch)
+            found = table.execute(sql, [value]).fetchmany(most)
+        return [self._row(values) for values in found]
+
+    def _row(self, values: tuple[Any, ...]) -> Row:
+        number, id_, source, label, stamp, content, start, length, preview, checksum = values
+        if tuple(map(type, values)) != _KINDS or start < 0 or not 0 < length <= self._largest_preview:
+            raise self._damaged(f"{values!r:.100} is no row of it")
+        if self._record.format == 3 and checksum != _checksum((id_, source, label, stamp, content), preview):
+            raise self._damaged(f"row {number} is not what was written")
+        return Row(number, Item(id_, source, label, stamp=stamp, content=content), start, length, preview)
+
+    @property
+    def _largest_preview(self) -> int:
+        return previews.LARGEST if self._record.format == 3 else 1 << 28
+
+    def _there(self, rows: list[Row]) -> list[Row]:
+        return [row for row in rows if row.number not in self.removed] if len(self.removed) else rows
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeDecodeError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, why: str) -> StoreError:
+        return self._generation.damaged(self._items, why)
+
+
+def _checksum(texts: Sequence[str], preview: int) -> int:
+    """CRC-32 of a row's texts, each with its length before it, and of its preview's checksum."""
+    data = "".join(f"{len(text)}:{text}" for text in texts)
+    return zlib.crc32(f"{data}{preview}".encode("utf-8", "surrogatepass"))
+
+
+def opened(generation: Generation) -> list[Segment]:
+    """The segments of a generation's catalogue, in order. Raises StoreError where they can't be one catalogue's."""
+    manifest: Manifest = generation.manifest
+    assert manifest.catalogue is not None
+    segments = [Segment(generation, record) for record in manifest.catalogue.segments]
+    rows = sum(map(len, segments))
+    if rows < manifest.catalogue.count or (rows > manifest.catalogue.count and not any_removed(manifest)):
+        raise StoreError(
+            f"{generation.recommender}: its segments have {rows:,} rows, for {manifest.catalogue.count:,} items: "
+            f"'simrec index build {generation.recommender.name}' makes the catalogue again and keeps the encoder"
+        )
+    return segments
+
+
+def any_removed(manifest: Manifest) -> bool:
+    """Whether any of a catalogue's segments has rows that are no longer there."""
+    return any(record.removed for record in (manifest.catalogue.segments if manifest.catalogue else ()))

@@ -1,0 +1,62 @@
+"""Streams: cut into chunks, and worked on ahead of whoever takes from them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def chunks(stream: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The stream in lists of that size, the last one shorter."""
+    iterator = iter(stream)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@contextmanager
+def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
+    """The same stream, computed in a thread of its own that is at most `count` results ahead of whoever takes them.
+
+    What the stream raises is raised where it is taken from. At the end of the block the thread has ended too.
+    """
+    results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(count)
+    ending = threading.Event()
+
+    def put(result: tuple[T | None, BaseException | None]) -> None:
+        while not ending.is_set():
+            with suppress(queue.Full):
+                results.put(result, timeout=0.1)
+                break
+
+    def work() -> None:
+        try:
+            for value in stream:
+                put((value, None))
+                if ending.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # whatever it is, it belongs to whoever takes from the stream
+            put((None, error))
+
+    def taken() -> Iterator[T]:
+        while True:
+            value, error = results.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield value  # type: ignore[misc]
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        ending.set()
+        thread.join()

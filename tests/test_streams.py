@@ -1,0 +1,428 @@
+"""Sources as streams: nothing needs all pictures, an interrupted build goes on, odd folders don't hang."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import simrec
+from simrec import host
+from simrec.catalogue import building
+from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
+from simrec.errors import DataError, ImageError, RequestError, StoreError
+from simrec.sources.load import collected, load, open_source
+from simrec.streams import ahead, chunks
+from simrec.verbs.index import Unread
+from simrec.verbs.train import Watch
+
+
+class Numbers:
+    """A source of as many pictures as its text says; picture i is all of one grey, but for a corner that counts.
+
+    Every seventh can't be read where the text ends in "?".
+    """
+
+    test, reduced = None, False
+
+    def __init__(self, text: str, *, data_dir: object, notice: object) -> None:
+        self.name, self.count, self.broken = f"numbers:{text}", int(text.rstrip("?")), text.endswith("?")
+
+    def entries(self) -> Iterator[Entry]:
+        for number in range(self.count):
+            yield Entry(f"{number:06d}", "numbers", f"{number % 3}", fields={"price": number / 2})
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        from simrec.images import batch
+
+        bad = [entry for entry in entries if self.broken and int(entry.id) % 7 == 3]
+        good = [entry for entry in entries if entry not in bad]
+        numbers = np.array([int(entry.id) for entry in good], np.int64)
+        images = np.empty((len(good), 28, 28, 1), np.uint8)
+        images[:] = (numbers % 251)[:, None, None, None]
+        images[:, 0, :8, 0] = numbers[:, None] >> np.arange(0, 24, 3) & 7
+        made = batch(good, images, spec)
+        return Batch(
+            good,
+            made.images,
+            made.previews,
+            made.contents,
+            [(e, ImageError(f"{e.source}: torn ({e.id})")) for e in bad],
+        )
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source `numbers`, as a plugin would offer it."""
+    real = host._discover
+
+    def with_numbers(*given: Any) -> host.Host:
+        found = real(*given)
+        offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
+        return host.Host((*found.offers, offer), found.failures, found.left_out)
+
+    monkeypatch.setattr(host, "_discover", with_numbers)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+# Streams.
+
+
+def test_chunks_have_their_size_and_the_last_is_shorter() -> None:
+    assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunks([], 3)) == []
+
+
+def test_a_stream_is_computed_ahead_and_no_further() -> None:
+    made: list[int] = []
+    slow = (made.append(number) or number for number in range(100))
+    with ahead(slow, 2) as stream:
+        assert next(stream) == 0
+        time.sleep(0.2)
+        assert len(made) <= 4  # taken, waiting twice, and one that waits for room
+        assert list(stream) == list(range(1, 100))
+
+
+def test_what_a_stream_raises_is_raised_where_it_is_taken_from() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError("two")
+
+    with ahead(broken()) as stream:
+        assert next(stream) == 1
+        with pytest.raises(KeyError, match="two"):
+            next(stream)
+
+
+def test_a_stream_that_nobody_takes_to_its_end_ends_its_thread() -> None:
+    before = threading.active_count()
+    with ahead(itertools.count()) as stream:
+        next(stream)
+    assert threading.active_count() == before
+
+
+# Building.
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The catalogue's files by what they are, without the random names of their folders."""
+    found = {}
+    for number, record in enumerate(simrec.open(str(folder)).manifest.catalogue.segments):  # type: ignore[union-attr]
+        for path in (folder / record.folder).iterdir():
+            found[f"{number} {path.name}"] = path.read_bytes()
+        if record.fields:
+            found[f"{number} fields"] = (folder / record.fields).read_bytes()
+    return found
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 500 rows, segments of 700."""
+    monkeypatch.setattr(building, "ROWS", 500)
+    monkeypatch.setattr(building, "SEGMENT_ROWS", 700)
+
+
+class Stop(BaseException):
+    """Ends a build as Ctrl-C does."""
+
+
+@pytest.mark.usefixtures("numbers", "small_parts")
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_an_interrupted_build_goes_on_and_gives_the_very_catalogue(own_home: Path, dtype: Any) -> None:
+    """Interrupted at five moments, one after the other."""
+    whole = simrec.build("whole", "numbers:3000?", encoder="demo", dtype=dtype)
+    told: list[str] = []
+    for moment in (400, 1200, 1300, 2200, 2900):
+
+        def progress(stage: str, done: int, total: int, moment: int = moment) -> None:
+            if done >= moment:
+                raise Stop
+
+        told.clear()
+        with pytest.raises(Stop):
+            simrec.build("again", "numbers:3000?", encoder="demo", dtype=dtype, progress=progress, notice=told.append)
+        assert "the same command goes on from there" in told[-1]
+    told.clear()
+    again = simrec.build("again", "numbers:3000?", encoder="demo", dtype=dtype, notice=told.append)
+    assert told[0].startswith("Going on where a build was interrupted: 2,")
+    assert files(own_home / "whole") == files(own_home / "again")
+    assert len(again.manifest.catalogue.segments) == 4  # type: ignore[union-attr]
+    assert not (own_home / "again" / "building").exists()
+    assert whole.similar("id:000501", 5) == again.similar("id:000501", 5)
+    assert len(again.catalogue) == 3000 - 429
+    assert "left out 429 pictures in all: 429 torn" in told[-1]
+    assert len([line for line in told if line.startswith("left out numbers: torn (")]) == 20
+
+
+@pytest.mark.usefixtures("numbers", "small_parts")
+def test_what_changed_since_the_interruption_is_read_again(photos: Path, own_home: Path) -> None:
+    """A picture behind the first part changes, one before it stays."""
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        for copy in range(40):
+            Image.open(path).point(lambda v, copy=copy: v * (100 - copy) // 100).save(
+                photos / f"{number:02d}-{copy}.png"
+            )
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if done >= 1200:
+            raise Stop
+
+    with pytest.raises(Stop):
+        simrec.build("mine", str(photos), encoder="demo", progress=progress)
+    shutil.copy(photos / "39-1.png", photos / "20-0.png")
+    (photos / "38-0.png").unlink()
+    told: list[str] = []
+    built = simrec.build("mine", str(photos), encoder="demo", notice=told.append)
+    assert told[0].startswith("Going on where a build was interrupted: 5")  # the first part alone
+    simrec.build("whole", str(photos), encoder="demo")
+    assert files(own_home / "whole") == files(own_home / "mine")
+    assert built.catalogue.items(["38-0.png"]) == []
+
+
+@pytest.mark.usefixtures("numbers", "small_parts")
+def test_a_build_of_something_else_does_not_throw_away_what_was_finished(own_home: Path) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
+        if done >= 1200:
+            raise Stop
+
+    with pytest.raises(Stop):
+        simrec.build("mine", "numbers:3000", encoder="demo", progress=progress)
+    with pytest.raises(StoreError, match="an interrupted build of 'numbers:3000' had finished: .* --discard"):
+        simrec.build("mine", "numbers:2000", encoder="demo")
+    assert len(simrec.build("mine", "numbers:600", encoder="demo", discard=True).catalogue) == 600
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import test_streams, simrec
+from simrec import host
+from simrec.contracts import SourceSpec
+from simrec.catalogue import building
+real = host._discover
+def found(*given):
+    plugins = real(*given)
+    offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
+    return host.Host((*plugins.offers, offer), plugins.failures, plugins.left_out)
+host._discover = found
+building.ROWS, building.SEGMENT_ROWS = 500, 700
+print("building", flush=True)
+simrec.build("mine", "numbers:6000?", encoder="demo", notice=lambda text: print(text, flush=True))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("numbers", "small_parts")
+def test_a_build_that_is_killed_again_and_again_gives_the_very_catalogue(own_home: Path) -> None:
+    """SIGKILL at random moments, until one build comes to its end; then once more over what is there."""
+    simrec.build("whole", "numbers:6000?", encoder="demo")
+    rng, script = random.Random(0), KILLED.format(tests=str(Path(__file__).parent))
+    for _ in range(2):
+        killed = 0
+        while True:
+            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "building\n"
+                if killed < 12:
+                    time.sleep(rng.uniform(0.05, 0.9))
+                    process.send_signal(signal.SIGKILL)
+                said = process.stdout.read()
+            if said.endswith("done\n"):
+                break
+            killed += 1
+        assert killed >= 8
+        assert files(own_home / "whole") == files(own_home / "mine")
+        left = [path.name for path in (own_home / "mine").iterdir()]
+        assert sorted(left) == ["CURRENT", "LOCK", "encoder", "fields", "generations", "segments"]
+
+
+@pytest.mark.usefixtures("numbers")
+def test_fields_come_back_with_the_answers() -> None:
+    built = simrec.build("mine", "numbers:300", encoder="demo")
+    for match in built.similar("id:000100", 3):
+        assert match.fields == {"price": int(match.id) / 2}
+        assert match.to_json()["fields"] == match.fields
+        assert match.path is None
+
+
+def test_a_list_s_other_columns_are_fields_of_one_kind(photos: Path) -> None:
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = [f"{name},{row},{row / 2},00{row},{'' if row else 'x'}" for row, name in enumerate(names)]
+    (photos / "list.csv").write_text("path,stock,price,number,note\n" + "\n".join(rows))
+    built = simrec.build("mine", str(photos / "list.csv"), encoder="demo")
+    (item,) = built.catalogue.items([names[3]])
+    assert item.fields == {"stock": 3, "price": 1.5, "number": "003", "note": None}
+    match = built.similar(f"id:{names[3]}", 1)[0]
+    assert match.path == photos / match.id
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import test_streams, simrec
+from simrec import host
+from simrec.contracts import SourceSpec
+real = host._discover
+def found(*given):
+    plugins = real(*given)
+    offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
+    return host.Host((*plugins.offers, offer), plugins.failures, plugins.left_out)
+host._discover = found
+simrec.build("warm", "numbers:300", encoder="demo")
+import onnxruntime
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+simrec.build("mine", "numbers:{count}", encoder="demo")
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(used, most)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't say what memory is a process's own")
+def test_a_stream_of_200_000_pictures_is_built_in_a_fraction_of_their_memory(own_home: Path) -> None:
+    """Its pixels are 157 MB, its codes 51 MB, its previews 60 MB: of these only a segment's codes are all in memory."""
+    script = MEMORY.format(tests=str(Path(__file__).parent), count=200_000)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    used, most = map(int, done.stdout.split())
+    assert most - used < 250_000  # kB, mapped files and libraries among them
+    assert len(simrec.open("mine").catalogue) == 200_000
+
+
+# Folders.
+
+
+def test_a_folder_with_pipes_loops_and_links_is_listed_without_hanging(photos: Path) -> None:
+    expected = load(str(photos), ImageSpec(), notice=pytest.fail).ids
+    os.mkfifo(photos / "Bag" / "pipe.png")
+    (photos / "Bag" / "loop").symlink_to(photos)
+    (photos / "again").symlink_to(photos / "Bag")
+    (photos / "Bag" / "linked.png").symlink_to(next((photos / "Trouser").glob("*.png")))
+    (photos / "Bag" / "nowhere.png").symlink_to(photos / "none.png")
+    (photos / "scan.CR2").touch()
+    (photos / "drawing.svg").touch()
+    (photos / "notes.txt").touch()
+    told: list[str] = []
+    found = load(str(photos), ImageSpec(), notice=told.append)
+    assert set(found.ids) == {*expected, "Bag/linked.png"}
+    assert list(found.ids) == sorted(found.ids, key=lambda id_: id_.split("/"))
+    assert told == [
+        f"{photos}: left out what simrec doesn't read: 1 .cr2, 1 .svg, 2 links to folders, 1 pipes or devices",
+        f"left out {photos}/Bag/nowhere.png: cannot be read (No such file or directory): name a picture file",
+    ]
+
+
+def test_many_unreadable_pictures_are_summed_up_and_listed_where_that_is_asked_for(
+    photos: Path, tmp_path: Path
+) -> None:
+    for number in range(30):
+        (photos / f"broken-{number:02d}.png").write_bytes(b"no picture" if number % 3 else b"")
+    told: list[str] = []
+    built = simrec.build(
+        "mine", str(photos), encoder="demo", unread=Unread(list=tmp_path / "unread.txt"), notice=told.append
+    )
+    assert len(built.catalogue) == 40
+    assert len(told) == 21
+    assert told[-1] == "left out 30 pictures in all: 20 not a picture, 10 the file is empty"
+    assert len((tmp_path / "unread.txt").read_text().splitlines()) == 30
+    with pytest.raises(ImageError, match=r"broken-00\.png: the file is empty"):
+        simrec.build("strict", str(photos), encoder="demo", unread=Unread(strict=True))
+
+
+def test_a_picture_that_vanishes_between_listing_and_reading_is_named(photos: Path) -> None:
+    source = open_source(str(photos), notice=pytest.fail)
+    entries = list(source.entries())
+    Path(entries[3].source).unlink()
+    batch = source.read(entries, ImageSpec())
+    assert [entry.id for entry, _ in batch.errors] == [entries[3].id]
+    assert "No such file" in str(batch.errors[0][1])
+    assert len(batch.images) == len(batch.previews) == len(batch.contents) == 39
+
+
+@pytest.mark.usefixtures("numbers")
+def test_an_id_that_is_listed_twice_is_named_and_the_catalogue_before_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    simrec.build("mine", "numbers:300", encoder="demo")
+    real = Numbers.entries
+    monkeypatch.setattr(Numbers, "entries", lambda self: itertools.chain(real(self), [Entry("000007", "numbers")]))
+    with pytest.raises(DataError, match="numbers:400: the id '000007' is there more than once"):
+        simrec.build("mine", "numbers:400", replace=True)
+    assert len(simrec.open("mine").catalogue) == 300
+
+
+# Training.
+
+
+@pytest.mark.usefixtures("numbers")
+def test_what_fits_into_memory_is_drawn_evenly() -> None:
+    read: list[tuple[int, int]] = []
+    drawn = collected(
+        open_source("numbers:3000", notice=pytest.fail), ImageSpec(), notice=pytest.fail, memory=784 * 100,
+        progress=lambda done, total: read.append((done, total)),
+    )  # fmt: skip
+    assert (len(drawn), drawn.total) == (100, 3000)
+    assert {int(b) - int(a) for a, b in itertools.pairwise(drawn.ids)} == {30}
+    assert read[-1] == (100, 100)
+
+
+@pytest.mark.usefixtures("numbers")
+def test_training_says_how_many_of_how_many_it_learns_from() -> None:
+    told: list[str] = []
+    plan = simrec.Plan("pca", changes={"dim": "4"}, memory=784 * 100)
+    made, _ = simrec.train(plan, source="numbers:3000", watch=Watch(notice=told.append))
+    assert "Learning from 100 of the 3,000 pictures, drawn evenly" in told[0]
+    assert made.manifest.encoder.trained_on.count == 90
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_is_read(photos: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(RequestError, match="torch finds no cuda on this machine"):
+        simrec.train(simrec.Plan("plain", device="cuda"), source="numbers:nothing that could be read")
+
+
+# Threads.
+
+
+def test_eight_threads_share_a_recommender_and_one_refreshes_it(photos: Path) -> None:
+    """While it is built again and again, every answer is one generation's: 40 items, or 30."""
+    simrec.build("mine", str(photos), encoder="demo")
+    opened = simrec.open("mine")
+    picture = next((photos / "Trouser").glob("*.png"))
+    ending, wrong = threading.Event(), list[str]()
+
+    def ask() -> int:
+        count = 0
+        while not ending.is_set():
+            found = len(opened.similar(picture, 100))
+            if found not in (39, 29):
+                wrong.append(f"{found} answers")
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask) for _ in range(8)]
+        shutil.move(photos / "Bag", photos.parent / "Bag")
+        for _ in range(3):
+            simrec.build("mine", str(photos))
+            assert opened.refresh()
+            assert not opened.refresh()
+        ending.set()
+        assert all(future.result() > 0 for future in asked)
+    assert wrong == []
+    assert len(opened.catalogue) == 30
