@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from simrec import picture_files
-from simrec.contracts import Batch, Entry, Images, ImageSpec, Rebuilt, content
+from simrec.contracts import Images, ImageSpec, Rebuilt, content
 from simrec.errors import ImageError
 
 TRIM = 0.05
@@ -57,7 +54,8 @@ class Read:
     """What one decoding of a picture file gives.
 
     image: what the encoder is fed, (size, size, channels). preview: what a person is shown, a JPEG or PNG whose longest
-    edge is at most PREVIEW. content: a digest of the file's bytes, see `simrec.picture_files.digest`.
+    edge is at most PREVIEW, or b"" where that was not asked for. content: a digest of the file's bytes, see
+    `simrec.picture_files.digest`.
     """
 
     image: NDArray[np.uint8]
@@ -75,61 +73,14 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
         return prepare(picture, spec)[np.newaxis]
 
 
-def read_with_preview(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Read:
+def read_with_preview(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None, *, shown: bool = True) -> Read:
     """One picture file as an image, a preview and a digest; the file is read and decoded once.
 
-    name: what to call the file in an error. Raises ImageError as `read` does.
+    name: what to call the file in an error. shown: whether to make the preview. Raises ImageError as `read` does.
     """
     called = name or str(file)
     with picture_files.contents(file, called) as data, picture_files.decoded(data, called, _edge(spec)) as picture:
-        return Read(prepare(picture, spec), preview(picture), picture_files.digest(data))
-
-
-def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec) -> Batch:
-    """The pictures of entries, each in the file of the path beside it, decoded several at a time."""
-
-    def attempt(path: Path) -> Read | ImageError:
-        try:
-            return read_with_preview(path, spec)
-        except ImageError as error:
-            return ImageError(str(error))  # without its traceback, which would keep the picture
-
-    outcomes = list(_pool().map(attempt, paths))
-    good, errors = [], []
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        if isinstance(outcome, ImageError):
-            errors.append((entry, outcome))
-        else:
-            good.append((entry, outcome))
-    images = np.empty((len(good), *spec.shape), np.uint8)
-    for row, (_, outcome) in enumerate(good):
-        images[row] = outcome.image
-    return Batch(
-        [entry for entry, _ in good], images, [read.preview for _, read in good], [read.content for _, read in good],
-        errors,
-    )  # fmt: skip
-
-
-def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
-    """The pictures of entries that lie in an array (n, h, w, c): a data set's."""
-    contents = [content(picture.tobytes()) for picture in pictures]
-    previews = [preview(_picture(picture)) for picture in pictures]
-    if pictures.shape[1:] == spec.shape:
-        return Batch(entries, pictures, previews, contents)
-    images = np.empty((len(pictures), *spec.shape), np.uint8)
-    for row, picture in enumerate(pictures):
-        images[row] = prepare(_picture(picture), spec)
-    return Batch(entries, images, previews, contents)
-
-
-def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that decode files, for all who read in this process."""
-    return ThreadPoolExecutor(os.cpu_count(), "simrec-reading")
+        return Read(prepare(picture, spec), preview(picture) if shown else b"", picture_files.digest(data))
 
 
 def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Images:
@@ -146,12 +97,17 @@ def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: 
         return prepare(picture_files.flattened(picture, _edge(spec)), spec)[np.newaxis]
 
 
-def of_picture_with_preview(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Read:
+def of_picture_with_preview(
+    picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str, *, shown: bool = True
+) -> Read:
     """A Pillow picture or an array as an image, a preview and a digest of its pixels: see `of_picture`."""
     image = of_picture(picture, spec, name)[0]
     with picture_files.explained(name):
-        whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        return Read(image, preview(picture_files.flattened(whole, _edge(spec))), content(whole.tobytes()))
+        seen = b""
+        if shown:
+            whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+            seen = preview(picture_files.flattened(whole, _edge(spec)))
+        return Read(image, seen, content(picture.tobytes()))
 
 
 def _edge(spec: ImageSpec) -> int | None:
@@ -164,6 +120,11 @@ def _edge(spec: ImageSpec) -> int | None:
         return None
     needed = max(spec.size, min(MARGIN * spec.size, FINE)) if spec.recipe == "fashion" else 2 * spec.size
     return max(PREVIEW, needed)
+
+
+def as_picture(image: NDArray[np.uint8]) -> Image.Image:
+    """An image (h, w, c) as a Pillow picture, grey where c is 1."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def preview(picture: Image.Image) -> bytes:

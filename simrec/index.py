@@ -18,6 +18,12 @@ from simrec.errors import StoreError
 BITS = 64
 """Of a binary code, whatever dim is."""
 
+FEW = 4
+"""Queries, at most, that are searched in the calling thread alone. FAISS divides queries between OpenMP's threads, and
+waking these for one query takes longer than it saves; several threads that ask get in each other's way."""
+
+THREADS: int = faiss.omp_get_max_threads()
+
 SAMPLE = 1 << 18
 """Codes, at most, that ranges and medians are taken from."""
 
@@ -126,6 +132,7 @@ class Index:
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `Searchable`."""
         codes, left = _comparable(codes, self.metric), len(self) - len(self._removed)
+        faiss.omp_set_num_threads(1 if len(codes) <= FEW else THREADS)  # of this thread
         binary = isinstance(self._faiss, faiss.IndexLSH)
         if not len(self._removed):
             found, rows = self._faiss.search(codes, min(n, left))

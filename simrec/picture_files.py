@@ -292,6 +292,12 @@ def digest(data: Contents) -> str:
     return found.hexdigest()
 
 
+def limit(size: int) -> None:
+    """Makes the budget of this process smaller, before it decodes anything."""
+    global BUDGET, _budget
+    BUDGET, _budget = size, _Budget(size)
+
+
 def _give_back(cost: int) -> None:
     """Returns what a large picture took to the system: glibc keeps freed memory for the thread that had it."""
     if cost > LARGE and sys.platform == "linux":

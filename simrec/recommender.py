@@ -318,9 +318,10 @@ class Recommender:
         Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
         that is none of these.
         """
-        return query if isinstance(query, Query) else self._read(self._now, query, with_copies)
+        return query if isinstance(query, Query) else self._read(self._now, query, with_copies=with_copies)
 
-    def _read(self, now: _State, query: object, with_copies: bool) -> Query:
+    def _read(self, now: _State, query: object, *, with_copies: bool = False, shown: bool = True) -> Query:
+        """See `read`; shown: whether a person will be shown the query's picture."""
         if isinstance(query, str) and query.startswith("id:"):
             found = now.catalogue.items([query[3:]])
             if not found:
@@ -332,24 +333,22 @@ class Recommender:
             code = now.catalogue.code(found[0].id)
             return Query(
                 query, None, itself if with_copies else alike, len(alike) - 1, code, now.manifest.encoder.digest,
-                now.catalogue.preview(found[0].id),
+                now.catalogue.preview(found[0].id) if shown else None,
             )  # fmt: skip
         dim = now.manifest.encoder.dim
         if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
             return Query("code", None, code=query.reshape(1, dim), encoder=now.manifest.encoder.digest)
-        name, read = self._image(query)
+        name, read = self._image(query, shown)
         own: frozenset[str] = frozenset()
         if now.manifest.catalogue:
-            pixels = blake2b(read.image.tobytes(), digest_size=8).hexdigest()
-            own = frozenset(
-                item.id for item in now.catalogue.copies(pixels if now.catalogue.by_pixels else read.content)
-            )
-        images = read.image[np.newaxis]
-        return Query(
-            name, images, frozenset() if with_copies else own, max(0, len(own) - 1), picture=read.preview
-        )  # fmt: skip
+            digest = read.content
+            if now.catalogue.by_pixels:
+                digest = blake2b(read.image.tobytes(), digest_size=8).hexdigest()
+            own = frozenset(item.id for item in now.catalogue.copies(digest))
+        left_out, copies = frozenset() if with_copies else own, max(0, len(own) - 1)
+        return Query(name, read.image[np.newaxis], left_out, copies, picture=read.preview or None)
 
-    def _image(self, query: object) -> tuple[str, Read]:
+    def _image(self, query: object, shown: bool) -> tuple[str, Read]:
         """The name of a picture that is no item's, and what was read of it."""
         from PIL import Image
 
@@ -357,11 +356,11 @@ class Recommender:
 
         spec = self.manifest.encoder.input
         if isinstance(query, str | Path):
-            return str(query), images.read_with_preview(Path(query), spec)
+            return str(query), images.read_with_preview(Path(query), spec, shown=shown)
         if isinstance(query, bytes | bytearray):
-            return "bytes", images.read_with_preview(io.BytesIO(query), spec, "bytes")
+            return "bytes", images.read_with_preview(io.BytesIO(query), spec, "bytes", shown=shown)
         if isinstance(query, Image.Image):
-            return "picture", images.of_picture_with_preview(query, spec, "the picture")
+            return "picture", images.of_picture_with_preview(query, spec, "the picture", shown=shown)
         if isinstance(query, np.ndarray):
             if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
@@ -369,9 +368,10 @@ class Recommender:
                     f"or a code of float32 ({self.manifest.encoder.dim},)"
                 )
             grey = query.shape[2:] == (1,)
-            return "array", images.of_picture_with_preview(query.squeeze(2) if grey else query, spec, "the array")
+            pixels = query.squeeze(2) if grey else query
+            return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown)
         if hasattr(query, "read"):
-            return "-", images.read_with_preview(cast(BinaryIO, query), spec, "standard input")
+            return "-", images.read_with_preview(cast(BinaryIO, query), spec, "standard input", shown=shown)
         raise RequestError(
             f"{type(query).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
             f"(h, w, c), 'id:ITEM', or a list of these"
@@ -393,7 +393,7 @@ class Recommender:
             raise RequestError(f"{n!r} items cannot be asked for: n is a whole number from 1 on")
         now = self._now
         asked = query if isinstance(query, list | tuple) else [query]
-        queries = [one if isinstance(one, Query) else self._read(now, one, with_copies=False) for one in asked]
+        queries = [one if isinstance(one, Query) else self._read(now, one, shown=False) for one in asked]
         answers = self._similar(now, queries, n)
         return answers if isinstance(query, list | tuple) else answers[0]
 

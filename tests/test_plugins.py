@@ -87,7 +87,7 @@ class Squares:
             yield Entry(f"{self.text}/{row}", "shop", "red" if row % 2 else "blue")
 
     def read(self, entries, spec):
-        from simrec.images import batch
+        from simrec.reading import batch
         return batch(entries, self.images[[int(entry.id.split("/")[1]) for entry in entries]], spec)
 
 @hookimpl

@@ -21,10 +21,11 @@ import pytest
 from PIL import Image
 
 import simrec
-from simrec import host
+from simrec import host, reading
 from simrec.catalogue import building
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
+from simrec.images import Read
 from simrec.sources.load import collected, load, open_source
 from simrec.streams import ahead, chunks
 from simrec.verbs.index import Unread
@@ -47,7 +48,7 @@ class Numbers:
             yield Entry(f"{number:06d}", "numbers", f"{number % 3}", fields={"price": number / 2})
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
-        from simrec.images import batch
+        from simrec.reading import batch
 
         bad = [entry for entry in entries if self.broken and int(entry.id) % 7 == 3]
         good = [entry for entry in entries if entry not in bad]
@@ -210,7 +211,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
 import test_streams, simrec
-from simrec import host
+from simrec import host, reading
 from simrec.contracts import SourceSpec
 from simrec.catalogue import building
 real = host._discover
@@ -275,7 +276,7 @@ MEMORY = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 import test_streams, simrec
-from simrec import host
+from simrec import host, reading
 from simrec.contracts import SourceSpec
 real = host._discover
 def found(*given):
@@ -361,6 +362,72 @@ def test_an_id_that_is_listed_twice_is_named_and_the_catalogue_before_stays(monk
     with pytest.raises(DataError, match="numbers:400: the id '000007' is there more than once"):
         simrec.build("mine", "numbers:400", replace=True)
     assert len(simrec.open("mine").catalogue) == 300
+
+
+# Several processes.
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[reading._Processes]:
+    """Files are decoded by other processes from the first one on."""
+    made = reading._Processes()
+    monkeypatch.setattr(reading, "ALONE", -1)
+    monkeypatch.setattr(reading, "_processes", made)
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("spec", [ImageSpec(), ImageSpec(version=1), ImageSpec(24, 3, "photo")], ids=str)
+def test_other_processes_read_what_this_one_reads(
+    photos: Path, spec: ImageSpec, processes: reading._Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (600, 800), "navy").save(photos / "large.jpg")
+    (photos / "broken.png").write_bytes(b"no picture")
+    shutil.copy(photos / "large.jpg", photos / os.fsdecode(b"caf\xe9.jpg" if sys.platform == "linux" else b"cafe.jpg"))
+    source = open_source(str(photos), notice=pytest.fail)
+    entries = list(source.entries())
+    batch = source.read(entries, spec)
+    assert processes._idle.qsize() > 0
+    monkeypatch.setattr(reading, "ALONE", 10**9)
+    alone = source.read(entries, spec)
+    assert np.array_equal(batch.images, alone.images)
+    assert (batch.entries, batch.previews, batch.contents) == (alone.entries, alone.previews, alone.contents)
+    assert [(entry, str(error)) for entry, error in batch.errors] == [(e, str(error)) for e, error in alone.errors]
+    assert len(batch.errors) == 1
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_picture_that_crashes_its_decoder_costs_that_picture(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadly = (
+        "import os; from simrec import images, reading; real = images.read_with_preview\n"
+        "def read(path, spec): return os._exit(11) if path.name == 'deadly.png' else real(path, spec)\n"
+        "images.read_with_preview = read; reading.serve()"
+    )
+    monkeypatch.setattr(reading, "COMMAND", [sys.executable, "-P", "-c", deadly])
+    shutil.copy(next(photos.rglob("*.png")), photos / "deadly.png")
+    told: list[str] = []
+    assert len(load(str(photos), ImageSpec(), notice=told.append)) == 40
+    assert told == [f"left out {photos}/deadly.png: its decoder crashes: save it again"]
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("command", [["/nowhere/python"], [sys.executable, "-c", "raise SystemExit"]])
+def test_where_no_process_can_be_started_this_one_reads(
+    photos: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "COMMAND", command)
+    assert len(load(str(photos), ImageSpec(), notice=pytest.fail)) == 40
+
+
+def test_a_process_that_nobody_asks_ends(photos: Path, processes: reading._Processes, monkeypatch: Any) -> None:
+    quick = "from simrec import reading; reading.IDLE = 0.1; reading.serve()"
+    monkeypatch.setattr(reading, "COMMAND", [sys.executable, "-P", "-c", quick])
+    paths = sorted(photos.rglob("*.png"))
+    for _ in range(2):
+        assert all(isinstance(read, Read) for read in reading._read(paths, ImageSpec()))
+        process = processes._idle.get_nowait()
+        assert process.wait(20) == 0
+        processes._idle.put(process)
 
 
 # Training.

@@ -70,7 +70,7 @@ class Source(Protocol):
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Reads entries of this source for an encoder with that spec, in parallel inside and in bounded memory.
 
-        `simrec.images` gets picture files (`read_files`) and arrays (`batch`) there. An entry that can't be read goes
+        `simrec.reading` gets picture files (`read_files`) and arrays (`batch`) there. An entry that can't be read goes
         into the batch's errors. Several threads may call it.
         """
         ...

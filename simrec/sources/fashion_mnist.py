@@ -64,7 +64,7 @@ class FashionMnist:
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """The pictures of those rows."""
-        from simrec.images import batch
+        from simrec.reading import batch
 
         return batch(entries, self._images[[int(entry.id.partition("/")[2]) for entry in entries]], spec)
 

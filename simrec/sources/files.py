@@ -64,7 +64,7 @@ class Files:
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Decodes the files, several at a time."""
-        from simrec.images import read_files
+        from simrec.reading import read_files
 
         return read_files(entries, [path_of(entry.source) for entry in entries], spec)
 

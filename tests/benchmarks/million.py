@@ -54,7 +54,7 @@ class Stream:
             yield Entry(f"{number:07d}", "many", stamp="1")
 
     def read(self, entries: Sequence[Entry], spec):
-        from simrec.images import batch
+        from simrec.reading import batch
 
         numbers = np.array([int(entry.id) for entry in entries])
         images = self.pictures[numbers % len(self.pictures)]

@@ -7,8 +7,9 @@
 Processes are timed in turn (A, B, A, B, ...) and their medians compared, so that a machine that slows down slows
 both. --train measures the peak memory of training the default encoder for one epoch on Fashion-MNIST too. --beside
 compares with another checkout of simrec, pair by pair: a cold look-up, and with --photos how many files of a folder
-both read in a second. --decoding scales up to 400 JPEGs of a folder to 400 x 533 pixels, and compares reading them,
-image, preview and digest, with Pillow's decoding alone at the scale that the preview needs, each on two threads.
+both read in a second. --decoding scales up to 3,000 JPEGs of a folder to 400 x 533 pixels, and compares reading them
+in one thread after the other and building a catalogue of them with demo's encoder with Pillow's decoding alone, at the
+scale that the preview needs, on two threads.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ RUNS = 9
 
 PAIRS = 25
 
-PHOTOS = 400
+PHOTOS = 3000
 
 LOOKUPS = 2000
 
@@ -122,13 +123,15 @@ def decoding(photos: Path, folder: Path) -> None:
 
     from PIL import Image
 
+    import simrec
     from simrec import images
     from simrec.contracts import ImageSpec
 
     found = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    paths = []
+    paths: list[Path] = []
+    (folder / "photos").mkdir()
     for path in found[:: max(1, len(found) // PHOTOS)][:PHOTOS]:
-        paths.append(folder / f"{len(paths)}.jpg")
+        paths.append(folder / "photos" / f"{len(paths)}.jpg")
         Image.open(path).convert("RGB").resize((400, 533)).save(paths[-1], quality=85)
 
     def alone(path: Path) -> None:
@@ -136,17 +139,28 @@ def decoding(photos: Path, folder: Path) -> None:
             picture.draft(None, (96, 128))
             picture.load()
 
-    def version(number: int) -> Callable[[Path], object]:
-        return lambda path: images.read_with_preview(path, ImageSpec(version=number))
-
-    readers = {"Pillow alone": alone, "read_with_preview": version(2), "the same, version 1": version(1)}
-    seconds: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(RUNS):
-        for name, reader in readers.items():
+    def threads(reader: Callable[[Path], object]) -> Callable[[], None]:
+        def read() -> None:
             with ThreadPoolExecutor(2) as pool:
-                begun = time.perf_counter()
                 list(pool.map(reader, paths))
-                seconds[name].append(time.perf_counter() - begun)
+
+        return read
+
+    def build() -> None:
+        simrec.build("photos", str(folder / "photos"), encoder="demo", home_folder=folder / "home")
+
+    build()  # which also imports what it needs, and starts the processes that decode
+    ways = {
+        "Pillow alone": threads(alone),
+        "index build": build,
+        "reading, threads alone": threads(lambda path: images.read_with_preview(path, ImageSpec())),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(5):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - begun)
     print(f"{len(paths)} JPEGs of 400 x 533 pixels, two threads")
     for name, took in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["Pillow alone"], took, strict=True))
