@@ -16,6 +16,10 @@ MACHINE = (errno.ENOSPC, errno.EPIPE)
 """A full disk, and an end of whoever reads the progress, are no plugin's fault."""
 
 
+LARGEST = 1e18
+"""The largest number in a code: the squares of larger ones are infinite in float32, so they can't be compared."""
+
+
 @contextmanager
 def blamed_on(culprit: str) -> Iterator[None]:
     """Whatever is raised inside is the culprit's; errors that simrec or the culprit raised on purpose pass unchanged.
@@ -62,7 +66,7 @@ def _check(array: object, shape: tuple[int, ...], what: str, culprit: str) -> No
         raise PluginError(
             f"{culprit} gives {what} that are {array.dtype} {array.shape}, not float32 {shape}: fix the plugin"
         )
-    if not np.isfinite(array).all():
+    if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LARGEST:
         raise PluginError(
-            f"{culprit} gives {what} that are not finite: train it again with a lower learning rate, or use another"
+            f"{culprit} gives {what} that are not finite, or too large: train it again with a lower learning rate, or use another"
         )

@@ -58,6 +58,14 @@ def read(file: BinaryIO, most: int) -> bytes:
     return data
 
 
+def clear(path: Path) -> None:
+    """Deletes whatever is there, a folder with all that is in it; of a link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remedy(error: OSError, otherwise: str) -> str:
     """What helps against an error in reading: of a file that is not there or not what it should be, `otherwise`."""
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -134,6 +134,8 @@ class Index:
         codes, left = _comparable(codes, self.metric), len(self) - len(self._removed)
         faiss.omp_set_num_threads(1 if len(codes) <= FEW else THREADS)  # of this thread
         binary = isinstance(self._faiss, faiss.IndexLSH)
+        if left == 0:
+            return np.empty((len(codes), 0), np.int64), np.empty((len(codes), 0), np.float32)
         if not len(self._removed):
             found, rows = self._faiss.search(codes, min(n, left))
         elif binary:  # FAISS's takes no selector, so as many more are asked for

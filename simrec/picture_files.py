@@ -210,7 +210,7 @@ class _Silence:
 Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 _budget = _Budget(BUDGET)
-_silence = _Silence()
+silence = _Silence()
 
 
 @contextlib.contextmanager
@@ -264,7 +264,7 @@ def contents(file: Path | BinaryIO, called: str) -> Iterator[Contents]:
 @contextlib.contextmanager
 def decoded(data: Contents, called: str, edge: int | None = None) -> Iterator[Image.Image]:
     """The picture in a file's contents: see `opened`."""
-    with _silence, explained(called):  # Pillow warns of bombs and odd metadata; the checks here are stricter
+    with silence, explained(called):  # Pillow warns of bombs and odd metadata; the checks here are stricter
         picture = _header(data, called)
         size, cost = picture.size, _cost(picture, data, called, edge)
         if cost > BUDGET:
@@ -417,9 +417,9 @@ def _cost(picture: Image.Image, data: Contents, called: str, edge: int | None) -
     pixels = width * height
     cost = pixels * _DECODING.get(kind, 0) + BESIDE
     if kind in ("JPEG", "MPO"):
-        if (scans := _scans(data)) > SCANS or scans * pixels > SCANNED:
-            raise ImageError(f"{called}: a JPEG of {scans} scans or more takes too long: save it again")
-        if scans > 1:  # the decoder then keeps what it knows of every block until the last scan
+        if (count := scans(data)) > SCANS or count * pixels > SCANNED:
+            raise ImageError(f"{called}: a JPEG of {count} scans or more takes too long: save it again")
+        if count > 1:  # the decoder then keeps what it knows of every block until the last scan
             cost += 2 * pixels * len(picture.getbands())
         longest = max(width, height)
         if edge is not None and (edge < 2 * KEPT or pixels <= ORDINARY):
@@ -442,7 +442,7 @@ def _cost(picture: Image.Image, data: Contents, called: str, edge: int | None) -
     return cost + pixels * _STORED.get(picture.mode, 4) + 2 * 4 * copied  # turned, and converted
 
 
-def _scans(data: BinaryIO) -> int:
+def scans(data: BinaryIO) -> int:
     """How many scans a JPEG has, its first picture if there are several; SCANS + 1 stands for any more."""
     data.seek(_first_scan(data))
     count, before = 0, b""

@@ -447,7 +447,9 @@ class Recommender:
         for some in chunks(items, READ):
             batch = source.read([Entry(item.id, item.source, item.label, item.stamp) for item in some], spec)
             if batch.errors:
-                raise DataError(f"{batch.errors[0][1]}: it is in the catalogue: 'simrec index build {self.name}'")
+                raise DataError(
+                    f"{batch.errors[0][1]!s:.500}: it is in the catalogue: 'simrec index build {self.name}'"
+                )
             images[done : done + len(some)] = batch.images
             done += len(some)
         return images

@@ -43,7 +43,7 @@ from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 _OLD = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 """The name of a generation of format 1 or 2."""
 
-_NAME = re.compile(r"\d{6,12}")
+_NAME = re.compile(r"\d{6,18}")
 
 KEPT = 5
 """Generations that stay on disk."""
@@ -95,10 +95,13 @@ class Generation:
         with self._lock:
             _close(self._files)
 
-    def read(self, name: str) -> bytes:
-        """A whole file, its size and SHA-256 checked. Raises StoreError when they are not the manifest's."""
+    def read(self, name: str, most: int = LARGEST_READ) -> bytes:
+        """A whole file of at most so many bytes, its size and SHA-256 checked.
+
+        Raises StoreError when they are not the manifest's.
+        """
         record = self._record(name)
-        if record.size > LARGEST_READ:
+        if record.size > most:
             raise self.damaged(name, f"{record.size:,} bytes are more than simrec reads at once")
         data = self._contents(name)
         if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -120,6 +123,10 @@ class Generation:
         self._check_small(name)
         held = Path(f"/proc/self/fd/{self._handle(name)}")
         return held if held.exists() else self.recommender / name
+
+    def check_there(self, name: str) -> None:
+        """Raises StoreError when a file could not be opened, or isn't a file of the manifest's size."""
+        self._handle(name)
 
     def check_folder(self, name: str) -> Path:
         """Where a folder lies, for a plugin that reads what is in it: each file is checked, and there is no other.
@@ -176,7 +183,8 @@ class Generation:
         return self.manifest.files[name]
 
     def _unreadable(self, name: str, error: OSError) -> StoreError:
-        remedy = files.remedy(error, self._remedy(name))
+        # A writer goes through no link either.
+        remedy = COPY if error.errno == errno.ELOOP else files.remedy(error, self._remedy(name))
         return StoreError(f"{self.recommender / name}: cannot be read ({error.strerror or error}): {remedy}")
 
     def _remedy(self, name: str) -> str:
@@ -299,7 +307,7 @@ class Writer:
                 self._check_places()
                 self._locks.enter_context(_locked(self.folder))
                 for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
-                    shutil.rmtree(left, ignore_errors=True)
+                    files.clear(left)
                 self.staging.mkdir()
             except OSError:
                 self.__exit__()
@@ -382,6 +390,8 @@ class Writer:
             data = _json(manifest)
             number = max([*self._numbers(), int(before[:6] or 0)]) + 1
             name, coming = f"{number:06d}", self.folder / "CURRENT.new"
+            if not _NAME.fullmatch(name):
+                raise StoreError(f"{self.folder}: generation {number:,} can't be counted on from: {COPY}")
             try:
                 self._into_pool(staged)
                 _replace(self.folder / "generations" / f"{name}.json", data)

@@ -29,30 +29,42 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_recommenders import (
+    BUILDS,
     CODE_MODEL,
-    CODES,
     CONTROLS,
     ENCODER,
+    ENCODERS,
+    FIELDS,
     INDEX,
+    LENGTHS,
+    MANIFEST,
+    OLD,
+    PREVIEWS,
     PRIOR,
+    REMOVED,
+    SEGMENT,
     TABLE,
-    THUMBNAILS,
     Target,
+    as_format_2,
     cases,
     container,
+    damaged,
     graph,
     mutant,
+    numbered,
     value,
 )
 from PIL import Image
 
 import simrec
 from simrec import store
+from simrec.catalogue.building import Building, Plan
 from simrec.cli import main
 from simrec.compression import CodeModel
-from simrec.contracts import Pictures
+from simrec.contracts import Batch
 from simrec.errors import DataError, SimrecError, StoreError, VersionError
 from simrec.recommender import Recommender
+from simrec.sources.load import Pictures, open_source
 from simrec.verbs.export import export
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
@@ -60,20 +72,24 @@ LIMIT = 10.0
 """Seconds that a command may take."""
 
 MEMORY = 1_000_000
-"""Kilobytes that a process may take while it decodes containers."""
+"""Kilobytes that a process may take while it reads what a stranger made."""
 
 CASES = cases()
 FIXED = [
     "a manifest that is no JSON", "a manifest nested 100,000 deep", "a file above the folder",
-    "a file by an absolute name", "a link in place of index.faiss", "a link in place of gens",
-    "a FIFO in place of items.sqlite", "weights in the current folder", "weights in memory", "a graph that loops",
-    "lists on disk", "too few codes in the index", "a table that is a recursive view",
-    "a thumbnail of 12,000 x 12,000 pixels", "an encoder of a module's name",
+    "a file by an absolute name", "a link in place of codes.faiss", "a link in place of generations",
+    "a FIFO in place of previews.bin", "a segment that is a link", "fields of a dictionary",
+    "rows removed beyond the last", "two segments with other ranges", "weights in the current folder",
+    "weights in memory", "a graph that loops", "lists on disk", "too few codes in the index",
+    "a table that is a recursive view", "a preview of 12,000 x 12,000 pixels", "an encoder of a module's name",
+    f"{OLD}: a link in place of its generation",
 ]  # fmt: skip
 
 HEALTHY = "good"
+ITEM = "Bag/00018.png"
 COMMANDS = {
-    "similar": "similar shoe.png --index evil --format table", "list": "index list", "show": "index show evil",
+    "similar": "similar shoe.png --index evil --format table", "id": f"similar id:{ITEM} --index evil --format table",
+    "original": f"reconstruct id:{ITEM} --index evil -o out.item.png", "list": "index list", "show": "index show evil",
     "build": "index build copy ../photos --encoder evil", "export": "export evil -o out.csv",
     "grid": "similar shoe.png --index evil --format table --grid out.png",
     "reconstruct": "reconstruct shoe.png --index evil -o out.decoded.png",
@@ -82,6 +98,7 @@ COMMANDS = {
 
 
 LONG, SLOW = pytest.mark.long, pytest.mark.slow
+
 
 # A process that runs commands, as one of them may kill it or never end.
 
@@ -94,10 +111,11 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         os.chdir(request["here"])
-        _peak(forget=True)
-        begun = time.monotonic()
+        before, begun = _peak(forget=True), time.monotonic()
         reply = _ran(request["words"]) if "words" in request else _asked(**request)
-        print(json.dumps({**reply, "seconds": time.monotonic() - begun, "peak": _peak()}), file=answers, flush=True)
+        peak = _peak()
+        times = {"seconds": time.monotonic() - begun, "peak": peak, "taken": peak - before}
+        print(json.dumps({**reply, **times}), file=answers, flush=True)
 
 
 def _peak(*, forget: bool = False) -> int:
@@ -136,8 +154,8 @@ QUESTIONS: dict[str, Callable[[Recommender], object]] = {
     "show": lambda opened: _answered(f"index show {opened.folder}"),
     "similar": lambda opened: opened.similar("shoe.png", 5),
     "id": lambda opened: opened.similar(f"id:{next(opened.catalogue.all()).id}", 5),
-    "grid": lambda opened: opened.thumbnails(opened.similar("shoe.png", 5)),
-    "thumbnails": lambda opened: opened.catalogue.thumbnails(),
+    "grid": lambda opened: [opened.catalogue.picture(match.id) for match in opened.similar("shoe.png", 5)],
+    "previews": lambda opened: [opened.catalogue.picture(item.id) for item in opened.catalogue.all()],
     "export": lambda opened: export(opened, Path(f"{os.getpid()}.csv")),
     "generate": lambda opened: opened.generate(3),
     "around": lambda opened: opened.around(opened.read("shoe.png").images, 3),
@@ -145,14 +163,16 @@ QUESTIONS: dict[str, Callable[[Recommender], object]] = {
     "decompress": lambda opened: opened.decompress(Path("codes.simrec").read_bytes()),
 }
 ASKED = {
-    "manifest.json": list(QUESTIONS),
+    MANIFEST: list(QUESTIONS),
     PRIOR: ["generate", "around"],
     CODE_MODEL: ["compress", "decompress"],
     ENCODER: ["similar", "compress"],
-    INDEX: ["similar", "export"],
+    INDEX: ["similar", "id", "export"],
     TABLE: ["similar", "id", "grid", "export"],
-    CODES: ["export"],
-    THUMBNAILS: ["id", "grid", "thumbnails"],
+    LENGTHS: ["id", "export"],
+    PREVIEWS: ["id", "grid", "previews"],
+    FIELDS: ["similar", "export"],
+    REMOVED: ["similar", "id", "export"],
 }
 """The files that are mutated, and what is asked of a recommender with such a one."""
 
@@ -276,10 +296,15 @@ def digest(images: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
-def tree(root: Path) -> dict[str, object]:
-    """Every path below a folder but what the commands are to write: the contents and times of files, and links."""
+def tree(root: Path, but: Path | None = None) -> dict[str, object]:
+    """Every path below a folder but what the commands are to write: the contents and times of files, and links.
+
+    but: a folder that may change, and everything in it.
+    """
     found: dict[str, object] = {}
-    for folder, _, files in os.walk(root):
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if Path(folder, name) != but]
+        files += [name for name in names if Path(folder, name).is_symlink()]
         for path in (Path(folder), *(Path(folder) / name for name in files)):
             name = path.relative_to(root).as_posix()
             if name.startswith(("home/copy", "here/out.")):
@@ -303,7 +328,9 @@ def staged(root: Path, healthy: dict[str, Path], dtype: str = "int8", seed: obje
     (root / "photos").symlink_to(healthy["photos"])
     shutil.copy(healthy["shoe"], root / "here" / "shoe.png")
     shutil.copytree(healthy["int8"], root / "home" / HEALTHY)
-    shutil.copytree(healthy[dtype], root / "home" / "evil", copy_function=os.link)
+    # A second name of the same LOCK would be held by whoever builds in another copy.
+    unlocked = shutil.ignore_patterns("LOCK")
+    shutil.copytree(healthy[dtype], root / "home" / "evil", ignore=unlocked, copy_function=os.link)
     return Target(root / "home" / "evil", root, Random(f"{SEED} {seed}"))
 
 
@@ -324,6 +351,8 @@ def complaints(child: Child, name: str, root: Path, healthy: dict[str, Path]) ->
             wrong.append(f"{name}: {command}: answers, and says on stderr {reply['err'][:300]!r}")
         if status != 0 and (status != 1 or len(lines) != 2 or lines[1] or ill_said(lines[0]) or len(lines[0]) > 2000):
             wrong.append(f"{name}: {command}: {ill_said(lines[0]) or ''}{status}: {reply['err'][:400]!r}")
+        if reply["taken"] > MEMORY:
+            wrong.append(f"{name}: {command}: takes {reply['taken'] // 1000} MB of memory")
         if status == 0 and command in case.hit:
             wrong.append(f"{name}: {command}: answers all the same")
         if command == "list" and not re.search(r"^ *good ", reply["out"], re.MULTILINE):
@@ -344,7 +373,9 @@ def reported(wrong: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> dict[str, Path]:
-    """Recommenders of 40 items by dtype, a folder of three photos, and the picture of an item."""
+    """Recommenders of 40 items by dtype, one of format 2, a folder of three photos, the picture of an item, and what an
+    interrupted build of the first one leaves in `building`.
+    """
     home = tmp_path_factory.mktemp("healthy")
     for row in range(40):
         folder = home / "items" / pictures.labels[row].replace("/", "-")
@@ -357,7 +388,35 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> dic
     (home / "photos").mkdir()
     for path in sorted((home / "items").rglob("*.png"))[:3]:
         shutil.copy(path, home / "photos")
-    return {**dtypes, "photos": home / "photos", "shoe": next((home / "items" / "Ankle boot").glob("*.png"))}
+    shoe = next((home / "items" / "Ankle boot").glob("*.png"))
+    old = as_format_2(dtypes["int8"], home / "old")
+    return {
+        **dtypes,
+        OLD: old,
+        "photos": home / "photos",
+        "shoe": shoe,
+        "building": interrupted(dtypes["float32"], home),
+    }
+
+
+def interrupted(folder: Path, home: Path) -> Path:
+    """Two parts of 20 items each, whose codes were made in one batch as the build makes them."""
+    opened = Recommender(folder)
+    record, catalogue = opened.manifest.encoder, opened.manifest.catalogue
+    assert catalogue is not None
+    source = open_source(catalogue.source, notice=print)
+    entries = list(source.entries())
+    batch = source.read(entries, record.input)
+    codes = opened.encode(batch.images)
+    (home / "interrupted").mkdir()
+    plan = Plan(catalogue.source, record.digest, record.input, record.dim, record.metric, "float32")
+    building = Building(home / "interrupted", plan)
+    building.begin(discard=False)
+    for rows in (slice(20), slice(20, 40)):
+        some = Batch(entries[rows], batch.images[rows], batch.previews[rows], batch.contents[rows])
+        building.add(entries[rows], some, codes[rows])
+        building.finish_part()
+    return building.folder
 
 
 @pytest.fixture(scope="module")
@@ -384,10 +443,14 @@ def said(child: Child, here: Path, *words: object) -> str:
 @pytest.mark.parametrize(
     "name",
     ["a manifest that is no JSON", "a manifest that is a list", "a file above the folder", "a file of a healthy one",
-     "a link in place of encoder", "a link in place of manifest.json", "a FIFO in place of index.faiss",
+     "a link in place of encoder", "a link in place of the manifest", "a FIFO in place of codes.faiss",
      "weights in the current folder", "lists on disk", "a graph that loops", "a table that is a recursive view",
      "too few codes in the index", "catalogue/segments = ['../../CURRENT']", "escapes in encoder/name",
-     "a thumbnail of 12,000 x 12,000 pixels", "a folder in place of items.sqlite"],
+     "a preview of 12,000 x 12,000 pixels", "a folder in place of items.sqlite", "a link in place of {segment}",
+     "catalogue/segments/0/folder = '../good'", "two segments with other ranges", "rows removed beyond the last",
+     "fields of a dictionary", "lengths that are too few", "a row with other labels",
+     f"{OLD}: a file above the folder", f"{OLD}: a link in place of the index", f"{OLD}: a table that is a view",
+     f"{OLD}: a thumbnail of 12,000 x 12,000 pixels", f"{OLD}: nothing wrong"],
 )  # fmt: skip
 def test_what_a_stranger_made_costs_one_line_and_nothing_outside(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
@@ -432,7 +495,7 @@ def test_a_sealed_file_of_the_encoder_that_is_wrong_is_named(
     tmp_path: Path, healthy: dict[str, Path], file: str, name: str, change: Callable[[Any], Any], question: str
 ) -> None:
     target = staged(tmp_path / "root", healthy)
-    opened = dict(np.load(target.live / file))
+    opened = dict(np.load(target.place(file)))
     data = Recommender(target.folder).compress(np.zeros((1, 28, 28, 1), np.uint8))
     target.write(file, arrays(opened, **{name: change(opened.get(name))}))
     (target.here / "codes.simrec").write_bytes(data)
@@ -483,7 +546,7 @@ def test_a_container_and_the_recommender_that_it_is_of_by_one_stranger_take_no_m
 ) -> None:
     """A code model in which each number is nearly certain makes millions of codes of a few words."""
     target = staged(tmp_path / "root", healthy)
-    opened = dict(np.load(target.live / CODE_MODEL))
+    opened = dict(np.load(target.place(CODE_MODEL)))
     opened["counts"][:] = np.eye(1, 256, 255) * (2**32 - 1)
     target.write(CODE_MODEL, arrays(opened))
     content = bytearray(Recommender(healthy["int8"]).compress(np.zeros((1, 28, 28, 1), np.uint8))[: 124 - 32])
@@ -496,7 +559,7 @@ def test_a_container_and_the_recommender_that_it_is_of_by_one_stranger_take_no_m
     assert reply["peak"] < MEMORY
 
 
-@pytest.mark.parametrize("name", ["CURRENT", "manifest.json", ENCODER, "encoder", INDEX, TABLE])
+@pytest.mark.parametrize("name", ["CURRENT", MANIFEST, ENCODER, ENCODERS, "encoder", "segments", SEGMENT, INDEX, TABLE])
 def test_advice_about_a_file_that_cannot_be_read_never_costs_the_encoder(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
@@ -559,35 +622,238 @@ if sys.platform == "linux":  # other systems allow no such names
 def test_a_second_writer_stays_out_when_the_lock_s_file_is_deleted(tmp_path: Path, healthy: dict[str, Path]) -> None:
     folder = staged(tmp_path / "root", healthy).folder
     before = store.current(folder)
+    name = "removed/0123456789abcdef.npy"
     with store.Writer(folder) as writer:
         (folder / "LOCK").unlink(missing_ok=True)
-        writer.write("codes.npy", b"of the first")
+        writer.write(name, b"of the first")
         with pytest.raises(StoreError, match="another simrec is writing it"), store.Writer(folder):
             pass
-        writer.keep(before)
+        writer.keep(before, before.manifest.encoder.folder)
         after = writer.commit(before.manifest)
-    assert after.read("codes.npy") == b"of the first"
-    assert store.current(folder).folder == after.folder
+    assert after.read(name) == b"of the first"
+    assert store.current(folder).name == after.name
 
 
-@pytest.mark.parametrize("name", ["LOCK", "CURRENT.new", "CURRENT", "gens", "staging-0"])
+@pytest.mark.parametrize(
+    "name",
+    ["LOCK", "CURRENT.new", "CURRENT", "gens", "staging-0", "building", "generations", "encoder", "segments", "fields",
+     "removed", "generations/000002.json", "generations/.000002.json.new", MANIFEST, ENCODERS, SEGMENT],
+)  # fmt: skip
 def test_a_catalogue_built_again_is_written_through_no_link(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
     target = staged(tmp_path / "root", healthy)
-    path, moved = target.folder / name, target.outside / "moved"
+    path, moved = target.place(name), target.outside / "moved"
     if path.exists():
         path.rename(moved)
-    elif name.startswith("staging"):
+    elif name in ("staging-0", "gens", "building", "fields", "removed"):
         moved.mkdir()
         (moved / "letter").write_bytes(b"a letter to someone")
     else:
         moved.write_bytes(b"a letter to someone")
+    path.parent.mkdir(exist_ok=True)
     path.symlink_to(moved)
     before = tree(target.outside)
-    words = ["--home", str(target.folder.parent), "index", "build", "evil", str(healthy["photos"])]
-    child.ask(target.here, words=words)
+    words = ["--quiet", "--home", str(target.folder.parent), "index", "build", "evil"]
+    for _ in range(store.KEPT + 1):  # the last of which delete what the first one found
+        reply = child.ask(target.here, words=words)
+        assert reply["status"] == 0 or (reply["err"].count("\n") == 1 and not ill_said(reply["err"])), reply
     assert tree(target.outside) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CURRENT.new", "building", "generations", "encoder", "segments", "fields", "removed", "LOCK", "CURRENT",
+     "generations/.000002.json.new", "generations/000002.json",
+     "staging-0"],
+)  # fmt: skip
+def test_a_catalogue_built_again_waits_at_no_pipe(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
+) -> None:
+    target = staged(tmp_path / "root", healthy)
+    path = target.place(name)
+    if path.exists():
+        path.rename(target.outside / "moved")
+    os.mkfifo(path)
+    reply = child.ask(target.here, words=["--quiet", "--home", str(target.folder.parent), "index", "build", "evil"])
+    assert reply.get("status") in (0, 1), reply
+    assert not reply["err"] or not ill_said(reply["err"]), reply
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0" * 11 + "1", "9" * 11, "9" * 12],
+)
+def test_a_catalogue_built_again_can_be_read_whatever_the_number_of_the_generation_before(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
+) -> None:
+    target = staged(tmp_path / "root", healthy)
+    numbered(name)(target)
+    options = ["--quiet", "--home", str(target.folder.parent)]
+    child.ask(target.here, words=[*options, "index", "build", "evil"])
+    reply = child.ask(target.here, words=[*options, "similar", "shoe.png", "--index", "evil"])
+    assert (reply["status"], reply["err"]) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["generations/000000.json", "generations/000009.json",
+     "generations/999999999999.json"],
+)  # fmt: skip
+def test_a_catalogue_built_again_can_be_read_whatever_lies_among_the_generations(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, kind: str
+) -> None:
+    target = staged(tmp_path / "root", healthy)
+    (target.folder / kind).write_bytes(b"a letter to someone")
+    options = ["--quiet", "--home", str(target.folder.parent)]
+    child.ask(target.here, words=[*options, "index", "build", "evil"])
+    reply = child.ask(target.here, words=[*options, "similar", "shoe.png", "--index", "evil"])
+    assert (reply["status"], reply["err"]) == (0, "")
+
+
+def built_again(child: Child, name: str, root: Path, healthy: dict[str, Path]) -> list[str]:
+    """What is wrong with how a catalogue is built again in a hostile recommender, nothing hopefully.
+
+    It is built and answers, or one line says why not; where the advice was to build it again, that helps.
+    """
+    case, wrong = CASES[name], []
+    target = staged(root, healthy, case.dtype, name)
+    case.make(target)
+    before = tree(root, target.folder)
+
+    def ask(*words: str) -> tuple[bool, str]:
+        reply = child.ask(target.here, words=["--quiet", "--home", str(root / "home"), *words])
+        if "lost" in reply:
+            wrong.append(f"{name}: {words}: {reply['lost']}")
+            return False, reply["lost"]
+        if reply["status"] != 0 and (reply["status"] != 1 or reply["err"].count("\n") != 1 or ill_said(reply["err"])):
+            wrong.append(f"{name}: {words}: {reply['status']} {reply['err'][:400]!r}")
+        if reply["taken"] > MEMORY:
+            wrong.append(f"{name}: {words}: takes {reply['taken'] // 1000} MB of memory")
+        return reply["status"] == 0, reply["err"]
+
+    answers, said_before = ask("similar", f"id:{ITEM}", "--index", "evil")
+    built, said_then = ask("index", "build", "evil")
+    if not answers and not built and "makes the catalogue again" in said_before:
+        wrong.append(f"{name}: building again was said to help: {said_then[:400]!r}")
+    if built and not (now := ask("similar", f"id:{ITEM}", "--index", "evil", "--grid", "out.png"))[0]:
+        wrong.append(f"{name}: is built and doesn't answer: {now[1][:400]!r}")
+    after = tree(root, target.folder)
+    changed = sorted(place for place in before | after if before.get(place) != after.get(place))
+    return [*wrong, *(f"{name}: {place} was changed" for place in changed)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a file above the folder", "a link in place of {segment}", "a link in place of codes.faiss",
+     "a row with other labels", "items of which three were removed", "two segments with other ranges",
+     "a link in place of segments"],
+)  # fmt: skip
+def test_a_catalogue_built_again_answers_or_one_line_says_why_not(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
+) -> None:
+    wrong = built_again(child, name, tmp_path / "root", healthy)
+    assert not wrong, reported(wrong)
+
+
+@pytest.mark.slow
+def test_every_catalogue_built_again_answers_or_one_line_says_why_not(tmp_path: Path, healthy: dict[str, Path]) -> None:
+    others = {f"a link in place of {pool}" for pool in ("segments", "fields", "removed")}  # two remedies for one folder
+    names = [name for name in CASES if name not in others]
+    places = {name: tmp_path / str(number) for number, name in enumerate(names)}
+
+    def work(child: Child, name: str) -> list[str]:
+        wrong = built_again(child, name, places[name], healthy)
+        shutil.rmtree(places[name])
+        return wrong
+
+    wrong = [what for some in shared(work, names) for what in some]
+    assert not wrong, reported(wrong)
+
+
+# Builds that go on where another one was interrupted.
+
+
+def going_on(child: Child, change: Callable[[Path, Path], object], root: Path, healthy: dict[str, Path]) -> list[str]:
+    """What is wrong with a build that goes on in a folder with a hostile `building`, nothing hopefully.
+
+    It ends well, or says in one line that --discard helps, which then is so; the catalogue before answers meanwhile,
+    and the one that is built has the source's items.
+    """
+    target, wrong = staged(root, healthy, "float32"), []
+    shutil.copytree(healthy["building"], target.folder / "building")
+    change(target.folder / "building", target.outside)
+    before = tree(root, target.folder)
+    options = ["--quiet", "--home", str(target.folder.parent)]
+
+    def ask(*words: str) -> dict[str, Any]:
+        reply = child.ask(target.here, words=[*options, *words])
+        if "lost" in reply:
+            return {"status": "lost", "err": reply["lost"], "out": "", "taken": 0}
+        if reply["taken"] > MEMORY:
+            wrong.append(f"{words}: takes {reply['taken'] // 1000} MB of memory")
+        if reply["status"] != 0 and (reply["status"] != 1 or reply["err"].count("\n") != 1 or ill_said(reply["err"])):
+            wrong.append(f"{words}: {ill_said(reply['err']) or ''}{reply['status']}: {reply['err'][:400]!r}")
+        return reply
+
+    folder = target.folder / "building"
+    ours = folder.is_dir() and not folder.is_symlink()
+    built = ask("index", "build", "evil")
+    if built["status"] == 0 and folder.exists():
+        wrong.append("leaves its parts")
+    if built["status"] != 0 and ours:
+        if "--discard" not in built["err"]:
+            wrong.append(f"says nothing of --discard: {built['err'][:300]!r}")
+        check_answers(ask, "meanwhile", wrong)
+        built = ask("index", "build", "evil", "--discard")
+        if built["status"] != 0:
+            wrong.append(f"--discard does not help: {built['err'][:300]!r}")
+    check_answers(ask, "then", wrong)
+    after = tree(root, target.folder)
+    changed = sorted(place for place in before | after if before.get(place) != after.get(place))
+    return [*wrong, *(f"{place} was changed" for place in changed)]
+
+
+def check_answers(ask: Callable[..., dict[str, Any]], when: str, wrong: list[str]) -> None:
+    """The catalogue answers as it should: its items are those of the source."""
+    found = ask("similar", f"id:{ITEM}", "--index", "evil", "-n", "50", "--grid", "out.png", "--format", "json")
+    ids = sorted(row["id"] for row in json.loads(found["out"] or "[]"))
+    if found["status"] != 0 or len(ids) != 39 or not all(re.fullmatch(r"[A-Z][\w -]+/\d{5}\.png", id_) for id_ in ids):
+        wrong.append(f"{when}: similar: {found['status']} {found['err'][:300]!r} {len(ids)} {ids[:2]!r:.200}")
+    exported = ask("export", "evil", "-o", "out.csv")
+    if exported["status"] != 0:
+        wrong.append(f"{when}: export: {exported['err'][:300]!r}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nothing changed", "a plan that is nested 100,000 deep", "a plan of another encoder", "a record that is no JSON",
+     "a record of rows = 4611686018427387904", "a record of entries = 2147483648", "a record of kinds = {'a': 'blob'}",
+     "a FIFO in place of 000001/codes.f32", "a link in place of 000001/items.jsonl", "a link in place of ../building",
+     "codes that are cut short", "lines that are there twice", "a length of -1", "a checksum of 0",
+     "a link called more"],
+)  # fmt: skip
+def test_a_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
+) -> None:
+    wrong = going_on(child, BUILDS[name], tmp_path / "root", healthy)
+    assert not wrong, reported(wrong)
+
+
+@pytest.mark.long
+def test_every_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
+    tmp_path: Path, healthy: dict[str, Path]
+) -> None:
+    names = list(BUILDS)
+    places = {name: tmp_path / str(number) for number, name in enumerate(BUILDS)}
+
+    def work(child: Child, name: str) -> list[str]:
+        wrong = going_on(child, BUILDS[name], places[name], healthy)
+        shutil.rmtree(places[name])
+        return [f"{name}: {what}" for what in wrong]
+
+    wrong = [what for some in shared(work, names) for what in some]
+    assert not wrong, reported(wrong)
 
 
 @pytest.mark.parametrize(
@@ -603,9 +869,10 @@ def test_a_pipe_that_nobody_writes_to_is_one_line_and_no_wait(tmp_path: Path, ch
 @pytest.mark.parametrize(
     "make",
     [graph("codes = Identity (inner) }"), value("encoder/settings", {"one": [1, {"two": None}]}),
-     lambda target: (target.live / "notes.txt").write_text("of the owner"),
+     lambda target: (target.folder / "notes.txt").write_text("of the owner"),
+     lambda target: (target.place(SEGMENT) / "notes.txt").write_text("of the owner"),
      lambda target: target.folder.rename(target.outside / "moved").with_name("moved") and None],
-    ids=["a plain graph", "other settings", "a file beside", "a folder of its own"],
+    ids=["a plain graph", "other settings", "a file beside", "a file in a segment", "a folder of its own"],
 )  # fmt: skip
 def test_what_does_no_harm_answers(
     tmp_path: Path, healthy: dict[str, Path], child: Child, make: Callable[[Target], object]
@@ -617,6 +884,20 @@ def test_what_does_no_harm_answers(
         target.folder.symlink_to(target.outside / "moved")
     words = ["--home", str(target.folder.parent), "similar", "shoe.png", "--index", "evil", "--format", "paths"]
     assert child.ask(target.here, words=words)["out"].count("\n") == 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary", OLD])
+def test_a_recommender_that_nobody_changed_answers_every_command(
+    tmp_path: Path, healthy: dict[str, Path], child: Child, dtype: str
+) -> None:
+    """Or the attacks would be refused for what they are made of."""
+    target = staged(tmp_path / "root", healthy, dtype)
+    for command, words in COMMANDS.items():
+        reply = child.ask(target.here, words=["--quiet", "--home", str(target.folder.parent), *words.split()])
+        assert (reply["status"], reply["err"]) == (0, ""), command
+
+
+# What is known to go wrong.
 
 
 # Many at once.
@@ -656,27 +937,29 @@ def test_hostile_recommenders_cost_one_line_each_and_hide_no_healthy_one(
     assert not wrong, reported(wrong)
 
 
+MUTANTS = {
+    MANIFEST: 60, PRIOR: 40, CODE_MODEL: 40, ENCODER: 30, INDEX: 40, TABLE: 40, PREVIEWS: 25, FIELDS: 40, REMOVED: 25,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("times", [pytest.param(1, marks=LONG), pytest.param(20, marks=SLOW)])
-def test_sealed_mutants_are_refused_in_one_line_or_answer(tmp_path: Path, healthy: dict[str, Path], times: int) -> None:
-    """300 at a time: 60 manifests, 40 each of four files of an encoder and the catalogue, and fewer of the rest."""
-    counts = {
-        "manifest.json": 60,
-        PRIOR: 40,
-        CODE_MODEL: 40,
-        ENCODER: 30,
-        INDEX: 40,
-        TABLE: 40,
-        CODES: 25,
-        THUMBNAILS: 25,
-    }
+@pytest.mark.parametrize(
+    "counts",
+    [pytest.param(MUTANTS, id="most files"),
+     pytest.param({LENGTHS: 200}, id="lengths")],
+)  # fmt: skip
+def test_sealed_mutants_are_refused_in_one_line_or_answer(
+    tmp_path: Path, healthy: dict[str, Path], counts: dict[str, int], times: int
+) -> None:
+    """340 at a time: 60 manifests, 40 each of the files that are taken apart, and fewer of the rest; 200 lengths."""
     jobs = [(name, number) for name, count in counts.items() for number in range(times * count)]
     valid = Recommender(healthy["int8"]).compress(np.zeros((3, 28, 28, 1), np.uint8))
 
     def work(child: Child, job: tuple[str, int]) -> dict[str, Any]:
         name, number = job
-        root = tmp_path / f"{name.replace('/', '-')}-{number}"
+        root = tmp_path / f"{re.sub(r'[/ ]', '-', name)}-{number}"
         random = Random(f"{SEED} {job}")
-        dtype = "float32" if name == CODES else random.choice(["float32", "int8", "binary"])
+        dtype = "float32" if name == LENGTHS else random.choice(["float32", "int8", "binary"])
         target = staged(root, healthy, dtype, job)
         mutant(name, target)
         (target.here / "codes.simrec").write_bytes(valid)
@@ -685,6 +968,32 @@ def test_sealed_mutants_are_refused_in_one_line_or_answer(tmp_path: Path, health
         return reply
 
     check(dict(zip(jobs, shared(work, jobs), strict=True)))
+
+
+@pytest.mark.parametrize("times", [pytest.param(1, marks=LONG), pytest.param(20, marks=SLOW)])
+def test_mutants_of_an_interrupted_build_are_built_or_refused_in_one_line(
+    tmp_path: Path, healthy: dict[str, Path], times: int
+) -> None:
+    """100 at a time: a file of a part, or the plan, is damaged."""
+    names = ["plan.json", "000001/part.json", "000001/codes.f32", "000001/items.jsonl", "000001/previews.bin"]
+    jobs = [(name, number) for name in names for number in range(20 * times)]
+
+    def work(child: Child, job: tuple[str, int]) -> str:
+        name, number = job
+        root = tmp_path / f"{re.sub(r'[/ ]', '-', name)}-{number}"
+        target = staged(root, healthy, "float32", job)
+        path = Path(shutil.copytree(healthy["building"], target.folder / "building")) / name
+        path.write_bytes(damaged(path.read_bytes(), target.random))
+        reply = child.ask(target.here, words=["--quiet", "--home", str(root / "home"), "index", "build", "evil"])
+        shutil.rmtree(root)
+        if reply.get("status") == 0 and not reply["err"]:
+            return ""
+        if reply.get("status") == 1 and reply["err"].count("\n") == 1 and not ill_said(reply["err"]):
+            return ""
+        return f"{name} {number}: {reply.get('lost') or reply['err'][:300]!r}"
+
+    wrong = [what for what in shared(work, jobs) if what]
+    assert not wrong, reported(wrong)
 
 
 @pytest.mark.parametrize("times", [pytest.param(1, marks=LONG), pytest.param(20, marks=SLOW)])

@@ -222,7 +222,7 @@ def found(*given):
 host._discover = found
 building.ROWS, building.SEGMENT_ROWS = 500, 700
 print("building", flush=True)
-simrec.build("mine", "numbers:6000?", encoder="demo", notice=lambda text: print(text, flush=True))
+simrec.build("mine", "numbers:20000?", encoder="demo", notice=lambda text: print(text, flush=True))
 print("done", flush=True)
 """
 
@@ -231,7 +231,7 @@ print("done", flush=True)
 @pytest.mark.usefixtures("numbers", "small_parts")
 def test_a_build_that_is_killed_again_and_again_gives_the_very_catalogue(own_home: Path) -> None:
     """SIGKILL at random moments, until one build comes to its end; then once more over what is there."""
-    simrec.build("whole", "numbers:6000?", encoder="demo")
+    simrec.build("whole", "numbers:20000?", encoder="demo")
     rng, script = random.Random(0), KILLED.format(tests=str(Path(__file__).parent))
     for _ in range(2):
         killed = 0
@@ -239,14 +239,14 @@ def test_a_build_that_is_killed_again_and_again_gives_the_very_catalogue(own_hom
             with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "building\n"
-                if killed < 12:
-                    time.sleep(rng.uniform(0.05, 0.9))
+                if killed < 8:
+                    time.sleep(rng.uniform(0.02, 0.5))
                     process.send_signal(signal.SIGKILL)
                 said = process.stdout.read()
             if said.endswith("done\n"):
                 break
             killed += 1
-        assert killed >= 8
+        assert killed == 8
         assert files(own_home / "whole") == files(own_home / "mine")
         left = [path.name for path in (own_home / "mine").iterdir()]
         assert sorted(left) == ["CURRENT", "LOCK", "encoder", "fields", "generations", "segments"]
@@ -273,7 +273,7 @@ def test_a_list_s_other_columns_are_fields_of_one_kind(photos: Path) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys, threading, time
 sys.path.insert(0, {tests!r})
 import test_streams, simrec
 from simrec import host, reading
@@ -285,11 +285,16 @@ def found(*given):
     return host.Host((*plugins.offers, offer), plugins.failures, plugins.left_out)
 host._discover = found
 simrec.build("warm", "numbers:300", encoder="demo")
-import onnxruntime
-used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+def own():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+def watch():
+    while True:
+        seen.append(own())
+        time.sleep(0.02)
+seen = [own()]
+threading.Thread(target=watch, daemon=True).start()
 simrec.build("mine", "numbers:{count}", encoder="demo")
-most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(used, most)
+print(seen[0], max(seen))
 """
 
 
@@ -300,7 +305,7 @@ def test_a_stream_of_200_000_pictures_is_built_in_a_fraction_of_their_memory(own
     script = MEMORY.format(tests=str(Path(__file__).parent), count=200_000)
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     used, most = map(int, done.stdout.split())
-    assert most - used < 250_000  # kB, mapped files and libraries among them
+    assert most - used < 240_000  # kB; mapped files are not counted, and 1,000,000 take as much
     assert len(simrec.open("mine").catalogue) == 200_000
 
 

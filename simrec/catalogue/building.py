@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import zlib
@@ -25,18 +26,21 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import numpy as np
-from msgspec import DecodeError, Meta, ValidationError, convert
+from msgspec import Meta, ValidationError, convert
 from msgspec.json import Decoder, Encoder
 from numpy.typing import NDArray
 
 from simrec.arrays import to_npy
+from simrec.catalogue import previews
+from simrec.catalogue.fields import LARGEST as LARGEST_FIELDS
 from simrec.catalogue.fields import Kind
 from simrec.catalogue.fields import kinds as fields_kinds
 from simrec.catalogue.fields import write as write_fields
 from simrec.catalogue.segment import TableWriter
 from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric, Value
-from simrec.errors import StoreError
-from simrec.files import explained, opened_below, read
+from simrec.errors import DataError, StoreError
+from simrec.faults import LARGEST as LARGEST_NUMBER
+from simrec.files import clear, explained, opened_below, read
 from simrec.manifest import SegmentRecord
 from simrec.store import Writer
 
@@ -54,6 +58,9 @@ SEGMENTS = 8
 
 LARGEST_RECORD = 16_000_000
 """Bytes of the largest part.json."""
+
+LARGEST_TEXTS = 100_000
+"""Characters of an item's id, source, label and stamp, together; a table's row has room for a megabyte of bytes."""
 
 LARGEST_LINE = 1 << 24
 """Bytes of the longest line of an items.jsonl."""
@@ -74,17 +81,18 @@ class Plan:
 @dataclass(frozen=True)
 class PartRecord:
     """part.json. entries: how many of the source's it stands for, digest: theirs in order. rows: of those that could be
-    read, skipped: the sources of the others and why. labelled: whether any has a label. previews: bytes.
+    read, skipped: the sources of the others and why. labelled: whether any has a label. kinds: of their fields.
     """
 
-    entries: Annotated[int, Meta(ge=1)]
+    entries: Annotated[int, Meta(ge=1, le=1 << 24)]
     digest: str
     rows: Annotated[int, Meta(ge=0)]
     labelled: bool
-    previews: Annotated[int, Meta(ge=0)]
-    kinds: Mapping[str, Kind]
+    kinds: Annotated[Mapping[str, Kind], Meta(max_length=LARGEST_FIELDS)]
     skipped: Sequence[tuple[str, str]]
 
+
+_CONTENT = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 _Line = tuple[Entry, str, int, int]
 """A line of items.jsonl: an entry, its content, the length of its preview and that one's checksum."""
@@ -119,15 +127,16 @@ class Part:
     def rows(self) -> Iterator[tuple[Entry, str, bytes]]:
         """Its entries, their contents and previews."""
         decoder, count = Decoder(_Line), 0
-        with self.open("items.jsonl") as lines, self.open("previews.bin") as previews:
+        with self.open("items.jsonl") as lines, self.open("previews.bin") as shown:
             while line := lines.readline(LARGEST_LINE):
                 try:
                     entry, content, length, checksum = decoder.decode(line)
-                except (DecodeError, ValidationError) as error:
+                    preview = shown.read(min(max(length, 0), previews.LARGEST))
+                    previews.check(preview)
+                    if len(preview) != length or zlib.crc32(preview) != checksum:
+                        raise ValueError("a preview is not what was written")
+                except ValueError as error:  # msgspec's are such too
                     raise self.damaged(str(error)) from error
-                preview = previews.read(min(max(length, 0), 1 << 28))
-                if len(preview) != length or zlib.crc32(preview) != checksum:
-                    raise self.damaged("a preview is not what was written")
                 count += 1
                 yield entry, content, preview
         if count != self.record.rows:
@@ -162,24 +171,42 @@ class Building:
                 self.folder.mkdir()
                 _write(self.folder / "plan.json", json.dumps(plan).encode())
             for path in sorted(self.folder.iterdir()):
-                if path.is_dir() and not path.is_symlink():
-                    if (record := self._found_part(path)) is not None and path.name == _name(len(self.parts)):
-                        self.parts.append(Part(path, record))
-                    else:
-                        shutil.rmtree(path)
+                record = self._found_part(path) if path.name == _name(len(self.parts)) else None
+                if record is not None:
+                    self.parts.append(Part(path, record))
+                elif path.name != "plan.json":
+                    clear(path)
 
     def resumed(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """The entries that aren't in a finished part yet. A part whose entries are others now is thrown away, and those
-        behind it.
+        """The entries that aren't in a finished part yet.
+
+        A part whose entries the source lists otherwise now is thrown away, a damaged one too, and those behind it.
         """
         for place, part in enumerate(self.parts):
             run = list(islice(entries, part.record.entries))
-            if _digest(run) != part.record.digest:
+            if _digest(run) != part.record.digest or not self._holds(part, run):
                 for other in self.parts[place:]:
-                    shutil.rmtree(other.folder)
+                    clear(other.folder)
                 del self.parts[place:]
                 return chain(run, entries)
         return entries
+
+    def _holds(self, part: Part, run: Sequence[Entry]) -> bool:
+        """Whether a part has some of these entries, in their order, and codes that are numbers."""
+        listed = iter(run)
+        kinds: dict[str, Kind] = {}
+        try:
+            if part.record.rows + len(part.record.skipped) != len(run):
+                return False
+            for entry, content, _ in part.rows():
+                if not _CONTENT.fullmatch(content) or entry not in listed:
+                    return False
+                if entry.fields:
+                    kinds = fields_kinds([entry.fields], kinds)
+            codes = part.codes(self.plan.dim)
+            return kinds == part.record.kinds and bool((np.abs(codes) <= LARGEST_NUMBER).all())  # of NaN it is False
+        except StoreError:
+            return False
 
     @property
     def rows(self) -> int:
@@ -328,7 +355,7 @@ class _Codes:
 class _PartWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
         folder.mkdir()
         self._files = {name: (folder / name).open("xb") for name in ("codes.f32", "items.jsonl", "previews.bin")}
         self._begun = time.monotonic()
@@ -344,12 +371,17 @@ class _PartWriter:
         return self._rows >= ROWS or time.monotonic() - self._begun >= SECONDS
 
     def add(self, entries: Sequence[Entry], batch: Batch, codes: Codes) -> None:
+        for entry in entries:
+            if len(entry.id) + len(entry.source) + len(entry.label) + len(entry.stamp) > LARGEST_TEXTS:
+                raise DataError(f"{entry.id:.100}: its texts are longer than {LARGEST_TEXTS:,} characters: cut them")
         _add_to(self._hash, entries)
         self._entries += len(entries)
         self._rows += len(batch.entries)
         self._labelled = self._labelled or any(entry.label for entry in batch.entries)
         if any(entry.fields for entry in batch.entries):
             self._kinds = fields_kinds((entry.fields for entry in batch.entries), self._kinds)
+            if len(self._kinds) > LARGEST_FIELDS:
+                raise DataError(f"more than {LARGEST_FIELDS:,} fields: leave some columns out")
         self._skipped += [(entry.source, str(error)) for entry, error in batch.errors]
         self._files["codes.f32"].write(np.ascontiguousarray(codes, np.float32).tobytes())
         lines = [
@@ -360,7 +392,6 @@ class _PartWriter:
         self._files["previews.bin"].write(b"".join(batch.previews))
 
     def finish(self) -> PartRecord:
-        previews = self._files["previews.bin"].tell()
         with contextlib.ExitStack() as closing:
             for file in self._files.values():
                 closing.enter_context(file)
@@ -368,7 +399,7 @@ class _PartWriter:
                 file.flush()
                 os.fsync(file.fileno())
         record = PartRecord(
-            self._entries, self._hash.hexdigest(), self._rows, self._labelled, previews, self._kinds, self._skipped
+            self._entries, self._hash.hexdigest(), self._rows, self._labelled, self._kinds, self._skipped
         )
         _write(self.folder / "part.json", json.dumps(asdict(record)).encode())
         return record

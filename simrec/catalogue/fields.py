@@ -1,11 +1,12 @@
-"""The fields of a segment's items: columns of whole numbers, decimal numbers or texts in an Arrow file beside it.
+"""The fields of a segment's items: columns of whole numbers, decimal numbers or texts in an Arrow stream beside it.
 
 A file is written once and mapped into memory; another one takes its place when fields change, and codes stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,8 @@ def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str,
             for name, kind in columns.items()
         }
     )
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    # As a stream: its messages can be looked at one by one before anything is made of them.
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
 
 
@@ -71,14 +73,15 @@ class Columns:
 
         try:
             with pa.memory_map(str(path)) as file:
-                reader = pa.ipc.open_file(file)
-                schema = reader.schema
-                unknown = [str(field.type) for field in schema if str(field.type) not in ("int64", "double", "string")]
-                if unknown or schema.metadata or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
-                    raise ValueError(f"columns that simrec doesn't write: {', '.join(unknown)[:100]}")
-                self._table = reader.read_all()
+                messages = pa.ipc.MessageReader.open_stream(file)
+                schema = pa.ipc.read_schema(messages.read_next_message())
+                kinds = {str(field.type) for field in schema} - {"int64", "double", "string"}
+                extended = schema.metadata or any(field.metadata for field in schema)
+                if kinds or extended or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
+                    raise ValueError(f"columns that simrec doesn't write: {', '.join(sorted(kinds))[:100]}")
+                self._table = pa.Table.from_batches(list(_batches(messages, schema)), schema)
                 self._table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, EOFError, struct.error) as error:
             raise ValueError(str(error)) from error
         if len(self._table) != rows:
             raise ValueError(f"{len(self._table):,} rows of {rows:,}")
@@ -87,3 +90,39 @@ class Columns:
         """The fields of those rows."""
         found: list[dict[str, Value]] = self._table.take(list(rows)).to_pylist()
         return found
+
+
+def _batches(messages: Any, schema: Any) -> Iterator[Any]:
+    """The batches of a stream, which point into its file. Raises ValueError for one that would have to be unpacked."""
+    import pyarrow as pa
+
+    while True:
+        try:
+            message = messages.read_next_message()
+        except StopIteration:
+            return
+        if message.type != "record batch" or _compressed(memoryview(message.metadata)):
+            raise ValueError("it is compressed, or has other messages than batches")
+        yield pa.ipc.read_record_batch(message, schema)
+
+
+def _compressed(metadata: memoryview) -> bool:
+    """Whether a message says that its batch is compressed, which could be any number of bytes.
+
+    pyarrow doesn't tell. The message is a flatbuffer (arrow/format/Message.fbs): its table `Message` has the batch as
+    its third field, and the table `RecordBatch` has `compression` as its fourth.
+    """
+    (root,) = struct.unpack_from("<I", metadata, 0)
+    place = _field(metadata, root, 2)
+    (offset,) = struct.unpack_from("<I", metadata, place)
+    return place == 0 or _field(metadata, place + offset, 3) != 0
+
+
+def _field(metadata: memoryview, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table stands, 0 where it has none."""
+    (back,) = struct.unpack_from("<i", metadata, table)
+    (size,) = struct.unpack_from("<H", metadata, table - back)
+    if 4 + 2 * number >= size:
+        return 0
+    (offset,) = struct.unpack_from("<H", metadata, table - back + 4 + 2 * number)
+    return table + int(offset) if offset else 0

@@ -7,6 +7,10 @@ import struct
 
 from PIL import Image
 
+from simrec import picture_files
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 EDGE = 128
 """Pixels of the longest edge."""
 
@@ -16,24 +20,32 @@ LARGEST = 1 << 20
 
 def opened(data: bytes, edge: int = EDGE) -> Image.Image:
     """The picture, decoded. Raises ValueError for anything but a JPEG or PNG of at most `edge` pixels an edge."""
-    kind = "PNG" if data[:8] == b"\x89PNG\r\n\x1a\n" else "JPEG"
-    if kind == "PNG":
+    check(data, edge)
+    kind = "PNG" if data.startswith(_PNG) else "JPEG"
+    try:
+        with picture_files.silence:  # Pillow warns of large or odd files, which are refused here
+            if kind == "PNG":
+                Image.open(io.BytesIO(data), formats=[kind]).verify()  # the checksums; decoding passes over them
+            picture = Image.open(io.BytesIO(data), formats=[kind])
+            if max(picture.size) > edge or picture.mode not in ("L", "RGB"):
+                raise ValueError(f"a picture {picture.mode} {picture.size} is no preview")
+            picture.load()
+    except Exception as error:  # decoders meet a damaged file with many exceptions
+        raise ValueError(str(error)) from error
+    return picture
+
+
+def check(data: bytes, edge: int = EDGE) -> None:
+    """Raises ValueError for what can't be a preview, by what can be seen without decoding it."""
+    if data.startswith(_PNG):
         chunks = _chunks(data)
         # Pillow would take the last of several headers, and more memory than the pixels need for other chunks.
         if chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or set(chunks[1:-1]) != {b"IDAT"}:
             raise ValueError("it has other chunks than a preview")
         if max(struct.unpack(">2I", data[16:24])) > edge:
             raise ValueError("it has more pixels than a preview")
-    try:
-        if kind == "PNG":
-            Image.open(io.BytesIO(data), formats=[kind]).verify()  # the checksums; decoding alone passes over them
-        picture = Image.open(io.BytesIO(data), formats=[kind])
-        if max(picture.size) > edge or picture.mode not in ("L", "RGB"):
-            raise ValueError(f"a picture {picture.mode} {picture.size} is no preview")
-        picture.load()
-    except Exception as error:  # decoders meet a damaged file with many exceptions
-        raise ValueError(str(error)) from error
-    return picture
+    elif not data.startswith(b"\xff\xd8\xff") or picture_files.scans(io.BytesIO(data)) > 1:
+        raise ValueError("neither a PNG nor a JPEG of one scan")
 
 
 def _chunks(png: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
     from simrec.catalogue.fields import Columns
     from simrec.index import Index
+
+_HEADER = 1000
+"""Bytes of a .npy file's header, at most."""
 
 LARGEST_VALUE = 1 << 20
 """Bytes of the longest id, source, label or row."""
@@ -191,7 +195,8 @@ class Segment:
         if name is None:
             return np.empty(0, np.int64)
         try:
-            rows: NDArray[np.int64] = from_npy(self._generation.read(name), np.int64, (None,))
+            data = self._generation.read(name, 8 * len(self) + _HEADER)
+            rows: NDArray[np.int64] = from_npy(data, np.int64, (None,))
             if len(rows) and not (rows[0] >= 0 and rows[-1] < len(self) and (np.diff(rows) > 0).all()):
                 raise ValueError("rows that there aren't, or not in order")
         except ValueError as error:
@@ -202,18 +207,25 @@ class Segment:
         """The codes of those rows as the encoder gave them, (count, dim), as far as the dtype keeps them."""
         codes = self.index.some_codes(start, count)
         if (lengths := self._lengths) is not None:
-            codes = codes * lengths[start : start + count, np.newaxis]
+            with np.errstate(all="ignore"):  # what isn't a number is named below
+                codes = codes * lengths[start : start + count, np.newaxis]
         if not np.isfinite(codes).all():
             raise self._generation.damaged(self._codes, "its codes are not numbers")
         return codes
 
     @cached_property
     def _lengths(self) -> NDArray[np.float32] | None:
-        name = f"{self._record.folder}/lengths.npy"
-        if name not in self._generation.manifest.files:
+        """What each code was divided by, None where none was."""
+        if self._dtype != "float32" or self._encoder.metric != "cosine":
             return None
+        old = self._record.format == 2  # which kept the codes themselves, beside the index
+        name = f"{self._record.folder}/{'codes.npy' if old else 'lengths.npy'}"
+        shape = (len(self), self._encoder.dim) if old else (len(self),)
         try:
-            lengths: NDArray[np.float32] = from_npy(self._generation.read(name), np.float32, (len(self),))
+            kept = from_npy(self._generation.read(name, 4 * math.prod(shape) + _HEADER), np.float32, shape)
+            lengths: NDArray[np.float32] = np.linalg.norm(kept, axis=1) if old else kept
+            if not (np.isfinite(lengths) & (lengths >= 0)).all():
+                raise ValueError("lengths that no code can have")
         except ValueError as error:
             raise self._generation.damaged(name, str(error)) from error
         return lengths
@@ -294,8 +306,7 @@ class Segment:
 
     @cached_property
     def _connection(self) -> sqlite3.Connection:
-        if self._items not in self._generation.manifest.files:
-            raise self._damaged("its manifest lists no such file")
+        self._generation.check_there(self._items)  # SQLite would wait for a pipe
         path = (self._generation.recommender / self._items).absolute()
         try:
             # By its bytes: SQLite takes a path as UTF-8, which a folder's name needn't be.
@@ -339,7 +350,8 @@ class Segment:
 
     def _row(self, values: tuple[Any, ...]) -> Row:
         number, id_, source, label, stamp, content, start, length, preview, checksum = values
-        if tuple(map(type, values)) != _KINDS or start < 0 or not 0 < length <= self._largest_preview:
+        fits = tuple(map(type, values)) == _KINDS and 0 <= number < len(self)
+        if not fits or start < 0 or not 0 < length <= self._largest_preview:
             raise self._damaged(f"{values!r:.100} is no row of it")
         if self._record.format == 3 and checksum != _checksum((id_, source, label, stamp, content), preview):
             raise self._damaged(f"row {number} is not what was written")
@@ -374,15 +386,10 @@ def opened(generation: Generation) -> list[Segment]:
     manifest: Manifest = generation.manifest
     assert manifest.catalogue is not None
     segments = [Segment(generation, record) for record in manifest.catalogue.segments]
-    rows = sum(map(len, segments))
-    if rows < manifest.catalogue.count or (rows > manifest.catalogue.count and not any_removed(manifest)):
+    rows = sum(len(one) - len(one.removed) for one in segments)
+    if rows != manifest.catalogue.count:
         raise StoreError(
             f"{generation.recommender}: its segments have {rows:,} rows, for {manifest.catalogue.count:,} items: "
             f"'simrec index build {generation.recommender.name}' makes the catalogue again and keeps the encoder"
         )
     return segments
-
-
-def any_removed(manifest: Manifest) -> bool:
-    """Whether any of a catalogue's segments has rows that are no longer there."""
-    return any(record.removed for record in (manifest.catalogue.segments if manifest.catalogue else ()))

@@ -25,8 +25,9 @@ from simrec.cli.terminal import (
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
-    from simrec.contracts import Images, Rebuilt
+    from simrec.contracts import Images
     from simrec.recommender import Recommender
+    from simrec.verbs.decode import Denoised
 
 SHOWN = 10
 """Test pictures that stand in where no picture is named."""
@@ -57,29 +58,27 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. Without one: ten test
     pictures. MSE: mean squared error of the pixels in 0..1. SSIM: structural similarity, 1 for the same picture.
     """
-    from simrec import evaluation
     from simrec.images import rounded
+    from simrec.verbs.decode import reconstructed
 
     opened = session.open(name)
     asked = read(opened, pictures)
-    rebuilt = opened.reconstruct(asked.images)
-    errors = evaluation.squared_errors(rebuilt, asked.images)
-    similarities = evaluation.structural_similarities(rebuilt, asked.images)
+    made = reconstructed(opened, asked.images)
     rows: list[dict[str, Any]] = [
         {"picture": picture, "MSE": float(error), "SSIM": float(similarity)}
-        for picture, error, similarity in zip(asked.names, errors, similarities, strict=True)
+        for picture, error, similarity in zip(asked.names, made.errors, made.similarities, strict=True)
     ]
     if form == "json":
         say(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         cells = [(row["picture"], f"{row['MSE']:.4f}", f"{row['SSIM']:.3f}") for row in rows]
         if len(cells) > 1:
-            cells.append(("mean", f"{errors.mean():.4f}", f"{similarities.mean():.3f}"))
+            cells.append(("mean", f"{made.errors.mean():.4f}", f"{made.similarities.mean():.3f}"))
         table(["", "MSE", "SSIM"], cells, title=f"{opened.name}: {opened.manifest.encoder.dim} numbers")
     if output:
         captions = [(f"MSE {row['MSE']:.4f}", f"SSIM {row['SSIM']:.3f}") for row in rows]
         versions = {"original": (asked.images, [(picture, "") for picture in asked.names])}
-        versions["reconstruction"] = (rounded(rebuilt), captions)
+        versions["reconstruction"] = (rounded(made.pictures), captions)
         draw(session, output, versions, f"{opened.manifest.encoder.name}: originals and reconstructions")
     return 1 if asked.failed else 0
 
@@ -110,7 +109,6 @@ def denoise(
     pictures. Noise is salt and pepper: pixels that are black or white as it happens. PSNR: peak signal-to-noise ratio.
     """
     from simrec.images import rounded
-    from simrec.perturbations import noisy
     from simrec.verbs import decode as verb
 
     if report and (pictures or output):
@@ -124,38 +122,30 @@ def denoise(
             table(["", "PSNR (dB)"], [(row["name"], f"{row['PSNR']:.1f}") for row in figures])
         return 0
     asked = read(opened, pictures)
-    wrong = noisy(asked.images, noise, seed)
-    cleaned = opened.reconstruct(wrong)
-    names = [(picture, "") for picture in asked.names]
-    versions = {"given": (wrong, names), "denoised": (rounded(cleaned), [("", "")] * len(names))}
+    made = verb.denoised(opened, asked.images, noise, seed)
+    names, cleaned = [(picture, "") for picture in asked.names], rounded(made.cleaned)
+    versions = {"given": (made.noisy, names), "denoised": (cleaned, [("", "")] * len(names))}
     if noise:
-        before, after = _ratios(asked, wrong, cleaned, form)
+        _print_ratios(asked.names, made, form)
         versions = {
             "clean": (asked.images, names),
-            "noisy": (wrong, [(f"{ratio:.1f} dB", "") for ratio in before]),
-            "denoised": (rounded(cleaned), [(f"{ratio:.1f} dB", "") for ratio in after]),
+            "noisy": (made.noisy, [(f"{ratio:.1f} dB", "") for ratio in made.before]),
+            "denoised": (cleaned, [(f"{ratio:.1f} dB", "") for ratio in made.after]),
         }
     if output:
         draw(session, output, versions, f"{opened.manifest.encoder.name}: denoised")
     return 1 if asked.failed else 0
 
 
-def _ratios(asked: Named, wrong: Images, cleaned: Rebuilt, form: str) -> tuple[list[float], list[float]]:
-    """Prints and returns each picture's PSNR, noisy and denoised."""
-    from simrec import evaluation
-
-    before, after = (
-        evaluation.signal_to_noise(evaluation.squared_errors(version, asked.images)).tolist()
-        for version in (evaluation.pixels(wrong), cleaned)
-    )
-    rows = list(zip(asked.names, before, after, strict=True))
+def _print_ratios(names: Sequence[str], made: Denoised, form: str) -> None:
+    """Each picture's PSNR, noisy and denoised."""
+    rows = list(zip(names, made.before, made.after, strict=True))
     if form == "json":
         named = [{"picture": picture, "before": noisy, "after": denoised} for picture, noisy, denoised in rows]
         say(json.dumps(named, indent=1, ensure_ascii=False))
     else:
         cells = [(picture, f"{noisy:.1f}", f"{denoised:.1f}") for picture, noisy, denoised in rows]
         table(["PSNR (dB)", "noisy", "denoised"], cells)
-    return before, after
 
 
 @click.command()

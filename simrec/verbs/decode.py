@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simrec.contracts import Images, Notice
+from simrec.contracts import Images, Notice, Rebuilt
 from simrec.recommender import Recommender, silent
 
 
@@ -31,6 +33,49 @@ def rates(
         rows.append({"name": f"simrec, {bits} bits", "bits": 8 * len(data) / len(images), "MSE": error})
         progress("compressing", bits - BITS[0] + 1, len(BITS))
     return rows + picture_formats(images, lambda name, done: progress(name, done, len(images)))
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """Pictures (n, h, w, c) in 0..1 that went through the code and back, and what each lost: the mean squared error of
+    its pixels (n,), and its structural similarity (n,), 1 for the same picture.
+    """
+
+    pictures: Rebuilt
+    errors: NDArray[np.float64]
+    similarities: NDArray[np.float64]
+
+
+def reconstructed(recommender: Recommender, images: Images) -> Reconstructed:
+    """Images (n, h, w, c) through the code and back. Raises RequestError for an encoder without a decoder."""
+    from simrec.evaluation import squared_errors, structural_similarities
+
+    rebuilt = recommender.reconstruct(images)
+    return Reconstructed(rebuilt, squared_errors(rebuilt, images), structural_similarities(rebuilt, images))
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Pictures (n, h, w, c), made noisy and cleaned again, and each one's PSNR in decibels before and after."""
+
+    noisy: Images
+    cleaned: Rebuilt
+    before: list[float]
+    after: list[float]
+
+
+def denoised(recommender: Recommender, images: Images, share: float, seed: int = 0) -> Denoised:
+    """Images (n, h, w, c), made noisy and cleaned; share: see `denoising`.
+
+    Raises RequestError for an encoder without a decoder and for a share that is not in 0..1.
+    """
+    from simrec.evaluation import pixels, signal_to_noise, squared_errors
+    from simrec.perturbations import noisy
+
+    wrong = noisy(images, share, seed)
+    cleaned = recommender.reconstruct(wrong)
+    before, after = (signal_to_noise(squared_errors(version, images)).tolist() for version in (pixels(wrong), cleaned))
+    return Denoised(wrong, cleaned, before, after)
 
 
 def denoising(recommender: Recommender, images: Images, share: float, seed: int = 0) -> list[dict[str, Any]]:

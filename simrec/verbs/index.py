@@ -79,6 +79,7 @@ def build(
                 f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
                 f"{opened.name}, or choose another name"
             )
+        kept = _kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
         building = Building(folder, Plan(opened.name, record.digest, record.input, record.dim, record.metric, dtype))
         building.begin(discard=discard)
         with _keeping(building, notice):
@@ -99,7 +100,7 @@ def build(
             dtype=dtype,
             segments=segments,
         )
-        writer.commit(Manifest.new(_kept_encoder(writer, origin, folder), made))
+        writer.commit(Manifest.new(kept, made))
         building.end()
     return Recommender(folder)
 
