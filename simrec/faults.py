@@ -68,5 +68,6 @@ def _check(array: object, shape: tuple[int, ...], what: str, culprit: str) -> No
         )
     if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LARGEST:
         raise PluginError(
-            f"{culprit} gives {what} that are not finite, or too large: train it again with a lower learning rate, or use another"
+            f"{culprit} gives {what} that are not finite, or too large: train it again with a lower learning rate, or "
+            f"use another"
         )

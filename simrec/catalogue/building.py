@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -30,19 +30,18 @@ from msgspec import Meta, ValidationError, convert
 from msgspec.json import Decoder, Encoder
 from numpy.typing import NDArray
 
-from simrec.arrays import to_npy
 from simrec.catalogue import previews
 from simrec.catalogue.fields import LARGEST as LARGEST_FIELDS
 from simrec.catalogue.fields import Kind
 from simrec.catalogue.fields import kinds as fields_kinds
-from simrec.catalogue.fields import write as write_fields
-from simrec.catalogue.segment import TableWriter
+from simrec.catalogue.segment import Kept, SegmentWriter
 from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric, Value
 from simrec.errors import DataError, StoreError
 from simrec.faults import LARGEST as LARGEST_NUMBER
 from simrec.files import clear, explained, opened_below, read
 from simrec.manifest import SegmentRecord
 from simrec.store import Writer
+from simrec.streams import chunks
 
 SECONDS = 20.0
 """How long a part is added to."""
@@ -55,6 +54,9 @@ SEGMENT_ROWS = 1 << 17
 
 SEGMENTS = 8
 """Segments, at most: a look-up asks each of them."""
+
+ADDED = 4096
+"""Rows that are added to a segment at a time."""
 
 LARGEST_RECORD = 16_000_000
 """Bytes of the largest part.json."""
@@ -255,65 +257,29 @@ class Building:
             kinds = _merged(kinds, part.record.kinds)
         size = max(SEGMENT_ROWS, -(-self.rows // SEGMENTS))
         rows = chain.from_iterable(part.rows() for part in self.parts)
-        sample = self._sample() if self.plan.dtype != "float32" else None
         codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
+        kept = Kept(self.plan.dim, self.plan.metric, self.plan.dtype, self._sample(codes), kinds)
         records = []
         for start in range(0, self.rows, size):
             count = min(size, self.rows - start)
-            records.append(self._segment(writer, islice(rows, count), codes, start, count, sample, kinds))
+            with explained(writer.folder):
+                segment = SegmentWriter(writer, kept)
+                for some in chunks(islice(rows, count), ADDED):
+                    place = start + len(segment)
+                    entries, contents, shown = zip(*some, strict=True)
+                    segment.add(entries, contents, shown, codes[place : place + len(some)])
+                records.append(segment.finish())
             progress(start + count)
-        if next(rows, None) is not None:
-            raise StoreError(f"{self.folder}: damaged (more items than codes): add --discard to build without it")
         return tuple(records)
 
-    def _segment(
-        self, writer: Writer, rows: Iterable[tuple[Entry, str, bytes]], codes: _Codes, start: int, count: int,
-        sample: Codes | None, kinds: Mapping[str, Kind],
-    ) -> SegmentRecord:  # fmt: skip
-        from simrec.index import Index
-
-        folder = writer.new("segments")
-        with explained(writer.folder):
-            table = TableWriter(writer.path(f"{folder}/items.sqlite"), writer.path(f"{folder}/previews.bin"))
-            index: Index | None = None
-            columns: list[Mapping[str, Value]] = []
-            lengths = np.empty(
-                count if self.plan.metric == "cosine" and self.plan.dtype == "float32" else 0, np.float32
-            )
-            done = 0
-            rows = iter(rows)
-            while some := list(islice(rows, 4096)):
-                entries, contents, previews = zip(*some, strict=True)
-                table.add(entries, contents, previews)
-                if kinds:
-                    columns += [entry.fields for entry in entries]
-                these = codes[start + done : start + done + len(some)]
-                if len(lengths):
-                    lengths[done : done + len(some)] = np.linalg.norm(these, axis=1)
-                if index is None:
-                    empty = np.empty((0, self.plan.dim), np.float32)
-                    index = Index(empty, self.plan.metric, self.plan.dtype, trained=these if sample is None else sample)
-                index.add(these)
-                done += len(some)
-            table.close()
-            if done != count or index is None:
-                raise StoreError(f"{self.folder}: damaged (fewer items than codes): add --discard to build without it")
-            writer.path(f"{folder}/codes.faiss").write_bytes(index.to_bytes())
-            if len(lengths):
-                writer.write(f"{folder}/lengths.npy", to_npy(lengths))
-            fields = None
-            if kinds:
-                fields = f"{writer.new('fields')}.arrow"
-                write_fields(writer.path(fields), columns, kinds)
-        return SegmentRecord(folder, count, fields=fields)
-
-    def _sample(self) -> Codes:
-        """Codes of all parts, evenly, that ranges and medians are taken from."""
+    def _sample(self, codes: _Codes) -> Codes:
+        """Codes of all parts, evenly, that ranges and medians are taken from; float32 needs none."""
         from simrec.index import SAMPLE
 
+        if self.plan.dtype == "float32":
+            return np.empty((0, self.plan.dim), np.float32)
         step = max(1, -(-self.rows // SAMPLE))
-        codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
-        return np.concatenate([codes[row : row + step * 4096][::step] for row in range(0, self.rows, step * 4096)])
+        return np.concatenate([codes[row : row + step * ADDED][::step] for row in range(0, self.rows, step * ADDED)])
 
     def end(self) -> None:
         """Deletes the parts, which are in a catalogue now."""

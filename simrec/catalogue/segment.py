@@ -18,27 +18,26 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.arrays import from_npy
+from simrec.arrays import from_npy, to_npy
 from simrec.catalogue import previews
-from simrec.contracts import Codes, Entry, Item, Value
+from simrec.contracts import Codes, Dtype, Entry, Item, Metric, Value
 from simrec.errors import StoreError
 from simrec.manifest import Manifest, SegmentRecord
-from simrec.store import Generation
+from simrec.store import Generation, Writer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from simrec.catalogue.fields import Columns
+    from simrec.catalogue.fields import Columns, Kind
     from simrec.index import Index
 
 _HEADER = 1000
@@ -110,36 +109,74 @@ class Row:
     preview: int
 
 
-class TableWriter:
-    """Writes items.sqlite and previews.bin, row after row."""
+@dataclass(frozen=True)
+class Kept:
+    """How the segments of a catalogue keep codes and fields.
 
-    def __init__(self, table: Path, pictures: Path) -> None:
-        self._connection = sqlite3.connect(table, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = OFF")  # the file counts only once it is whole
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute("BEGIN")
-        self._connection.execute(_SCHEMA)
-        self._previews = pictures.open("xb")
-        self._row = 0
+    sample: codes (k, dim) that ranges and medians are taken from, the same for all segments. kinds: of the fields.
+    """
 
-    def add(self, entries: Sequence[Entry], contents: Sequence[str], pictures: Sequence[bytes]) -> None:
-        """Adds rows: entries, the digests of their pictures' files, their previews."""
+    dim: int
+    metric: Metric
+    dtype: Dtype
+    sample: Codes
+    kinds: Mapping[str, Kind]
+
+
+class SegmentWriter:
+    """Writes a segment, some rows at a time; its codes are in memory until the end."""
+
+    def __init__(self, writer: Writer, kept: Kept) -> None:
+        from simrec.index import Index
+
+        self._writer, self._kept = writer, kept
+        self._folder = writer.new("segments")
+        self._table = sqlite3.connect(writer.path(f"{self._folder}/items.sqlite"), isolation_level=None)
+        for setting in ("journal_mode", "synchronous"):  # the file counts only once it is whole
+            self._table.execute(f"PRAGMA {setting} = OFF")
+        self._table.execute("BEGIN")
+        self._table.execute(_SCHEMA)
+        self._previews = writer.path(f"{self._folder}/previews.bin").open("xb")
+        empty = np.empty((0, kept.dim), np.float32)
+        self._index = Index(empty, kept.metric, kept.dtype, trained=kept.sample)
+        self._lengths: list[NDArray[np.float32]] = []
+        self._fields: list[Mapping[str, Value]] = []
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def add(self, entries: Sequence[Entry], contents: Sequence[str], pictures: Sequence[bytes], codes: Codes) -> None:
+        """Adds rows: entries, the digests of their pictures' files, their previews and codes (n, dim)."""
         rows = []
-        for entry, content, preview in zip(entries, contents, pictures, strict=True):
+        for number, (entry, content, preview) in enumerate(zip(entries, contents, pictures, strict=True), len(self)):
             crc = zlib.crc32(preview)
             texts = (entry.id, entry.source, entry.label, entry.stamp, content)
             place = (self._previews.tell(), len(preview), crc)
-            rows.append((self._row, *texts[:4], bytes.fromhex(content), *place, _checksum(texts, crc)))
+            rows.append((number, *texts[:4], bytes.fromhex(content), *place, _checksum(texts, crc)))
             self._previews.write(preview)
-            self._row += 1
-        self._connection.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 10)})", rows)
+        self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 10)})", rows)
+        if self._kept.kinds:
+            self._fields += [entry.fields for entry in entries]
+        if self._kept.metric == "cosine" and self._kept.dtype == "float32":
+            self._lengths.append(np.linalg.norm(codes, axis=1))
+        self._index.add(codes)
 
-    def close(self) -> None:
-        """Ends the files."""
-        self._connection.execute(_INDEX)
-        self._connection.execute("COMMIT")
-        self._connection.close()
+    def finish(self) -> SegmentRecord:
+        """Ends the files; what the manifest says of them."""
+        self._table.execute(_INDEX)
+        self._table.execute("COMMIT")
+        self._table.close()
         self._previews.close()
+        self._writer.write(f"{self._folder}/codes.faiss", self._index.to_bytes())
+        if self._lengths:
+            self._writer.write(f"{self._folder}/lengths.npy", to_npy(np.concatenate(self._lengths)))
+        fields = None
+        if self._kept.kinds:
+            from simrec.catalogue.fields import write
+
+            fields = f"{self._writer.new('fields')}.arrow"
+            write(self._writer.path(fields), self._fields, self._kept.kinds)
+        return SegmentRecord(self._folder, len(self), fields=fields)
 
 
 class Segment:
