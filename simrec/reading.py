@@ -164,9 +164,11 @@ class _Processes:
     def _started(self) -> subprocess.Popen[bytes] | None:
         """A new process, None where there can be none, as in a program that has Python built in."""
         try:
+            # A session of its own: Ctrl-C is for this process, and one that it reached would seem to have crashed.
             process = subprocess.Popen(
-                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
         except OSError:
             self._possible = False
             return None

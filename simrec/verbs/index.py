@@ -60,18 +60,13 @@ def build(
     place = home_folder or library.default()
     folder = place / library.check_name(name)
     origin = _origin(name, encoder, place)
-    before = store.current(folder).manifest if store.exists(folder) else None
-    record = origin.manifest.encoder
-    if before and before.encoder.digest != record.digest:
-        raise StoreError(
-            f"{folder}: has encoder {before.encoder.title}, not {record.title} of {origin.name}: choose another name"
-        )
-    catalogue = before.catalogue if before else None
+    record, catalogue = origin.manifest.encoder, _catalogue_before(folder, origin)
+    unread = unread or Unread()
+    left_out = LeftOut(notice, unread.strict)
     if source is None:
         source = catalogue.source if catalogue else record.trained_on.source
     if dtype is None:
         dtype = catalogue.dtype if catalogue else "float32"
-    left_out = LeftOut(notice, unread.strict if unread else False)
     with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
         opened = open_source(source, data_dir=data_dir, notice=notice)
         if catalogue and catalogue.source != opened.name and not replace:
@@ -84,11 +79,11 @@ def build(
         building.begin(discard=discard)
         with _keeping(building, notice):
             _encode(building, opened, origin, left_out, progress, notice)
-        if unread and unread.list:
+            if not building.rows:
+                raise DataError(f"{opened.name}: none of its {left_out.count:,} pictures can be read: {left_out.first}")
+        if unread.list:
             _write_list(unread.list, left_out.lines)
         left_out.end()
-        if not building.rows:
-            raise DataError(f"{opened.name}: none of its {left_out.count:,} pictures can be read: {left_out.first}")
         segments = building.segments(writer, lambda done: progress("writing", done, building.rows))
         made = CatalogueRecord(
             source=opened.name,
@@ -114,12 +109,23 @@ def _origin(name: str, encoder: str | None, place: Path) -> Recommender:
     return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
 
 
+def _catalogue_before(folder: Path, origin: Recommender) -> CatalogueRecord | None:
+    """The catalogue that is there already. Raises StoreError when it is one of another encoder."""
+    if not store.exists(folder):
+        return None
+    before, record = store.current(folder, hold=False).manifest, origin.manifest.encoder
+    if before.encoder.digest != record.digest:
+        raise StoreError(
+            f"{folder}: has encoder {before.encoder.title}, not {record.title} of {origin.name}: choose another name"
+        )
+    return before.catalogue
+
+
 @contextmanager
 def _keeping(building: Building, notice: Notice) -> Iterator[None]:
     """Whatever ends the block early, what was finished until then is found again by the next build."""
     try:
         yield
-        building.finish_part()
     except BaseException:
         building.stop()
         if building.rows:
@@ -151,6 +157,7 @@ def _encode(
                 building.add(chunk, batch, codes)
                 done += len(chunk)
                 progress("encoding", done, total[0])
+        building.finish_part()
         progress("encoding", done, done)
 
 
