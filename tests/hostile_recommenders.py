@@ -1269,7 +1269,7 @@ def cases() -> dict[str, Case]:
         "fields above the folder": Case(named("fields/../../good/CURRENT", "evil/good/CURRENT"), ALL),
         "an encoder of a module's name": Case(plugin("os 1", "system", "os:system"), ENCODES),
         "an encoder of this folder's": Case(plugin("sitecustomize 1", "sitecustomize", "sitecustomize:x"), ENCODES),
-        "weights behind a link": Case(plugin("simrec 0.1.0", "sparse", "simrec_sparse.model:Sparse"), ENCODES),
+        "weights behind a link": Case(plugin("simrec 0.2.0", "sparse", "simrec_sparse.model:Sparse"), ENCODES),
         "files that no manifest lists": Case(unlisted, frozenset()),
         "5,000 files": Case(many, frozenset()),
         "a graph in another format": Case(ort_format, ENCODES),

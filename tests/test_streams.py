@@ -66,17 +66,17 @@ class Numbers:
         )
 
 
+def with_numbers(found: host.Host) -> host.Host:
+    """The same plugins and the source `numbers`, as one would offer it."""
+    offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
+    return host.Host((*found.offers, offer), found.failures, found.left_out)
+
+
 @pytest.fixture
 def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The source `numbers`, as a plugin would offer it."""
+    """There is the source `numbers`."""
     real = host._discover
-
-    def with_numbers(*given: Any) -> host.Host:
-        found = real(*given)
-        offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
-        return host.Host((*found.offers, offer), found.failures, found.left_out)
-
-    monkeypatch.setattr(host, "_discover", with_numbers)
+    monkeypatch.setattr(host, "_discover", lambda *given: with_numbers(real(*given)))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
@@ -207,19 +207,18 @@ def test_a_build_of_something_else_does_not_throw_away_what_was_finished(own_hom
     assert len(simrec.build("mine", "numbers:600", encoder="demo", discard=True).catalogue) == 600
 
 
-KILLED = """
-import os, sys
-sys.path.insert(0, {tests!r})
-import test_streams, simrec
-from simrec import host, reading
-from simrec.contracts import SourceSpec
+OFFERED = f"""
+import sys, threading, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import simrec, test_streams
+from simrec import host
 from simrec.catalogue import building
 real = host._discover
-def found(*given):
-    plugins = real(*given)
-    offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
-    return host.Host((*plugins.offers, offer), plugins.failures, plugins.left_out)
-host._discover = found
+host._discover = lambda *given: test_streams.with_numbers(real(*given))
+"""
+"""The beginning of a script in which there is the source `numbers`."""
+
+KILLED = f"""{OFFERED}
 building.ROWS, building.SEGMENT_ROWS = 500, 700
 print("building", flush=True)
 simrec.build("mine", "numbers:20000?", encoder="demo", notice=lambda text: print(text, flush=True))
@@ -232,11 +231,11 @@ print("done", flush=True)
 def test_a_build_that_is_killed_again_and_again_gives_the_very_catalogue(own_home: Path) -> None:
     """SIGKILL at random moments, until one build comes to its end; then once more over what is there."""
     simrec.build("whole", "numbers:20000?", encoder="demo")
-    rng, script = random.Random(0), KILLED.format(tests=str(Path(__file__).parent))
+    rng = random.Random(0)
     for _ in range(2):
         killed = 0
         while True:
-            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "building\n"
                 if killed < 8:
@@ -272,28 +271,17 @@ def test_a_list_s_other_columns_are_fields_of_one_kind(photos: Path) -> None:
     assert match.path == photos / match.id
 
 
-MEMORY = """
-import sys, threading, time
-sys.path.insert(0, {tests!r})
-import test_streams, simrec
-from simrec import host, reading
-from simrec.contracts import SourceSpec
-real = host._discover
-def found(*given):
-    plugins = real(*given)
-    offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
-    return host.Host((*plugins.offers, offer), plugins.failures, plugins.left_out)
-host._discover = found
-simrec.build("warm", "numbers:300", encoder="demo")
+MEMORY = f"""{OFFERED}
 def own():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
 def watch():
     while True:
         seen.append(own())
         time.sleep(0.02)
+simrec.build("warm", "numbers:300", encoder="demo")
 seen = [own()]
 threading.Thread(target=watch, daemon=True).start()
-simrec.build("mine", "numbers:{count}", encoder="demo")
+simrec.build("mine", "numbers:200000", encoder="demo")
 print(seen[0], max(seen))
 """
 
@@ -302,8 +290,7 @@ print(seen[0], max(seen))
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't say what memory is a process's own")
 def test_a_stream_of_200_000_pictures_is_built_in_a_fraction_of_their_memory(own_home: Path) -> None:
     """Its pixels are 157 MB, its codes 51 MB, its previews 60 MB: of these only a segment's codes are all in memory."""
-    script = MEMORY.format(tests=str(Path(__file__).parent), count=200_000)
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
     used, most = map(int, done.stdout.split())
     assert most - used < 240_000  # kB; mapped files are not counted, and 1,000,000 take as much
     assert len(simrec.open("mine").catalogue) == 200_000
