@@ -26,8 +26,6 @@ from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
 from simrec.manifest import CatalogueRecord, Manifest
 from simrec.onnx_encoder import OnnxEncoder
-from simrec.sources.load import READ, Pictures, load, open_source, test_split
-from simrec.streams import chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PictureOfPillow
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from simrec.host import Offer
     from simrec.images import Read
     from simrec.index import Together
+    from simrec.sources.load import Pictures
 
 BATCH = 4096
 """Pictures that are encoded or decoded between two reports of progress."""
@@ -310,18 +309,20 @@ class Recommender:
         """
         return self._now.catalogue.codes
 
-    def read(self, query: Asked, *, with_copies: bool = False) -> Query:
+    def read(self, query: Asked, *, with_copies: bool = False, shown: bool = True) -> Query:
         """A query from whatever people have of a picture: see `Asked`.
 
         Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
+        shown: whether a person will be shown the query's `picture`.
 
         Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
         that is none of these.
         """
-        return query if isinstance(query, Query) else self._read(self._now, query, with_copies=with_copies)
+        if isinstance(query, Query):
+            return query
+        return self._read(self._now, query, with_copies=with_copies, shown=shown)
 
-    def _read(self, now: _State, query: object, *, with_copies: bool = False, shown: bool = True) -> Query:
-        """See `read`; shown: whether a person will be shown the query's picture."""
+    def _read(self, now: _State, query: object, *, with_copies: bool = False, shown: bool) -> Query:
         if isinstance(query, str) and query.startswith("id:"):
             found = now.catalogue.items([query[3:]])
             if not found:
@@ -440,6 +441,9 @@ class Recommender:
 
         Raises DataError where one of their pictures is no longer there.
         """
+        from simrec.sources.load import READ, open_source
+        from simrec.streams import chunks
+
         spec = self.manifest.encoder.input
         source = open_source(self._now.record.source, data_dir=data_dir, notice=notice)
         images = np.empty((len(items), *spec.shape), np.uint8)
@@ -567,6 +571,8 @@ class Recommender:
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = silent) -> Pictures:
         """A source, loaded the way this encoder is fed."""
+        from simrec.sources.load import load
+
         return load(source, self.manifest.encoder.input, data_dir=data_dir, notice=notice)
 
     def examples(self, n: int) -> Pictures:
@@ -575,6 +581,8 @@ class Recommender:
         They are test pictures of what it was trained on; without a test split, items of the catalogue. Raises
         RequestError when there are neither.
         """
+        from simrec.sources.load import Pictures, test_split
+
         trained_on = self.manifest.encoder.trained_on
         test = test_split(trained_on.source) if trained_on.test == "" else trained_on.test
         if test:

@@ -26,7 +26,6 @@ import json
 import mmap
 import os
 import re
-import secrets
 import shutil
 import stat
 import threading
@@ -295,7 +294,7 @@ class Writer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.staging = folder / f"staging-{secrets.token_hex(4)}"
+        self.staging = folder / f"staging-{_random()}"
         self._kept: dict[str, FileRecord] = {}
         self._locks = contextlib.ExitStack()
 
@@ -336,7 +335,7 @@ class Writer:
 
     def new(self, pool: str) -> str:
         """The name of a folder to come in a pool: "segments/<id>"."""
-        return f"{pool}/{secrets.token_hex(8)}"
+        return f"{pool}/{_random()}"
 
     def path(self, name: str) -> Path:
         """Where to write a file of the coming generation. Raises StoreError for a name that no manifest may hold."""
@@ -468,6 +467,11 @@ class Writer:
 
 POOL = ("generations", "encoder", "segments", "fields", "removed")
 """The folders that a writer makes in a recommender's."""
+
+
+def _random() -> str:
+    """16 hex digits that nobody else takes."""
+    return os.urandom(8).hex()
 
 
 def _json(manifest: Manifest) -> bytes:

@@ -34,7 +34,7 @@ from simrec.catalogue import previews
 from simrec.catalogue.fields import LARGEST as LARGEST_FIELDS
 from simrec.catalogue.fields import Kind
 from simrec.catalogue.fields import kinds as fields_kinds
-from simrec.catalogue.segment import Kept, SegmentWriter
+from simrec.catalogue.writing import Kept, SegmentWriter
 from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric, Value
 from simrec.errors import DataError, StoreError
 from simrec.faults import LARGEST as LARGEST_NUMBER

@@ -70,7 +70,7 @@ class LocalCatalogue:
         """The n nearest items of each code (m, dim), nearest first; without: ids that are left out of every answer."""
         rows, distances = self.index.search(codes, n + len(without))
         scores = self.index.scores(distances)
-        wanted = np.unique(rows).tolist()
+        wanted = sorted(set(rows.ravel().tolist()))  # np.unique would import numpy.ma
         items = dict(zip(wanted, self.at(wanted), strict=True))
         return [
             [

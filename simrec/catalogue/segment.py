@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,17 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.arrays import from_npy, to_npy
+from simrec.arrays import from_npy
 from simrec.catalogue import previews
-from simrec.contracts import Codes, Dtype, Entry, Item, Metric, Value
+from simrec.contracts import Codes, Item, Value
 from simrec.errors import StoreError
 from simrec.manifest import Manifest, SegmentRecord
-from simrec.store import Generation, Writer
+from simrec.store import Generation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from simrec.catalogue.fields import Columns, Kind
+    from simrec.catalogue.fields import Columns
     from simrec.index import Index
 
 _HEADER = 1000
@@ -49,7 +49,7 @@ LARGEST_VALUE = 1 << 20
 STEPS = 200
 """Of SQLite's machine, for each item, that a question may take; the longest takes a dozen."""
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE items (
     row INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -63,9 +63,9 @@ CREATE TABLE items (
     checksum INTEGER NOT NULL
 )
 """
-"""preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of that number; see `_checksum`."""
+"""preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of that number; see `checksum`."""
 
-_INDEX = "CREATE INDEX by_content ON items (content)"
+INDEX = "CREATE INDEX by_content ON items (content)"
 
 _SCHEMA_2 = """
 CREATE TABLE items (
@@ -82,7 +82,7 @@ CREATE TABLE items (
 """Of formats 1 and 2: no stamp, and a digest of what the encoder was fed for the content."""
 
 _TABLES = {
-    3: {("table", "items", _SCHEMA.strip()), ("index", "by_content", _INDEX)},
+    3: {("table", "items", SCHEMA.strip()), ("index", "by_content", INDEX)},
     2: {("table", "items", _SCHEMA_2.strip()), ("index", "by_pixels", "CREATE INDEX by_pixels ON items (pixels)")},
 }
 """All that an items.sqlite holds, beside the index that SQLite makes itself. A view or trigger would be run by whoever
@@ -107,76 +107,6 @@ class Row:
     start: int
     length: int
     preview: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """How the segments of a catalogue keep codes and fields.
-
-    sample: codes (k, dim) that ranges and medians are taken from, the same for all segments. kinds: of the fields.
-    """
-
-    dim: int
-    metric: Metric
-    dtype: Dtype
-    sample: Codes
-    kinds: Mapping[str, Kind]
-
-
-class SegmentWriter:
-    """Writes a segment, some rows at a time; its codes are in memory until the end."""
-
-    def __init__(self, writer: Writer, kept: Kept) -> None:
-        from simrec.index import Index
-
-        self._writer, self._kept = writer, kept
-        self._folder = writer.new("segments")
-        self._table = sqlite3.connect(writer.path(f"{self._folder}/items.sqlite"), isolation_level=None)
-        for setting in ("journal_mode", "synchronous"):  # the file counts only once it is whole
-            self._table.execute(f"PRAGMA {setting} = OFF")
-        self._table.execute("BEGIN")
-        self._table.execute(_SCHEMA)
-        self._previews = writer.path(f"{self._folder}/previews.bin").open("xb")
-        empty = np.empty((0, kept.dim), np.float32)
-        self._index = Index(empty, kept.metric, kept.dtype, trained=kept.sample)
-        self._lengths: list[NDArray[np.float32]] = []
-        self._fields: list[Mapping[str, Value]] = []
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def add(self, entries: Sequence[Entry], contents: Sequence[str], pictures: Sequence[bytes], codes: Codes) -> None:
-        """Adds rows: entries, the digests of their pictures' files, their previews and codes (n, dim)."""
-        rows = []
-        for number, (entry, content, preview) in enumerate(zip(entries, contents, pictures, strict=True), len(self)):
-            crc = zlib.crc32(preview)
-            texts = (entry.id, entry.source, entry.label, entry.stamp, content)
-            place = (self._previews.tell(), len(preview), crc)
-            rows.append((number, *texts[:4], bytes.fromhex(content), *place, _checksum(texts, crc)))
-            self._previews.write(preview)
-        self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 10)})", rows)
-        if self._kept.kinds:
-            self._fields += [entry.fields for entry in entries]
-        if self._kept.metric == "cosine" and self._kept.dtype == "float32":
-            self._lengths.append(np.linalg.norm(codes, axis=1))
-        self._index.add(codes)
-
-    def finish(self) -> SegmentRecord:
-        """Ends the files; what the manifest says of them."""
-        self._table.execute(_INDEX)
-        self._table.execute("COMMIT")
-        self._table.close()
-        self._previews.close()
-        self._writer.write(f"{self._folder}/codes.faiss", self._index.to_bytes())
-        if self._lengths:
-            self._writer.write(f"{self._folder}/lengths.npy", to_npy(np.concatenate(self._lengths)))
-        fields = None
-        if self._kept.kinds:
-            from simrec.catalogue.fields import write
-
-            fields = f"{self._writer.new('fields')}.arrow"
-            write(self._writer.path(fields), self._fields, self._kept.kinds)
-        return SegmentRecord(self._folder, len(self), fields=fields)
 
 
 class Segment:
@@ -300,11 +230,11 @@ class Segment:
 
     @cached_property
     def _columns(self) -> Columns | None:
-        from simrec.catalogue.fields import Columns
-
         name = self._record.fields
         if name is None:
             return None
+        from simrec.catalogue.fields import Columns
+
         try:
             return Columns(self._generation.path(name), len(self))
         except ValueError as error:
@@ -386,11 +316,11 @@ class Segment:
         return [self._row(values) for values in found]
 
     def _row(self, values: tuple[Any, ...]) -> Row:
-        number, id_, source, label, stamp, content, start, length, preview, checksum = values
+        number, id_, source, label, stamp, content, start, length, preview, kept = values
         fits = tuple(map(type, values)) == _KINDS and 0 <= number < len(self)
         if not fits or start < 0 or not 0 < length <= self._largest_preview:
             raise self._damaged(f"{values!r:.100} is no row of it")
-        if self._record.format == 3 and checksum != _checksum((id_, source, label, stamp, content), preview):
+        if self._record.format == 3 and kept != checksum((id_, source, label, stamp, content), preview):
             raise self._damaged(f"row {number} is not what was written")
         return Row(number, Item(id_, source, label, stamp=stamp, content=content), start, length, preview)
 
@@ -412,7 +342,7 @@ class Segment:
         return self._generation.damaged(self._items, why)
 
 
-def _checksum(texts: Sequence[str], preview: int) -> int:
+def checksum(texts: Sequence[str], preview: int) -> int:
     """CRC-32 of a row's texts, each with its length before it, and of its preview's checksum."""
     data = "".join(f"{len(text)}:{text}" for text in texts)
     return zlib.crc32(f"{data}{preview}".encode("utf-8", "surrogatepass"))

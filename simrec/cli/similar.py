@@ -48,7 +48,8 @@ def similar(
     failed = False
     for text in queries:
         try:
-            query = opened.read(sys.stdin.buffer if text == "-" else text, with_copies=with_copies)
+            asked = sys.stdin.buffer if text == "-" else text
+            query = opened.read(asked, with_copies=with_copies, shown=grid is not None)
             if query.copies and not with_copies:
                 copies = "1 exact copy" if query.copies == 1 else f"{query.copies:,} exact copies"
                 session.notice(

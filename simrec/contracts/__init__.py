@@ -6,24 +6,28 @@ that follows a protocol: `EncoderSpec` an `Encoder`, `SourceSpec` a `Source`, `E
 a `Catalogue`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from simrec.contracts.arrays import Codes, Dtype, Images, ImageSpec, Metric, Notice, Rebuilt, Recipe
 from simrec.contracts.encoders import Decoder, Encoder, Epoch, FittedEncoder, History, Progress, Summarised, Variational
-from simrec.contracts.engines import (
-    Added,
-    Catalogue,
-    Change,
-    Changed,
-    Counts,
-    Filter,
-    Hit,
-    Item,
-    OpenCatalogue,
-    Removed,
-    Renamed,
-)
-from simrec.contracts.exporters import Exporter, Origin
+from simrec.contracts.items import Hit, Item
 from simrec.contracts.sources import Batch, Entry, OpenSource, Source, Value, content
 from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec, setting
+
+if TYPE_CHECKING:
+    from simrec.contracts.engines import (
+        Added,
+        Catalogue,
+        Change,
+        Changed,
+        Counts,
+        Filter,
+        OpenCatalogue,
+        Removed,
+        Renamed,
+    )
+    from simrec.contracts.exporters import Exporter, Origin
 
 __all__ = [
     "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Codes", "Counts", "Decoder", "Dtype", "Encoder",
@@ -32,3 +36,18 @@ __all__ = [
     "Rebuilt", "Recipe", "Removed", "Renamed", "Source", "SourceSpec", "Spec", "Summarised", "Value", "Variational",
     "content", "setting",
 ]  # fmt: skip
+
+_PLACES = {
+    **dict.fromkeys(
+        ("Added", "Catalogue", "Change", "Changed", "Counts", "Filter", "OpenCatalogue", "Removed", "Renamed"),
+        "simrec.contracts.engines",
+    ),
+    **dict.fromkeys(("Exporter", "Origin"), "simrec.contracts.exporters"),
+}
+"""What no look-up needs is imported when it is asked for: making a dataclass takes half a millisecond."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'simrec.contracts' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts.arrays import Codes, Notice
-from simrec.contracts.sources import Entry, Value
+from simrec.contracts.items import Hit, Item
+from simrec.contracts.sources import Entry
 
 Filter = str
 """An expression over items' fields, as `--where` takes it."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item of a catalogue; see `Entry`. content: the digest of its picture's file."""
-
-    id: str
-    source: str
-    label: str = ""
-    fields: Mapping[str, Value] = field(default_factory=dict)
-    stamp: str = ""
-    content: str = ""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An item that was found; score is higher for better ones, distance lower (see `simrec.index`)."""
-
-    item: Item
-    distance: float
-    score: float
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simrec.contracts.arrays import Codes, Metric
-from simrec.contracts.engines import Item
+from simrec.contracts.items import Item
 
 
 @dataclass(frozen=True)
