@@ -306,6 +306,7 @@ def test_a_folder_with_pipes_loops_and_links_is_listed_without_hanging(photos: P
     (photos / "again").symlink_to(photos / "Bag")
     (photos / "Bag" / "linked.png").symlink_to(next((photos / "Trouser").glob("*.png")))
     (photos / "Bag" / "nowhere.png").symlink_to(photos / "none.png")
+    (photos / "itself.png").symlink_to("itself.png")
     (photos / "scan.CR2").touch()
     (photos / "drawing.svg").touch()
     (photos / "notes.txt").touch()
@@ -316,6 +317,7 @@ def test_a_folder_with_pipes_loops_and_links_is_listed_without_hanging(photos: P
     assert told == [
         f"{photos}: left out what simrec doesn't read: 1 .cr2, 1 .svg, 2 links to folders, 1 pipes or devices",
         f"left out {photos}/Bag/nowhere.png: cannot be read (No such file or directory): name a picture file",
+        f"left out {photos}/itself.png: cannot be read (Too many levels of symbolic links): name a picture file",
     ]
 
 

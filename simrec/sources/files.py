@@ -103,10 +103,7 @@ class Folder(Files):
         found = False
         for path in self._walk(self._path, passed):
             inside = path.relative_to(self._path)
-            try:
-                yield _entry(path, inside, _printable(Path(inside.parts[0])) if len(inside.parts) > 1 else "")
-            except OSError:  # deleted a moment ago, or a link to nothing: reading it says so
-                yield Entry(_printable(inside), _printable(path.absolute()))
+            yield _entry(path, inside, _printable(Path(inside.parts[0])) if len(inside.parts) > 1 else "")
             found = True
         if passed and not self._said:  # once, however often they are listed
             self._said = True
@@ -131,11 +128,11 @@ class Folder(Files):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(folder / entry.name, passed)
-            elif entry.is_symlink() and entry.is_dir():
+            elif entry.is_symlink() and (folder / entry.name).is_dir():  # which is False of a link to itself
                 passed["links to folders"] += 1
             elif ending in self._endings:
                 # A link to nothing is listed, so that reading it says what is wrong; a pipe is no picture.
-                if entry.is_file() or entry.is_symlink():
+                if entry.is_symlink() or entry.is_file():
                     yield folder / entry.name
                 else:
                     passed["pipes or devices"] += 1
