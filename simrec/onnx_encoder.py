@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from typing import Any
@@ -32,6 +33,13 @@ SECONDS = 8.0
 
 SLOWER = 20
 """How many times longer than on a black picture a graph may take on any other, once that is more than SECONDS."""
+
+SMALL = 16 << 20
+"""Bytes of the largest graph whose layers aren't divided between cores: that takes longer than it saves, and threads
+that look up at once get in each other's way. Batches are divided instead."""
+
+PIECE = 128
+"""Rows that a core is given of a batch, where batches are divided."""
 
 REMEDY = "bring back a copy of this recommender, or train its encoder again under another name"
 
@@ -110,6 +118,9 @@ class _Graph:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Waiting threads that spin would take the cores from whoever calls us between two look-ups.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._divided = len(graph) <= SMALL
+        if self._divided:
+            options.intra_op_num_threads = 1
         try:
             with _watchdog().limited(SECONDS, lambda: options.set_load_cancellation_flag(True)):
                 self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -132,20 +143,38 @@ class _Graph:
     def run(self, rows: Any, result: str, shape: tuple[int, ...], batch: int) -> Any:
         """A result, float32 (n, *shape), of rows (n, ...), so many at a time."""
         out = np.empty((len(rows), *shape), np.float32)
-        for start in range(0, len(rows), batch):
-            some = np.ascontiguousarray(rows[start : start + batch])
-            options = onnxruntime.RunOptions()
-            limit = max(SECONDS, self._seconds * len(some))
-            try:
-                with _watchdog().limited(limit, lambda options=options: setattr(options, "terminate", True)):  # type: ignore[misc]
-                    (part,) = self._session.run([result], {self._feed: some}, options)
-            except Exception as error:  # as above
-                raise StoreError(f"{self._name}: cannot be run ({_first_line(error)}): {REMEDY}") from error
-            found = getattr(part, "dtype", None), getattr(part, "shape", None)
-            if found != (np.float32, (len(some), *shape)):
-                raise StoreError(f"{self._name}: gives {found}, not float32 {(len(some), *shape)}: {REMEDY}")
-            out[start : start + batch] = part
+        size = min(batch, PIECE) if self._divided else batch
+        pieces = range(0, len(rows), size)
+
+        def compute(start: int) -> None:
+            out[start : start + size] = self._part(rows[start : start + size], result, shape)
+
+        if self._divided and len(pieces) > 1:
+            list(_cores().map(compute, pieces))
+        else:
+            for start in pieces:
+                compute(start)
         return out
+
+    def _part(self, rows: Any, result: str, shape: tuple[int, ...]) -> Any:
+        """A result of some rows, which are computed together."""
+        options = onnxruntime.RunOptions()
+        limit = max(SECONDS, self._seconds * len(rows))
+        try:
+            with _watchdog().limited(limit, lambda: setattr(options, "terminate", True)):
+                (part,) = self._session.run([result], {self._feed: np.ascontiguousarray(rows)}, options)
+        except Exception as error:  # as above
+            raise StoreError(f"{self._name}: cannot be run ({_first_line(error)}): {REMEDY}") from error
+        found = getattr(part, "dtype", None), getattr(part, "shape", None)
+        if found != (np.float32, (len(rows), *shape)):
+            raise StoreError(f"{self._name}: gives {found}, not float32 {(len(rows), *shape)}: {REMEDY}")
+        return part
+
+
+@cache
+def _cores() -> ThreadPoolExecutor:
+    """The threads that the pieces of a batch are divided between, for all encoders of this process."""
+    return ThreadPoolExecutor(os.cpu_count(), "simrec-encoding")
 
 
 class _Watchdog(threading.Thread):

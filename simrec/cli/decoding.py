@@ -221,7 +221,7 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
     queries, failed = [], False
     for text in pictures:
         try:
-            queries.append(opened.read(sys.stdin.buffer if text == "-" else text))
+            queries.append(opened.read(sys.stdin.buffer if text == "-" else text, shown=False))
         except SimrecError as error:
             if len(pictures) == 1:
                 raise
