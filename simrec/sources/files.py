@@ -199,9 +199,8 @@ class List(Files):
                 file.seek(0)
                 yield csv.DictReader(file, strict=True, delimiter=max(",;\t", key=first.count))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(
-                f"{self._text}: cannot be read as a list ({reason(error)}): name a CSV file in UTF-8"
-            ) from error
+            why = getattr(error, "strerror", None) or reason(error)
+            raise DataError(f"{self._text}: cannot be read as a list ({why}): name a CSV file in UTF-8") from error
 
 
 def _kind(text: str, kind: type[str] | type[int] | type[float]) -> type[str] | type[int] | type[float]:
