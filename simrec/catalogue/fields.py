@@ -81,8 +81,8 @@ class Columns:
                     raise ValueError(f"columns that simrec doesn't write: {', '.join(sorted(kinds))[:100]}")
                 self._table = pa.Table.from_batches(list(_batches(messages, schema)), schema)
                 self._table.validate(full=True)
-        except (pa.ArrowException, OSError, EOFError, struct.error) as error:
-            raise ValueError(str(error)) from error
+        except (pa.ArrowException, OSError, EOFError, StopIteration, struct.error) as error:
+            raise ValueError(str(error) or "no Arrow stream") from error
         if len(self._table) != rows:
             raise ValueError(f"{len(self._table):,} rows of {rows:,}")
 
