@@ -458,11 +458,6 @@ class Recommender:
             done += len(some)
         return images
 
-    def previews(self, matches: Sequence[Match]) -> list[bytes]:
-        """What a person is shown of those items: a JPEG or PNG file for each."""
-        found = [self.catalogue.preview(match.id) for match in matches]
-        return [preview for preview in found if preview is not None]
-
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
         """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done.
 

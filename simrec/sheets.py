@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from simrec.contracts import Images
+from simrec.images import as_picture
 
 TILE = 112
 """Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
@@ -101,11 +102,6 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Imag
     return Image.open(file, formats=["PNG"])
 
 
-def picture(image: NDArray[np.uint8]) -> Image.Image:
-    """An image (h, w, c) as a picture of that size, grey where c is 1."""
-    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-
-
 def mosaic(images: Images, title: str) -> Image.Image:
     """Images (n, h, w, c) edge to edge, as many across as down."""
     side = _side(images[0])
@@ -152,7 +148,7 @@ def _side(image: NDArray[np.uint8] | Image.Image) -> int:
 
 def _fitted_picture(image: NDArray[np.uint8] | Image.Image, side: int) -> Image.Image:
     """A picture in colour, no edge longer than `side`: a small one enlarged by a whole factor."""
-    shown = (image if isinstance(image, Image.Image) else picture(image)).convert("RGB")
+    shown = (image if isinstance(image, Image.Image) else as_picture(image)).convert("RGB")
     factor = side // max(shown.size)
     if factor > 1:
         return shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)

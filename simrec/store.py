@@ -289,7 +289,7 @@ def _live(folder: Path) -> str:
 class Writer:
     """The one who may change a recommender; a context manager that leaves nothing behind unless it committed.
 
-    building: whether what an interrupted build has finished may lie in the folder when the block ends.
+    What an interrupted build has finished, in `building`, is not its business.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -104,7 +104,7 @@ class LocalCatalogue:
         return None if place is None else place[1].codes(place[0].number, 1)
 
     def copies(self, content: str) -> list[Item]:
-        """The items whose pictures have that content; format 2 kept another digest: see `content_of`."""
+        """The items whose pictures have that content; of formats 1 and 2 it is another digest: see `by_pixels`."""
         return [row.item for one in self._segments for row in one.with_content(content)]
 
     @property

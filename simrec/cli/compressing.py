@@ -71,9 +71,10 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
     They are PNG files, numbered in the order they were compressed in.
     Without --index, the recommender whose encoder made the codes is looked for.
     """
-    from simrec import files, library, sheets
+    from simrec import files, library
     from simrec.compression import LARGEST
     from simrec.files import making
+    from simrec.images import as_picture
 
     try:
         with files.opened(container) as file:
@@ -84,7 +85,7 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
     images = opened.decompress(data, str(container))
     with making(output) as folder:
         for number, image in enumerate(images):
-            sheets.picture(image).save(folder / f"{number:05d}.png")
+            as_picture(image).save(folder / f"{number:05d}.png")
     session.notice(f"Decompressed {len(images):,} pictures with {opened.name}: {output}")
 
 

@@ -94,11 +94,7 @@ def run(
         if settings.patience and epoch - best.epoch >= settings.patience:
             ended = "converged"
             break
-    kept = best.epoch
-    if ended == "finished" and not settings.patience:
-        kept = len(epochs)
-    elif best.weights:
-        model.load_state_dict(best.weights)
+    kept = len(epochs) if ended == "finished" and not settings.patience else best.restore(model)
     model.eval()
     model.to("cpu", memory_format=torch.contiguous_format)
     return History(tuple(epochs), kept, ended)
@@ -116,6 +112,12 @@ class _Best:
         """Keeps the model's weights if the loss is the lowest so far."""
         if loss < self.loss:
             self.epoch, self.loss, self.weights = epoch, loss, copy.deepcopy(model.state_dict())
+
+    def restore(self, model: Any) -> int:
+        """Gives the model those weights, if there are any; which epoch they are of."""
+        if self.weights:
+            model.load_state_dict(self.weights)
+        return self.epoch
 
 
 @dataclass(frozen=True)
