@@ -2,10 +2,15 @@
 
 `fashion` does what the makers of Fashion-MNIST did to shop photos (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747,
 section 2): trim the edges within 5 % of the corner pixels' colour, resize the longest edge to the canvas, sharpen
-(Gaussian, radius and sigma 1), centre, negate, 8-bit grey: the item is light on black. `photo` is the whole picture
-in colour, letterboxed. A grey picture that already has the canvas's size goes through `fashion` bit for bit.
+(Gaussian, radius and sigma 1), centre, negate, 8-bit grey: the item is light on black. A grey picture that already has
+the canvas's size goes through `fashion` bit for bit.
 
-Version 1 of both works on all the pixels. Version 2 decodes a picture no larger than it needs, several times the
+The others take the picture in colour, in the three ways that vision models are fed. `photo` is the whole picture,
+letterboxed on white; `crop` the square in its middle, of the share `crop_pct` of the shortest edge; `squash` the whole
+picture with both edges scaled to the canvas. All resample with the spec's `interpolation`, whose filter is widened by
+the scale (antialiasing), as Pillow does it: "lanczos" (support of 3 pixels), "bicubic" (a = -0.5) or "bilinear".
+
+Version 1 works on all the pixels. Version 2 decodes a picture no larger than it needs, several times the
 canvas. Its `fashion` trims what is within 5 % of the corners' colour on average of the channels, then works in grey.
 A picture of the canvas's size gives the same pixels in both.
 """
@@ -25,6 +30,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 from simrec import picture_files
 from simrec.contracts import Images, ImageSpec, Rebuilt, content
 from simrec.errors import ImageError
+from simrec.picture_files import Enough
 
 TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
@@ -69,7 +75,7 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
     name: what to call the file in an error. Raises ImageError for one that cannot be read or would take too much memory
     or time (see `simrec.picture_files`).
     """
-    with picture_files.opened(file, name or str(file), _edge(spec)) as picture:
+    with picture_files.opened(file, name or str(file), _enough(spec)) as picture:
         return prepare(picture, spec)[np.newaxis]
 
 
@@ -79,7 +85,7 @@ def read_with_preview(file: Path | BinaryIO, spec: ImageSpec, name: str | None =
     name: what to call the file in an error. shown: whether to make the preview. Raises ImageError as `read` does.
     """
     called = name or str(file)
-    with picture_files.contents(file, called) as data, picture_files.decoded(data, called, _edge(spec)) as picture:
+    with picture_files.contents(file, called) as data, picture_files.decoded(data, called, _enough(spec)) as picture:
         return Read(prepare(picture, spec), preview(picture) if shown else b"", picture_files.digest(data))
 
 
@@ -94,7 +100,7 @@ def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: 
             picture = Image.fromarray(picture)
         if not picture.width * picture.height:
             raise ImageError(f"{name}: it has no pixels: give one that has")
-        return prepare(picture_files.flattened(picture, _edge(spec)), spec)[np.newaxis]
+        return prepare(picture_files.flattened(picture, _enough(spec)), spec)[np.newaxis]
 
 
 def of_picture_with_preview(
@@ -106,20 +112,22 @@ def of_picture_with_preview(
         seen = b""
         if shown:
             whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-            seen = preview(picture_files.flattened(whole, _edge(spec)))
+            seen = preview(picture_files.flattened(whole, _enough(spec)))
         return Read(image, seen, content(picture.tobytes()))
 
 
-def _edge(spec: ImageSpec) -> int | None:
-    """How many pixels of a picture's longest edge the recipe and the preview need; None: all of them.
+def _enough(spec: ImageSpec) -> Enough | None:
+    """How many pixels the recipe and the preview need; None: all of them.
 
-    `fashion` needs more than its canvas, as the item may fill a small part of the picture, and `photo` twice as many,
-    for its filter.
+    `fashion` needs more than its canvas, as the item may fill a small part of the picture. The others need twice as
+    many, for their filter: `crop` and `squash` of the shortest edge.
     """
     if spec.version == 1:
         return None
-    needed = max(spec.size, min(MARGIN * spec.size, FINE)) if spec.recipe == "fashion" else 2 * spec.size
-    return max(PREVIEW, needed)
+    if spec.recipe == "fashion":
+        return Enough(max(PREVIEW, spec.size, min(MARGIN * spec.size, FINE)))
+    needed = max(PREVIEW, round(2 * spec.size / spec.crop_pct))
+    return Enough(needed, shortest=spec.recipe != "photo")
 
 
 def as_picture(image: NDArray[np.uint8]) -> Image.Image:
@@ -159,8 +167,27 @@ def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
             return _with_channels(np.asarray(picture), spec.channels)
         first = spec.version == 1 or picture.size == (spec.size, spec.size)
         return _with_channels((_fashion_1 if first else _fashion_2)(picture, spec.size), spec.channels)
-    fitted = ImageOps.pad(picture, (spec.size, spec.size), Image.Resampling.LANCZOS, color="white")
+    square, kernel = (spec.size, spec.size), Image.Resampling[spec.interpolation.upper()]
+    if spec.recipe == "photo":
+        fitted = ImageOps.pad(picture, square, kernel, color="white")
+    else:
+        fitted = picture.resize(square, kernel, _centre(picture.size, spec) if spec.recipe == "crop" else None)
     return _with_channels(np.asarray(fitted.convert("RGB" if spec.channels == 3 else "L")), spec.channels)
+
+
+def _centre(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
+    """The box that `crop` keeps of a picture of that width and height.
+
+    Models' own processors scale the shortest edge and cut whole pixels out of the result: the box is where those were.
+    """
+    shortest = round(spec.size / spec.crop_pct)
+    starts, ends = [], []
+    for edge in size:
+        scaled = int(shortest * edge / min(size))
+        start = round((scaled - spec.size) / 2)
+        starts.append(start * edge / scaled)
+        ends.append((start + spec.size) * edge / scaled)
+    return (starts[0], starts[1], ends[0], ends[1])
 
 
 def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

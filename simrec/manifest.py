@@ -18,7 +18,10 @@ from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
 
 FORMAT = "simrec"
-VERSION = 3
+VERSION = 4
+
+POOL = 3
+"""The version since which a recommender is a pool of files; before, each generation had a folder of its own."""
 
 LARGEST = 16_000_000
 """Bytes of the largest manifest."""
@@ -80,7 +83,20 @@ def _with_segments(values: dict[str, Any], place: str) -> dict[str, Any]:
     }
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any], str], dict[str, Any]]] = {1: _with_dtype, 2: _with_segments}
+def _with_interpolation(values: dict[str, Any], place: str) -> dict[str, Any]:
+    """3 to 4: recipes say how they resample and how much they crop."""
+    encoder = values["encoder"]
+    if unknown := {"interpolation", "crop_pct"} & set(encoder["input"]):
+        raise ValueError(f"an unknown field {min(unknown)!r}")
+    return {
+        **values,
+        "encoder": {**encoder, "input": {**encoder["input"], "interpolation": "lanczos", "crop_pct": 1.0}},
+    }
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    1: _with_dtype, 2: _with_segments, 3: _with_interpolation,
+}  # fmt: skip
 """From each older version to the next, one function a step; the second argument is the folder of its generation."""
 
 
@@ -228,7 +244,7 @@ class Manifest:
                 f"{where}: format {version} is newer than the {VERSION} this simrec reads: upgrade simrec"
             )
         try:
-            if (version < VERSION) != bool(place):
+            if (version < POOL) != bool(place):
                 raise ValueError(f"format {version} in a folder of another format")
             while version < VERSION:
                 values = UPGRADES[version](values, place)

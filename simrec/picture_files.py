@@ -17,6 +17,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
@@ -213,16 +214,28 @@ _budget = _Budget(BUDGET)
 silence = _Silence()
 
 
+@dataclass(frozen=True)
+class Enough:
+    """How many pixels a picture's longest edge keeps at least, or its shortest, when it is decoded smaller."""
+
+    pixels: int
+    shortest: bool = False
+
+    def longest_edge(self, size: tuple[int, int]) -> int:
+        """Pixels of the longest edge that are enough for a picture of that width and height."""
+        return -(-self.pixels * max(size) // max(1, min(size))) if self.shortest else self.pixels
+
+
 @contextlib.contextmanager
-def opened(file: Path | BinaryIO, called: str, edge: int | None = None) -> Iterator[Image.Image]:
+def opened(file: Path | BinaryIO, called: str, enough: Enough | None = None) -> Iterator[Image.Image]:
     """A picture file, decoded: upright, transparency laid on white, grey ("L") or colour ("RGB"), the first frame.
 
-    called: what to call the file in an error. edge: pixels that the longest edge keeps at least, if you need no more; a
-    larger picture is decoded at a smaller scale or averaged down. The block is where the picture is used; its share of
-    the memory is given back at the end, so keep no reference to it. Raises ImageError for a file that is missing,
-    empty, cut short or no picture, and for one that would take too much memory or time.
+    called: what to call the file in an error. enough: of the pixels, if you don't need all of them; a larger picture is
+    decoded at a smaller scale or averaged down. The block is where the picture is used; its share of the memory is
+    given back at the end, so keep no reference to it. Raises ImageError for a file that is missing, empty, cut short
+    or no picture, and for one that would take too much memory or time.
     """
-    with contents(file, called) as data, decoded(data, called, edge) as picture:
+    with contents(file, called) as data, decoded(data, called, enough) as picture:
         yield picture
 
 
@@ -262,17 +275,17 @@ def contents(file: Path | BinaryIO, called: str) -> Iterator[Contents]:
 
 
 @contextlib.contextmanager
-def decoded(data: Contents, called: str, edge: int | None = None) -> Iterator[Image.Image]:
+def decoded(data: Contents, called: str, enough: Enough | None = None) -> Iterator[Image.Image]:
     """The picture in a file's contents: see `opened`."""
     with silence, explained(called):  # Pillow warns of bombs and odd metadata; the checks here are stricter
         picture = _header(data, called)
-        size, cost = picture.size, _cost(picture, data, called, edge)
+        size, cost = picture.size, _cost(picture, data, called, enough)
         if cost > BUDGET:
             raise _too_many(called, size, picture.format)
         with _budget.share(cost):
             upright = None
             try:
-                upright = flattened(picture, edge)
+                upright = flattened(picture, enough)
                 yield upright
             finally:  # their pixels too, whoever still has them: an error's traceback, say
                 if upright is not None:
@@ -410,7 +423,7 @@ def _check_icon(data: BinaryIO, called: str) -> None:
     data.seek(0)
 
 
-def _cost(picture: Image.Image, data: Contents, called: str, edge: int | None) -> int:
+def _cost(picture: Image.Image, data: Contents, called: str, enough: Enough | None) -> int:
     """Bytes that reading the picture takes at most, and a JPEG told to decode no more than is needed."""
     kind = picture.format or ""
     width, height = picture.size
@@ -422,7 +435,8 @@ def _cost(picture: Image.Image, data: Contents, called: str, edge: int | None) -
         if count > 1:  # the decoder then keeps what it knows of every block until the last scan
             cost += 2 * pixels * len(picture.getbands())
         longest = max(width, height)
-        if edge is not None and (edge < 2 * KEPT or pixels <= ORDINARY):
+        edge = enough.longest_edge(picture.size) if enough else longest
+        if edge < longest and (edge < 2 * KEPT or pixels <= ORDINARY):
             picture.draft(None, (max(1, width * edge // longest), max(1, height * edge // longest)))
         elif pixels > ORDINARY:
             scale = 2 * KEPT / longest  # the rest by averaging, which is closer to averaging it all
@@ -494,17 +508,17 @@ def _strip(picture: Image.Image) -> int:
     return int(rows * columns * max(bits, 8) // 8)
 
 
-def flattened(picture: Image.Image, edge: int | None = None) -> Image.Image:
+def flattened(picture: Image.Image, enough: Enough | None = None) -> Image.Image:
     """The picture's pixels, "L" or "RGB", upright and on white; one of more than ORDINARY pixels averaged down.
 
-    edge: pixels that the longest edge keeps at least; any larger picture is averaged down too.
+    enough: of the pixels; any larger picture is averaged down too.
     """
     picture.load()
     turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
     longest = max(picture.size)
     factor = max(1, longest // KEPT) if picture.width * picture.height > ORDINARY else 1
-    if edge is not None:
-        factor = max(factor, longest // edge)
+    if enough is not None:
+        factor = max(factor, longest // enough.longest_edge(picture.size))
     if turn is not None and factor == 1:
         return _flat(picture.transpose(turn), 1)
     flat = _flat(picture, factor)

@@ -161,7 +161,8 @@ def as_format_2(healthy: Path, folder: Path) -> Path:
     table.commit()
     table.close()
     (inside / "thumbnails-000001.bin").write_bytes(thumbnails)
-    del values["encoder"]["input"]["version"]
+    for name in ("version", "interpolation", "crop_pct"):
+        del values["encoder"]["input"][name]
     values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
     values["files"] = {
         path.relative_to(inside).as_posix(): {
@@ -262,7 +263,7 @@ VALUES: dict[str, list[object]] = {
     "libraries": [[], {"numpy": {}}],
     "files": [[], None, {INDEX: 5}, {INDEX: {"size": "1"}}],
     f"files/{INDEX}": [{"size": -1, "sha256": "0"}, {"size": 2**70, "sha256": None}, None],
-    "version": [None, "3", 0, -3, 2.5, 1, 2, 4],
+    "version": [None, "3", 0, -3, 2.5, 1, 2, 3, 5],
 }  # fmt: skip
 """What none of the manifest's values may be."""
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from simrec import images, picture_files
-from simrec.contracts import ImageSpec
-from simrec.contracts.arrays import Recipe
+from simrec.contracts import ImageSpec, Interpolation, Recipe
 from simrec.errors import ImageError
 from simrec.sources.load import Pictures
 
@@ -513,3 +512,66 @@ def _png_of_zeros(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = zlib.compress(bytes(1_000_000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+# The recipes `crop` and `squash`.
+
+
+def test_squash_stretches_and_crop_keeps_the_middle() -> None:
+    photo = Image.new("RGB", (300, 100), "white")
+    photo.paste("red", (100, 0, 200, 100))
+    squashed = images.of_picture(photo, ImageSpec(30, 3, "squash", interpolation="bilinear"), "it")[0]
+    assert (squashed[:, 12:18] == (255, 0, 0)).all()
+    assert (squashed[:, :8] == 255).all()
+    assert (
+        images.of_picture(photo, ImageSpec(30, 3, "crop", interpolation="bilinear"), "it")[0][:, 1:-1] == (255, 0, 0)
+    ).all()
+    half = images.of_picture(photo.rotate(90, expand=True), ImageSpec(30, 3, "crop", crop_pct=0.5), "it")[0]
+    assert (half == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crop_gives_the_pixels_that_torchvisions_transforms_give(
+    tmp_path: Path, interpolation: Interpolation, crop_pct: float
+) -> None:
+    """Resize and CenterCrop, as the makers of vision models feed them; a filter ends at the box here, not beyond."""
+    from skimage import data
+    from torchvision.transforms import v2 as transforms
+
+    mode = transforms.InterpolationMode[interpolation.upper()]
+    theirs = transforms.Compose([
+        transforms.Resize(round(64 / crop_pct), interpolation=mode, antialias=True), transforms.CenterCrop(64),
+    ])  # fmt: skip
+    for number, photo in enumerate((data.chelsea(), data.coffee(), data.astronaut().transpose(1, 0, 2)[:, :333])):
+        picture = Image.fromarray(photo)
+        picture.save(tmp_path / f"{number}.png")
+        ours = images.read(tmp_path / f"{number}.png", ImageSpec(64, 3, "crop", 1, interpolation, crop_pct))[0]
+        apart = np.abs(ours.astype(int) - np.asarray(theirs(picture)).astype(int))[2:-2, 2:-2]
+        assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("recipe", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 2)])
+def test_the_thinnest_picture_fills_the_canvas(size: tuple[int, int], recipe: Recipe) -> None:
+    made = images.of_picture(Image.new("RGB", size, "navy"), ImageSpec(32, 3, recipe), "it")
+    assert (made == (0, 0, 128)).all()
+
+
+@pytest.mark.parametrize("recipe", ["photo", "crop", "squash"])
+def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(tmp_path: Path, recipe: Recipe) -> None:
+    from skimage import data
+
+    large = Image.fromarray(data.astronaut()).resize((2400, 1600), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "large.jpg", quality=95)
+    whole, reduced = (
+        images.read(tmp_path / "large.jpg", ImageSpec(64, 3, recipe, version)).astype(float) for version in (1, 2)
+    )
+    assert np.abs(whole - reduced).mean() < 2
+
+
+def test_what_no_recipe_can_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="interpolation 'nearest'"):
+        ImageSpec(64, 3, "crop", interpolation="nearest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="crop_pct 0.5"):
+        ImageSpec(64, 3, "squash", crop_pct=0.5)

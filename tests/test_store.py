@@ -570,7 +570,9 @@ def old_format(folder: Path, version: int) -> Path:
     table.commit()
     table.close()
     values = demo.manifest.to_json()
-    del values["encoder"]["folder"], values["encoder"]["input"]["version"]
+    del values["encoder"]["folder"]
+    for name in ("version", "interpolation", "crop_pct"):
+        del values["encoder"]["input"][name]
     values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
     if version == 1:
         del values["catalogue"]["dtype"]

@@ -30,7 +30,7 @@ class PCASettings:
 
     size: int = setting(28, "height and width of a picture, in pixels")
     channels: int = setting(1, "1 for grey, 3 for RGB")
-    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion or photo")
+    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
     dim: int = setting(32, "numbers in a code, at most; pictures of few pixels, or few pictures, have fewer axes")
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class TorchvisionSettings:
 
     size: int = setting(224, "height and width of a picture, in pixels")
     channels: int = setting(3, "1 for grey, 3 for RGB")
-    recipe: Recipe = setting("photo", "how a picture is prepared: fashion or photo")
+    recipe: Recipe = setting("photo", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
     dim: int = setting(64, "numbers in a code; no more than the backbone has features")
     backbone: str = setting("mobilenet_v3_small", "a classification network of torchvision.models")
     weights: str = setting("default", "default: torchvision's, downloaded once; random; or a .safetensors file")

@@ -23,7 +23,9 @@ Metric = Literal["cosine", "l2"]
 Dtype = Literal["float32", "int8", "binary"]
 """How a catalogue keeps its codes: four bytes a number, one byte a number, or 64 bits a code."""
 
-Recipe = Literal["fashion", "photo"]
+Recipe = Literal["fashion", "photo", "crop", "squash"]
+
+Interpolation = Literal["lanczos", "bicubic", "bilinear"]
 
 Notice = Callable[[str], None]
 """Receives one-line messages that aren't errors."""
@@ -33,15 +35,19 @@ Notice = Callable[[str], None]
 class ImageSpec:
     """What an encoder wants to be fed.
 
-    size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there,
-    "fashion" or "photo" (see `simrec.images`). version: of the recipe; an encoder keeps the one it was trained with.
-    Raises ValueError for any other.
+    size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there (see
+    `simrec.images`): "fashion"; "photo", the whole picture letterboxed; "crop", its middle; "squash", stretched.
+    version: of the recipe; an encoder keeps the one it was trained with. interpolation: the filter that the last three
+    resample with. crop_pct: the share of the shortest edge that "crop" keeps; a vision model that is said to take 224
+    pixels of 256 has 0.875. Raises ValueError for any other.
     """
 
     size: int = 28
     channels: int = 1
     recipe: Recipe = "fashion"
     version: int = 2
+    interpolation: Interpolation = "lanczos"
+    crop_pct: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 4096 or self.channels not in (1, 3) or self.recipe not in get_args(Recipe):
@@ -51,6 +57,12 @@ class ImageSpec:
             )
         if self.version not in (1, 2):
             raise ValueError(f"no version {self.version} of the recipe {self.recipe!r}: there are 1 and 2")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(
+                f"no interpolation {self.interpolation!r}: there is {' or '.join(get_args(Interpolation))}"
+            )
+        if self.crop_pct != 1 and (self.recipe != "crop" or not 0.1 <= self.crop_pct <= 1):
+            raise ValueError(f"crop_pct {self.crop_pct}: it is from 0.1 to 1, and 1 for all recipes but 'crop'")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ class AutoencoderSettings:
 
     size: int = setting(28, "height and width of a picture, in pixels")
     channels: int = setting(1, "1 for grey, 3 for RGB")
-    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion or photo")
+    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
     dim: int = setting(32, "numbers in a code")
     epochs: int = setting(15, "passes over the pictures, at most")
     batch_size: int = setting(512, "pictures a step, at most; fewer where an epoch would have under 24 steps")

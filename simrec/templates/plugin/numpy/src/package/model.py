@@ -19,7 +19,7 @@ class GradientSettings:
 
     size: int = setting(28, "height and width of a picture, in pixels")
     channels: int = setting(1, "1 for grey, 3 for RGB")
-    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion or photo")
+    recipe: Recipe = setting("fashion", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
     cells: int = setting(7, "cells along each side of a picture")
     angles: int = setting(4, "directions that are told apart in a cell")
 
