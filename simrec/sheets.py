@@ -28,6 +28,9 @@ LONGEST = 200
 ACROSS = 10
 """Pictures side by side at most where a sheet compares versions of them."""
 
+WIDE = 1300
+"""Pixels across that the pictures of `inputs_sheet` may take."""
+
 _GAP, _LINE, _MARGIN = 10, 16, 18
 _INK, _PALE, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#1a7f4b", "#c2412d", "#1f5fbf"
 
@@ -100,6 +103,20 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Imag
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return Image.open(file, formats=["PNG"])
+
+
+def inputs_sheet(images: Images, names: Sequence[str], title: str) -> Image.Image:
+    """Images (n, h, w, c) as an encoder is fed them, pixel by pixel, each with its name below."""
+    size = max(images.shape[1:3])
+    side = TILE // size * size if size <= TILE else size
+    across = min(len(images), max(1, WIDE // (side + _GAP)))
+    step, height = side + _GAP, side + _LINE + 8
+    width = max(2 * _MARGIN + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN)
+    sheet = _Sheet(width, math.ceil(len(images) / across) * height, title)
+    for number, (image, name) in enumerate(zip(images, names, strict=True)):
+        row, column = divmod(number, across)
+        sheet.place(Tile(image, (name,)), _MARGIN + column * step, row * height, side)
+    return sheet.image
 
 
 def mosaic(images: Images, title: str) -> Image.Image:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, fail, say, table
+from simrec.cli.terminal import Session, data_dir_option, draw_inputs, fail, say, show_input_option, table
 from simrec.errors import StoreError
 
 if TYPE_CHECKING:
     from simrec.contracts import Dtype
+
+SHOWN = 24
+"""Pictures that `encode --show-input` draws, at most: the first ones."""
 
 _format = click.option(
     "--format",
@@ -156,9 +159,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     metavar="FILE",
     help="A .npy, .parquet or .csv file, or '-': .npy on standard output.",
 )
+@show_input_option
 @data_dir_option
 @click.pass_obj
-def encode(session: Session, source: str, name: str, output: str, data_dir: Path | None) -> None:
+def encode(
+    session: Session, source: str, name: str, output: str, show_input: Path | None, data_dir: Path | None
+) -> None:
     """Write the codes of SOURCE's pictures to a file.
 
     They are float32, one row a picture; nothing is indexed.
@@ -166,8 +172,12 @@ def encode(session: Session, source: str, name: str, output: str, data_dir: Path
     """
     from simrec import library
     from simrec.verbs.export import encode as verb
+    from simrec.verbs.export import inputs
 
     opened = library.open(name, session.home)
+    if show_input:
+        images, names = inputs(opened, source, SHOWN, data_dir=data_dir, notice=session.notice)
+        draw_inputs(session, opened, list(zip(images, names, strict=True)), show_input)
     with session.counting() as progress:
         data, written = verb(
             opened, source, None if output == "-" else Path(output), data_dir=data_dir, progress=progress,

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simrec.cli.terminal import Session, fail, printable, say, table
+from simrec.cli.terminal import (
+    Session,
+    draw_inputs,
+    fail,
+    picture_option,
+    printable,
+    say,
+    show_input_option,
+    table,
+)
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -26,23 +35,19 @@ if TYPE_CHECKING:
     "--format", "form", type=click.Choice(["table", "json", "ndjson", "csv", "paths"]),
     help="How to print them; without it a table in a terminal, else json.",
 )  # fmt: skip
-@click.option(
-    "--grid", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
-    help="Also draw them: a contact sheet, each query first in its row.",
-)  # fmt: skip
+@picture_option("--grid", text="Also draw them: a contact sheet, each query first in its row.")
+@show_input_option
 @click.option("--with-copies", is_flag=True, help="Show exact copies of the query too.")
 @click.pass_obj
 def similar(
     session: Session, queries: tuple[str, ...], name: str | None, number: int, form: str | None, grid: Path | None,
-    with_copies: bool,
+    show_input: Path | None, with_copies: bool,
 ) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
     A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself and its
     exact copies are left out of the answer.
     """
-    if grid and grid.suffix.lower() != ".png":
-        raise click.BadParameter(f"{str(grid)!r} must end in .png", param_hint="--grid")
     opened = session.open(name)
     answers: list[tuple[Query, list[Match]]] = []
     failed = False
@@ -65,6 +70,9 @@ def similar(
     if grid and answers:
         _draw(opened, answers, grid)
         session.notice(f"Drawn: {grid}")
+    seen = [(query.images[0], query.name) for query, _ in answers if query.images is not None]
+    if show_input and seen:
+        draw_inputs(session, opened, seen, show_input)
     return 1 if failed else 0
 
 

@@ -208,16 +208,38 @@ def seed_option(text: str) -> Callable[..., Any]:
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)
 
 
-def png(path: Path | None) -> Path | None:
+def png(path: Path | None, option: str = "-o") -> Path | None:
     """The path of a picture to draw; a usage error where it has another ending."""
     if path and path.suffix.lower() != ".png":
-        raise click.BadParameter(f"{str(path)!r} must end in .png", param_hint="-o")
+        raise click.BadParameter(f"{str(path)!r} must end in .png", param_hint=option)
     return path
 
 
-def sheet_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-o: where the pictures are drawn."""
+def picture_option(*names: str, text: str) -> Callable[..., Any]:
+    """An option that names the picture to draw."""
     return click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
-        callback=lambda context, parameter, path: png(path), help="Draw the pictures there.",
-    )(command)  # fmt: skip
+        *names, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
+        callback=lambda context, parameter, path: png(path, names[0]), help=text,
+    )  # fmt: skip
+
+
+sheet_option = picture_option("-o", "--output", text="Draw the pictures there.")
+show_input_option = picture_option("--show-input", text="Also draw what the encoder sees of the pictures.")
+
+
+def draw_inputs(session: Session, opened: Recommender, seen: Sequence[tuple[Any, str]], path: Path) -> None:
+    """Draws what a recommender's encoder is fed: images (h, w, c), each with its picture's name."""
+    import numpy as np
+
+    from simrec import sheets
+    from simrec.files import replacing
+
+    spec = opened.manifest.encoder.input
+    colours = "grey" if spec.channels == 1 else "colour"
+    sheet = sheets.inputs_sheet(
+        np.stack([image for image, _ in seen]), [name for _, name in seen],
+        f"simrec: what the encoder of {opened.name} sees ({spec.size} x {spec.size}, {colours}, recipe {spec.recipe})",
+    )  # fmt: skip
+    with replacing(path) as file:
+        sheet.save(file, "PNG")
+    session.notice(f"Drawn: {path}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from simrec.contracts import Codes, ExporterSpec, Item, Notice, Origin
+from simrec.contracts import Codes, ExporterSpec, Images, Item, Notice, Origin
 from simrec.errors import DataError, RequestError
 from simrec.faults import blamed_on
 from simrec.recommender import Recommender, silent
@@ -42,6 +43,20 @@ def encode(
     if path is None:
         return to_npy(np.concatenate([codes for _, codes in batches])), []
     return b"", _written(recommender, path, batches, None)
+
+
+def inputs(
+    recommender: Recommender, source: str, most: int, *, data_dir: Path | None = None, notice: Notice = silent
+) -> tuple[Images, list[str]]:
+    """What the encoder is fed of the first pictures of a source, (n, h, w, c), n at most `most`, and their ids.
+
+    Raises DataError for a source of which none of those can be read.
+    """
+    opened = open_source(source, data_dir=data_dir, notice=notice)
+    batch = opened.read(list(islice(opened.entries(), most)), recommender.manifest.encoder.input)
+    if not batch.entries:
+        raise DataError(f"{opened.name}: none of its first pictures can be read: {batch.errors[0][1]}")
+    return batch.images, [entry.id for entry in batch.entries]
 
 
 def _encoded(
