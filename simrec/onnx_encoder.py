@@ -7,6 +7,7 @@ and gives `pictures` float32 (n, h, w, c) in 0..1.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -39,7 +40,11 @@ SMALL = 16 << 20
 that look up at once get in each other's way. Batches are divided instead."""
 
 PIECE = 128
-"""Rows that a core is given of a batch, where batches are divided."""
+"""Rows that a core is given of a batch at most, where batches are divided."""
+
+NUMBERS = 1 << 20
+"""How many of rows' numbers a core is given at a time: the layers of a few large pictures stay in its cache (of 27
+pictures of 320 pixels at once a network of 5 MB encodes 5 % fewer a second than of 3)."""
 
 REMEDY = "bring back a copy of this recommender, or train its encoder again under another name"
 
@@ -143,7 +148,7 @@ class _Graph:
     def run(self, rows: Any, result: str, shape: tuple[int, ...], batch: int) -> Any:
         """A result, float32 (n, *shape), of rows (n, ...), so many at a time."""
         out = np.empty((len(rows), *shape), np.float32)
-        size = min(batch, PIECE) if self._divided else batch
+        size = max(1, min(batch, PIECE, NUMBERS // math.prod(rows.shape[1:]))) if self._divided else batch
         pieces = range(0, len(rows), size)
 
         def compute(start: int) -> None:

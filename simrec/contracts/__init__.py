@@ -9,8 +9,19 @@ a `Catalogue`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from simrec.contracts.arrays import Codes, Dtype, Images, ImageSpec, Metric, Notice, Rebuilt, Recipe
-from simrec.contracts.encoders import Decoder, Encoder, Epoch, FittedEncoder, History, Progress, Summarised, Variational
+from simrec.contracts.arrays import Codes, Dtype, Images, ImageSpec, Interpolation, Metric, Notice, Rebuilt, Recipe
+from simrec.contracts.encoders import (
+    Checked,
+    Decoder,
+    Encoder,
+    Epoch,
+    FittedEncoder,
+    History,
+    Progress,
+    Sampled,
+    Summarised,
+    Variational,
+)
 from simrec.contracts.items import Hit, Item
 from simrec.contracts.sources import Batch, Entry, OpenSource, Source, Value, content
 from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec, setting
@@ -30,11 +41,11 @@ if TYPE_CHECKING:
     from simrec.contracts.exporters import Exporter, Origin
 
 __all__ = [
-    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Codes", "Counts", "Decoder", "Dtype", "Encoder",
-    "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder", "History",
-    "Hit", "ImageSpec", "Images", "Item", "Metric", "Notice", "OpenCatalogue", "OpenSource", "Origin", "Progress",
-    "Rebuilt", "Recipe", "Removed", "Renamed", "Source", "SourceSpec", "Spec", "Summarised", "Value", "Variational",
-    "content", "setting",
+    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Checked", "Codes", "Counts", "Decoder", "Dtype",
+    "Encoder", "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder",
+    "History", "Hit", "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice", "OpenCatalogue",
+    "OpenSource", "Origin", "Progress", "Rebuilt", "Recipe", "Removed", "Renamed", "Sampled", "Source",
+    "SourceSpec", "Spec", "Summarised", "Value", "Variational", "content", "setting",
 ]  # fmt: skip
 
 _PLACES = {

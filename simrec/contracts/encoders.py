@@ -144,6 +144,25 @@ class Variational(Protocol):
 
 
 @runtime_checkable
+class Sampled(Protocol):
+    """What an encoder also has when it learns from a few pictures as well as from all.
+
+    sample: how many are enough; no more are read for it.
+    """
+
+    sample: int
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """What an encoder also has when its settings can be found wrong before any picture is read."""
+
+    def check(self) -> None:
+        """Raises RequestError or TrainingError for what `fit` would fail at anyway: a file that isn't there, say."""
+        ...
+
+
+@runtime_checkable
 class Summarised(Protocol):
     """What an encoder also has when training shall begin with a description of it."""
 

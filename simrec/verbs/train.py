@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 SAMPLE = 10_000
 """Training pictures, about, whose codes tell how the encoder's codes are distributed."""
+
+FEW = 100
+"""The same of an encoder without a decoder, whose codes are only counted: what is next to nothing among them."""
 
 HELD_OUT = 10
 """Of a source without a test split, every tenth picture is kept from the training to validate it."""
@@ -117,7 +121,10 @@ def train(
     with store.Writer(folder) as writer:  # before the pictures are read, which takes minutes
         _check_replaceable(folder, replace_catalogue)
         _check_device(plan.device)
-        examples, held_out = _pictures(source, model.encoder.input, plan, watch, data_dir)
+        if hasattr(model.encoder, "check"):
+            with blamed_on(str(model.offer)):
+                model.encoder.check()
+        examples, held_out = _pictures(source, model.encoder, plan, watch, data_dir)
         learned = _fitted(model, examples, held_out, plan, watch)
         for text in learned.warnings:
             watch.notice(text)
@@ -159,7 +166,8 @@ def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, w
             files = _saved(encoder, culprit)
         if not isinstance(history, History) or not 1 <= history.kept <= len(history.epochs):
             raise PluginError(f"{culprit} kept no epoch of its training: fix its fit")
-        codes = encoded(encoder, examples.images[:: max(1, len(examples) // SAMPLE)], encoder.dim, culprit)
+        shown = SAMPLE if hasattr(encoder, "decode") else FEW
+        codes = encoded(encoder, examples.images[:: max(1, len(examples) // shown)], encoder.dim, culprit)
     said = tuple(sorted({str(w.message) for w in caught if w.category is UserWarning}))
     return _Learned(history, files, codes, time.perf_counter() - begun, said)
 
@@ -229,20 +237,19 @@ def _check_device(device: str) -> None:
         raise RequestError(f"torch finds no {device} on this machine: leave --device out, or use --device cpu")
 
 
-def _pictures(
-    source: str, spec: ImageSpec, plan: Plan, watch: Watch, data_dir: Path | None
-) -> tuple[Pictures, Pictures]:
+def _pictures(source: str, encoder: Any, plan: Plan, watch: Watch, data_dir: Path | None) -> tuple[Pictures, Pictures]:
     """What to learn from, and what to validate on: the test split, else every tenth picture, kept from learning."""
-    memory = plan.memory or _quarter()
+    spec: ImageSpec = encoder.input
+    memory, why = plan.memory or _quarter(), ""
+    if (most := getattr(encoder, "sample", None)) and (needed := most * math.prod(spec.shape)) < memory:
+        memory, why = needed, f"{plan.encoder} needs no more"
     opened = open_source(source, data_dir=data_dir, notice=watch.notice)
     pictures = collected(
         opened, spec, notice=watch.notice, memory=memory, strict=plan.strict, progress=watch.reading
     )  # fmt: skip
     if len(pictures) < pictures.total * 0.999 and pictures.images.nbytes > 0.9 * memory:
-        watch.notice(
-            f"Learning from {len(pictures):,} of the {pictures.total:,} pictures, drawn evenly: more don't fit into "
-            f"{memory / 1e9:.1f} GB (--memory)."
-        )
+        why = why or f"more don't fit into {memory / 1e9:.1f} GB (--memory)"
+        watch.notice(f"Learning from {len(pictures):,} of the {pictures.total:,} pictures, drawn evenly: {why}.")
     if pictures.test:
         return pictures, load(pictures.test, spec, data_dir=data_dir, notice=watch.notice, memory=memory // HELD_OUT)
     if len(pictures) < HELD_OUT:

@@ -1,0 +1,421 @@
+"""A vision model in an ONNX file as an encoder: it learns no layers, only which directions of its features to keep.
+
+Nothing here needs torch: the graph is put together by `simrec_onnx.graphs` and run by ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from simrec import onnx_graph
+from simrec.contracts import (
+    Codes,
+    Epoch,
+    History,
+    Images,
+    ImageSpec,
+    Interpolation,
+    Progress,
+    Recipe,
+    setting,
+)
+from simrec.errors import ImageError, PluginError, RequestError, TrainingError, reason
+from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, TowerError, opset
+
+SAMPLE = 4_000
+"""Pictures, at most, that the axes are taken from: several times the numbers a code has."""
+
+NUMBERS = 1 << 20
+"""How many of pictures' numbers a core is given at a time."""
+
+Features = NDArray[np.float32]
+"""float32 (n, f)."""
+
+
+class _Settings(Protocol):
+    dim: int
+    whitening: float
+
+
+class TowerEncoder:
+    """What encoders made of vision towers share: a graph from pictures to features, and axes that are learned.
+
+    A subclass sets `Settings` (with `dim` and `whitening`), `presets` and `input`, and writes `compose`.
+
+    Principal components of such features, and whitening them, are after Jégou, Chum 2012
+    (doi:10.1007/978-3-642-33709-3_55).
+    """
+
+    Settings: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Any]]
+    sample = SAMPLE
+    input: ImageSpec
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.dim: int = settings.dim
+        self._graph = b""
+
+    def compose(self, graph: Graph) -> str:
+        """Adds the way from `images` uint8 (n, h, w, c) to features float32 (n, f), and returns the features' name."""
+        raise NotImplementedError
+
+    def opset(self) -> int:
+        """The opset of the graph."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        images: Images,
+        *,
+        validation: Images,
+        seed: int = 0,
+        device: str = "auto",
+        progress: Callable[[Progress], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> History:
+        """Takes the main axes of some pictures' features, in one epoch; neither chance nor the device matters.
+
+        The losses are shares of the features' variance that a code does not hold. Raises RequestError or TrainingError
+        for a model that can't be used, for fewer than two pictures, and for pictures that look all the same.
+        """
+        begun = time.perf_counter()
+        self._check(images)
+        if len(images) < 2:
+            raise TrainingError(f"{len(images)} pictures are too few to learn from: give at least 2")
+        graph = Graph(self.opset())
+        features = self.compose(graph)
+        whole = graph.model(self.input, features, "features", ["n", None])
+        session = _session(_checked(whole))
+        sample = images[:: max(1, len(images) // SAMPLE)][:SAMPLE]
+        held_out = validation[:: max(1, len(validation) // 500)]
+        parts, steps = list[Features](), len(sample) + 1
+        for part in _run(session, sample, "features"):
+            parts.append(part)
+            # Nothing is held of the variance as long as no axis is known.
+            progress(Progress(1, 1, sum(map(len, parts)), steps, loss=1.0, validation_loss=None))
+        exact = np.concatenate(parts)
+        mean, axes = principal_axes(exact, self.settings.dim, self.settings.whitening)
+        self.dim = axes.shape[1]
+        self._learn(graph.model(self.input, graph.projected(features, mean, axes), "codes", ["n", self.dim]))
+        losses = [_lost(exact - mean, axes)] * 2
+        if len(held_out):
+            losses[1] = _lost(np.concatenate(list(_run(session, held_out, "features"))) - mean, axes)
+        progress(Progress(1, 1, steps, steps, loss=losses[0], validation_loss=None))
+        epoch = Epoch(1, losses[0], losses[1], {}, time.perf_counter() - begun)
+        return History((epoch,), kept=1, ended="interrupted" if stop() else "finished")
+
+    def encode(self, images: Images) -> Codes:
+        """Images (n, h, w, c) to codes (n, dim). Raises ImageError for another shape or dtype."""
+        self._check(images)
+        parts = _run(self._session, images, "codes")
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *parts])
+
+    def save(self, folder: Path) -> None:
+        """Writes encoder.onnx and settings.json."""
+        (folder / "encoder.onnx").write_bytes(self._learned())
+        (folder / "settings.json").write_text(json.dumps(asdict(self.settings)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The encoder that `save` wrote there."""
+        values = json.loads((folder / "settings.json").read_text())
+        encoder = cls(cls.Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+        encoder._graph = (folder / "encoder.onnx").read_bytes()
+        encoder.dim = encoder._session.get_outputs()[0].shape[1]
+        return encoder
+
+    def _learn(self, model: onnx.ModelProto) -> None:
+        self._graph = _checked(model)
+        self.__dict__.pop("_session", None)
+
+    def _learned(self) -> bytes:
+        if not self._graph:
+            raise PluginError("this encoder has learned nothing yet: fit or load it first")
+        return self._graph
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        return _session(self._learned())
+
+    def _check(self, images: Images) -> None:
+        if images.dtype != np.uint8 or images.shape[1:] != self.input.shape:
+            raise ImageError(
+                f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
+                f"{self.input.size}, {self.input.channels}): set size and channels, or prepare the images"
+            )
+
+
+def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> tuple[Features, Features]:
+    """The mean (f,) of features (n, f) and their widest axes (f, k), k at most dim; orthonormal where not whitened.
+
+    whitening: how far the axes' variances are made equal, 0 not at all, 1 wholly. Raises TrainingError for features
+    that are all the same, or not finite.
+    """
+    if not np.isfinite(features).all():
+        raise TrainingError("the model gives numbers that are not finite for these pictures: use another model")
+    exact = features.astype(np.float64)
+    mean = exact.mean(axis=0)
+    exact -= mean
+    count, width = exact.shape
+    wide = width > count  # fewer pictures than features: the smaller matrix has the same axes
+    products = exact @ exact.T if wide else exact.T @ exact
+    kept = min(dim, len(products))
+    values, vectors = eigh(products, subset_by_index=(len(products) - kept, len(products) - 1))
+    if not values[-1] > 1e-9 * max(1.0, float(np.square(features, dtype=np.float64).sum())):
+        raise TrainingError(f"the features of {count:,} pictures are all the same: give other pictures")
+    telling = values > values[-1] * 1e-9
+    values, vectors = values[telling][::-1], vectors[:, telling][:, ::-1]
+    axes = exact.T @ vectors / np.sqrt(values) if wide else vectors
+    # Cosines don't mind the first factor; an axis without variance must not be blown up.
+    axes = axes * np.maximum(values / values[0], 1e-4) ** (-whitening / 2)
+    return mean.astype(np.float32), axes.astype(np.float32)
+
+
+def _lost(centred: Features, axes: Features) -> float:
+    """The share of the variance of features (n, f) that axes (f, k) do not hold."""
+    exact, unit = centred.astype(np.float64), axes / np.linalg.norm(axes, axis=0)
+    return max(0.0, 1 - float(np.square(exact @ unit).sum() / max(np.square(exact).sum(), 1e-30)))
+
+
+def features_of(model: onnx.ModelProto, images: Images) -> Iterator[Features]:
+    """What a graph gives as `features` for `images` (n, h, w, c), float32 (some, f) at a time.
+
+    Raises RequestError for a graph that can't be loaded, TrainingError for one that can't be run.
+    """
+    yield from _run(_session(_checked(model)), images, "features")
+
+
+def _run(session: onnxruntime.InferenceSession, images: Images, name: str) -> Iterator[Features]:
+    """As `features_of`. Each core takes pictures of its own: a few at a time, whose layers stay in its cache."""
+    step = max(1, NUMBERS // math.prod(images.shape[1:]))
+
+    def compute(start: int) -> Features:
+        try:
+            (found,) = session.run([name], {"images": np.ascontiguousarray(images[start : start + step])})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise TrainingError(f"the model cannot be run on these pictures: {_first_line(error)}") from error
+        result: Features = found
+        return result
+
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        yield from cores.map(compute, range(0, len(images), step))
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    """Raises RequestError for a graph that ONNX Runtime doesn't take."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # see `_run`
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise RequestError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+
+
+def _checked(model: onnx.ModelProto) -> bytes:
+    """The graph's bytes. Raises RequestError for one that simrec wouldn't run."""
+    try:
+        data: bytes = model.SerializeToString()
+        onnx_graph.check(data)
+    except ValueError as error:  # protobuf's own too, for more than 2 GB
+        raise RequestError(f"simrec does not run this model, as {error}") from error
+    return data
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSettings:
+    """Settings of a vision model in an ONNX file."""
+
+    model: str = setting("", "an .onnx file that takes pictures, or hf:OWNER/NAME/FILE.onnx on the Hugging Face hub")
+    size: int = setting(224, "height and width of a picture, in pixels")
+    channels: int = setting(3, "1 for grey, 3 for RGB")
+    recipe: Recipe = setting("photo", "how a picture is prepared: photo (letterboxed), crop, squash or fashion")
+    interpolation: Interpolation = setting("bicubic", "how it is scaled: lanczos, bicubic or bilinear")
+    crop_pct: float = setting(1.0, "of the shortest edge, the share that the recipe crop keeps")
+    mean: tuple[float, ...] = setting((0.485, 0.456, 0.406), "what is subtracted from each channel, in 0..1")
+    std: tuple[float, ...] = setting((0.229, 0.224, 0.225), "what each channel is divided by afterwards")
+    output: str = setting("", "the output that gives features; empty: the only one, or the one usually taken")
+    pooling: Pooling = setting(
+        "auto", "tokens or places to one vector: cls, mean, weighted (by their norm), max or auto"
+    )
+    prefix: int = setting(1, "tokens before those of patches (CLS and registers), which mean and weighted leave out")
+    dim: int = setting(64, "numbers in a code, at most")
+    whitening: float = setting(0.0, "how far features are whitened: 0 centred only, 1 wholly")
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"dim is {self.dim}: it must be 1 or more")
+        if not 0 <= self.whitening <= 1:
+            raise ValueError(f"whitening is {self.whitening}: it must be from 0 to 1")
+        if self.prefix < 0:
+            raise ValueError(f"prefix is {self.prefix}: it must be 0 or more")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.channels):
+                raise ValueError(f"{name} has {len(getattr(self, name))} numbers: give one for each channel")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std is {', '.join(map(str, self.std))}: it must be more than 0")
+        ImageSpec(self.size, self.channels, self.recipe, 2, self._interpolation, self.crop_pct)
+
+    @property
+    def _interpolation(self) -> Interpolation:
+        return "lanczos" if self.recipe == "fashion" else self.interpolation
+
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+
+PRESETS = {
+    "default": OnnxSettings(),
+    "siglip2": OnnxSettings(recipe="squash", interpolation="bilinear", mean=HALF, std=HALF),
+    "clip": OnnxSettings(recipe="crop", mean=CLIP_MEAN, std=CLIP_STD),
+    "mobileclip": OnnxSettings(size=256, recipe="crop", interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3),
+    "dinov2": OnnxSettings(recipe="crop", crop_pct=0.875, pooling="cls"),
+    "dinov2-registers": OnnxSettings(recipe="crop", crop_pct=0.875, pooling="cls", prefix=5),
+    "dinov3": OnnxSettings(recipe="squash", interpolation="bilinear", pooling="cls", prefix=5),
+    "pe": OnnxSettings(recipe="squash", interpolation="bilinear", mean=HALF, std=HALF),
+    "fashionsiglip": OnnxSettings(recipe="squash", mean=HALF, std=HALF),
+    "fashionclip": OnnxSettings(recipe="crop", mean=CLIP_MEAN, std=CLIP_STD),
+    "torchvision": OnnxSettings(recipe="crop", interpolation="bilinear", crop_pct=0.875),
+    "swin": OnnxSettings(recipe="crop", crop_pct=0.9655),
+}
+"""How models are fed by their makers, all with antialiasing; `size` follows the file where it says.
+
+siglip2: google-research/big_vision, SigLIP2_demo.ipynb (squashed, bilinear), and transformers' SiglipImageProcessor for
+mean and std; pooler_output. clip: openai/CLIP, clip/clip.py `_transform`; image_embeds. mobileclip:
+apple/ml-mobileclip, mobileclip/__init__.py and configs (256; its B has size=224); image_embeds. dinov2:
+transformers, convert_dinov2_to_hf.py; the class token, and with registers four tokens more (convert_dinov2_with_
+registers_to_hf.py). dinov3: facebookresearch/dinov3, README "Image transforms", and transformers,
+image_processing_dinov3_vit_fast.py. pe: facebookresearch/perception_models, core/vision_encoder/transforms.py.
+fashionsiglip, fashionclip: Marqo's were tuned from open_clip's ViT-B-16-SigLIP and ViT-B-16 (open_clip,
+pretrained.py, `_slpcfg` and `_pcfg`). torchvision, swin: the IMAGENET1K_V1 weights of ViT and ResNet, and of Swin-T
+(torchvision, models/*.py); export them without their classifier.
+"""
+
+
+class Onnx(TowerEncoder):
+    """The features of any vision model, reduced to their main axes."""
+
+    Settings = OnnxSettings
+    presets: ClassVar[Mapping[str, OnnxSettings]] = PRESETS
+
+    def __init__(self, settings: OnnxSettings) -> None:
+        super().__init__(settings)
+        self.settings: OnnxSettings = settings
+        self.input = ImageSpec(
+            settings.size, settings.channels, settings.recipe, 2, settings._interpolation, settings.crop_pct
+        )
+
+    def opset(self) -> int:
+        """The model's."""
+        return opset(self._tower.model)
+
+    def check(self) -> None:
+        """Raises RequestError for a model that isn't there, or can't be used with these settings."""
+        try:
+            self._tower.check_size(self.input)
+        except TowerError as error:
+            raise RequestError(f"model {self.settings.model}: {error}") from error
+
+    def compose(self, graph: Graph) -> str:
+        """Normalisation, the model, and pooling. Raises RequestError for a model that can't be used."""
+        self.check()
+        given, tower = self.settings, self._tower
+        try:
+            features = graph.tower(tower, "images", Feed(given.mean, given.std))
+        except TowerError as error:
+            raise RequestError(f"model {given.model}: {error}") from error
+        rank = self._rank(graph, features)
+        return graph.pooled(features, rank, given.pooling, given.prefix)
+
+    @cached_property
+    def _tower(self) -> Tower:
+        given = self.settings
+        try:
+            return Tower.of(_read(given.model), given.output, given.prefix)
+        except TowerError as error:
+            raise RequestError(f"model {given.model}: {error}") from error
+
+    def _rank(self, graph: Graph, features: str) -> int:
+        """How many axes the features have, which models don't always say."""
+        data = _checked(graph.model(self.input, features, "features", None))
+        (found,) = _session(data).run(None, {"images": np.zeros((2, *self.input.shape), np.uint8)})
+        if found.ndim not in (2, 3, 4) or len(found) != 2:
+            raise RequestError(
+                f"model {self.settings.model}: its output {self._tower.output!r} is {found.shape} for two pictures: "
+                f"choose one that is (n, features), (n, tokens, features) or (n, features, h, w)"
+            )
+        return int(found.ndim)
+
+    def summary(self) -> str:
+        """The model in one line."""
+        tower = self._tower
+        weights = sum(int(np.prod(weight.dims)) for weight in tower.model.graph.initializer)
+        return f"{self.settings.model}: {weights:,} weights, features from {tower.output!r}."
+
+
+HUB = "hf:"
+
+
+def _read(model: str) -> onnx.ModelProto:
+    """The model in a file, or on the hub. Raises RequestError for one that isn't there or is none."""
+    if not model:
+        raise RequestError("which model? name an .onnx file: --set model=FILE.onnx")
+    path = _from_hub(model) if model.startswith(HUB) else Path(model).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"model {model}: cannot be read ({error.strerror}): name an .onnx file") from error
+    try:
+        found = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's exceptions share no base class with onnx's
+        raise RequestError(f"model {model}: is no ONNX model ({reason(error)}): name an .onnx file") from error
+    if not found.graph.node:
+        raise RequestError(f"model {model}: is no ONNX model: name an .onnx file")
+    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in found.graph.initializer):
+        raise RequestError(
+            f"model {model}: its weights are in another file: make one file of both with "
+            f"onnx.save(onnx.load({path.name!r}), 'whole.onnx')"
+        )
+    return found
+
+
+def _from_hub(model: str) -> Path:
+    """Where the hub's cache has a file, which is downloaded when it isn't there."""
+    parts = model.removeprefix(HUB).split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise RequestError(f"model {model}: must read hf:OWNER/NAME/FILE.onnx")
+    repository, name = "/".join(parts[:2]), parts[2]
+    instead = f"get https://huggingface.co/{repository}/resolve/main/{name} and name it with --set model=FILE.onnx"
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise RequestError(f"model {model}: needs huggingface_hub: pip install 'simrec[hub]', or {instead}") from None
+    try:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=True))
+        except huggingface_hub.errors.LocalEntryNotFoundError:
+            return Path(huggingface_hub.hf_hub_download(repository, name))
+    except Exception as error:  # of the network, the hub or the disk
+        raise RequestError(
+            f"model {model}: is not in the cache and can't be downloaded ({reason(error)}): {instead}"
+        ) from error
