@@ -623,7 +623,8 @@ def test_a_plugins_source_is_trained_on_indexed_and_evaluated_by_its_name() -> N
     built = api.build("mine")
     assert built.manifest.catalogue is not None
     assert built.manifest.catalogue.source == "our-shop"
-    assert api.evaluate(built).how == "test"
+    evaluation = api.evaluate(built)
+    assert (evaluation.how, evaluation.near_duplicates) == ("test", None)
     assert set(built.examples(4).ids) <= {f"few/{row}" for row in range(12)}  # the test split's
     assert len(api.build("few", "our-shop:few", encoder="mine").catalogue) == 12
 

@@ -305,7 +305,7 @@ def test_a_folder_without_labels_is_evaluated_by_reconstruction_alone(photos: Pa
     for file in photos.rglob("*.png"):
         file.rename(flat / file.name)
     evaluation = simrec.evaluate(simrec.build("flat", str(flat), encoder="demo"))
-    assert evaluation.how == "reconstruction"
+    assert (evaluation.how, evaluation.near_duplicates) == ("reconstruction", None)
     assert "P@10" not in evaluation.rows[0]
     assert evaluation.rows[0]["MSE"] > 0
 

@@ -47,6 +47,9 @@ def evaluate(
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
 
+    Without a test split each item is looked up among the others. If the first answer is the same photo, saved again,
+    a note says how often: such near-duplicates flatter the figures.
+
     --all compares encoders instead, the best MAP@100 first, beside raw pixels. It takes the recommenders in your home
     that were trained with their encoder's default preset and those seeds, on one source that is also their catalogue.
     What --train adds lies there too, as leaderboard-ENCODER-SEED-DIGITS (the digits stand for the source), and is taken

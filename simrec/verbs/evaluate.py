@@ -30,6 +30,8 @@ class Evaluation:
     name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the
     recommender's own row is first, those of raw pixels and, where its plugin is there, of PCA are last. stress: for
     each perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
+    near_duplicates: how many of the queries have the same photo, saved again, as their first neighbour, at least (see
+    `simrec.near_duplicates`); None unless `how` is "leave-one-out".
     """
 
     name: str
@@ -40,6 +42,7 @@ class Evaluation:
     reduced: bool
     rows: tuple[dict[str, Any], ...]
     stress: tuple[dict[str, Any], ...]
+    near_duplicates: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -64,17 +67,25 @@ def evaluate(
     changes = _perturbations(stress, noise)
     asked = _asked(recommender, data_dir, notice)
     raw = _pixel_index(asked.images)
-    rows = [*_own_rows(recommender, asked), _pixel_row(raw, asked), *_component_rows(recommender, asked, notice)]
+    codes = recommender.encode(asked.queries)
+    rows = [*_own_rows(recommender, asked, codes), _pixel_row(raw, asked), *_component_rows(recommender, asked, notice)]
     stressed = []
     if changes and asked.how != "reconstruction":
         pixels = next(row for row in rows if row["name"] == RAW)
         clean = {"name": "as they are", recommender.name: rows[0]["P@10"], RAW: pixels["P@10"]}
         stressed = [clean, *_stressed(recommender, raw, asked, changes)]
+    copies = _near_duplicates(recommender, asked, codes) if asked.how == "leave-one-out" else None
+    if copies:
+        scored = np.count_nonzero(asked.exam.asked >= 0)
+        notice(
+            f"{recommender.name}: at least {copies:,} of the {scored:,} queries have a near-duplicate (the same photo "
+            f"again) as their first neighbour, which flatters these figures."
+        )
     record = recommender.manifest.catalogue
     assert record is not None
     return Evaluation(
         recommender.name, recommender.manifest.encoder.title, asked.how, len(asked.queries), len(asked.images),
-        record.reduced, tuple(rows), tuple(stressed),
+        record.reduced, tuple(rows), tuple(stressed), copies,
     )  # fmt: skip
 
 
@@ -119,15 +130,17 @@ def _asked(recommender: Recommender, data_dir: Path | None, notice: Notice) -> _
     return _Asked(how, images, queries, Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out"))
 
 
-def _own_rows(recommender: Recommender, asked: _Asked) -> list[dict[str, Any]]:
-    """The recommender's row, and where its codes are float32 those of the smaller ways to keep them."""
+def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dict[str, Any]]:
+    """The recommender's row, and where its codes are float32 those of the smaller ways to keep them.
+
+    codes: of the queries (m, dim).
+    """
     from simrec.compression import sparsity
     from simrec.evaluation import squared_errors
     from simrec.index import BITS, Index
 
     record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
     assert catalogue is not None
-    codes = recommender.encode(asked.queries)
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
     own = asked.row(recommender.name, recommender.index, codes, sizes[catalogue.dtype])
     own["MSE"] = None
@@ -140,6 +153,28 @@ def _own_rows(recommender: Recommender, asked: _Asked) -> list[dict[str, Any]]:
         index = Index(recommender.codes, record.metric, dtype)
         rows.append(asked.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
     return rows
+
+
+def _near_duplicates(recommender: Recommender, asked: _Asked, codes: Codes) -> int:
+    """How many items have the same photo, saved again, as their first neighbour; those without a label don't count.
+
+    codes: of the items (n, dim). Two previews are in memory at a time.
+    """
+    from simrec.evaluation import neighbours
+    from simrec.near_duplicates import same_photo
+
+    catalogue = recommender.catalogue
+    items = list(catalogue.all())
+    nearest = neighbours(recommender.index, codes, 1, leave_one_out=True)[:, 0]
+    count = 0
+    for row in np.flatnonzero(asked.exam.asked >= 0).tolist():
+        one, other = items[row], items[nearest[row]]
+        if one.content and one.content == other.content:
+            count += 1
+        else:
+            shown, found = catalogue.picture(one.id), catalogue.picture(other.id)
+            count += bool(shown and found and same_photo(shown, found))
+    return count
 
 
 def _pixel_index(images: Images) -> Index:
