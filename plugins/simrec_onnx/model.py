@@ -407,14 +407,15 @@ def _from_hub(model: str) -> Path:
     repository, name = "/".join(parts[:2]), parts[2]
     instead = f"get https://huggingface.co/{repository}/resolve/main/{name} and name it with --set model=FILE.onnx"
     try:
-        import huggingface_hub
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise RequestError(f"model {model}: needs huggingface_hub: pip install 'simrec[hub]', or {instead}") from None
     try:
         try:
-            return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=True))
-        except huggingface_hub.errors.LocalEntryNotFoundError:
-            return Path(huggingface_hub.hf_hub_download(repository, name))
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(hf_hub_download(repository, name))
     except Exception as error:  # of the network, the hub or the disk
         raise RequestError(
             f"model {model}: is not in the cache and can't be downloaded ({reason(error)}): {instead}"
