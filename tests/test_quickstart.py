@@ -15,10 +15,8 @@ from simrec.sources import fashion_mnist
 
 @pytest.fixture
 def no_train_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import FashionMNIST
-
     monkeypatch.setattr(fashion_mnist, "DEBIAN", Path("/nonexistent"))
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
+    monkeypatch.setattr(fashion_mnist, "MIRROR", "http://127.0.0.1:9/")  # nobody listens there
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,8 @@ def closed_port() -> int:
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an empty cache, no Debian package, and nobody at the other end of the line."""
-    from torchvision.datasets import FashionMNIST
-
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port()}/"])
+    monkeypatch.setattr(fashion_mnist, "MIRROR", f"http://127.0.0.1:{closed_port()}/")
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
 
@@ -170,9 +169,7 @@ def test_debian_s_folder_is_the_one_of_its_package() -> None:
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a real server on the loopback, which torchvision's downloader asks."""
-    from torchvision.datasets import FashionMNIST
-
+    """The folder of a real server on the loopback, from which the train pictures are downloaded."""
     folder = put(tmp_path / "served")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -183,18 +180,34 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             pass
 
     class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:  # the downloader leaves off in the middle of its first request
+        def handle_error(self, *_: object) -> None:  # a download that is given up leaves it in the middle of an answer
             pass
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(folder.iterdir())]
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(FashionMNIST, "resources", sums)
+        monkeypatch.setattr(fashion_mnist, "MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        for name in TRAIN:
+            md5 = hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest()
+            monkeypatch.setitem(fashion_mnist.PACKED, name, md5)
         yield folder
         server.shutdown()
         thread.join()
+
+
+def downloads() -> list[str]:
+    """What is in the cache."""
+    return sorted(path.name for path in fashion_mnist.cache().iterdir())
+
+
+def test_the_published_sums_of_the_downloads_are_torchvision_s() -> None:
+    from torchvision.datasets import FashionMNIST
+
+    sums = dict(FashionMNIST.resources)
+    assert {f"{name}.gz": sums[f"{name}.gz"] for name in TRAIN} == {
+        f"{name}.gz": md5 for name, md5 in fashion_mnist.PACKED.items()
+    }
+    assert fashion_mnist.MIRROR in FashionMNIST.mirrors
 
 
 @pytest.mark.usefixtures("alone", "small_train")
@@ -202,30 +215,93 @@ def test_what_was_downloaded_is_kept_for_the_next_time(mirror: Path) -> None:
     said: list[str] = []
     first = load("fashion-mnist", FASHION, notice=said.append)
     assert [text.split()[1] for text in said] == [f"{name}.gz" for name in TRAIN]
-    assert sorted(path.name for path in fashion_mnist.cache().iterdir()) == [f"{name}.gz" for name in TRAIN]
+    assert downloads() == [f"{name}.gz" for name in TRAIN]
     shutil.rmtree(mirror)
     assert loaded("fashion-mnist").digest == first.digest
 
 
 @pytest.mark.usefixtures("alone", "small_train")
-def test_a_download_that_is_damaged_leaves_nothing_in_the_cache(mirror: Path) -> None:
+def test_a_download_that_broke_off_goes_on_with_the_file_that_is_missing(mirror: Path) -> None:
+    (mirror / f"{TRAIN[1]}.gz").rename(mirror / "away")
+    assert f"{TRAIN[1]}.gz answers 404" in refused("fashion-mnist")
+    assert downloads() == [f"{TRAIN[0]}.gz"]
+    (mirror / "away").rename(mirror / f"{TRAIN[1]}.gz")
+    said: list[str] = []
+    assert len(load("fashion-mnist", FASHION, notice=said.append)) == 10_000
+    assert [text.split()[1] for text in said] == [f"{TRAIN[1]}.gz"]
+
+
+@pytest.mark.usefixtures("alone", "small_train")
+def test_a_download_that_is_another_file_leaves_nothing_in_the_cache(mirror: Path) -> None:
     path = mirror / f"{TRAIN[0]}.gz"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "--data-dir" in refused("fashion-mnist")
-    assert list(fashion_mnist.cache().iterdir()) == []
+    message = refused("fashion-mnist")
+    assert f"{TRAIN[0]}.gz is not the published file (wrong MD5)" in message
+    assert "--data-dir" in message
+    assert downloads() == []
+
+
+@pytest.mark.usefixtures("alone", "small_train", "mirror")
+def test_a_download_that_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "LARGEST", 1_000_000)
+    assert "is larger than 1,000,000 bytes" in refused("fashion-mnist")
+    assert downloads() == []
+
+
+def test_the_largest_download_is_larger_than_the_largest_file() -> None:
+    assert fashion_mnist.LARGEST > 26_421_880
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[bytes], float], None]]:
+    """Starts a server that answers each request with parts of bytes, a pause in seconds before each but the first."""
+    with contextlib.ExitStack() as stack:
+
+        def start(parts: Sequence[bytes], pause: float) -> None:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            monkeypatch.setattr(fashion_mnist, "MIRROR", f"http://127.0.0.1:{server.getsockname()[1]}/")
+            done = threading.Event()
+
+            def serve() -> None:
+                with server.accept()[0] as line, contextlib.suppress(OSError):
+                    line.recv(4096)
+                    for part in parts:
+                        line.sendall(part)
+                        if done.wait(pause):
+                            return
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(done.set)
+
+        yield start
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_download_that_is_cut_says_how_much_came(answering: Callable[[Sequence[bytes], float], None]) -> None:
+    answering([b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"x" * 3000], 0)
+    assert "ended after 3,000 of 9,000 bytes" in refused("fashion-mnist")
+    assert downloads() == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_server_that_trickles_is_given_up(
+    answering: Callable[[Sequence[bytes], float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fashion_mnist, "SLOWEST", 0.2)
+    answering([b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", *[b"x"] * 9000], 0.01)
+    assert "was not there in 0.2 seconds" in refused("fashion-mnist")
 
 
 @pytest.mark.usefixtures("alone")
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import FashionMNIST
-
     monkeypatch.setattr(fashion_mnist, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts for it, nobody reads
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        monkeypatch.setattr(fashion_mnist, "MIRROR", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         begun = time.monotonic()
         assert "timed out" in refused("fashion-mnist")
     assert time.monotonic() - begun < 5
-    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.usefixtures("alone", "small_train", "mirror")
@@ -355,22 +431,6 @@ def test_one_picture_is_a_source_too(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"bad")
     with pytest.raises(ImageError, match="a.png"):
         loaded(str(tmp_path / "a.png"))
-
-
-def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What `import torchvision` raises beside another build's torch, from a stand-in that raises just that.
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(
-        "raise RuntimeError('operator torchvision::nms does not exist')"
-    )
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path)
-    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(DataError, match=r"torchvision::nms does not exist.*pip install --force-reinstall"):
-        load("fashion-mnist", ImageSpec(), notice=print)
 
 
 def test_a_list_names_pictures_ids_and_labels_in_its_order(photos: Path) -> None:

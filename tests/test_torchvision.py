@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,19 @@ def test_pictures_that_all_look_the_same_cannot_be_learned_from(images: np.ndarr
         fitted(images[:1].repeat(20, axis=0), weights="random")
     with pytest.raises(TrainingError, match="give at least 2"):
         fitted(images[:1], weights="random")
+
+
+def test_a_torchvision_that_does_not_fit_this_torch_is_named_with_the_remedy(tmp_path: Path) -> None:
+    # What `import torchvision` raises beside another build's torch, from a stand-in that raises just that.
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "simrec", "train", "torchvision"], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "torchvision::nms does not exist" in done.stderr
+    assert "pip install --force-reinstall" in done.stderr
