@@ -3,6 +3,7 @@
     SimrecError
     ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
     ├── PluginError       a plugin that is missing, broken, or breaks its contract
+    │   └── NotInstalledError  one that needs what only `simrec[train]` installs
     ├── ImageError        a file that is not a picture simrec can read
     ├── DataError         a source of pictures that is not there or not what it should be
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
@@ -29,6 +30,10 @@ class RequestError(SimrecError):
 
 class PluginError(SimrecError):
     """A plugin that is missing, broken, or breaks its contract."""
+
+
+class NotInstalledError(PluginError):
+    """A plugin that needs a package of the extra `train`, which is not installed."""
 
 
 class ImageError(SimrecError):
@@ -59,6 +64,10 @@ MOVED = {
 """Modules that plugins imported from an older simrec, and where they are."""
 
 
+TRAINING = ("torch", "torchvision", "onnxscript")
+"""Modules of the extra `train`: an installation without it looks up, and trains what needs none of them."""
+
+
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """The end of a sentence about a name that does not exist: the near miss, else all there are."""
     names = sorted(known)
@@ -70,6 +79,16 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return "there is none"
 
 
+def needs(module: str) -> str:
+    """The end of a sentence about whoever needs a module of `TRAINING` that is not installed."""
+    return f"needs {module}, which is not installed: pip install 'simrec[train]'"
+
+
+def missing(error: BaseException) -> str | None:
+    """The module of `TRAINING` whose absence is the error; None for any other error."""
+    return error.name if isinstance(error, ModuleNotFoundError) and error.name in TRAINING else None
+
+
 def reason(error: BaseException) -> str:
     """An error, most often another library's, as the middle of a sentence, with the remedy where simrec knows one."""
     if "torchvision::nms" in str(error):
@@ -79,6 +98,8 @@ def reason(error: BaseException) -> str:
         )
     if isinstance(error, ModuleNotFoundError) and error.name in MOVED:
         return f"{error}: it is {MOVED[error.name]} now: change the plugin's import"
+    if module := missing(error):
+        return f"it {needs(module)}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"{error}: 'pip install {package}'"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simrec.contracts import Codes, Images, Rebuilt
-from simrec.errors import PluginError, SimrecError, reason
+from simrec.errors import NotInstalledError, PluginError, SimrecError, missing, needs, reason
 
 MACHINE = (errno.ENOSPC, errno.EPIPE)
 """A full disk, and an end of whoever reads the progress, are no plugin's fault."""
@@ -24,7 +24,8 @@ LARGEST = 1e18
 def blamed_on(culprit: str) -> Iterator[None]:
     """Whatever is raised inside is the culprit's; errors that simrec or the culprit raised on purpose pass unchanged.
 
-    culprit: as it stands in a sentence, with its distribution and version. Raises PluginError.
+    culprit: as it stands in a sentence, with its distribution and version. Raises PluginError: NotInstalledError where
+    torch is what is missing.
     """
     try:
         yield
@@ -34,6 +35,8 @@ def blamed_on(culprit: str) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
             raise
+        if module := missing(error):
+            raise NotInstalledError(f"{culprit} {needs(module)}") from error
         raise PluginError(f"{culprit} failed: {reason(error)}: fix the plugin, or use another") from error
 
 

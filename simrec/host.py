@@ -20,7 +20,7 @@ import pluggy
 
 from simrec import hookspecs
 from simrec.contracts import EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec
-from simrec.errors import PluginError, RequestError, reason, suggestion
+from simrec.errors import NotInstalledError, PluginError, RequestError, missing, needs, reason, suggestion
 
 GROUP = "simrec"
 
@@ -126,13 +126,18 @@ def discover_only(distribution: str) -> Host:
 
 
 def imported(offer: Offer[Any]) -> Any:
-    """Imports what stands behind an offer. Raises PluginError, naming the distribution, when that fails."""
+    """Imports what stands behind an offer.
+
+    Raises PluginError, naming the distribution, when that fails: NotInstalledError where torch is what is missing.
+    """
     module, _, attribute = offer.spec.factory.partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if module := missing(error):
+            raise NotInstalledError(f"{offer} {needs(module)}") from error
         raise PluginError(f"{offer} cannot be used: {reason(error)}") from error
     if not callable(found):
         raise PluginError(f"{offer} cannot be used: {offer.spec.factory} cannot be called: fix the plugin")
@@ -140,10 +145,10 @@ def imported(offer: Offer[Any]) -> Any:
 
 
 def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
-    """Imports the class behind an encoder. Raises PluginError, naming the distribution, when it is none."""
+    """Imports the class behind an encoder. Raises what `imported` raises, and PluginError when it is no encoder."""
     found: type[Any] = imported(offer)
-    if missing := [name for name in ENCODER if not hasattr(found, name)]:
-        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(missing)}: fix the plugin")
+    if absent := [name for name in ENCODER if not hasattr(found, name)]:
+        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(absent)}: fix the plugin")
     return found
 
 

@@ -104,7 +104,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
 
     from simrec import settings
     from simrec.contracts import EncoderSpec
-    from simrec.errors import SimrecError
+    from simrec.errors import NotInstalledError, PluginError, SimrecError
     from simrec.host import discover, encoder_class
     from simrec.testing import encoder_checks
 
@@ -116,9 +116,15 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
         connection.send("the search for plugins")
         offer = discover().find(EncoderSpec, name)
         who = f"encoder {name!r} ({offer.provider})"
+        connection.send(f"{who}: its import")
+        try:
+            encoder_class(offer)
+        except NotInstalledError:
+            raise
+        except PluginError:  # the checks say more of it
+            pass
         chosen: Any = None
         if changes or preset != "default":
-            connection.send(f"{who}: its import")
             chosen = settings.choose(encoder_class(offer).presets, preset, changes, name)
         for case in encoder_checks(offer.spec, settings=chosen):
             connection.send(f"{who}: check {str(case)!r}")

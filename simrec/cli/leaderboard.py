@@ -40,6 +40,7 @@ def leaderboard(
         try:
             runs = board.runs(name, seeds)
             if training and len(runs) < len(seeds):
+                board.check_trainable(name)
                 errors += _train(session, board, name, [seed for seed in seeds if seed not in runs], data_dir)
                 runs = board.runs(name, seeds)
             if absent := [seed for seed in seeds if seed not in runs]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 from simrec.cli.evaluating import print_figures
 from simrec.cli.terminal import Session, data_dir_option, table
-from simrec.errors import DataError, RequestError, TrainingError
+from simrec.errors import DataError, NotInstalledError, RequestError, TrainingError, needs
 
 if TYPE_CHECKING:
     from simrec.recommender import Recommender
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 NAME = "quickstart"
 ENCODER = "plain"
+NEEDS = ("torch", "onnxscript")
+"""What training that encoder imports."""
 SHEET = Path("simrec-quickstart.png")
 
 
@@ -34,6 +37,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     if not again and store.exists(place / NAME) and _finished(opened := library.open(NAME, place)):
         session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again trains a new one).")
     else:
+        _check_installed()  # before a download that would be for nothing
         source = _source(session, data_dir)
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
         _train(session, source, data_dir)
@@ -61,6 +65,12 @@ def _finished(opened: Recommender) -> bool:
     if catalogue and catalogue.source != encoder.trained_on.source:
         raise RequestError(f"{opened.folder}: is now a catalogue of {catalogue.source}: --again replaces it")
     return catalogue is not None and encoder.results.ended == "finished"
+
+
+def _check_installed() -> None:
+    for module in NEEDS:
+        if find_spec(module) is None:
+            raise NotInstalledError(f"encoder {ENCODER!r} {needs(module)}")
 
 
 def _source(session: Session, data_dir: Path | None) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simrec.contracts import Images
-from simrec.errors import TrainingError
+from simrec.errors import TrainingError, missing
 from simrec.onnx_encoder import OnnxEncoder
 
 TOLERANCE = 1e-4
@@ -127,7 +127,7 @@ def _write(model: Any, path: Path) -> None:
 def _exporting() -> Iterator[None]:
     """Around the exporter, which prints and logs its own progress and deprecations: none of that is for our users.
 
-    It raises whatever its many stages raise; here that becomes NotExportable.
+    It raises whatever its many stages raise; here that becomes NotExportable, unless onnxscript is not installed.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -136,6 +136,8 @@ def _exporting() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
+        if missing(error):
+            raise
         raise NotExportable(str(error).splitlines()[0] if str(error) else repr(error)) from error
     finally:
         logging.disable(before)

@@ -102,6 +102,10 @@ class Leaderboard:
         """What to type to load it again, from any folder."""
         return self.pictures.name
 
+    def check_trainable(self, encoder: str) -> None:
+        """Raises PluginError for an encoder whose class or default preset cannot be had, in one line for all seeds."""
+        _settings_now(encoder)
+
     def own_name(self, encoder: str, seed: int) -> str:
         """The recommender in which the leaderboard's own training of an encoder on this source lies."""
         return f"leaderboard-{encoder}-{seed}-{sha256(self.source.encode()).hexdigest()[:6]}"
