@@ -1,7 +1,7 @@
 """Writes a new plugin from the files in `simrec/templates/plugin`: those in `shared` and those of its kind.
 
-In them `$name` stands for the plugin's name, `$package` for its package and `$simrec` for the version of simrec that
-wrote it; `package` in a path stands for its package too.
+In them `$name` stands for the plugin's name, `$package` for its package, `$needs` for the simrec its kind needs, with
+torch or without, and `$simrec` for the version of simrec that wrote it; `package` in a path stands for its package too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from simrec.errors import RequestError, suggestion
 
 TEMPLATES = Path(__file__).parent / "templates" / "plugin"
 
-KINDS = ("autoencoder", "numpy")
+KINDS = {"autoencoder": "simrec[train]", "numpy": "simrec"}
+"""What a plugin of each kind depends on."""
 
 
 def write(name: str, kind: str, folder: Path) -> list[Path]:
@@ -32,7 +33,7 @@ def write(name: str, kind: str, folder: Path) -> list[Path]:
     if kind not in KINDS:
         raise RequestError(f"no kind {kind!r} of plugin: {suggestion(kind, KINDS)}")
     package = _package(name)
-    filling = {"name": name, "package": package, "simrec": version("simrec")}
+    filling = {"name": name, "package": package, "needs": KINDS[kind], "simrec": version("simrec")}
     with files.making(folder) as staging:
         for part in (TEMPLATES / "shared", TEMPLATES / kind):
             for path in sorted(part.rglob("*")):

@@ -25,45 +25,6 @@ def fitted(images: np.ndarray, **settings: object) -> PCA:
     return pca
 
 
-def test_where_torch_cannot_be_imported_pca_trains_answers_and_rebuilds(photos: Path, own_home: Path) -> None:
-    query = str(next(photos.glob("Bag/*.png")))
-    script = f"""
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, NoTorch())
-from simrec.cli import main
-
-for line in (
-    ["train", "pca", "--data", {str(photos)!r}, "--name", "mine"],
-    ["index", "build", "mine"],
-    ["similar", {query!r}, "--index", "mine", "-n", "1", "--format", "json"],
-    ["reconstruct", {query!r}, "--index", "mine", "-o", "r.png"],
-    ["generate", "-n", "4", "--index", "mine", "-o", "g.png"],
-    ["denoise", {query!r}, "--index", "mine", "-o", "d.png"],
-    ["compress", {query!r}, "--index", "mine", "-o", "bag.simrec"],
-    ["decompress", "bag.simrec", "-o", "back"],
-    ["evaluate", "mine", "--format", "json"],
-):
-    try:
-        main(["--quiet", *line])
-    except SystemExit as end:
-        assert not end.code, line
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    matches, _ = json.JSONDecoder().raw_decode(done.stdout)
-    assert matches[0]["label"] == "Bag"
-    assert all(Path(name).stat().st_size for name in ("r.png", "g.png", "d.png", "bag.simrec"))
-    mine = simrec.open("mine")
-    assert mine.manifest.encoder.runtime == "plugin"
-    assert mine.manifest.encoder.decodes
-
-
 def test_the_same_pictures_give_the_same_encoder_whatever_the_seed(pictures: Pictures, tmp_path: Path) -> None:
     files = []
     for seed in (0, 1):
