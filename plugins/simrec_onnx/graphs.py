@@ -17,7 +17,7 @@ from onnx.inliner import inline_local_functions
 
 from simrec.contracts import ImageSpec
 
-Pooling = Literal["auto", "cls", "mean", "weighted", "max"]
+Pooling = Literal["auto", "cls", "mean", "weighted", "gem", "max"]
 
 OLDEST = 13
 """The oldest opset whose operators are written here as they have been since."""
@@ -189,8 +189,9 @@ class Graph:
     def pooled(self, features: str, rank: int, pooling: Pooling, prefix: int = 0) -> str:
         """Features (n, c), (n, tokens, c) or (n, c, h, w) to (n, c).
 
-        auto: rank 2 as it is, the first token of rank 3, the mean over places of rank 4. mean, weighted, max: over
-        places, or the tokens after the first `prefix`; weighted: by the Euclidean norm of what is at each.
+        auto: rank 2 as it is, the first token of rank 3, the mean over places of rank 4. The others: over places, or
+        the tokens after the first `prefix`. weighted: by the Euclidean norm of what is at each. gem: the root of the
+        mean square, a generalised mean (Radenović, Tolias, Chum 2019, arXiv:1711.02512) between mean and maximum.
         """
         if rank == 2:
             return features
@@ -200,6 +201,8 @@ class Graph:
             start, end, axis = (self.constant(np.asarray([value], np.int64)) for value in (prefix, 2**31, 1))
             features = self.add("Slice", features, start, end, axis)
         places, channel = ([1], 2) if rank == 3 else ([2, 3], 1)
+        if pooling == "gem":
+            return self.add("Sqrt", self.reduce("ReduceMean", self.add("Mul", features, features), places))
         if pooling == "max":
             return self.reduce("ReduceMax", features, places)
         if pooling == "weighted":
@@ -222,9 +225,13 @@ class Graph:
         )  # fmt: skip
         return self.add("Div", features, norm)
 
-    def projected(self, features: str, mean: NDArray[np.float32], axes: NDArray[np.float32]) -> str:
-        """Features (n, f) to (features - mean) @ axes, (n, dim); mean (f,), axes (f, dim)."""
-        return self.add("MatMul", self.add("Sub", features, self.constant(mean)), self.constant(axes))
+    def projected(
+        self, features: str, mean: NDArray[Any], matrix: NDArray[Any], shift: NDArray[Any], *, unit: bool
+    ) -> str:
+        """Features (n, f) to codes (n, dim): see `simrec_onnx.axes.Axes`."""
+        centred = self.add("Sub", features, self.constant(mean))
+        codes = self.add("MatMul", self.unit(centred) if unit else centred, self.constant(matrix))
+        return self.add("Sub", codes, self.constant(shift))
 
     def model(self, spec: ImageSpec, result: str, name: str, shape: Sequence[str | int | None] | None) -> ModelProto:
         """The whole graph: `images` uint8 (n, h, w, c) in, a result float32 of that shape out, by that name."""

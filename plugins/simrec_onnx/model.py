@@ -14,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from simrec import onnx_graph
 from simrec.contracts import (
@@ -35,6 +33,8 @@ from simrec.contracts import (
     setting,
 )
 from simrec.errors import ImageError, PluginError, RequestError, TrainingError, reason
+from simrec_onnx import axes
+from simrec_onnx.axes import Features, Kind
 from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, TowerError, opset
 
 SAMPLE = 4_000
@@ -43,22 +43,12 @@ SAMPLE = 4_000
 NUMBERS = 1 << 20
 """How many of pictures' numbers a core is given at a time."""
 
-Features = NDArray[np.float32]
-"""float32 (n, f)."""
-
-
-class _Settings(Protocol):
-    dim: int
-    whitening: float
-
 
 class TowerEncoder:
     """What encoders made of vision towers share: a graph from pictures to features, and axes that are learned.
 
-    A subclass sets `Settings` (with `dim` and `whitening`), `presets` and `input`, and writes `compose`.
-
-    Principal components of such features, and whitening them, are after Jégou, Chum 2012
-    (doi:10.1007/978-3-642-33709-3_55).
+    A subclass sets `Settings` (with `dim`, `axes` and `whitening`), `presets` and `input`, and writes `compose` and
+    `opset`.
     """
 
     Settings: ClassVar[type[Any]]
@@ -91,8 +81,9 @@ class TowerEncoder:
     ) -> History:
         """Takes the main axes of some pictures' features, in one epoch; neither chance nor the device matters.
 
-        The losses are shares of the features' variance that a code does not hold. Raises RequestError or TrainingError
-        for a model that can't be used, for fewer than two pictures, and for pictures that look all the same.
+        The losses are shares of variance that a code does not hold (see `simrec_onnx.axes.lost`). Raises RequestError
+        or TrainingError for a model that can't be used, for fewer than two pictures, and for pictures that look all
+        the same.
         """
         begun = time.perf_counter()
         self._check(images)
@@ -110,12 +101,13 @@ class TowerEncoder:
             # Nothing is held of the variance as long as no axis is known.
             progress(Progress(1, 1, sum(map(len, parts)), steps, loss=1.0, validation_loss=None))
         exact = np.concatenate(parts)
-        mean, axes = principal_axes(exact, self.settings.dim, self.settings.whitening)
-        self.dim = axes.shape[1]
-        self._learn(graph.model(self.input, graph.projected(features, mean, axes), "codes", ["n", self.dim]))
-        losses = [_lost(exact - mean, axes)] * 2
+        found = axes.learned(self.settings.axes, exact, self.settings.dim, self.settings.whitening)
+        self.dim = found.matrix.shape[1]
+        codes = graph.projected(features, found.mean, found.matrix, found.shift, unit=found.unit)
+        self._learn(graph.model(self.input, codes, "codes", ["n", self.dim]))
+        losses = [axes.lost(found, exact, exact)] * 2
         if len(held_out):
-            losses[1] = _lost(np.concatenate(list(_run(session, held_out, "features"))) - mean, axes)
+            losses[1] = axes.lost(found, np.concatenate(list(_run(session, held_out, "features"))), exact)
         progress(Progress(1, 1, steps, steps, loss=losses[0], validation_loss=None))
         epoch = Epoch(1, losses[0], losses[1], {}, time.perf_counter() - begun)
         return History((epoch,), kept=1, ended="interrupted" if stop() else "finished")
@@ -159,38 +151,6 @@ class TowerEncoder:
                 f"images are {images.dtype} {images.shape}, this encoder takes uint8 (n, {self.input.size}, "
                 f"{self.input.size}, {self.input.channels}): set size and channels, or prepare the images"
             )
-
-
-def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> tuple[Features, Features]:
-    """The mean (f,) of features (n, f) and their widest axes (f, k), k at most dim; orthonormal where not whitened.
-
-    whitening: how far the axes' variances are made equal, 0 not at all, 1 wholly. Raises TrainingError for features
-    that are all the same, or not finite.
-    """
-    if not np.isfinite(features).all():
-        raise TrainingError("the model gives numbers that are not finite for these pictures: use another model")
-    exact = features.astype(np.float64)
-    mean = exact.mean(axis=0)
-    exact -= mean
-    count, width = exact.shape
-    wide = width > count  # fewer pictures than features: the smaller matrix has the same axes
-    products = exact @ exact.T if wide else exact.T @ exact
-    kept = min(dim, len(products))
-    values, vectors = eigh(products, subset_by_index=(len(products) - kept, len(products) - 1))
-    if not values[-1] > 1e-9 * max(1.0, float(np.square(features, dtype=np.float64).sum())):
-        raise TrainingError(f"the features of {count:,} pictures are all the same: give other pictures")
-    telling = values > values[-1] * 1e-9
-    values, vectors = values[telling][::-1], vectors[:, telling][:, ::-1]
-    axes = exact.T @ vectors / np.sqrt(values) if wide else vectors
-    # Cosines don't mind the first factor; an axis without variance must not be blown up.
-    axes = axes * np.maximum(values / values[0], 1e-4) ** (-whitening / 2)
-    return mean.astype(np.float32), axes.astype(np.float32)
-
-
-def _lost(centred: Features, axes: Features) -> float:
-    """The share of the variance of features (n, f) that axes (f, k) do not hold."""
-    exact, unit = centred.astype(np.float64), axes / np.linalg.norm(axes, axis=0)
-    return max(0.0, 1 - float(np.square(exact @ unit).sum() / max(np.square(exact).sum(), 1e-30)))
 
 
 def features_of(model: onnx.ModelProto, images: Images) -> Iterator[Features]:
@@ -242,6 +202,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
+def check_axes(dim: int, whitening: float) -> None:
+    """Raises ValueError for settings that no axes can have."""
+    if dim < 1:
+        raise ValueError(f"dim is {dim}: it must be 1 or more")
+    if not 0 <= whitening <= 1:
+        raise ValueError(f"whitening is {whitening}: it must be from 0 to 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnnxSettings:
     """Settings of a vision model in an ONNX file."""
@@ -260,13 +228,11 @@ class OnnxSettings:
     )
     prefix: int = setting(1, "tokens before those of patches (CLS and registers), which mean and weighted leave out")
     dim: int = setting(64, "numbers in a code, at most")
-    whitening: float = setting(0.0, "how far features are whitened: 0 centred only, 1 wholly")
+    axes: Kind = setting("principal", "what a code keeps: principal axes, or what neighbours share")
+    whitening: float = setting(0.0, "how far principal axes are whitened: 0 centred only, 1 wholly")
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim is {self.dim}: it must be 1 or more")
-        if not 0 <= self.whitening <= 1:
-            raise ValueError(f"whitening is {self.whitening}: it must be from 0 to 1")
+        check_axes(self.dim, self.whitening)
         if self.prefix < 0:
             raise ValueError(f"prefix is {self.prefix}: it must be 0 or more")
         for name in ("mean", "std"):

@@ -1,0 +1,131 @@
+"""Few numbers of many: which directions of features a code keeps, learned from features alone, in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh, solve
+
+from simrec.errors import TrainingError
+
+Features = NDArray[np.float32]
+"""float32 (n, f)."""
+
+Kind = Literal["neighbours", "principal"]
+
+NEIGHBOURS = 10
+"""Nearest others that a picture's features are drawn to. Any number from 5 to 20 finds as well."""
+
+RIDGE = 0.03
+"""How far the regression is held back, as a share of the features' mean variance; .003 to .1 find as well."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A code is (x - mean) @ matrix - shift, with x - mean scaled to length 1 first where `unit` says so.
+
+    mean (f,), matrix (f, dim), shift (dim,), all float32.
+    """
+
+    mean: Features
+    matrix: Features
+    shift: Features
+    unit: bool
+
+    def codes(self, features: Features) -> Features:
+        """Features (n, f) to codes (n, dim)."""
+        centred: Features = features - self.mean
+        codes: Features = (_unit(centred) if self.unit else centred) @ self.matrix - self.shift
+        return codes
+
+
+def learned(kind: Kind, features: Features, dim: int, whitening: float = 0.0) -> Axes:
+    """The axes of features (n, f) of some kind, at most dim of them.
+
+    Raises TrainingError for features that are all the same, or not finite.
+    """
+    if not np.isfinite(features).all():
+        raise TrainingError("the model gives numbers that are not finite for these pictures: use another model")
+    return neighbour_axes(features, dim) if kind == "neighbours" else principal_axes(features, dim, whitening)
+
+
+def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> Axes:
+    """The widest axes of features (n, f), at most dim; orthonormal where they are not whitened.
+
+    whitening: how far the axes' variances are made equal, 0 not at all, 1 wholly (Jégou, Chum 2012,
+    doi:10.1007/978-3-642-33709-3_55). Raises TrainingError for features that are all the same.
+    """
+    exact = features.astype(np.float64)
+    mean = exact.mean(axis=0)
+    exact -= mean
+    count, width = exact.shape
+    wide = width > count  # fewer pictures than features: the smaller matrix has the same axes
+    products = exact @ exact.T if wide else exact.T @ exact
+    kept = min(dim, len(products))
+    values, vectors = eigh(products, subset_by_index=(len(products) - kept, len(products) - 1))
+    if not values[-1] > 1e-9 * max(1e-9, float(np.square(features, dtype=np.float64).sum())):
+        raise TrainingError(f"the features of {count:,} pictures are all the same: give other pictures")
+    telling = values > values[-1] * 1e-9
+    values, vectors = values[telling][::-1], vectors[:, telling][:, ::-1]
+    axes = exact.T @ vectors / np.sqrt(values) if wide else vectors
+    # Cosines don't mind the first factor; an axis without variance must not be blown up.
+    axes = axes * np.maximum(values / values[0], 1e-4) ** (-whitening / 2)
+    return Axes(mean.astype(np.float32), axes.astype(np.float32), np.zeros(len(values), np.float32), unit=False)
+
+
+def neighbour_axes(features: Features, dim: int) -> Axes:
+    """The axes along which pictures lie nearest to those they lie near already, at most dim.
+
+    Each picture's features (n, f), centred and of length 1, are added to those of its nearest others; a ridge
+    regression learns to predict the sum from the picture alone, and the predictions' principal axes are kept. It is
+    one step of manifold smoothing (label propagation without labels) made linear: what neighbours share is kept, what
+    tells them apart is not. Raises TrainingError for features that are all the same.
+    """
+    mean = features.mean(axis=0)
+    unit = _unit(features - mean)
+    targets = _shared(unit, unit, itself=True)
+    exact = unit.astype(np.float64)
+    held_back = RIDGE * len(exact) / exact.shape[1] * np.eye(exact.shape[1])
+    weights = solve(exact.T @ exact + held_back, exact.T @ targets, assume_a="pos")
+    found = principal_axes((exact @ weights).astype(np.float32), dim)
+    matrix = (weights @ found.matrix).astype(np.float32)
+    return Axes(mean, matrix, found.mean @ found.matrix, unit=True)
+
+
+def lost(axes: Axes, features: Features, known: Features) -> float:
+    """The share of variance that codes of features (n, f) do not hold.
+
+    Of the features' own along principal axes, else of what they share with their nearest among `known` (m, f).
+    """
+    if axes.unit:
+        unit = _unit(features - axes.mean)
+        targets = _shared(unit, _unit(known - axes.mean), itself=known is features)
+    else:
+        targets = (features - axes.mean).astype(np.float64)
+    targets -= targets.mean(axis=0)
+    codes = axes.codes(features).astype(np.float64)
+    codes -= codes.mean(axis=0)
+    rest = targets - codes @ np.linalg.lstsq(codes, targets, rcond=None)[0]
+    return float(np.square(rest).sum() / max(np.square(targets).sum(), 1e-30))
+
+
+def _shared(unit: Features, known: Features, *, itself: bool) -> NDArray[np.float64]:
+    """Rows (n, f) of length 1, each added to its nearest among known rows (m, f), and scaled to length 1 again."""
+    near = min(NEIGHBOURS, len(known) - itself)
+    sums: NDArray[np.float64] = unit.astype(np.float64)
+    for start in range(0, len(unit), 1000):
+        alike = unit[start : start + 1000] @ known.T
+        if itself:
+            alike[np.arange(len(alike)), np.arange(start, start + len(alike))] = -np.inf
+        if near:
+            sums[start : start + 1000] += known[np.argpartition(-alike, near - 1, axis=1)[:, :near]].sum(axis=1)
+    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return sums
+
+
+def _unit(vectors: Features) -> Features:
+    scaled: Features = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return scaled
