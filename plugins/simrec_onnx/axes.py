@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +13,11 @@ from simrec.errors import TrainingError
 Features = NDArray[np.float32]
 """float32 (n, f)."""
 
-Kind = Literal["neighbours", "principal"]
-
 NEIGHBOURS = 10
 """Nearest others that a picture's features are drawn to. Any number from 5 to 20 finds as well."""
 
-RIDGE = 0.03
-"""How far the regression is held back, as a share of the features' mean variance; .003 to .1 find as well."""
+RIDGE = 0.3
+"""How far the regression is held back, as a share of the features' mean variance; .03 finds as well."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,16 @@ class Axes:
         return codes
 
 
-def learned(kind: Kind, features: Features, dim: int, whitening: float = 0.0) -> Axes:
-    """The axes of features (n, f) of some kind, at most dim of them.
+def learned(features: Features, dim: int, *, smoothing: float = 0.0, whitening: float = 0.0) -> Axes:
+    """The axes of features (n, f), at most dim: principal ones, or smoothed ones where smoothing is over 0.
 
     Raises TrainingError for features that are all the same, or not finite.
     """
     if not np.isfinite(features).all():
         raise TrainingError("the model gives numbers that are not finite for these pictures: use another model")
-    return neighbour_axes(features, dim) if kind == "neighbours" else principal_axes(features, dim, whitening)
+    if smoothing:
+        return smoothed_axes(features, dim, smoothing, whitening)
+    return principal_axes(features, dim, whitening)
 
 
 def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> Axes:
@@ -76,23 +75,27 @@ def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> Axes
     return Axes(mean.astype(np.float32), axes.astype(np.float32), np.zeros(len(values), np.float32), unit=False)
 
 
-def neighbour_axes(features: Features, dim: int) -> Axes:
-    """The axes along which pictures lie nearest to those they lie near already, at most dim.
+def smoothed_axes(features: Features, dim: int, smoothing: float, whitening: float = 0.0) -> Axes:
+    """The axes along which pictures lie nearer to those they lie near already, at most dim.
 
     Each picture's features (n, f), centred and of length 1, are added to those of its nearest others; a ridge
-    regression learns to predict the sum from the picture alone, and the predictions' principal axes are kept. It is
-    one step of manifold smoothing (label propagation without labels) made linear: what neighbours share is kept, what
-    tells them apart is not. Raises TrainingError for features that are all the same.
+    regression learns to predict the sum from the picture alone, and the principal axes of what it predicts are kept:
+    what neighbours share counts more, what tells them apart less. It is one step of smoothing over the graph of
+    neighbours, made linear (locality preserving projections: He, Niyogi 2003, are the limit of many).
+
+    smoothing: from 0, the features as they are, to 1, the prediction alone. Raises TrainingError for features that are
+    all the same.
     """
     mean = features.mean(axis=0)
     unit = _unit(features - mean)
-    targets = _shared(unit, unit, itself=True)
-    exact = unit.astype(np.float64)
-    held_back = RIDGE * len(exact) / exact.shape[1] * np.eye(exact.shape[1])
+    targets, exact = _shared(unit, unit, itself=True), unit.astype(np.float64)
+    width = exact.shape[1]
+    held_back = RIDGE * len(exact) / width * np.eye(width)
     weights = solve(exact.T @ exact + held_back, exact.T @ targets, assume_a="pos")
-    found = principal_axes((exact @ weights).astype(np.float32), dim)
-    matrix = (weights @ found.matrix).astype(np.float32)
-    return Axes(mean, matrix, found.mean @ found.matrix, unit=True)
+    size = np.sqrt(np.square(weights).sum() / width)
+    weights = smoothing * weights + (1 - smoothing) * size * np.eye(width)
+    found = principal_axes((exact @ weights).astype(np.float32), dim, whitening)
+    return Axes(mean, (weights @ found.matrix).astype(np.float32), found.mean @ found.matrix, unit=True)
 
 
 def lost(axes: Axes, features: Features, known: Features) -> float:

@@ -34,7 +34,7 @@ from simrec.contracts import (
 )
 from simrec.errors import ImageError, PluginError, RequestError, TrainingError, reason
 from simrec_onnx import axes
-from simrec_onnx.axes import Features, Kind
+from simrec_onnx.axes import Features
 from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, TowerError, opset
 
 SAMPLE = 4_000
@@ -47,7 +47,7 @@ NUMBERS = 1 << 20
 class TowerEncoder:
     """What encoders made of vision towers share: a graph from pictures to features, and axes that are learned.
 
-    A subclass sets `Settings` (with `dim`, `axes` and `whitening`), `presets` and `input`, and writes `compose` and
+    A subclass sets `Settings` (with `dim`, `smoothing`, `whitening`), `presets` and `input`, and writes `compose` and
     `opset`.
     """
 
@@ -101,7 +101,9 @@ class TowerEncoder:
             # Nothing is held of the variance as long as no axis is known.
             progress(Progress(1, 1, sum(map(len, parts)), steps, loss=1.0, validation_loss=None))
         exact = np.concatenate(parts)
-        found = axes.learned(self.settings.axes, exact, self.settings.dim, self.settings.whitening)
+        found = axes.learned(
+            exact, self.settings.dim, smoothing=self.settings.smoothing, whitening=self.settings.whitening
+        )
         self.dim = found.matrix.shape[1]
         codes = graph.projected(features, found.mean, found.matrix, found.shift, unit=found.unit)
         self._learn(graph.model(self.input, codes, "codes", ["n", self.dim]))
@@ -202,12 +204,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def check_axes(dim: int, whitening: float) -> None:
-    """Raises ValueError for settings that no axes can have."""
-    if dim < 1:
-        raise ValueError(f"dim is {dim}: it must be 1 or more")
-    if not 0 <= whitening <= 1:
-        raise ValueError(f"whitening is {whitening}: it must be from 0 to 1")
+def check_axes(settings: Any) -> None:
+    """Raises ValueError for a dim, smoothing or whitening that no axes can have."""
+    if settings.dim < 1:
+        raise ValueError(f"dim is {settings.dim}: it must be 1 or more")
+    for name in ("smoothing", "whitening"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}: it must be from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,11 +231,11 @@ class OnnxSettings:
     )
     prefix: int = setting(1, "tokens before those of patches (CLS and registers), which mean and weighted leave out")
     dim: int = setting(64, "numbers in a code, at most")
-    axes: Kind = setting("principal", "what a code keeps: principal axes, or what neighbours share")
-    whitening: float = setting(0.0, "how far principal axes are whitened: 0 centred only, 1 wholly")
+    smoothing: float = setting(0.0, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
+    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
 
     def __post_init__(self) -> None:
-        check_axes(self.dim, self.whitening)
+        check_axes(self)
         if self.prefix < 0:
             raise ValueError(f"prefix is {self.prefix}: it must be 0 or more")
         for name in ("mean", "std"):
