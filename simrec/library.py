@@ -15,8 +15,11 @@ from simrec.store import exists
 
 MARKER = ".simrec-home"
 
-SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse")
+SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
 """The recommenders that come ready-made. In a checkout they lie in the same `indexes` as the user's own."""
+
+READY = {"fashion-mnist": "demo"}
+"""The shipped recommender whose encoder suits a source, by the source's name; "photo" suits all others."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -83,14 +86,17 @@ def find_encoder(name: str, home: Path) -> Path:
         raise
 
 
+def ready_for(source: str) -> str:
+    """The shipped recommender whose encoder suits a source, as a person typed it."""
+    return READY.get(source.partition(":")[0], "photo")
+
+
 def check_there(name: str, home: Path) -> None:
     """Raises RequestError when there is no recommender of that name, and says how a new one is made."""
     try:
         find(name, home)
     except RequestError as error:
-        raise RequestError(
-            f"{error}; a new one needs an encoder: add --encoder demo, or 'simrec train plain --name {name}'"
-        ) from error
+        raise RequestError(f"{error}; a new one is made of pictures: 'simrec index build {name} FOLDER'") from error
 
 
 def own(home: Path) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simrec_onnx.model import OnnxSettings
+from simrec_photo.model import TOWERS, PhotoSettings
 from simrec_torchvision.model import TorchvisionSettings
 
 import simrec
@@ -21,9 +23,11 @@ ARTICLE = ("plain", "sparse", "denoising", "vae")
 """The four of the 2018 article."""
 
 QUICK = {
-    "torchvision": TorchvisionSettings(weights="random", backbone="resnet18", layer="maxpool", size=28, dim=16)
-}  # fmt: skip
-"""What an encoder is checked with whose defaults need a network."""
+    "torchvision": TorchvisionSettings(weights="random", backbone="resnet18", layer="maxpool", size=28, dim=16),
+    "onnx": OnnxSettings(model=str(TOWERS / "lite0.onnx"), size=32, dim=16),
+    "photo": PhotoSettings(views=("lite0@64",), dim=16),
+}
+"""What an encoder is checked with whose defaults need a network, a model, or large pictures."""
 
 CASES = {
     (name, str(case)): case
@@ -33,7 +37,7 @@ CASES = {
 
 
 def test_the_built_in_encoders_are_installed_and_none_failed() -> None:
-    assert {*ARTICLE, "pca", "torchvision"} <= set(OFFERS)
+    assert {*ARTICLE, "pca", "onnx", "photo", "torchvision"} <= set(OFFERS)
     assert host.discover().failures == ()
 
 

@@ -110,7 +110,7 @@ def test_codes_tell_the_pooled_features(
     tmp_path: Path, images: Images, pooling: str, expected: Any, opset: int
 ) -> None:
     encoder = fitted(tower(tmp_path / "tower.onnx", opset=opset), images, pooling=pooling)
-    assert apart(encoder.encode(images), expected(features(images))) < 1e-5
+    assert apart(encoder.encode(images), expected(features(images))) < 1e-3
 
 
 TOKENS = [
@@ -134,7 +134,7 @@ SHAPE = numpy_helper.from_array(np.array([0, 8, -1], np.int64), "shape")
 def test_tokens_are_pooled(tmp_path: Path, images: Images, settings: dict[str, Any], expected: Any) -> None:
     path = tower(tmp_path / "tower.onnx", last=TOKENS[1:], stored=[SHAPE])
     tokens = features(images).reshape(len(images), 8, -1).transpose(0, 2, 1)
-    assert apart(fitted(path, images, **settings).encode(images), expected(tokens)) < 1e-5
+    assert apart(fitted(path, images, **settings).encode(images), expected(tokens)) < 1e-3
 
 
 def cast(to: int) -> list[onnx.NodeProto]:
@@ -146,7 +146,7 @@ def cast(to: int) -> list[onnx.NodeProto]:
     [
         (TensorProto.FLOAT16, cast(TensorProto.FLOAT), ("n", 3, SIZE, SIZE), 1e-2),
         (TensorProto.FLOAT, [helper.make_node("Transpose", ["pixel_values"], ["x"], perm=[0, 3, 1, 2])],
-         ("n", SIZE, SIZE, 3), 1e-5),
+         ("n", SIZE, SIZE, 3), 1e-3),
     ],
     ids=["half precision", "channels last"],
 )  # fmt: skip
@@ -160,7 +160,7 @@ def test_models_are_fed_as_they_ask(
 def test_a_model_of_bytes_is_fed_the_pixels_as_they_are(tmp_path: Path, images: Images) -> None:
     path = tower(tmp_path / "tower.onnx", kind=TensorProto.UINT8, first=cast(TensorProto.FLOAT))
     by_hand = np.maximum(features_of_pixels(images), 0).mean((2, 3))
-    assert apart(fitted(path, images).encode(images), by_hand) < 1e-5
+    assert apart(fitted(path, images).encode(images), by_hand) < 1e-3
 
 
 def features_of_pixels(images: Images) -> NDArray[np.float64]:
@@ -182,7 +182,7 @@ def test_the_output_is_chosen_and_what_it_does_not_need_is_left_out(tmp_path: Pa
         stored=[numpy_helper.from_array(np.zeros((1000, 1000), np.float32), "table")],
     )
     encoder = fitted(path, images)
-    assert apart(encoder.encode(images), squeezed(features(images))) < 1e-5
+    assert apart(encoder.encode(images), squeezed(features(images))) < 1e-3
     encoder.save(tmp_path)
     assert (tmp_path / "encoder.onnx").stat().st_size < 20_000
     with pytest.raises(RequestError, match="also needs|inputs are input_ids"):

@@ -99,20 +99,23 @@ def smoothed_axes(features: Features, dim: int, smoothing: float, whitening: flo
 
 
 def lost(axes: Axes, features: Features, known: Features) -> float:
-    """The share of variance that codes of features (n, f) do not hold.
+    """The share of variance that codes of features (n, f) do not hold, rebuilt as `known` features (m, f) teach it.
 
-    Of the features' own along principal axes, else of what they share with their nearest among `known` (m, f).
+    Of the features' own along principal axes, else of what they share with their nearest among the known.
     """
-    if axes.unit:
-        unit = _unit(features - axes.mean)
-        targets = _shared(unit, _unit(known - axes.mean), itself=known is features)
-    else:
-        targets = (features - axes.mean).astype(np.float64)
-    targets -= targets.mean(axis=0)
-    codes = axes.codes(features).astype(np.float64)
-    codes -= codes.mean(axis=0)
-    rest = targets - codes @ np.linalg.lstsq(codes, targets, rcond=None)[0]
-    return float(np.square(rest).sum() / max(np.square(targets).sum(), 1e-30))
+    teaching, taught = axes.codes(known).astype(np.float64), _targets(axes, known, known)
+    weights = np.linalg.lstsq(teaching, taught, rcond=None)[0]
+    wanted = _targets(axes, features, known)
+    rest = wanted - axes.codes(features) @ weights
+    return float(np.square(rest).sum() / max(np.square(wanted).sum(), 1e-30))
+
+
+def _targets(axes: Axes, features: Features, known: Features) -> NDArray[np.float64]:
+    """What codes of features (n, f) are to hold, (n, f)."""
+    centred = features - axes.mean
+    if not axes.unit:
+        return centred.astype(np.float64)
+    return _shared(_unit(centred), _unit(known - axes.mean), itself=known is features)
 
 
 def _shared(unit: Features, known: Features, *, itself: bool) -> NDArray[np.float64]:

@@ -230,7 +230,9 @@ class Graph:
     ) -> str:
         """Features (n, f) to codes (n, dim): see `simrec_onnx.axes.Axes`."""
         centred = self.add("Sub", features, self.constant(mean))
-        codes = self.add("MatMul", self.unit(centred) if unit else centred, self.constant(matrix))
+        # In half precision on the disk alone: the larger part of what an encoder adds to its towers.
+        whole = self.add("Cast", self.constant(matrix.astype(np.float16)), to=TensorProto.FLOAT)
+        codes = self.add("MatMul", self.unit(centred) if unit else centred, whole)
         return self.add("Sub", codes, self.constant(shift))
 
     def model(self, spec: ImageSpec, result: str, name: str, shape: Sequence[str | int | None] | None) -> ModelProto:

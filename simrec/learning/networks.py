@@ -129,37 +129,47 @@ class PictureDecoder(nn.Module):
         return out[:, :pixels].reshape(-1, *self.shape), out[:, pixels:]
 
 
-class EdgeTarget:
-    """What a code is to predict beside the picture: its oriented gradients, brought down to a few numbers.
+class PrincipalTarget:
+    """Features of a picture brought down to a few numbers, which a code is to predict.
 
-    The gradients of a picture and of its mirror image are averaged, so that which way an item faces does not count;
-    their principal components are whitened in part, scaled to one length, and to a variance of 1 over all. Predicting
-    such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
+    Their principal components are whitened in part, scaled to one length, and to a variance of 1 over all.
+    """
+
+    SAMPLE = 10_000
+    """Pictures that the components are taken from: with more they no longer move."""
+
+    def __init__(self, features: Tensor, numbers: int) -> None:
+        """Takes the components from features float32 (n, f)."""
+        self.mean = features.mean(0)
+        variances, axes = torch.linalg.eigh(torch.cov(features.T).cpu().double())
+        scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
+        self.axes = (axes[:, -numbers:] * scale).float().to(features.device)
+        self.scale = 1.0
+        self.scale = 1 / max(float(self.of(features).std()), 1e-6)  # those of blank pictures have none
+
+    def of(self, features: Tensor) -> Tensor:
+        """Features (n, f) to float32 (n, numbers)."""
+        return F.normalize((features - self.mean) @ self.axes, dim=1) * self.scale
+
+
+class EdgeTarget:
+    """What a code is to predict beside the picture: its oriented gradients, as a `PrincipalTarget`.
+
+    The gradients of a picture and of its mirror image are averaged, so that which way an item faces does not count.
+    Predicting such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
     """
 
     CELLS = 14
     """Rows and columns of gradients at most, those of a 28-pixel picture; of larger ones they are averaged."""
 
-    SAMPLE = 10_000
-    """Pictures that the components are taken from: with more they no longer move."""
-
     def __init__(self, images: Tensor, numbers: int) -> None:
         """Takes the components from images uint8 (n, c, h, w)."""
-        sample = images[:: max(1, len(images) // self.SAMPLE)]
-        features = torch.cat(list(_mirrored_gradients(sample)))
-        self.mean = features.mean(0)
-        variances, axes = torch.linalg.eigh(torch.cov(features.T).cpu().double())
-        scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
-        self.axes = (axes[:, -numbers:] * scale).float().to(images.device)
-        self.scale = 1.0
-        self.scale = 1 / max(float(self._components(features).std()), 1e-6)  # blank pictures have none
+        sample = images[:: max(1, len(images) // PrincipalTarget.SAMPLE)]
+        self.target = PrincipalTarget(torch.cat(list(_mirrored_gradients(sample))), numbers)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 (n, c, h, w) to float32 (n, numbers)."""
-        return torch.cat([self._components(features) for features in _mirrored_gradients(images)])
-
-    def _components(self, features: Tensor) -> Tensor:
-        return F.normalize((features - self.mean) @ self.axes, dim=1) * self.scale
+        return torch.cat([self.target.of(features) for features in _mirrored_gradients(images)])
 
 
 class Whitening(nn.Module):
@@ -263,8 +273,14 @@ class SphereNetwork(Network):
         self.encoder = nn.Sequential(
             ConvEncoder(s.size, s.channels, s.stem, s.widths, s.hidden), nn.Linear(s.hidden, s.dim)
         )
-        self.decoder = PictureDecoder(s.dim, s.decoder, s.size, s.channels, extra=self.edges, norm=True)
+        self.decoder = PictureDecoder(
+            s.dim, s.decoder, s.size, s.channels, extra=self.edges + self.more_numbers(), norm=True
+        )
         self.whitening = Whitening(s.dim, s.whitening)
+
+    def more_numbers(self) -> int:
+        """How many numbers a code has to predict beside the picture and its edges; `told` is given them."""
+        return 0
 
     def bottleneck(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, dim)."""
@@ -298,8 +314,9 @@ class SphereNetwork(Network):
         """How badly the code tells the picture, in nats, and its edges."""
         return self.told(self.bottleneck(self.fed(x)), x, *rest)
 
-    def told(self, bottleneck: Tensor, x: Tensor, edges: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def told(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a bottleneck (n, dim) that is to tell pictures (n, c, h, w) and edges (n, edges)."""
+        (edges,) = targets
         logits, predicted = self.decoder.both(bottleneck)
         rebuilt, missed = bernoulli_loss(logits, x), squared_loss(predicted, edges)
         total = rebuilt + self.settings.edge_weight * missed

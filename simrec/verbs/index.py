@@ -48,10 +48,10 @@ def build(
     interrupted leaves what it has finished; the next one of the same source and encoder goes on from there.
 
     source: by default the one it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take, for a new one; by default the one that `name` has. dtype: how codes are kept (see
-    `simrec.index`); by default as they were before, else float32. replace: whether another source's catalogue may go.
-    discard: throws away what an interrupted build has finished. progress: told a stage ("encoding", "writing"), how
-    many pictures are done, and of how many, 0 while that isn't known.
+    whose encoder to take, for a new one; by default the one that `name` has, else a shipped one that suits the source.
+    dtype: how codes are kept (see `simrec.index`); by default as they were before, else float32. replace: whether
+    another source's catalogue may go. discard: throws away what an interrupted build has finished. progress: told a
+    stage ("encoding", "writing"), how many pictures are done, and of how many, 0 while that isn't known.
 
     Raises RequestError or StoreError when the recommender is not there, is a shipped one or has another encoder, or
     another source's catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still
@@ -59,7 +59,7 @@ def build(
     """
     place = home_folder or library.default()
     folder = place / library.check_name(name)
-    origin = _origin(name, encoder, place)
+    origin = _origin(name, source, encoder, place, notice)
     record, catalogue = origin.manifest.encoder, _catalogue_before(folder, origin)
     unread = unread or Unread()
     left_out = LeftOut(notice, unread.strict)
@@ -100,12 +100,17 @@ def build(
     return Recommender(folder)
 
 
-def _origin(name: str, encoder: str | None, place: Path) -> Recommender:
+def _origin(name: str, source: str | None, encoder: str | None, place: Path, notice: Notice) -> Recommender:
     """The recommender whose encoder is taken."""
-    if not store.exists(place / name) and encoder is None:
+    if encoder is None and not store.exists(place / name):
         if name in library.SHIPPED:
             raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
-        library.check_there(name, place)
+        if source is None:
+            library.check_there(name, place)
+        else:
+            encoder = library.ready_for(source)
+            notice(f"{name} is new: it takes the encoder {encoder!r}, which comes along (--encoder OTHER).")
+            return Recommender(library.shipped() / encoder)
     return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
 
 

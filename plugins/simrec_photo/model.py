@@ -1,0 +1,145 @@
+"""Pretrained networks that come along, as an encoder: it learns which directions of their features to keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+from simrec_onnx.axes import Features
+from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, common_opset
+from simrec_onnx.model import TowerEncoder, check_axes, features_of
+
+from simrec.contracts import Images, ImageSpec, Interpolation, Recipe, setting
+from simrec.errors import RequestError, reason
+
+TOWERS = Path(__file__).parent / "towers"
+"""Where the networks are, each made by `simrec_photo.towers`."""
+
+_VIEW = re.compile(r"(?P<tower>\w+)@(?P<size>\d+)(?P<mirrored>\+mirrored)?")
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a picture: through a tower, at a size in pixels; mirrored: and at its mirror image, averaged."""
+
+    tower: str
+    size: int
+    mirrored: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> View:
+        """A view as people write it: lite2@320, or lite2@320+mirrored. Raises ValueError for any other text."""
+        found = _VIEW.fullmatch(text.strip())
+        names = sorted(path.stem for path in TOWERS.glob("*.onnx"))
+        if not found or found["tower"] not in names or not 32 <= int(found["size"]) <= 1024:
+            raise ValueError(
+                f"view {text!r}: must read TOWER@SIZE or TOWER@SIZE+mirrored, TOWER one of {', '.join(names)}, SIZE "
+                f"32 to 1,024 pixels"
+            )
+        return cls(found["tower"], int(found["size"]), bool(found["mirrored"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoSettings:
+    """Settings of the pretrained networks."""
+
+    views: tuple[str, ...] = setting(("lite2@320",), "how a picture is looked at, each TOWER@SIZE, or with +mirrored")
+    recipe: Recipe = setting("photo", "how a picture is prepared: photo (letterboxed), crop or squash")
+    interpolation: Interpolation = setting("lanczos", "how it is scaled: lanczos, bicubic or bilinear")
+    pooling: Pooling = setting("gem", "places to one vector: gem (root mean square), mean, weighted or max")
+    dim: int = setting(128, "numbers in a code, at most")
+    smoothing: float = setting(0.5, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
+    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
+
+    def __post_init__(self) -> None:
+        check_axes(self)
+        if self.pooling == "cls":
+            raise ValueError("pooling is cls: these networks have places, no tokens")
+        if not self.views:
+            raise ValueError("views is empty: name at least one, such as lite2@320")
+        for view in self.views:
+            View.of(view)
+        ImageSpec(self.size, 3, self.recipe, 2, self.interpolation)
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels of what the encoder is fed: the largest view's."""
+        return max(View.of(view).size for view in self.views)
+
+
+PRESETS = {
+    "default": PhotoSettings(),
+    "tiny": PhotoSettings(views=("lite0@256",)),
+    "best": PhotoSettings(views=("lite0@288", "lite2@320", "lite2@384+mirrored")),
+}
+"""What was tried stands in tests/benchmarks/README.md; `tests/benchmarks/photo_variants.py` measures it."""
+
+
+class Photo(TowerEncoder):
+    """The features of networks that learned from ImageNet what is in a photo, reduced to their main axes.
+
+    Several views are put side by side, each scaled to length 1.
+    """
+
+    Settings = PhotoSettings
+    presets: ClassVar[Mapping[str, PhotoSettings]] = PRESETS
+
+    def __init__(self, settings: PhotoSettings) -> None:
+        super().__init__(settings)
+        self.settings: PhotoSettings = settings
+        self.input = ImageSpec(settings.size, 3, settings.recipe, 2, settings.interpolation)
+        self.views = [View.of(view) for view in settings.views]
+
+    def check(self) -> None:
+        """Raises RequestError for a network that is missing or damaged."""
+        self.opset()
+
+    def opset(self) -> int:
+        """The towers'."""
+        return common_opset([tower(view.tower) for view in self.views])
+
+    def compose(self, graph: Graph) -> str:
+        """Each view's features, side by side."""
+        features = []
+        for view in self.views:
+            pictures = "images" if view.size == self.input.size else graph.resized("images", self.input.size, view.size)
+            found = self._pooled(graph, view, pictures)
+            if view.mirrored:
+                found = graph.add("Add", found, self._pooled(graph, view, graph.mirrored(pictures)))
+            features.append(found if len(self.views) == 1 else graph.unit(found))
+        return features[0] if len(features) == 1 else graph.add("Concat", *features, axis=1)
+
+    def _pooled(self, graph: Graph, view: View, pictures: str) -> str:
+        return graph.pooled(graph.tower(tower(view.tower), pictures, Feed()), 4, self.settings.pooling)
+
+    def summary(self) -> str:
+        """The views in one line."""
+        return f"Looking through {', '.join(self.settings.views)}: a code is at most {self.settings.dim} numbers."
+
+
+def seen(images: Images, name: str, size: int) -> Iterator[Features]:
+    """What a tower sees of images (n, h, w, c), scaled to a size in pixels: float32 (some, f) at a time."""
+    height, width, channels = images.shape[1:]
+    if height != width:
+        raise ValueError(f"images are {height} x {width}: they must be square")
+    graph = Graph(common_opset([tower(name)]))
+    colour = "images" if channels == 3 else graph.add("Concat", *["images"] * 3, axis=3)
+    scaled = colour if height == size else graph.resized(colour, height, size)
+    features = graph.pooled(graph.tower(tower(name), scaled, Feed()), 4, "weighted")
+    model = graph.model(ImageSpec(height, channels, "photo"), features, "features", ["n", None])
+    yield from features_of(model, images)
+
+
+@cache
+def tower(name: str) -> Tower:
+    """A network that comes along. Raises RequestError for one that is missing or damaged."""
+    path = TOWERS / f"{name}.onnx"
+    try:
+        return Tower.of(onnx.load(path))
+    except Exception as error:  # protobuf's exceptions share no base class with the disk's
+        raise RequestError(f"{path}: cannot be read ({reason(error)}): install simrec again") from error
