@@ -110,7 +110,7 @@ LONG = "x" * 400
         (f"index build new {LONG} --encoder demo", "x: "),
         ("index build new fashion-mnist:tset --encoder demo", "did you mean 'test'?"),
         ("index build new photos --encoder demoo", "did you mean 'demo'?"),
-        ("index build new photos", "no recommender 'new'"),
+        ("index build new", "no recommender 'new'"),
         ("index build demo photos", "read-only"),
         ("index build ../new photos --encoder demo", "cannot be a recommender's name"),
         (f"index build {LONG} photos --encoder demo", "cannot be a recommender's name"),

@@ -455,5 +455,19 @@ def test_another_sources_catalogue_is_only_replaced_when_that_is_said(photos: Pa
 def test_an_encoder_that_was_not_trained_yet_is_offered_to_be_trained(photos: Path) -> None:
     with pytest.raises(RequestError, match="run 'simrec train plain', or take the encoder of demo"):
         simrec.build("mine", str(photos), encoder="plain")
-    with pytest.raises(RequestError, match="add --encoder demo, or 'simrec train plain --name mine'"):
-        simrec.build("mine", str(photos))
+    with pytest.raises(RequestError, match="a new one is made of pictures: 'simrec index build mine FOLDER'"):
+        simrec.build("mine")
+
+
+def test_what_the_encoder_sees_can_be_drawn(photos: Path, shoe: Path) -> None:
+    fed = simrec.open("demo").read(str(shoe)).images
+    assert fed is not None
+    answer("similar", str(shoe), "--show-input", "seen.png", "--format", "csv")
+    large = np.kron(fed[0, :, :, 0], np.ones((4, 4), np.uint8))  # 28 pixels, enlarged by a whole factor
+    with Image.open("seen.png") as sheet:
+        drawn = np.asarray(sheet.convert("L"))
+    windows = np.lib.stride_tricks.sliding_window_view(drawn, large.shape)
+    assert (windows == large).all(axis=(2, 3)).any()
+    answer("encode", str(photos), "--index", "demo", "-o", "codes.npy", "--show-input", "all.png")
+    with Image.open("all.png") as sheet:
+        assert sheet.height > len(drawn)

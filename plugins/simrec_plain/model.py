@@ -35,7 +35,7 @@ class PlainSettings(ConvSettings):
     )
     teacher: str = setting("lite2@112", "which network of the encoder photo teaches, and at which size: TOWER@SIZE")
     taught: int = setting(64, "numbers of the teacher's that a code has to predict")
-    neighbours: int = setting(10, "nearest others whose numbers are averaged with a picture's own before they are taught")
+    neighbours: int = setting(10, "nearest others whose numbers are averaged with a picture's own")
     taught_weight: float = setting(100.0, "weight of such a number's squared error against a nat of the picture")
 
     def __post_init__(self) -> None:
