@@ -30,6 +30,7 @@ from simrec.testing import CHECKS, check_encoder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+FIGURES = (ROOT / "tests" / "benchmarks" / "README.md").read_text()
 GUIDE = (ROOT / "plugins" / "README.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
@@ -62,11 +63,16 @@ def test_every_command_stands_in_the_readme() -> None:
         assert any(line.startswith(f"simrec {name}") for line in COMMANDS), name
 
 
-def test_the_readmes_pictures_are_there() -> None:
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+def test_the_readme_can_be_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "tests" / "benchmarks"], ids=["README", "figures"])
+def test_the_pictures_are_there(folder: Path) -> None:
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (folder / "README.md").read_text())
     assert pictures
     for picture in pictures:
-        assert (ROOT / picture).is_file(), picture
+        assert (folder / picture).is_file(), picture
 
 
 def test_the_readmes_python_runs(photos: Path, shoe: Path) -> None:
@@ -80,8 +86,8 @@ def test_the_readmes_python_runs(photos: Path, shoe: Path) -> None:
         assert [len(matches) for matches in found["both"]] == [10, 10]
 
 
-def test_the_readmes_benchmarks_are_there() -> None:
-    scripts = re.findall(r"python (tests/benchmarks/\S+\.py)", README)
+def test_the_benchmarks_that_are_named_are_there() -> None:
+    scripts = re.findall(r"python\s(tests/benchmarks/\S+\.py)", README + FIGURES)
     assert scripts
     for script in scripts:
         assert (ROOT / script).is_file(), script

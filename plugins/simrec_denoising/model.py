@@ -161,7 +161,7 @@ class Denoising(NetworkAutoencoder):
             network="wide", dim=1568, widths=(32, 32, 32), decoder=(32, 32, 32), epochs=5, batch_size=128,
             learning_rate=1e-2,
         ),
-        "photo": DenoisingSettings(size=64, channels=3, recipe="photo", epochs=12),
+        "photo": DenoisingSettings(size=64, channels=3, recipe="photo", epochs=40),
         "article": DenoisingSettings(
             network="pooled", dim=256, epochs=500, patience=10, batch_size=2048, optimizer="adam",
             learning_rate=1e-3, schedule="constant",

@@ -111,8 +111,8 @@ class Plain(NetworkAutoencoder):
     presets: ClassVar[Mapping[str, PlainSettings]] = {
         "default": PlainSettings(),
         "best": PlainSettings(epochs=20, stem=64, widths=(128, 256)),
-        "taught": PlainSettings(network="taught"),
-        "photo": PlainSettings(size=64, channels=3, recipe="photo", epochs=12),
+        "taught": PlainSettings(network="taught", epochs=16, widths=(128, 256)),
+        "photo": PlainSettings(size=64, channels=3, recipe="photo", epochs=40),
         "article": PlainSettings(
             network="mlp", widths=(2000, 500, 500), decoder=(500, 500, 2000), dim=10, epochs=500, patience=10,
             batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",

@@ -69,7 +69,7 @@ class Sparse(NetworkAutoencoder):
     networks: ClassVar[Mapping[str, type[Network]]] = {"conv": SparseSphere, "mlp": SparseArticleMLP}
     presets: ClassVar[Mapping[str, SparseSettings]] = {
         "default": SparseSettings(),
-        "photo": SparseSettings(size=64, channels=3, recipe="photo", epochs=12),
+        "photo": SparseSettings(size=64, channels=3, recipe="photo", epochs=40),
         "article": SparseSettings(
             network="mlp", widths=(2000, 500, 500), decoder=(500, 500, 2000), dim=10, epochs=200, patience=10,
             batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant", penalty=10e-10,

@@ -124,7 +124,7 @@ class VAE(NetworkAutoencoder):
             network="deep", widths=(512, 256), decoder=(256, 512), dim=10, beta=1.0, epochs=30, batch_size=256,
             learning_rate=5e-3,
         ),
-        "photo": VAESettings(size=64, channels=3, recipe="photo", epochs=12),
+        "photo": VAESettings(size=64, channels=3, recipe="photo", epochs=40),
         "article": VAESettings(
             network="mlp", hidden=500, decoder=(500,), dim=10, beta=1.0, epochs=500, patience=10,
             batch_size=2048, optimizer="adam", learning_rate=1e-3, schedule="constant",

@@ -54,9 +54,11 @@ ROUNDS, TIMED = 5, 48
 class Variant:
     """How photos become codes.
 
-    branches: TOWER:SIZE or TOWER:SIZE:VIEW; several are laid side by side, each of length 1. pooling: of POOLINGS.
+    branches: TOWER:SIZE or TOWER:SIZE:VIEW; several are laid side by side, each of length 1; the view "both" is a photo
+    and its mirror image, added. pooling: of POOLINGS.
     axes: "principal", or "neighbours" (see `neighbour_axes`). taught: the branches whose features say which photos are
-    neighbours; empty: the same. dim: numbers in a code. k, ridge: of `neighbour_axes`. power: of pooled features.
+    neighbours; empty: the same. dim: numbers in a code. k, ridge: of `neighbour_axes`. smoothing: how much of them, the
+    rest being the features as they are (see `simrec_onnx.axes.smoothed_axes`). power: of pooled features.
     """
 
     branches: tuple[str, ...]
@@ -66,6 +68,7 @@ class Variant:
     dim: int = 256
     k: int = 10
     ridge: float = 0.03
+    smoothing: float = 1.0
     power: float = 1.0
 
 
@@ -127,7 +130,7 @@ POOLINGS: Mapping[str, Callable[[Array, Array], Array]] = {
     "item": item,
 }
 
-FAST, DEFAULT, BEST = ("lite0:288",), ("lite2:320",), ("lite0:384:to320", "lite2:384")
+DEFAULT, BEST = ("lite2:320",), ("lite0:288", "lite2:320", "lite2:384:both")
 
 _BASE = Variant(DEFAULT)
 
@@ -168,10 +171,13 @@ VARIANTS: Mapping[str, Variant] = {
             ("lite2", 320, 320), ("lite2", 352, 320), ("lite2", 384, 384),
         )
     },
-    # what is recommended
-    "tiny": Variant(("lite0:256",), dim=128, taught=("lite0:256", "lite2:256")),
-    "default": Variant(("lite2:320",), taught=("lite0:320", "lite2:320")),
-    "best": Variant(BEST),
+    # how far
+    **{f"smoothing {share}": replace(_BASE, smoothing=share, ridge=0.3) for share in (0.25, 0.5, 0.75, 1.0)},
+    "best principal": Variant(BEST, axes="principal", dim=128),
+    # the presets of `photo`
+    "tiny": Variant(("lite0:256",), dim=128, smoothing=0.5, ridge=0.3),
+    "default": Variant(DEFAULT, dim=128, smoothing=0.5, ridge=0.3),
+    "best": Variant(BEST, dim=128, smoothing=0.5, ridge=0.3),
 }  # fmt: skip
 
 
@@ -235,6 +241,9 @@ class Bench:
 
     def pooled(self, branch: str, pooling: str) -> Array:
         """A branch's features of all photos, float32 (n, 1280)."""
+        tower, size, view = parts(branch)
+        if view == "both":
+            return self.pooled(f"{tower}:{size}", pooling) + self.pooled(f"{tower}:{size}:mirror", pooling)
         path = self.kept / f"pool-{'-'.join(map(str, parts(branch)))}-{pooling}.npy"
         if not path.exists():
             maps = self.maps(branch)
@@ -267,9 +276,11 @@ class Bench:
         features = self.features(variant.branches, variant.pooling, variant.power)
         if variant.axes == "neighbours":
             teacher = self.features(variant.taught or variant.branches, variant.pooling, variant.power)
-            features = features @ neighbour_axes(
-                features[: self.known], teacher[: self.known], variant.k, variant.ridge
-            )
+            weights = neighbour_axes(features[: self.known], teacher[: self.known], variant.k, variant.ridge)
+            if variant.smoothing < 1:
+                rest = np.sqrt(np.square(weights).sum() / len(weights)) * np.eye(len(weights))
+                weights = variant.smoothing * weights + (1 - variant.smoothing) * rest
+            features = features @ weights
         middle, axes = principal_axes(features[: self.known], variant.dim)
         return unit((features - middle) @ axes)
 
@@ -307,8 +318,9 @@ class Bench:
                 for branch in variant.branches:
                     tower, size, view = parts(branch)
                     scaled = read if size == largest_size else seen(read, f"to{size}")
-                    (maps,) = models[tower].run(None, {"images": seen(scaled, view)})
-                    np.sqrt((maps**2).mean((2, 3)))
+                    for one in ("whole", "mirror") if view == "both" else (view,):
+                        (maps,) = models[tower].run(None, {"images": seen(scaled, one)})
+                        np.sqrt((maps**2).mean((2, 3)))
 
             return encode
 

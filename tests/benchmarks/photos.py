@@ -176,7 +176,8 @@ def changed(contender: Contender, entries: Sequence[Entry], changes: Sequence[Ch
 
     def read(numbered: tuple[int, Entry]) -> list[images.Read]:
         number, entry = numbered
-        with picture_files.opened(path_of(entry.source), entry.source, max(EDGE, 2 * contender.spec.size)) as picture:
+        enough = picture_files.Enough(max(EDGE, 2 * contender.spec.size))
+        with picture_files.opened(path_of(entry.source), entry.source, enough) as picture:
             photo = picture.convert("RGB")
         return [
             images.of_picture_with_preview(
