@@ -589,10 +589,12 @@ def old_format(folder: Path, version: int) -> Path:
     return folder
 
 
-def test_the_shipped_recommenders_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in library.SHIPPED:
-        opened = simrec.open(name)
-        assert len(opened.encode(opened.examples(3).images)) == 3
+@pytest.mark.parametrize("name", library.SHIPPED)
+def test_the_shipped_recommenders_open(name: str, shoe: Path) -> None:
+    opened = simrec.open(name)
+    fed = opened.read(str(shoe)).images
+    assert fed is not None
+    assert opened.encode(fed).shape == (1, opened.manifest.encoder.dim)
 
 
 def commit_all(folder: Path, times: int) -> None:
