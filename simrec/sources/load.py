@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,9 @@ LISTS = (".csv", ".tsv")
 
 READ = 256
 """Entries that are read at a time. Never changed within a build: a batch's codes depend, in their last bit, on it."""
+
+LARGEST_BATCH = 16 << 20
+"""Bytes of the images of a batch, about: several are on their way at once."""
 
 SAID = 20
 """Unreadable pictures that are named one by one; of more, only how many there are of each kind."""
@@ -78,6 +82,11 @@ class Pictures:
             sources=tuple(self.sources[row] for row in rows),
             labels=tuple(self.labels[row] for row in rows),
         )
+
+
+def at_once(spec: ImageSpec) -> int:
+    """How many entries to read at a time for an encoder: READ, and fewer of large pictures."""
+    return max(16, min(READ, LARGEST_BATCH // math.prod(spec.shape)))
 
 
 def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Source:

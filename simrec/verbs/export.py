@@ -12,7 +12,7 @@ from simrec.contracts import Codes, ExporterSpec, Images, Item, Notice, Origin
 from simrec.errors import DataError, RequestError
 from simrec.faults import blamed_on
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import READ, LeftOut, open_source
+from simrec.sources.load import LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
 
 
@@ -67,7 +67,8 @@ def _encoded(
     opened = open_source(source, data_dir=data_dir, notice=notice)
     left_out, done = LeftOut(notice), 0
     total = sum(1 for _ in opened.entries())
-    read = (opened.read(chunk, recommender.manifest.encoder.input) for chunk in chunks(opened.entries(), READ))
+    spec = recommender.manifest.encoder.input
+    read = (opened.read(chunk, spec) for chunk in chunks(opened.entries(), at_once(spec)))
     with ahead(read) as batches:
         for batch in batches:
             left_out.add(batch.errors)

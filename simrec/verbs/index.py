@@ -16,7 +16,7 @@ from simrec.errors import DataError, RequestError, StoreError
 from simrec.files import replacing
 from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import READ, LeftOut, open_source
+from simrec.sources.load import LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
 
 
@@ -155,7 +155,7 @@ def _encode(
     done = sum(part.record.entries for part in building.parts)
     with _counted(source, progress) as total:
         progress("encoding", done, total[0])
-        read = ((chunk, source.read(chunk, spec)) for chunk in chunks(entries, READ))
+        read = ((chunk, source.read(chunk, spec)) for chunk in chunks(entries, at_once(spec)))
         with ahead(read) as batches, ahead(_encoded(batches, origin)) as results:
             for chunk, batch, codes in results:
                 left_out.add(batch.errors)
