@@ -365,22 +365,19 @@ def seen(read: Images, view: str) -> Images:
         start = (read.shape[1] - side) // 2
         read = read[:, start : start + side, start : start + side]
     elif view.startswith("to"):
-        (read,) = scaler(int(view.removeprefix("to"))).run(None, {"images": read})
+        (read,) = scaler(read.shape[1], int(view.removeprefix("to"))).run(None, {"images": read})
     return np.ascontiguousarray(read)
 
 
 @cache
-def scaler(side: int) -> Any:
-    """A graph that scales images down as Pillow does, with a triangle that covers all pixels."""
-    whole = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "h", "w", 3])
-    scaled = helper.make_tensor_value_info("scaled", TensorProto.UINT8, ["n", side, side, 3])
-    sizes = helper.make_tensor("sizes", TensorProto.INT64, [2], [side, side])
-    nodes = [
-        helper.make_node("Transpose", ["images"], ["turned"], perm=[0, 3, 1, 2]),
-        helper.make_node("Resize", ["turned", "", "", "sizes"], ["small"], mode="linear", antialias=1, axes=[2, 3]),
-        helper.make_node("Transpose", ["small"], ["scaled"], perm=[0, 2, 3, 1]),
-    ]
-    graph = helper.make_graph(nodes, "scaler", [whole], [scaled], [sizes])
+def scaler(before: int, after: int) -> Any:
+    """A graph that scales images down linearly, with antialiasing, as an encoder's graph does."""
+    whole = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", before, before, 3])
+    scaled = helper.make_tensor_value_info("scaled", TensorProto.UINT8, ["n", after, after, 3])
+    share = (after + 0.01) / before  # the product is rounded down
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, share, share, 1])
+    node = helper.make_node("Resize", ["images", "", "scales"], ["scaled"], mode="linear", antialias=1)
+    graph = helper.make_graph([node], "scaler", [whole], [scaled], [scales])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     return session(model.SerializeToString())
 
