@@ -61,12 +61,13 @@ class Read:
 
     image: what the encoder is fed, (size, size, channels). preview: what a person is shown, a JPEG or PNG whose longest
     edge is at most PREVIEW, or b"" where that was not asked for. content: a digest of the file's bytes, see
-    `simrec.picture_files.digest`.
+    `simrec.picture_files.digest`. size: width and height of the whole picture, upright; (0, 0) where nobody asked.
     """
 
     image: NDArray[np.uint8]
     preview: bytes
     content: str
+    size: tuple[int, int] = (0, 0)
 
 
 def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Images:
@@ -86,7 +87,8 @@ def read_with_preview(file: Path | BinaryIO, spec: ImageSpec, name: str | None =
     """
     called = name or str(file)
     with picture_files.contents(file, called) as data, picture_files.decoded(data, called, _enough(spec)) as picture:
-        return Read(prepare(picture, spec), preview(picture) if shown else b"", picture_files.digest(data))
+        seen, size = preview(picture) if shown else b"", picture.info[picture_files.WHOLE]
+        return Read(prepare(picture, spec), seen, picture_files.digest(data), size)
 
 
 def of_picture(picture: Image.Image | NDArray[np.uint8], spec: ImageSpec, name: str) -> Images:

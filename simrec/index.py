@@ -77,6 +77,46 @@ class Index:
         if len(codes):
             self._faiss.add(_comparable(codes, self.metric))
 
+    def emptied(self) -> Index:
+        """An index of no codes that keeps them with the same ranges or medians."""
+        empty = Index.__new__(Index)
+        empty.metric, empty.dtype, empty._removed = self.metric, self.dtype, np.empty(0, np.int64)
+        empty._faiss = _empty(self._faiss.d, self.metric, self.dtype)
+        if self.dtype == "int8":
+            faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.sq.trained), empty._faiss.sq.trained)
+        if self.dtype == "binary":
+            faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.thresholds), empty._faiss.thresholds)
+        empty._faiss.is_trained = True
+        return empty
+
+    @property
+    def count(self) -> int:
+        """Rows that can be found."""
+        return len(self) - len(self._removed)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that can be found, in order."""
+        return np.delete(np.arange(len(self)), self._removed)
+
+    def without(self, removed: NDArray[np.int64]) -> Index:
+        """The same codes, of which these rows (in order) are never found."""
+        other = Index.__new__(Index)
+        other.metric, other.dtype, other._removed, other._faiss = self.metric, self.dtype, removed, self._faiss
+        return other
+
+    def packed(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """What is kept of the codes of those rows, byte for byte, (n, bytes of a code)."""
+        size = self._faiss.code_size
+        kept = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
+        packed: NDArray[np.uint8] = kept[np.asarray(rows, np.int64)]
+        return packed
+
+    def add_packed(self, codes: NDArray[np.uint8]) -> None:
+        """Adds codes that an index with the same ranges or medians has packed."""
+        if len(codes):
+            self._faiss.add_sa_codes(np.ascontiguousarray(codes))
+
     @classmethod
     def opened(
         cls, data: mmap.mmap | bytes, path: Path, count: int, dim: int, metric: Metric, dtype: Dtype,
@@ -153,6 +193,19 @@ class Index:
         distances = np.maximum(1 - found if self.metric == "cosine" else found, 0)
         return rows, distances if self.metric == "cosine" else np.sqrt(distances)
 
+    def search_packed(self, packed: NDArray[np.uint8], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The same for queries that are kept codes themselves: see `packed`."""
+        if self.dtype != "binary":
+            return self.search(self._faiss.sa_decode(packed), n)
+        # From bits there is no way back to a query that would get the very same bits.
+        size, left = self._faiss.code_size, self.count
+        kept = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
+        found, rows = faiss.knn_hamming(packed, kept, min(n, left) + len(self._removed))
+        distances = found.astype(np.float32) / np.float32(BITS)
+        if len(self._removed):
+            distances, rows = _without(self._removed, distances, rows, min(n, left))
+        return rows, distances
+
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Searchable`."""
         if self.metric == "cosine" or self.dtype == "binary":
@@ -177,7 +230,23 @@ class Together:
 
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `Searchable`."""
-        found = [index.search(codes, n) for index in self._indexes]
+        return self._nearest([index.search(codes, n) for index in self._indexes], n)
+
+    def search_rows(self, rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The n nearest rows of the codes in some rows, themselves among them: see `Searchable.search`."""
+        segments = np.searchsorted(self._starts, rows, side="right") - 1
+        packed = np.concatenate(
+            [
+                self._indexes[number].packed([row - self._starts[number]])
+                for number, row in zip(segments, rows, strict=True)
+            ]
+        )
+        return self._nearest([index.search_packed(packed, n) for index in self._indexes], n)
+
+    def _nearest(
+        self, found: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], n: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nearest of what each index found."""
         if len(found) == 1:
             return found[0]
         rows = np.concatenate([rows + start for (rows, _), start in zip(found, self._starts, strict=False)], axis=1)

@@ -99,6 +99,15 @@ def check_there(name: str, home: Path) -> None:
         raise RequestError(f"{error}; a new one is made of pictures: 'simrec index build {name} FOLDER'") from error
 
 
+def check_changeable(name: str, home: Path) -> None:
+    """Raises RequestError when there is no recommender of that name in a home, or it is a shipped one."""
+    if exists(home / check_name(name)) and not ((home / MARKER).is_file() and name in SHIPPED):
+        return
+    if exists(shipped() / name):
+        raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
+    check_there(name, home)
+
+
 def own(home: Path) -> list[str]:
     """The names of the user's own recommenders: those in the home that are not the shipped ones."""
     checkout = (home / MARKER).is_file()

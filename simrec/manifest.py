@@ -18,7 +18,7 @@ from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
 
 FORMAT = "simrec"
-VERSION = 4
+VERSION = 5
 
 POOL = 3
 """The version since which a recommender is a pool of files; before, each generation had a folder of its own."""
@@ -94,8 +94,23 @@ def _with_interpolation(values: dict[str, Any], place: str) -> dict[str, Any]:
     }
 
 
+def _with_sources(values: dict[str, Any], place: str) -> dict[str, Any]:
+    """4 to 5: a catalogue may have several sources, and a generation says what it changed."""
+    catalogue = values["catalogue"]
+    if catalogue:
+        if unknown := {"sources", "distances", "measured"} & set(catalogue):
+            raise ValueError(f"an unknown field {min(unknown)!r}")
+        others = {name: value for name, value in catalogue.items() if name not in ("source", "test", "reduced")}
+        source = {"name": catalogue["source"], "root": None}
+        source |= {"test": catalogue["test"], "reduced": catalogue["reduced"]}
+        catalogue = {**others, "sources": [source], "distances": [], "measured": 0}
+    if "change" in values:
+        raise ValueError("an unknown field 'change'")
+    return {**values, "catalogue": catalogue, "change": None}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any], str], dict[str, Any]]] = {
-    1: _with_dtype, 2: _with_segments, 3: _with_interpolation,
+    1: _with_dtype, 2: _with_segments, 3: _with_interpolation, 4: _with_sources,
 }  # fmt: skip
 """From each older version to the next, one function a step; the second argument is the folder of its generation."""
 
@@ -171,26 +186,71 @@ class SegmentRecord:
 
     folder: SegmentFolder
     rows: Annotated[int, Meta(ge=1, le=2**40)]
-    format: Literal[2, 3] = 3
+    format: Literal[2, 3, 5] = 5
     fields: FileName | None = None
     removed: FileName | None = None
 
 
 @dataclass(frozen=True)
-class CatalogueRecord:
-    """The catalogue in a recommender: its source, its number of items, whether they have labels, its test split
-    (None where there is none), whether the source was cut down, the digest of the encoder that made its codes, how
-    it keeps them, and its segments.
+class SourceRecord:
+    """A source of a catalogue. name: what to type to open it again. root: the folder that the paths of its items start
+    from, None where they are whole. test: its test split, None where there is none. reduced: whether it was cut down.
     """
 
-    source: Place
-    count: Count
-    labelled: bool
+    name: Place
+    root: Place | None
     test: Place | None
     reduced: bool
+
+
+@dataclass(frozen=True)
+class CatalogueRecord:
+    """The catalogue in a recommender.
+
+    sources: where its items come from; an item says which by its place. count: of items. labelled: whether they have
+    labels. encoder: the digest of the encoder that made its codes. dtype: how it keeps them. distances: quantiles of
+    the distances from its items to their nearest neighbours, evenly from the least to the greatest; empty where they
+    were not measured. measured: how many items there were then.
+    """
+
+    sources: Annotated[tuple[SourceRecord, ...], Meta(min_length=1, max_length=1000)]
+    count: Count
+    labelled: bool
     encoder: Digest
     dtype: Dtype
     segments: Annotated[tuple[SegmentRecord, ...], Meta(max_length=1000)]
+    distances: Annotated[tuple[float, ...], Meta(max_length=1001)] = ()
+    measured: Count = 0
+
+    @property
+    def source(self) -> str:
+        """The names of its sources, in one text."""
+        return ", ".join(source.name for source in self.sources)
+
+    @property
+    def test(self) -> str | None:
+        """The test split of its only source; None where there is none, or more than one source."""
+        return self.sources[0].test if len(self.sources) == 1 else None
+
+    @property
+    def reduced(self) -> bool:
+        """Whether one of its sources was cut down."""
+        return any(source.reduced for source in self.sources)
+
+
+@dataclass(frozen=True)
+class ChangeRecord:
+    """What a generation changed. command: what made it, such as "index sync". note: for a person, or "".
+
+    added, changed, removed, renamed: how many items.
+    """
+
+    command: Name
+    note: Place = ""
+    added: Count = 0
+    changed: Count = 0
+    removed: Count = 0
+    renamed: Count = 0
 
 
 @dataclass(frozen=True)
@@ -203,18 +263,22 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A generation's manifest: files by their path from the recommender's folder on; libraries are {name: version}."""
+    """A generation's manifest: files by their path from the recommender's folder on; libraries are {name: version}.
+
+    change: what it changed, None in those of an older simrec.
+    """
 
     encoder: EncoderRecord
     catalogue: CatalogueRecord | None
     created: Instant
     libraries: Annotated[Mapping[Text, Text], Meta(max_length=1000)]
+    change: ChangeRecord | None = None
     files: Mapping[FileName, FileRecord] = field(default_factory=dict)
 
     @classmethod
-    def new(cls, encoder: EncoderRecord, catalogue: CatalogueRecord | None) -> Self:
+    def new(cls, encoder: EncoderRecord, catalogue: CatalogueRecord | None, change: ChangeRecord) -> Self:
         """One that says of itself when it was made, and with which libraries."""
-        return cls(encoder, catalogue, datetime.now(UTC).isoformat(timespec="seconds"), _libraries())
+        return cls(encoder, catalogue, datetime.now(UTC).isoformat(timespec="seconds"), _libraries(), change)
 
     def with_files(self, files: Mapping[str, FileRecord]) -> Self:
         """The same with its files filled in."""
@@ -271,7 +335,9 @@ def _check_fields(values: dict[str, Any]) -> None:
         (ImageSpec, encoder["input"]),
         (TrainedOn, encoder["trained_on"]),
         (Results, encoder["results"]),
+        (ChangeRecord, values["change"] or ()),
         (CatalogueRecord, values["catalogue"] or ()),
+        *((SourceRecord, source) for source in (values["catalogue"] or {"sources": ()})["sources"]),
         *((SegmentRecord, segment) for segment in (values["catalogue"] or {"segments": ()})["segments"]),
     )
     for cls, part in parts:

@@ -133,6 +133,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_SIDEWAYS = (5, 6, 7, 8)
+"""The orientations whose width is the height that a person sees."""
 """What turns a picture with that EXIF orientation upright."""
 
 
@@ -226,6 +229,10 @@ class Enough:
         return -(-self.pixels * max(size) // max(1, min(size))) if self.shortest else self.pixels
 
 
+WHOLE = "whole"
+"""What the `info` of a picture from `opened` calls the width and height that its file has, upright."""
+
+
 @contextlib.contextmanager
 def opened(file: Path | BinaryIO, called: str, enough: Enough | None = None) -> Iterator[Image.Image]:
     """A picture file, decoded: upright, transparency laid on white, grey ("L") or colour ("RGB"), the first frame.
@@ -286,6 +293,8 @@ def decoded(data: Contents, called: str, enough: Enough | None = None) -> Iterat
             upright = None
             try:
                 upright = flattened(picture, enough)
+                turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+                upright.info[WHOLE] = size[::-1] if turned else size
                 yield upright
             finally:  # their pixels too, whoever still has them: an error's traceback, say
                 if upright is not None:

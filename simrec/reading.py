@@ -53,12 +53,15 @@ class _Asked(msgspec.Struct):
     spec: ImageSpec
 
 
-_Answer = tuple[bytes, bytes, str] | None
-"""What a process answers for a file: pixels, preview, content; None where it couldn't read it."""
+_Answer = tuple[bytes, bytes, str, tuple[int, int]] | None
+"""What a process answers for a file: pixels, preview, content, size; None where it couldn't read it."""
 
 
 def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec) -> Batch:
-    """The pictures of entries, each in the file of the path beside it, decoded on all cores."""
+    """The pictures of entries, each in the file of the path beside it, decoded on all cores.
+
+    Their widths and heights in pixels become fields.
+    """
     parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
     outcomes = [outcome for part in _threads().map(lambda part: _read(part, spec), parts) for outcome in part]
     good: list[tuple[Entry, images.Read]] = []
@@ -73,8 +76,21 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
         pixels[row] = read.image
     return Batch(
         [entry for entry, _ in good], pixels, [read.preview for _, read in good], [read.content for _, read in good],
-        errors,
+        errors, [{"width": read.size[0], "height": read.size[1]} for _, read in good],
     )  # fmt: skip
+
+
+def digests(paths: Sequence[Path]) -> list[str | None]:
+    """`content` of each file, without decoding it; None for one that can't be read or is too long for a picture."""
+    return list(_threads().map(_digest, paths))
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with picture_files.contents(path, str(path)) as data:
+            return picture_files.digest(data)
+    except ImageError:
+        return None
 
 
 def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
@@ -102,7 +118,7 @@ def _read(paths: Sequence[Path], spec: ImageSpec) -> list[images.Read | ImageErr
     return [
         _alone(path, spec)
         if answer is None
-        else images.Read(np.frombuffer(answer[0], np.uint8).reshape(spec.shape), answer[1], answer[2])
+        else images.Read(np.frombuffer(answer[0], np.uint8).reshape(spec.shape), *answer[1:])
         for path, answer in zip(paths, answers, strict=True)
     ]
 
@@ -216,7 +232,7 @@ def serve() -> None:
 
 def _answer(path: bytes, spec: ImageSpec) -> _Answer:
     read = _alone(Path(os.fsdecode(path)), spec)
-    return None if isinstance(read, ImageError) else (read.image.tobytes(), read.preview, read.content)
+    return None if isinstance(read, ImageError) else (read.image.tobytes(), read.preview, read.content, read.size)
 
 
 def _send(pipe: IO[bytes], data: bytes) -> None:

@@ -9,7 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from math import prod
@@ -24,7 +24,7 @@ from simrec.catalogue import LocalCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt, Value
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
-from simrec.manifest import CatalogueRecord, Manifest
+from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
@@ -260,6 +260,16 @@ class Recommender:
         self._now = _State(store.Generation(self.folder, generation.name, generation.manifest))
         generation.close()
 
+    def with_sources(self, sources: tuple[SourceRecord, ...]) -> Self:
+        """The same with other sources in its manifest, such as the same ones in another place: see `index.sync`."""
+        generation, record = self._now.generation, self._now.record
+        manifest = replace(generation.manifest, catalogue=replace(record, sources=sources))
+        other = self.__class__.__new__(self.__class__)
+        other.name, other.folder = self.name, self.folder
+        other._now = _State(store.Generation(self.folder, generation.name, manifest))
+        other._now.generation.hold()
+        return other
+
     def refresh(self) -> bool:
         """Answers from the newest generation from now on; whether there was a newer one.
 
@@ -445,17 +455,17 @@ class Recommender:
         from simrec.streams import chunks
 
         spec = self.manifest.encoder.input
-        source = open_source(self._now.record.source, data_dir=data_dir, notice=notice)
         images = np.empty((len(items), *spec.shape), np.uint8)
-        done = 0
-        for some in chunks(items, READ):
-            batch = source.read([Entry(item.id, item.source, item.label, item.stamp) for item in some], spec)
-            if batch.errors:
-                raise DataError(
-                    f"{batch.errors[0][1]!s:.500}: it is in the catalogue: 'simrec index build {self.name}'"
-                )
-            images[done : done + len(some)] = batch.images
-            done += len(some)
+        for origin in dict.fromkeys(item.origin for item in items):
+            source = open_source(origin, data_dir=data_dir, notice=notice)
+            for rows in chunks((row for row, item in enumerate(items) if item.origin == origin), READ):
+                some = [items[row] for row in rows]
+                batch = source.read([Entry(item.id, item.source, item.label, item.stamp) for item in some], spec)
+                if batch.errors:
+                    raise DataError(
+                        f"{batch.errors[0][1]!s:.500}: it is in the catalogue: 'simrec index sync {self.name}'"
+                    )
+                images[rows] = batch.images
         return images
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
@@ -601,6 +611,10 @@ class Recommender:
             **self.manifest.to_json(),
         }
         del described["files"]
+        if self.manifest.catalogue:
+            described["catalogue"]["source"] = self.manifest.catalogue.source
+            described["catalogue"]["segments"] = len(self.manifest.catalogue.segments)
+            del described["catalogue"]["distances"]
         return described
 
 

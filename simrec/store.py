@@ -356,6 +356,10 @@ class Writer:
             name: record for name, record in generation.manifest.files.items() if name.startswith(f"{folder}/")
         }
 
+    def keep_file(self, generation: Generation, name: str) -> None:
+        """Names a file of one of this recommender's generations again: it is not read."""
+        self._kept[name] = generation.manifest.files[name]
+
     def copy(self, generation: Generation, folder: str, to: str, *, without: frozenset[str] = frozenset()) -> None:
         """Takes over the files in a folder of another recommender's generation, but for some.
 

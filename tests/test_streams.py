@@ -478,12 +478,15 @@ def test_eight_threads_share_a_recommender_and_one_refreshes_it(photos: Path) ->
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask) for _ in range(8)]
-        shutil.move(photos / "Bag", photos.parent / "Bag")
-        for _ in range(3):
-            simrec.build("mine", str(photos))
-            assert opened.refresh()
-            assert not opened.refresh()
-        ending.set()
+        try:
+            for step in range(3):
+                here, there = (photos, photos.parent) if step % 2 == 0 else (photos.parent, photos)
+                shutil.move(here / "Bag", there / "Bag")
+                simrec.build("mine", str(photos))
+                assert opened.refresh()
+                assert not opened.refresh()
+        finally:
+            ending.set()
         assert all(future.result() > 0 for future in asked)
     assert wrong == []
     assert len(opened.catalogue) == 30

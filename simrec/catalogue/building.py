@@ -19,8 +19,8 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -32,15 +32,12 @@ from numpy.typing import NDArray
 
 from simrec.catalogue import previews
 from simrec.catalogue.fields import LARGEST as LARGEST_FIELDS
-from simrec.catalogue.fields import Kind
+from simrec.catalogue.fields import Kind, merged
 from simrec.catalogue.fields import kinds as fields_kinds
-from simrec.catalogue.writing import Kept, SegmentWriter
-from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric, Value
+from simrec.contracts import Batch, Codes, Dtype, Entry, ImageSpec, Metric
 from simrec.errors import DataError, StoreError
 from simrec.faults import LARGEST as LARGEST_NUMBER
 from simrec.files import clear, explained, opened_below, read
-from simrec.manifest import SegmentRecord
-from simrec.store import Writer
 from simrec.streams import chunks
 
 SECONDS = 20.0
@@ -48,12 +45,6 @@ SECONDS = 20.0
 
 ROWS = 1 << 16
 """Rows of the largest part."""
-
-SEGMENT_ROWS = 1 << 17
-"""Rows of a segment, at least, where there is more than one."""
-
-SEGMENTS = 8
-"""Segments, at most: a look-up asks each of them."""
 
 ADDED = 4096
 """Rows that are added to a segment at a time."""
@@ -70,9 +61,13 @@ LARGEST_LINE = 1 << 24
 
 @dataclass(frozen=True)
 class Plan:
-    """What is built. A build goes on where one of the same plan was interrupted."""
+    """What is built. A build goes on where one of the same plan was interrupted.
 
-    source: str
+    command: "build", or what adds to the catalogue that is there. sources: with their roots.
+    """
+
+    command: str
+    sources: Sequence[tuple[str, str | None]]
     encoder: str
     input: ImageSpec
     dim: int
@@ -96,8 +91,13 @@ class PartRecord:
 
 _CONTENT = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
-_Line = tuple[Entry, str, int, int]
-"""A line of items.jsonl: an entry, its content, the length of its preview and that one's checksum."""
+_Line = tuple[Entry, int, str, int, int]
+"""A line of items.jsonl: an entry, which source listed it, its content, the length of its preview and that one's
+checksum.
+"""
+
+Listed = tuple[int, Entry]
+"""An entry, and which of the plan's sources listed it."""
 
 
 class Part:
@@ -126,13 +126,13 @@ class Part:
                 raise self.damaged("its codes are cut short")
             return np.memmap(file, np.float32, "r", shape=(self.record.rows, dim))
 
-    def rows(self) -> Iterator[tuple[Entry, str, bytes]]:
-        """Its entries, their contents and previews."""
+    def rows(self) -> Iterator[tuple[Entry, int, str, bytes]]:
+        """Its entries, which source listed each, their contents and previews."""
         decoder, count = Decoder(_Line), 0
         with self.open("items.jsonl") as lines, self.open("previews.bin") as shown:
             while line := lines.readline(LARGEST_LINE):
                 try:
-                    entry, content, length, checksum = decoder.decode(line)
+                    entry, origin, content, length, checksum = decoder.decode(line)
                     preview = shown.read(min(max(length, 0), previews.LARGEST))
                     previews.check(preview)
                     if len(preview) != length or zlib.crc32(preview) != checksum:
@@ -140,9 +140,32 @@ class Part:
                 except ValueError as error:  # msgspec's are such too
                     raise self.damaged(str(error)) from error
                 count += 1
-                yield entry, content, preview
+                yield entry, origin, content, preview
         if count != self.record.rows:
             raise self.damaged(f"{count:,} items of {self.record.rows:,}")
+
+
+@dataclass(frozen=True)
+class New:
+    """Items to come: their entries, which source listed each, the digests of their pictures' files, their previews and
+    codes (n, dim).
+    """
+
+    entries: Sequence[Entry]
+    origins: Sequence[int]
+    contents: Sequence[str]
+    previews: Sequence[bytes]
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def some(self, start: int, stop: int) -> New:
+        """Those from one place to another."""
+        part = slice(start, stop)
+        return New(
+            self.entries[part], self.origins[part], self.contents[part], self.previews[part], self.codes[part]
+        )  # fmt: skip
 
 
 class Building:
@@ -164,8 +187,8 @@ class Building:
         found = self._found_plan()
         if found is not None and found != plan:
             raise StoreError(
-                f"{self.folder}: holds what an interrupted build of {found.get('source')!r:.200} had finished: "
-                f"run that one to its end, or add --discard to throw it away"
+                f"{self.folder}: holds what an interrupted {_described(found)} had finished: run that one to its "
+                f"end, or add --discard to throw it away"
             )
         with explained(self.folder):
             if found is None:
@@ -179,29 +202,30 @@ class Building:
                 elif path.name != "plan.json":
                     clear(path)
 
-    def resumed(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+    def resumed(self, listed: Iterator[Listed]) -> Iterator[Listed]:
         """The entries that aren't in a finished part yet.
 
         A part whose entries the source lists otherwise now is thrown away, a damaged one too, and those behind it.
         """
         for place, part in enumerate(self.parts):
-            run = list(islice(entries, part.record.entries))
-            if _digest(run) != part.record.digest or not self._holds(part, run):
+            run = list(islice(listed, part.record.entries))
+            if _digest([entry for _, entry in run]) != part.record.digest or not self._holds(part, run):
                 for other in self.parts[place:]:
                     clear(other.folder)
                 del self.parts[place:]
-                return chain(run, entries)
-        return entries
+                return chain(run, listed)
+        return listed
 
-    def _holds(self, part: Part, run: Sequence[Entry]) -> bool:
+    def _holds(self, part: Part, run: Sequence[Listed]) -> bool:
         """Whether a part has some of these entries, in their order, and codes that are numbers."""
-        listed = iter(run)
+        listed = ((origin, entry.id, entry.source, entry.label, entry.stamp) for origin, entry in run)
         kinds: dict[str, Kind] = {}
         try:
             if part.record.rows + len(part.record.skipped) != len(run):
                 return False
-            for entry, content, _ in part.rows():
-                if not _CONTENT.fullmatch(content) or entry not in listed:
+            for entry, origin, content, _ in part.rows():
+                known = (origin, entry.id, entry.source, entry.label, entry.stamp)
+                if not _CONTENT.fullmatch(content) or known not in listed:
                     return False
                 if entry.fields:
                     kinds = fields_kinds([entry.fields], kinds)
@@ -225,12 +249,12 @@ class Building:
         """Whether any item in the finished parts has a label."""
         return any(part.record.labelled for part in self.parts)
 
-    def add(self, entries: Sequence[Entry], batch: Batch, codes: Codes) -> None:
-        """Writes what came of some entries; codes (n, dim) are those of the batch's."""
+    def add(self, entries: Sequence[Entry], origin: int, batch: Batch, codes: Codes) -> None:
+        """Writes what came of some entries of one source; codes (n, dim) are those of the batch's."""
         with explained(self.folder):
             if self._part is None:
                 self._part = _PartWriter(self.folder / _name(len(self.parts)))
-            self._part.add(entries, batch, codes)
+            self._part.add(entries, origin, batch, codes)
             if self._part.full:
                 self.finish_part()
 
@@ -250,34 +274,30 @@ class Building:
         if not self.rows:
             self.end()
 
-    def segments(self, writer: Writer, progress: Callable[[int], None]) -> tuple[SegmentRecord, ...]:
-        """Stages segments made of all parts, in order."""
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Of the fields that the items in the finished parts have."""
         kinds: dict[str, Kind] = {}
         for part in self.parts:
-            kinds = _merged(kinds, part.record.kinds)
-        size = max(SEGMENT_ROWS, -(-self.rows // SEGMENTS))
-        rows = chain.from_iterable(part.rows() for part in self.parts)
-        codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
-        kept = Kept(self.plan.dim, self.plan.metric, self.plan.dtype, self._sample(codes), kinds)
-        records = []
-        for start in range(0, self.rows, size):
-            count = min(size, self.rows - start)
-            with explained(writer.folder):
-                segment = SegmentWriter(writer, kept)
-                for some in chunks(islice(rows, count), ADDED):
-                    place = start + len(segment)
-                    entries, contents, shown = zip(*some, strict=True)
-                    segment.add(entries, contents, shown, codes[place : place + len(some)])
-                records.append(segment.finish())
-            progress(start + count)
-        return tuple(records)
+            kinds = merged(kinds, part.record.kinds)
+        return kinds
 
-    def _sample(self, codes: _Codes) -> Codes:
+    def stream(self) -> Iterator[New]:
+        """All items of the finished parts with their codes, some at a time."""
+        for part in self.parts:
+            codes, place = part.codes(self.plan.dim), 0
+            for some in chunks(part.rows(), ADDED):
+                entries, origins, contents, shown = zip(*some, strict=True)
+                yield New(entries, origins, contents, shown, codes[place : place + len(some)])
+                place += len(some)
+
+    def sample(self) -> Codes:
         """Codes of all parts, evenly, that ranges and medians are taken from; float32 needs none."""
         from simrec.index import SAMPLE
 
-        if self.plan.dtype == "float32":
+        if self.plan.dtype == "float32" or not self.rows:
             return np.empty((0, self.plan.dim), np.float32)
+        codes = _Codes([part.codes(self.plan.dim) for part in self.parts])
         step = max(1, -(-self.rows // SAMPLE))
         return np.concatenate([codes[row : row + step * ADDED][::step] for row in range(0, self.rows, step * ADDED)])
 
@@ -336,7 +356,7 @@ class _PartWriter:
     def full(self) -> bool:
         return self._rows >= ROWS or time.monotonic() - self._begun >= SECONDS
 
-    def add(self, entries: Sequence[Entry], batch: Batch, codes: Codes) -> None:
+    def add(self, entries: Sequence[Entry], origin: int, batch: Batch, codes: Codes) -> None:
         for entry in entries:
             if len(entry.id) + len(entry.source) + len(entry.label) + len(entry.stamp) > LARGEST_TEXTS:
                 raise DataError(f"{entry.id:.100}: its texts are longer than {LARGEST_TEXTS:,} characters: cut them")
@@ -344,15 +364,19 @@ class _PartWriter:
         self._entries += len(entries)
         self._rows += len(batch.entries)
         self._labelled = self._labelled or any(entry.label for entry in batch.entries)
-        if any(entry.fields for entry in batch.entries):
-            self._kinds = fields_kinds((entry.fields for entry in batch.entries), self._kinds)
+        read = batch.entries
+        if batch.fields:
+            pairs = zip(read, batch.fields, strict=True)
+            read = [replace(entry, fields={**found, **entry.fields}) for entry, found in pairs]
+        if any(entry.fields for entry in read):
+            self._kinds = fields_kinds((entry.fields for entry in read), self._kinds)
             if len(self._kinds) > LARGEST_FIELDS:
                 raise DataError(f"more than {LARGEST_FIELDS:,} fields: leave some columns out")
         self._skipped += [(entry.source, str(error)) for entry, error in batch.errors]
         self._files["codes.f32"].write(np.ascontiguousarray(codes, np.float32).tobytes())
         lines = [
-            self._encoder.encode((entry, content, len(preview), zlib.crc32(preview))) + b"\n"
-            for entry, content, preview in zip(batch.entries, batch.contents, batch.previews, strict=True)
+            self._encoder.encode((entry, origin, content, len(preview), zlib.crc32(preview))) + b"\n"
+            for entry, content, preview in zip(read, batch.contents, batch.previews, strict=True)
         ]
         self._files["items.jsonl"].write(b"".join(lines))
         self._files["previews.bin"].write(b"".join(batch.previews))
@@ -369,6 +393,13 @@ class _PartWriter:
         )
         _write(self.folder / "part.json", json.dumps(asdict(record)).encode())
         return record
+
+
+def _described(plan: Mapping[str, object]) -> str:
+    """A plan in a person's words; it may come from an older simrec."""
+    sources = plan.get("sources")
+    named = [str(one[0]) for one in sources if one] if isinstance(sources, list) else [str(plan.get("source"))]
+    return f"{plan.get('command', 'build')} of {', '.join(named)!r:.200}"
 
 
 def _name(number: int) -> str:
@@ -388,12 +419,6 @@ def _add_to(sha256: hashlib._Hash, entries: Sequence[Entry]) -> None:
         sha256.update(
             repr((entry.id, entry.source, entry.label, entry.stamp, fields)).encode("utf-8", "backslashreplace")
         )
-
-
-def _merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
-    """What columns must be to hold what either of two parts has."""
-    examples: dict[Kind, Value] = {"int64": 0, "double": 0.5, "string": ""}
-    return fields_kinds([{name: examples[kind] for name, kind in second.items()}], first)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -45,14 +45,17 @@ def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None
 
 def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str, Kind]) -> None:
     """The file with those columns, a row each."""
+    _write(path, {name: [row.get(name) for row in rows] for name in columns}, columns)
+
+
+def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[str, Kind]) -> None:
     import pyarrow as pa
 
     makers: dict[Kind, Any] = {"int64": int, "double": float, "string": str}
     table = pa.table(
         {
             name: pa.array(
-                [None if (value := row.get(name)) is None else makers[kind](value) for row in rows],
-                pa.type_for_alias(kind),
+                [None if value is None else makers[kind](value) for value in values[name]], pa.type_for_alias(kind)
             )
             for name, kind in columns.items()
         }
@@ -60,6 +63,27 @@ def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str,
     # As a stream: its messages can be looked at one by one before anything is made of them.
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
+
+
+def merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
+    """What columns must be to hold what either of two sets of rows has."""
+    examples: dict[Kind, Value] = {"int64": 0, "double": 0.5, "string": ""}
+    return kinds([{name: examples[kind] for name, kind in second.items()}], first)
+
+
+def revise(
+    path: Path, before: Columns | None, rows: int, changes: Mapping[int, Mapping[str, Value]],
+    columns: Mapping[str, Kind],
+) -> None:  # fmt: skip
+    """The file with those columns of a segment with so many rows: what it had, and what changes, by row."""
+    values: dict[str, Sequence[Value]] = {}
+    for name in columns:
+        column: list[Value] = before.values(name) if before and name in before.kinds else [None] * rows
+        for row, fields in changes.items():
+            if name in fields:
+                column[row] = fields[name]
+        values[name] = column
+    _write(path, values, columns)
 
 
 class Columns:
@@ -85,6 +109,16 @@ class Columns:
             raise ValueError(str(error) or "no Arrow stream") from error
         if len(self._table) != rows:
             raise ValueError(f"{len(self._table):,} rows of {rows:,}")
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """What each column holds, by its name."""
+        return {field.name: str(field.type) for field in self._table.schema}  # type: ignore[misc]
+
+    def values(self, name: str) -> list[Value]:
+        """A column, a value for each row."""
+        found: list[Value] = self._table.column(name).to_pylist()
+        return found
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""

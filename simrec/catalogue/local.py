@@ -35,15 +35,15 @@ class LocalCatalogue:
     def __init__(self, generation: Generation) -> None:
         record = generation.manifest.catalogue
         assert record is not None
-        self._generation, self._record = generation, record
-        self._segments = segment.opened(generation)
+        self.generation, self._record = generation, record
+        self.segments: Sequence[Segment] = segment.opened(generation)
         self._starts = [0]
-        for one in self._segments:
+        for one in self.segments:
             self._starts.append(self._starts[-1] + len(one))
 
     def hold(self) -> None:
         """Opens what could otherwise not be opened any more once another generation has taken this one's place."""
-        for one in self._segments:
+        for one in self.segments:
             one.hold()
 
     def __len__(self) -> int:
@@ -54,17 +54,17 @@ class LocalCatalogue:
         """The codes of all segments, ready to be searched by row."""
         from simrec.index import Index, Together
 
-        if not self._segments:
-            empty = np.empty((0, self._generation.manifest.encoder.dim), np.float32)
-            return Together([Index(empty, self._generation.manifest.encoder.metric)])
-        first, *others = self._segments
+        if not self.segments:
+            empty = np.empty((0, self.generation.manifest.encoder.dim), np.float32)
+            return Together([Index(empty, self.generation.manifest.encoder.metric)])
+        first, *others = self.segments
         for other in others:
             if self._record.dtype != "float32" and other.learned != first.learned:
                 raise StoreError(
-                    f"{self._generation.recommender}: two of its segments keep codes in other ways, so they can't be "
-                    f"compared: 'simrec index build {self._generation.recommender.name}' makes the catalogue again"
+                    f"{self.generation.recommender}: two of its segments keep codes in other ways, so they can't be "
+                    f"compared: 'simrec index build {self.generation.recommender.name}' makes the catalogue again"
                 )
-        return Together([one.index for one in self._segments])
+        return Together([one.index for one in self.segments])
 
     def search(self, codes: Codes, n: int, *, without: Collection[str] = ()) -> list[list[Hit]]:
         """The n nearest items of each code (m, dim), nearest first; without: ids that are left out of every answer."""
@@ -88,7 +88,7 @@ class LocalCatalogue:
             places[bisect_right(self._starts, row) - 1].append(row)
         found: dict[int, Item] = {}
         for number, some in places.items():
-            one = self._segments[number]
+            one = self.segments[number]
             local = [row - self._starts[number] for row in some]
             for row, held, fields in zip(some, one.rows(local), one.fields(local), strict=True):
                 found[row] = replace(held.item, fields=fields) if fields else held.item
@@ -105,7 +105,7 @@ class LocalCatalogue:
 
     def copies(self, content: str) -> list[Item]:
         """The items whose pictures have that content; of formats 1 and 2 it is another digest: see `by_pixels`."""
-        return [row.item for one in self._segments for row in one.with_content(content)]
+        return [row.item for one in self.segments for row in one.with_content(content)]
 
     @property
     def by_pixels(self) -> bool:
@@ -124,8 +124,8 @@ class LocalCatalogue:
     @cached_property
     def codes(self) -> Codes:
         """All codes (n, dim) in memory, by row."""
-        parts = [np.empty((0, self._generation.manifest.encoder.dim), np.float32)]
-        for one in self._segments:
+        parts = [np.empty((0, self.generation.manifest.encoder.dim), np.float32)]
+        for one in self.segments:
             parts.append(np.delete(one.codes(0, len(one)), one.removed, axis=0))
         return np.concatenate(parts)
 
@@ -141,10 +141,10 @@ class LocalCatalogue:
 
     def _find(self, id_: str) -> tuple[Row, Segment] | None:
         # The newest first: an item that changed is in a newer segment too.
-        return next(((row, one) for one in self._segments[::-1] if (row := one.with_id(id_)) is not None), None)
+        return next(((row, one) for one in self.segments[::-1] if (row := one.with_id(id_)) is not None), None)
 
     def _batches(self, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
-        for one in self._segments:
+        for one in self.segments:
             removed = set(one.removed.tolist())
             for rows in one.batches():
                 there = [place for place, row in enumerate(rows) if row.number not in removed]

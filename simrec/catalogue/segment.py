@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
@@ -37,7 +38,7 @@ from simrec.store import Generation
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from simrec.catalogue.fields import Columns
+    from simrec.catalogue.fields import Columns, Kind
     from simrec.index import Index
 
 _HEADER = 1000
@@ -49,10 +50,14 @@ LARGEST_VALUE = 1 << 20
 STEPS = 200
 """Of SQLite's machine, for each item, that a question may take; the longest takes a dozen."""
 
+LISTED = 1 << 14
+"""Rows that `Segment.listed` reads at a time."""
+
 SCHEMA = """
 CREATE TABLE items (
     row INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
+    origin INTEGER NOT NULL,
     source TEXT NOT NULL,
     label TEXT NOT NULL,
     stamp TEXT NOT NULL,
@@ -63,9 +68,14 @@ CREATE TABLE items (
     checksum INTEGER NOT NULL
 )
 """
-"""preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of that number; see `checksum`."""
+"""origin: which of the catalogue's sources listed it. source: of a picture file below that source's root, its path from
+there on. preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of the numbers; see `checksum`.
+"""
 
 INDEX = "CREATE INDEX by_content ON items (content)"
+
+_SCHEMA_3 = SCHEMA.replace("    origin INTEGER NOT NULL,\n", "")
+"""Of formats 3 and 4: one source, whose items have whole paths."""
 
 _SCHEMA_2 = """
 CREATE TABLE items (
@@ -82,28 +92,31 @@ CREATE TABLE items (
 """Of formats 1 and 2: no stamp, and a digest of what the encoder was fed for the content."""
 
 _TABLES = {
-    3: {("table", "items", SCHEMA.strip()), ("index", "by_content", INDEX)},
+    5: {("table", "items", SCHEMA.strip()), ("index", "by_content", INDEX)},
+    3: {("table", "items", _SCHEMA_3.strip()), ("index", "by_content", INDEX)},
     2: {("table", "items", _SCHEMA_2.strip()), ("index", "by_pixels", "CREATE INDEX by_pixels ON items (pixels)")},
 }
 """All that an items.sqlite holds, beside the index that SQLite makes itself. A view or trigger would be run by whoever
 asks the table."""
 
 _COLUMNS = {
-    3: "row, id, source, label, stamp, lower(hex(content)), start, length, preview, checksum",
-    2: "row, id, source, label, '', lower(hex(pixels)), start, length, -1, -1",
+    5: "row, id, origin, source, label, stamp, lower(hex(content)), start, length, preview, checksum",
+    3: "row, id, 0, source, label, stamp, lower(hex(content)), start, length, preview, checksum",
+    2: "row, id, 0, source, label, '', lower(hex(pixels)), start, length, -1, -1",
 }
 
-_CONTENT = {3: "content", 2: "pixels"}
+_CONTENT = {5: "content", 3: "content", 2: "pixels"}
 
-_KINDS = (int, str, str, str, str, str, int, int, int, int)
+_KINDS = (int, str, int, str, str, str, str, int, int, int, int)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a segment; start and length: where its preview is, preview: that one's checksum."""
+    """A row of a segment; start and length: where its preview is, preview: that one's checksum. origin: see SCHEMA."""
 
     number: int
     item: Item
+    origin: int
     start: int
     length: int
     preview: int
@@ -118,14 +131,14 @@ class Segment:
     """
 
     def __init__(self, generation: Generation, record: SegmentRecord) -> None:
-        self._generation, self._record = generation, record
+        self._generation, self.record = generation, record
         catalogue = generation.manifest.catalogue
         assert catalogue is not None
-        self._encoder, self._dtype = generation.manifest.encoder, catalogue.dtype
+        self._encoder, self._dtype, self._sources = generation.manifest.encoder, catalogue.dtype, catalogue.sources
         self._asking = threading.Lock()  # SQLite's limit on a question is the connection's, which all threads share
 
     def __len__(self) -> int:
-        return self._record.rows
+        return self.record.rows
 
     def hold(self) -> None:
         """Opens the table, so that it can be asked when its file is gone; what is wrong with it is said then."""
@@ -158,7 +171,7 @@ class Segment:
     @cached_property
     def removed(self) -> NDArray[np.int64]:
         """The rows that are no longer there, in order."""
-        name = self._record.removed
+        name = self.record.removed
         if name is None:
             return np.empty(0, np.int64)
         try:
@@ -180,13 +193,20 @@ class Segment:
             raise self._generation.damaged(self._codes, "its codes are not numbers")
         return codes
 
+    def lengths(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """What the codes of those rows were divided by, (n,); 1 where they were not."""
+        if (lengths := self._lengths) is None:
+            return np.ones(len(numbers), np.float32)
+        kept: NDArray[np.float32] = lengths[list(numbers)]
+        return kept
+
     @cached_property
     def _lengths(self) -> NDArray[np.float32] | None:
         """What each code was divided by, None where none was."""
         if self._dtype != "float32" or self._encoder.metric != "cosine":
             return None
-        old = self._record.format == 2  # which kept the codes themselves, beside the index
-        name = f"{self._record.folder}/{'codes.npy' if old else 'lengths.npy'}"
+        old = self.record.format == 2  # which kept the codes themselves, beside the index
+        name = f"{self.record.folder}/{'codes.npy' if old else 'lengths.npy'}"
         shape = (len(self), self._encoder.dim) if old else (len(self),)
         try:
             kept = from_npy(self._generation.read(name, 4 * math.prod(shape) + _HEADER), np.float32, shape)
@@ -213,7 +233,7 @@ class Segment:
 
     def with_content(self, content: str) -> list[Row]:
         """The rows of items that are there whose pictures have that content."""
-        return self._there(self._select(f"{_CONTENT[self._record.format]} = ?", bytes.fromhex(content)))
+        return self._there(self._select(f"{_CONTENT[self.record.format]} = ?", bytes.fromhex(content)))
 
     def batches(self, size: int = 4096) -> Iterator[list[Row]]:
         """All rows, those that were removed among them, some at a time."""
@@ -224,13 +244,31 @@ class Segment:
                 raise self._damaged(f"it lacks one of the rows {start} to {start + count - 1}")
             yield rows
 
+    def listed(self) -> Iterator[tuple[int, str, int, str, str, str, str]]:
+        """All rows, those that were removed among them, without their previews: row, id, origin, source, label, stamp
+        and content. `batches` gives more of each, and takes longer.
+        """
+        roots = [record.root for record in self._sources]
+        for start in range(0, len(self), LISTED):
+            count = min(LISTED, len(self) - start)
+            for values in self._selected("row >= ? ORDER BY row", start, count):
+                self._check(values)
+                number, id_, origin, source, label, stamp, content, *_ = values
+                yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
+
     def fields(self, numbers: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
-        return self._columns.rows(numbers) if self._columns else [{} for _ in numbers]
+        return self.columns.rows(numbers) if self.columns else [{} for _ in numbers]
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """What its columns hold, by name."""
+        return self.columns.kinds if self.columns else {}
 
     @cached_property
-    def _columns(self) -> Columns | None:
-        name = self._record.fields
+    def columns(self) -> Columns | None:
+        """Its fields, None where it has none."""
+        name = self.record.fields
         if name is None:
             return None
         from simrec.catalogue.fields import Columns
@@ -242,7 +280,7 @@ class Segment:
 
     def preview(self, row: Row) -> bytes:
         """The preview of one of its rows, as a JPEG or PNG file."""
-        name = f"{self._record.folder}/{'previews.bin' if self._record.format == 3 else 'thumbnails-000001.bin'}"
+        name = f"{self.record.folder}/{'previews.bin' if self.record.format > 2 else 'thumbnails-000001.bin'}"
         data = bytes(self._previews(name)[row.start : row.start + row.length])
         if len(data) != row.length or row.preview not in (-1, zlib.crc32(data)):
             raise self._generation.damaged(name, f"the preview of row {row.number} is not what was written")
@@ -250,12 +288,12 @@ class Segment:
 
     def picture(self, row: Row) -> Image:
         """The preview of one of its rows, decoded."""
-        edge = previews.EDGE if self._record.format == 3 else self._encoder.input.size
+        edge = previews.EDGE if self.record.format > 2 else self._encoder.input.size
         try:
             return previews.opened(self.preview(row), edge)
         except ValueError as error:
             raise self._generation.damaged(
-                f"{self._record.folder}", f"the preview of row {row.number}: {error}"
+                f"{self.record.folder}", f"the preview of row {row.number}: {error}"
             ) from error
 
     def _previews(self, name: str) -> Any:
@@ -265,11 +303,11 @@ class Segment:
 
     @property
     def _codes(self) -> str:
-        return f"{self._record.folder}/{'codes.faiss' if self._record.format == 3 else 'index.faiss'}"
+        return f"{self.record.folder}/{'codes.faiss' if self.record.format > 2 else 'index.faiss'}"
 
     @property
     def _items(self) -> str:
-        return f"{self._record.folder}/items.sqlite"
+        return f"{self.record.folder}/items.sqlite"
 
     @cached_property
     def _connection(self) -> sqlite3.Connection:
@@ -292,7 +330,7 @@ class Segment:
         with self._explained():
             self._connection.execute("PRAGMA trusted_schema = OFF")
             held = set(self._connection.execute("SELECT type, name, sql FROM sqlite_schema"))
-            if held != _TABLES[self._record.format] | {("index", "sqlite_autoindex_items_1", None)}:
+            if held != _TABLES[self.record.format] | {("index", "sqlite_autoindex_items_1", None)}:
                 raise self._damaged(f"it holds other tables: {', '.join(sorted(str(n) for _, n, _ in held))}")
             last = self._connection.execute("SELECT max(row) FROM items").fetchone()[0]
             if last != len(self) - 1:
@@ -300,6 +338,9 @@ class Segment:
         return self._connection
 
     def _select(self, condition: str, value: str | int | bytes, limit: int | None = None) -> list[Row]:
+        return [self._row(values) for values in self._selected(condition, value, limit)]
+
+    def _selected(self, condition: str, value: str | int | bytes, limit: int | None) -> list[tuple[Any, ...]]:
         table, left = self._table, STEPS * (len(self) + 1000)
         batch = 10_000
 
@@ -309,24 +350,32 @@ class Segment:
             return left < 0
 
         most = len(self) + 1 if limit is None else limit
-        sql = f"SELECT {_COLUMNS[self._record.format]} FROM items WHERE {condition}"
+        sql = f"SELECT {_COLUMNS[self.record.format]} FROM items WHERE {condition}"
         with self._explained(), self._asking:
             table.set_progress_handler(ended, batch)
-            found = table.execute(sql, [value]).fetchmany(most)
-        return [self._row(values) for values in found]
+            return table.execute(sql, [value]).fetchmany(most)
 
-    def _row(self, values: tuple[Any, ...]) -> Row:
-        number, id_, source, label, stamp, content, start, length, preview, kept = values
-        fits = tuple(map(type, values)) == _KINDS and 0 <= number < len(self)
+    def _check(self, values: tuple[Any, ...]) -> None:
+        """Raises StoreError for what is no row of such a table, or not what was written."""
+        number, id_, origin, source, label, stamp, content, start, length, preview, kept = values
+        fits = tuple(map(type, values)) == _KINDS and 0 <= number < len(self) and 0 <= origin < len(self._sources)
         if not fits or start < 0 or not 0 < length <= self._largest_preview:
             raise self._damaged(f"{values!r:.100} is no row of it")
-        if self._record.format == 3 and kept != checksum((id_, source, label, stamp, content), preview):
-            raise self._damaged(f"row {number} is not what was written")
-        return Row(number, Item(id_, source, label, stamp=stamp, content=content), start, length, preview)
+        if self.record.format > 2:
+            texts = (id_, source, label, stamp, content)
+            if kept != checksum(texts, preview, origin if self.record.format > 3 else None):
+                raise self._damaged(f"row {number} is not what was written")
+
+    def _row(self, values: tuple[Any, ...]) -> Row:
+        self._check(values)
+        number, id_, origin, source, label, stamp, content, start, length, preview, _ = values
+        record = self._sources[origin]
+        item = Item(id_, placed(source, record.root), label, stamp=stamp, content=content, origin=record.name)
+        return Row(number, item, origin, start, length, preview)
 
     @property
     def _largest_preview(self) -> int:
-        return previews.LARGEST if self._record.format == 3 else 1 << 28
+        return previews.LARGEST if self.record.format > 2 else 1 << 28
 
     def _there(self, rows: list[Row]) -> list[Row]:
         return [row for row in rows if row.number not in self.removed] if len(self.removed) else rows
@@ -342,10 +391,21 @@ class Segment:
         return self._generation.damaged(self._items, why)
 
 
-def checksum(texts: Sequence[str], preview: int) -> int:
-    """CRC-32 of a row's texts, each with its length before it, and of its preview's checksum."""
+def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:
+    """CRC-32 of a row's texts, each with its length before it, of its preview's checksum and of its origin."""
     data = "".join(f"{len(text)}:{text}" for text in texts)
-    return zlib.crc32(f"{data}{preview}".encode("utf-8", "surrogatepass"))
+    end = "" if origin is None else f" {origin}"
+    return zlib.crc32(f"{data}{preview}{end}".encode("utf-8", "surrogatepass"))
+
+
+def placed(source: str, root: str | None) -> str:
+    """The path of an item's picture file; `inside` gives what is kept of it."""
+    return source if root is None or PurePath(source).is_absolute() else f"{root.rstrip('/')}/{source}"
+
+
+def inside(source: str, root: str | None) -> str:
+    """What is kept of an item's path: where the picture is below the root of its source, the part below it."""
+    return source if root is None else source.removeprefix(f"{root.rstrip('/')}/")
 
 
 def opened(generation: Generation) -> list[Segment]:

@@ -6,6 +6,7 @@ import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,18 @@ from simrec.contracts import Codes, Dtype, Entry, Metric, Value
 from simrec.manifest import SegmentRecord
 from simrec.store import Writer
 
+if TYPE_CHECKING:
+    from simrec.catalogue.building import New
+    from simrec.catalogue.segment import Row, Segment
+    from simrec.index import Index
+
 
 @dataclass(frozen=True)
 class Kept:
     """How the segments of a catalogue keep codes and fields.
 
-    sample: codes (k, dim) that ranges and medians are taken from, the same for all segments. kinds: of the fields.
+    sample: codes (k, dim) that ranges and medians are taken from, the same for all segments. like: an index that has
+    them already, in place of a sample. kinds: of the fields. roots: of the catalogue's sources.
     """
 
     dim: int
@@ -30,6 +37,8 @@ class Kept:
     dtype: Dtype
     sample: Codes
     kinds: Mapping[str, Kind]
+    roots: Sequence[str | None]
+    like: Index | None = None
 
 
 class SegmentWriter:
@@ -47,28 +56,51 @@ class SegmentWriter:
         self._table.execute(segment.SCHEMA)
         self._previews = writer.path(f"{self._folder}/previews.bin").open("xb")
         empty = np.empty((0, kept.dim), np.float32)
-        self._index = Index(empty, kept.metric, kept.dtype, trained=kept.sample)
+        trained = Index(empty, kept.metric, kept.dtype, trained=kept.sample)
+        self._index = trained if kept.like is None else kept.like.emptied()
         self._lengths: list[NDArray[np.float32]] = []
         self._fields: list[Mapping[str, Value]] = []
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def add(self, entries: Sequence[Entry], contents: Sequence[str], pictures: Sequence[bytes], codes: Codes) -> None:
-        """Adds rows: entries, the digests of their pictures' files, their previews and codes (n, dim)."""
+    def add(self, new: New) -> None:
+        """Adds rows."""
+        self._add_items(new.entries, new.origins, new.contents, new.previews)
+        if self._keeps_lengths:
+            self._lengths.append(np.linalg.norm(new.codes, axis=1))
+        self._index.add(new.codes)
+
+    def copy(self, other: Segment, rows: Sequence[Row], entries: Sequence[Entry], origins: Sequence[int]) -> None:
+        """Adds rows of another segment of the same catalogue, with their codes as they are kept there and their
+        previews, as other entries.
+        """
+        numbers = [row.number for row in rows]
+        self._add_items(entries, origins, [row.item.content for row in rows], [other.preview(row) for row in rows])
+        if self._keeps_lengths:
+            self._lengths.append(other.lengths(numbers))
+        self._index.add_packed(other.index.packed(numbers))
+
+    @property
+    def _keeps_lengths(self) -> bool:
+        return self._kept.metric == "cosine" and self._kept.dtype == "float32"
+
+    def _add_items(
+        self, entries: Sequence[Entry], origins: Sequence[int], contents: Sequence[str], pictures: Sequence[bytes]
+    ) -> None:
         rows = []
-        for number, (entry, content, preview) in enumerate(zip(entries, contents, pictures, strict=True), len(self)):
+        described = zip(entries, origins, contents, pictures, strict=True)
+        for number, (entry, origin, content, preview) in enumerate(described, len(self)):
             crc = zlib.crc32(preview)
-            texts = (entry.id, entry.source, entry.label, entry.stamp, content)
+            source = segment.inside(entry.source, self._kept.roots[origin])
+            texts = (entry.id, source, entry.label, entry.stamp, content)
             place = (self._previews.tell(), len(preview), crc)
-            rows.append((number, *texts[:4], bytes.fromhex(content), *place, segment.checksum(texts, crc)))
+            checksum = segment.checksum(texts, crc, origin)
+            rows.append((number, entry.id, origin, *texts[1:4], bytes.fromhex(content), *place, checksum))
             self._previews.write(preview)
-        self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 10)})", rows)
+        self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 11)})", rows)
         if self._kept.kinds:
             self._fields += [entry.fields for entry in entries]
-        if self._kept.metric == "cosine" and self._kept.dtype == "float32":
-            self._lengths.append(np.linalg.norm(codes, axis=1))
-        self._index.add(codes)
 
     def finish(self) -> SegmentRecord:
         """Ends the files; what the manifest says of them."""

@@ -23,7 +23,7 @@ from simrec.contracts.encoders import (
     Variational,
 )
 from simrec.contracts.items import Hit, Item
-from simrec.contracts.sources import Batch, Entry, OpenSource, Source, Value, content
+from simrec.contracts.sources import Batch, Digested, Entry, OpenSource, Source, Value, content
 from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec, setting
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from simrec.contracts.exporters import Exporter, Origin
 
 __all__ = [
-    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Checked", "Codes", "Counts", "Decoder", "Dtype",
-    "Encoder", "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder",
-    "History", "Hit", "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice", "OpenCatalogue",
-    "OpenSource", "Origin", "Progress", "Rebuilt", "Recipe", "Removed", "Renamed", "Sampled", "Source",
+    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Checked", "Codes", "Counts", "Decoder", "Digested",
+    "Dtype", "Encoder", "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter",
+    "FittedEncoder", "History", "Hit", "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice",
+    "OpenCatalogue", "OpenSource", "Origin", "Progress", "Rebuilt", "Recipe", "Removed", "Renamed", "Sampled", "Source",
     "SourceSpec", "Spec", "Summarised", "Value", "Variational", "content", "setting",
 ]  # fmt: skip
 

@@ -10,7 +10,9 @@ from simrec.contracts.sources import Value
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a catalogue; see `Entry`. content: the digest of its picture's file."""
+    """One item of a catalogue; see `Entry`. content: the digest of its picture's file. origin: the name of the source
+    that listed it.
+    """
 
     id: str
     source: str
@@ -18,6 +20,7 @@ class Item:
     fields: Mapping[str, Value] = field(default_factory=dict)
     stamp: str = ""
     content: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)

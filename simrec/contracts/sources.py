@@ -39,7 +39,8 @@ class Batch:
     entries: those that could be read, in the order in which they were asked for. images: uint8 (n, h, w, c), as the
     encoder is fed them. previews: what a person is shown, a JPEG or PNG file for each, in colour, its longest edge at
     most 128 pixels. contents: `content` of each picture's file: two items with the same one are exact copies. errors:
-    the entries that could not be read, and why.
+    the entries that could not be read, and why. fields: what reading found out about each, such as its width; those of
+    the entry itself come first; empty: nothing.
     """
 
     entries: Sequence[Entry]
@@ -47,6 +48,7 @@ class Batch:
     previews: Sequence[bytes]
     contents: Sequence[str]
     errors: Sequence[tuple[Entry, ImageError]] = ()
+    fields: Sequence[Mapping[str, Value]] = ()
 
 
 class Source(Protocol):
@@ -73,6 +75,14 @@ class Source(Protocol):
         `simrec.reading` gets picture files (`read_files`) and arrays (`batch`) there. An entry that can't be read goes
         into the batch's errors. Several threads may call it.
         """
+        ...
+
+
+class Digested(Protocol):
+    """A source that can tell what `Batch.contents` will be without decoding: renamed pictures needn't be encoded."""
+
+    def contents(self, entries: Sequence[Entry]) -> list[str | None]:
+        """`content` of each entry's picture file; None where it can't be read."""
         ...
 
 

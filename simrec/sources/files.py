@@ -8,12 +8,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from simrec.contracts import Batch, Entry, ImageSpec, Notice, Source
+from simrec.contracts import Batch, Entry, ImageSpec, Notice, Source, Value
 from simrec.errors import DataError, reason
 from simrec.files import opened
 
@@ -68,6 +69,12 @@ class Files:
 
         return read_files(entries, [path_of(entry.source) for entry in entries], spec)
 
+    def contents(self, entries: Sequence[Entry]) -> list[str | None]:
+        """The digests of the files, read one after the other; None for one that can't be read."""
+        from simrec.reading import digests
+
+        return digests([path_of(entry.source) for entry in entries])
+
 
 class Single(Files):
     """One picture file."""
@@ -77,7 +84,8 @@ class Single(Files):
 
     def entries(self) -> Iterator[Entry]:
         """The one."""
-        yield _entry(self._path, Path(self._path.name))
+        path = self._path.absolute()
+        yield _entry(path.as_posix(), "", path.name, _status(path))
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Decodes it. Raises ImageError when it can't be read: nothing is left without it."""
@@ -101,9 +109,10 @@ class Folder(Files):
         """Found as they are asked for: one folder's names are in memory at a time."""
         passed: Counter[str] = Counter()
         found = False
-        for path in self._walk(self._path, passed):
-            inside = path.relative_to(self._path)
-            yield _entry(path, inside, _printable(Path(inside.parts[0])) if len(inside.parts) > 1 else "")
+        root = self._path.absolute().as_posix().rstrip("/")
+        for within, name, status in self._walk(self._path, "", passed):
+            label = within.partition("/")[0]
+            yield _entry(f"{root}/{within and within + '/'}{name}", within, name, status, label)
             found = True
         if passed and not self._said:  # once, however often they are listed
             self._said = True
@@ -113,7 +122,10 @@ class Folder(Files):
                 f"{self._path}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
             )
 
-    def _walk(self, folder: Path, passed: Counter[str]) -> Iterator[Path]:
+    def _walk(
+        self, folder: Path, within: str, passed: Counter[str]
+    ) -> Iterator[tuple[str, str, os.stat_result | None]]:
+        """Pictures below a folder: of each the folders on the way, joined by '/', its name and the file's status."""
         try:
             with os.scandir(folder) as listing:
                 inside = sorted(listing, key=lambda entry: entry.name)
@@ -127,13 +139,13 @@ class Folder(Files):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(folder / entry.name, passed)
+                yield from self._walk(folder / entry.name, f"{within}/{entry.name}" if within else entry.name, passed)
             elif entry.is_symlink() and (folder / entry.name).is_dir():  # which is False of a link to itself
                 passed["links to folders"] += 1
             elif ending in self._endings:
                 # A link to nothing is listed, so that reading it says what is wrong; a pipe is no picture.
                 if entry.is_symlink() or entry.is_file():
-                    yield folder / entry.name
+                    yield within, entry.name, _status(entry)
                 else:
                     passed["pipes or devices"] += 1
             elif ending in OTHER_ENDINGS | HEIF_ENDINGS:
@@ -173,7 +185,7 @@ class List(Files):
                     id=row.get("id") or _printable(Path(row["path"])),
                     source=_printable(path.absolute()),
                     label=row.get("label") or "",
-                    stamp=_stamp(path),
+                    stamp=_stamp(_status(path)),
                     fields={name: kind(row[name]) if row[name] else None for name, kind in self._kinds.items()},
                 )
         if not found:
@@ -218,17 +230,28 @@ def path_of(source: str) -> Path:
     return path
 
 
-def _entry(path: Path, inside: Path, label: str = "") -> Entry:
-    return Entry(_printable(inside), _printable(path.absolute()), label, _stamp(path))
+def _entry(path: str, folder: str, name: str, status: os.stat_result | None, label: str = "") -> Entry:
+    """A picture file's entry. path: the whole one, folder: the part that is below the source's."""
+    fields: dict[str, Value] = {"folder": _utf8(folder), "name": _utf8(name)}
+    if status is not None:
+        fields["bytes"] = status.st_size
+        with suppress(ValueError, OverflowError, OSError):  # a clock may say anything
+            moment = datetime.fromtimestamp(status.st_mtime, UTC)
+            fields["modified"] = f"{moment.isoformat(timespec='seconds')[:19]}Z"
+    return Entry(_utf8(f"{folder}/{name}" if folder else name), _utf8(path), _utf8(label), _stamp(status), fields)
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of modification; "" for a file that isn't there."""
+def _status(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
+    """None for a link to nothing, or a file that has just gone."""
     try:
-        status = path.stat()
+        return entry.stat()
     except OSError:
-        return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
+        return None
+
+
+def _stamp(status: os.stat_result | None) -> str:
+    """Size and time of modification; "" for a file that isn't there."""
+    return "" if status is None else f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _summed_up(folder: Path, passed: Counter[str]) -> str:
@@ -241,10 +264,14 @@ def _summed_up(folder: Path, passed: Counter[str]) -> str:
 
 
 def _printable(path: Path) -> str:
-    """The path with '/' between its parts; a name that is no UTF-8 is percent-encoded, so that nothing is lost."""
-    text = path.as_posix()
+    """The path with '/' between its parts: see `_utf8`."""
+    return _utf8(path.as_posix())
+
+
+def _utf8(path: str) -> str:
+    """The path; one that is no UTF-8 is percent-encoded, so that nothing is lost."""
     try:
-        text.encode()
+        path.encode()
     except UnicodeEncodeError:
-        return quote_from_bytes(os.fsencode(text))
-    return text
+        return quote_from_bytes(os.fsencode(path))
+    return path

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from simrec.contracts import Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
 from simrec.errors import DataError, ImageError, PluginError
 from simrec.faults import blamed_on
+from simrec.files import replacing
 from simrec.streams import ahead, chunks
 
 LISTS = (".csv", ".tsv")
@@ -33,6 +34,8 @@ READ = 256
 
 LARGEST_BATCH = 16 << 20
 """Bytes of the images of a batch, about: several are on their way at once."""
+
+_CONTENT = re.compile("[0-9a-f]{32}")
 
 SAID = 20
 """Unreadable pictures that are named one by one; of more, only how many there are of each kind."""
@@ -89,7 +92,7 @@ def at_once(spec: ImageSpec) -> int:
     return max(16, min(READ, LARGEST_BATCH // math.prod(spec.shape)))
 
 
-def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Source:
+def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Held:
     """The source that a person typed, held to its contract: what is wrong with a plugin's names the plugin.
 
     data_dir: where to look for a data set's files first. notice: told, in a line each, what the person should know.
@@ -111,10 +114,10 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
                 f"data_dir and notice, and return a source with entries() and read(): see simrec.contracts.Source"
             )
         opened = factory(text, data_dir=data_dir, notice=notice)
-    return _Held(opened, str(offer))
+    return Held(opened, str(offer))
 
 
-class _Held:
+class Held:
     """A source, each of whose answers is checked."""
 
     def __init__(self, source: Any, culprit: str) -> None:
@@ -125,6 +128,7 @@ class _Held:
         self.name: str = source.name
         self.test: str | None = source.test
         self.reduced: bool = source.reduced
+        self.root: str | None = getattr(source, "root", None)
         self._source, self._culprit = source, culprit
 
     def entries(self) -> Iterator[Entry]:
@@ -161,13 +165,27 @@ class _Held:
             )
         if not len(batch.previews) == len(batch.contents) == count:
             raise PluginError(f"{self._culprit} returned no preview or no content for some entries: fix the plugin")
-        if not all(re.fullmatch("[0-9a-f]{32}", content) for content in batch.contents):
+        if len(batch.fields) not in (0, count):
+            raise PluginError(
+                f"{self._culprit} returned fields of {len(batch.fields)} of {count} entries: fix the plugin"
+            )
+        if not all(_CONTENT.fullmatch(content) for content in batch.contents):
             raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
         wanted = {entry.id: place for place, entry in enumerate(entries)}
         places = [wanted.get(entry.id, -1) for entry in batch.entries]
         if -1 in places or places != sorted(set(places)):
             raise PluginError(f"{self._culprit} returned other entries than it was asked for: fix the plugin")
         return batch
+
+    def contents(self, entries: Sequence[Entry]) -> list[str | None]:
+        """See `Digested`; None for all entries of a source that can't tell."""
+        if not hasattr(self._source, "contents"):
+            return [None] * len(entries)
+        with blamed_on(self._culprit):
+            found = list(self._source.contents(entries))
+        if len(found) != len(entries) or not all(one is None or _CONTENT.fullmatch(one) for one in found):
+            raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
+        return found
 
 
 @dataclass
@@ -200,8 +218,11 @@ class LeftOut:
         if self.count <= SAID:
             self.notice(f"left out {error}")
 
-    def end(self) -> None:
-        """Sums up what was not said one by one."""
+    def end(self, file: Path | None = None) -> None:
+        """Sums up what was not said one by one; file: where to write all of them, a line each."""
+        if file:
+            with replacing(file) as list_:
+                list_.write("".join(f"{line}\n" for line in self.lines).encode("utf-8", "surrogateescape"))
         if self.count > SAID:
             kinds = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common(10))
             self.notice(f"left out {self.count:,} pictures in all: {kinds}")

@@ -1,23 +1,29 @@
-"""Catalogues: a source in, a recommender with its codes out."""
+"""Catalogues: sources in, a recommender with its codes out; and kept in step with them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
+from itertools import groupby
 from pathlib import Path
 
 from simrec import library, store
-from simrec.catalogue.building import Building, Plan
-from simrec.contracts import Batch, Codes, Dtype, Entry, Notice, Source
+from simrec.catalogue import LocalCatalogue
+from simrec.catalogue.building import Building, Listed, New, Plan
+from simrec.catalogue.comparing import Difference, Known, difference, known_items
+from simrec.catalogue.revising import Coding, Revision
+from simrec.contracts import Batch, Codes, Dtype, Entry, Notice
 from simrec.errors import DataError, RequestError, StoreError
-from simrec.files import replacing
-from simrec.manifest import CatalogueRecord, EncoderRecord, Manifest
+from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import LeftOut, at_once, open_source
+from simrec.sources.load import Held, LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
+
+DRIFT = 0.1
+"""The share by which a catalogue grows or shrinks before its items' distances are measured again."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,40 @@ class Unread:
     list: Path | None = None
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens, and where recommenders and data sets are.
+
+    progress: told a stage, how much is done, and of how much, 0 while that isn't known.
+    """
+
+    progress: Callable[[str, int, int], None] = silent
+    notice: Notice = silent
+    home: Path | None = None
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change did to a catalogue, in items; unreadable: pictures that could not be read. items: how many there
+    are now.
+    """
+
+    recommender: Recommender
+    items: int
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    renamed: int = 0
+    unchanged: int = 0
+    unreadable: int = 0
+
+    def __str__(self) -> str:
+        counts = [(self.added, "added"), (self.changed, "changed"), (self.removed, "removed")]
+        counts += [(self.renamed, "renamed"), (self.unchanged, "unchanged"), (self.unreadable, "unreadable")]
+        return ", ".join(f"{count:,} {what}" for count, what in counts)
+
+
 def build(
     name: str,
     source: str | None = None,
@@ -35,6 +75,8 @@ def build(
     encoder: str | None = None,
     dtype: Dtype | None = None,
     replace: bool = False,
+    from_scratch: bool = False,
+    yes: bool = False,
     discard: bool = False,
     unread: Unread | None = None,
     data_dir: Path | None = None,
@@ -42,62 +84,446 @@ def build(
     progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> Recommender:
-    """Encodes a source and commits it as the catalogue of a recommender.
+    """Encodes a source and commits it as the catalogue of a recommender; one that is there already is synced.
 
     Reading, encoding and writing go on at the same time, and nothing needs all pictures in memory. A build that is
     interrupted leaves what it has finished; the next one of the same source and encoder goes on from there.
 
-    source: by default the one it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take, for a new one; by default the one that `name` has, else a shipped one that suits the source.
-    dtype: how codes are kept (see `simrec.index`); by default as they were before, else float32. replace: whether
-    another source's catalogue may go. discard: throws away what an interrupted build has finished. progress: told a
-    stage ("encoding", "writing"), how many pictures are done, and of how many, 0 while that isn't known.
+    source: by default the ones it was built from before, else what the encoder was trained on. encoder: the recommender
+    whose encoder to take; by default the one that `name` has, else a shipped one that suits the source. A catalogue of
+    another encoder is encoded again, with its ids and fields. dtype: how codes are kept (see `simrec.index`); by
+    default as they were before, else float32. replace: whether another source's catalogue may go. from_scratch: encodes
+    everything, even what hasn't changed. yes: see `sync`. discard: throws away what an interrupted build has finished.
+    progress: told a stage ("encoding", "writing"), how many pictures are done, and of how many, 0 while that isn't
+    known.
 
-    Raises RequestError or StoreError when the recommender is not there, is a shipped one or has another encoder, or
-    another source's catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still
-    answers.
+    Raises RequestError or StoreError when the recommender is not there, is a shipped one, or has another source's
+    catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
     """
+    watch = Watch(progress, notice, home_folder, data_dir)
     place = home_folder or library.default()
     folder = place / library.check_name(name)
-    origin = _origin(name, source, encoder, place, notice)
-    record, catalogue = origin.manifest.encoder, _catalogue_before(folder, origin)
     unread = unread or Unread()
-    left_out = LeftOut(notice, unread.strict)
-    if source is None:
-        source = catalogue.source if catalogue else record.trained_on.source
-    if dtype is None:
-        dtype = catalogue.dtype if catalogue else "float32"
-    with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
-        opened = open_source(source, data_dir=data_dir, notice=notice)
-        if catalogue and catalogue.source != opened.name and not replace:
+    origin = _origin(name, source, encoder, place, notice)
+    before = store.current(folder, hold=False).manifest if store.exists(folder) else None
+    catalogue = before.catalogue if before else None
+    other = before is not None and before.encoder.digest != origin.manifest.encoder.digest
+    if before and other and not catalogue:
+        raise StoreError(
+            f"{folder}: has encoder {before.encoder.title}, not {origin.manifest.encoder.title} of {origin.name}: "
+            f"choose another name"
+        )
+    sources = [source] if source is not None else [one.name for one in catalogue.sources] if catalogue else None
+    sources = sources or [origin.manifest.encoder.trained_on.source]
+    opened = [open_source(one, data_dir=data_dir, notice=notice) for one in sources]
+    if catalogue and catalogue.source != ", ".join(one.name for one in opened):
+        if not replace:
             raise StoreError(
                 f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
-                f"{opened.name}, or choose another name"
+                f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
             )
+    elif catalogue and other:
+        notice(f"{name}: encoded again with {origin.manifest.encoder.title}; what it has answers until that is done.")
+        return _built(folder, origin, opened, dtype or catalogue.dtype, discard, unread, watch, again=True)
+    elif catalogue and not from_scratch and dtype in (None, catalogue.dtype) and _revisable(catalogue, name, notice):
+        outcome = sync(name, yes=yes, discard=discard, unread=unread, watch=watch)
+        notice(f"{name}: {outcome}.")
+        return outcome.recommender
+    return _built(
+        folder, origin, opened, dtype or (catalogue.dtype if catalogue else "float32"), discard, unread, watch
+    )
+
+
+def sync(
+    name: str,
+    source: str | None = None,
+    *,
+    root: Path | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    discard: bool = False,
+    unread: Unread | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Makes a catalogue what its sources are now; only new and changed pictures are read and encoded.
+
+    source: one of its sources, by default all; a catalogue of one source may get another in its place. root: where the
+    folder of its only source lies now. dry_run: only says what it would do. yes: whether more than half of a source's
+    items may go. discard, unread: see `build`.
+
+    Raises RequestError and StoreError when there is no such catalogue, or when too much would go; DataError for the
+    source. Whatever is raised, the catalogue before still answers.
+    """
+    watch, unread = watch or Watch(), unread or Unread()
+    folder = _own(name, watch)
+    records = list(_record(folder, name).sources)
+    chosen = list(range(len(records)))
+    if source is not None or root is not None:
+        text = _moved(records, root) if root is not None else source
+        assert text is not None
+        opened = open_source(text, data_dir=watch.data_dir, notice=watch.notice)
+        same = [number for number in chosen if records[number].name == opened.name]
+        if not same and len(records) > 1:
+            raise RequestError(
+                f"{opened.name}: no source of {name}, which has {', '.join(one.name for one in records)}: "
+                f"'simrec index add {name} {text}' adds it"
+            )
+        chosen = same or [0]
+        records[chosen[0]] = _source_record(opened)
+    change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, watch)
+    return change.made()
+
+
+def add(
+    name: str, source: str, *, discard: bool = False, unread: Unread | None = None, watch: Watch | None = None
+) -> Outcome:
+    """Adds a source to a catalogue. Raises DataError, before anything is written, where one of its ids is taken."""
+    watch, unread = watch or Watch(), unread or Unread()
+    folder = _own(name, watch)
+    records = list(_record(folder, name).sources)
+    opened = open_source(source, data_dir=watch.data_dir, notice=watch.notice)
+    if opened.name in (one.name for one in records):
+        raise RequestError(f"{opened.name}: {name} has this source already: 'simrec index sync {name}' follows it")
+    records.append(_source_record(opened))
+    return _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, watch).made()
+
+
+def remove(
+    name: str, ids: Sequence[str] = (), *, where: str | None = None, watch: Watch | None = None
+) -> Outcome:  # fmt: skip
+    """Removes items, those with some ids and those that an expression is true of.
+
+    Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an id that isn't
+    there and when there is nothing to remove.
+    """
+    watch = watch or Watch()
+    folder = _own(name, watch)
+    with store.Writer(folder) as writer:
+        before = Recommender(folder)
+        _check_revisable(before.catalogue, name)
+        revision = Revision(before.catalogue)
+        wanted = set(ids)
+        if where is not None:
+            wanted |= {item.id for items, _ in before.catalogue.batches(where) for item in items}
+        known = [item for item in known_items(before.catalogue) if item.id in wanted]
+        if missing := sorted(set(ids) - {item.id for item in known}):
+            raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
+        if not known:
+            raise RequestError(f"{name}: nothing to remove: no item matches")
+        for item in known:
+            revision.remove(item.segment, item.row)
+        change = ChangeRecord("index.remove", removed=len(known))
+        return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
+
+
+def set_fields(name: str, source: str, *, watch: Watch | None = None) -> Outcome:
+    """Gives items the fields that a list has for their ids, without touching pictures; others keep what they have.
+
+    Raises DataError for the list, RequestError where none of its ids is an item.
+    """
+    from simrec.sources.lists import rows_of
+
+    watch = watch or Watch()
+    folder = _own(name, watch)
+    with store.Writer(folder) as writer:
+        before = Recommender(folder)
+        _check_revisable(before.catalogue, name)
+        known = {item.id: item for item in known_items(before.catalogue)}
+        revision, unknown, changed = Revision(before.catalogue), 0, 0
+        for id_, fields in rows_of(source, watch.notice):
+            item = known.get(id_)
+            if item is None:
+                unknown += 1
+            elif fields:
+                revision.update(item.segment, item.row, fields)
+                changed += 1
+        if not changed:
+            raise RequestError(
+                f"{source}: none of its {unknown:,} ids is an item of {name}: its column 'id' names them"
+            )
+        if unknown:
+            watch.notice(f"{source}: {unknown:,} of its ids are no items of {name}: passed over.")
+        change = ChangeRecord("index.fields", source, changed=changed)
+        return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Some sources of a catalogue, to be brought up to date.
+
+    records: all sources that it will have. chosen: the numbers of those to look at.
+    """
+
+    folder: Path
+    records: Sequence[SourceRecord]
+    chosen: Sequence[int]
+    command: str
+    dry_run: bool
+    yes: bool
+    discard: bool
+    unread: Unread
+    watch: Watch
+
+    def made(self) -> Outcome:
+        if self.dry_run:
+            before = self._before()
+            found = [self._compared(before.catalogue, number) for number in self.chosen]
+            return self._outcome(before, found, 0, before.manifest.catalogue.count)  # type: ignore[union-attr]
+        with store.Writer(self.folder) as writer:
+            before = self._before()
+            found = [self._compared(before.catalogue, number) for number in self.chosen]
+            record = before.manifest.catalogue
+            assert record is not None
+            live = store.current(self.folder, hold=False).manifest.catalogue
+            if all(one.nothing for one in found) and live == record:
+                return self._outcome(before, found, 0, record.count)
+            return self._written(writer, before, found)
+
+    def _before(self) -> Recommender:
+        """The recommender, as if its catalogue had the coming sources already."""
+        before = Recommender(self.folder)
+        _check_revisable(before.catalogue, before.name)
+        return before.with_sources(tuple(self.records))
+
+    def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
+        record = self.records[number]
+        source = open_source(record.name, data_dir=self.watch.data_dir, notice=self.watch.notice)
+        entries = _told(source.entries(), self.watch.progress)
+        found = difference(entries, catalogue, number, source.contents)
+        held = len(found.removed) + found.unchanged + len(found.changed) + len(found.renamed)
+        held += len(found.relabelled) + len(found.fields)
+        if 2 * len(found.removed) > held and not self.yes:
+            raise StoreError(
+                f"{record.name}: {len(found.removed):,} of its {held:,} items are gone, more than half: look whether "
+                f"the disk is there, or add --yes to remove them from {self.folder.name}"
+            )
+        return found
+
+    def _written(self, writer: store.Writer, before: Recommender, found: Sequence[Difference]) -> Outcome:
+        catalogue, watch = before.catalogue, self.watch
+        record, encoder = before.manifest.catalogue, before.manifest.encoder
+        assert record is not None
+        listed = [
+            (number, entry) for number, one in zip(self.chosen, found, strict=True) for entry in one.encoded
+        ]  # fmt: skip
+        left_out = LeftOut(watch.notice, self.unread.strict)
+        sources = [(one.name, one.root) for one in self.records]
+        plan = Plan(self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype)
+        building = Building(self.folder, plan)
+        building.begin(discard=self.discard)
+        if listed:
+            opened = {number: self._opened(number) for number in self.chosen}
+            with _keeping(building, watch.notice):
+                _encode(building, iter(listed), opened, before, left_out, watch, lambda: len(listed))
+        left_out.end(self.unread.list)
+        revision = Revision(catalogue)
+        changed = {entry.id: item for one in found for entry, item in one.changed}
+        read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
+        for id_ in changed.keys() & read:
+            revision.remove(changed[id_].segment, changed[id_].row)
+        for number, one in zip(self.chosen, found, strict=True):
+            for entry, item in [*one.renamed, *one.touched, *one.relabelled]:
+                revision.copy(item.segment, item.row, entry, number)
+                revision.remove(item.segment, item.row)
+            for entry, item in one.copied:
+                revision.copy(item.segment, item.row, entry, number)
+            for item, fields in one.fields:
+                revision.update(item.segment, item.row, fields)
+            for item in one.removed:
+                revision.remove(item.segment, item.row)
+        new = _with_fields_kept(building.stream(), changed, catalogue)
+        outcome = self._outcome(before, found, left_out.count, revision.count + building.rows)
+        outcome = replace_fields(
+            outcome, added=outcome.added - left_out.count + len(changed.keys() - read),
+            changed=outcome.changed - len(changed.keys() - read),
+        )  # fmt: skip
+        change = ChangeRecord(
+            self.command, added=outcome.added, changed=outcome.changed, removed=outcome.removed, renamed=outcome.renamed
+        )
+        coming = replace_fields(
+            record, sources=tuple(self.records), labelled=record.labelled or building.labelled
+            or any(entry.label for one in found for entry, _ in one.relabelled),
+        )  # fmt: skip
+        made = _committed(writer, before, revision, coming, change, watch, building, new)
+        building.end()
+        return replace_fields(outcome, recommender=made.recommender, items=made.items)
+
+    def _opened(self, number: int) -> Held:
+        return open_source(self.records[number].name, data_dir=self.watch.data_dir, notice=self.watch.notice)
+
+    def _outcome(self, before: Recommender, found: Sequence[Difference], unreadable: int, items: int) -> Outcome:
+        return Outcome(
+            before, items,
+            added=sum(len(one.added) + len(one.copied) for one in found),
+            changed=sum(len(one.changed) + len(one.relabelled) + len(one.fields) for one in found),
+            removed=sum(len(one.removed) for one in found),
+            renamed=sum(len(one.renamed) for one in found),
+            unchanged=sum(one.unchanged for one in found),
+            unreadable=unreadable,
+        )  # fmt: skip
+
+
+def _own(name: str, watch: Watch) -> Path:
+    """The folder of a recommender that may be changed. Raises RequestError when there is none of that name."""
+    place = watch.home or library.default()
+    library.check_changeable(name, place)
+    return place / name
+
+
+def _record(folder: Path, name: str) -> CatalogueRecord:
+    """What the live manifest says of the catalogue. Raises RequestError when there is none."""
+    record = store.current(folder, hold=False).manifest.catalogue
+    if record is None:
+        raise RequestError(f"{name} has no catalogue yet: run 'simrec index build {name}'")
+    return record
+
+
+def _moved(records: Sequence[SourceRecord], root: Path) -> str:
+    """What the only source of a catalogue is called when its folder lies elsewhere."""
+    if len(records) > 1 or records[0].root is None:
+        raise RequestError(f"--root is for a catalogue of one folder or list, not of {len(records)} sources: sync each")
+    return records[0].name.replace(records[0].root, root.absolute().as_posix(), 1)
+
+
+def _source_record(source: Held) -> SourceRecord:
+    return SourceRecord(source.name, source.root, source.test, source.reduced)
+
+
+def _revisable(record: CatalogueRecord, name: str, notice: Notice) -> bool:
+    """Whether a catalogue can be changed in part; says so where not."""
+    if any(segment.format == 2 for segment in record.segments):
+        notice(f"{name}: an older simrec wrote its catalogue: everything is encoded again.")
+        return False
+    return True
+
+
+def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
+    if catalogue.by_pixels:
+        raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
+
+
+def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
+    """The entries, counted for whoever watches."""
+    count = 0
+    for count, entry in enumerate(entries, 1):
+        if not count % 1000:
+            progress("comparing", count, 0)
+        yield entry
+    progress("comparing", count, count)
+
+
+def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: LocalCatalogue) -> Iterator[New]:
+    """What was encoded; an item that changed keeps the fields that its source doesn't give."""
+    for some in new:
+        entries = list(some.entries)
+        for place, entry in enumerate(entries):
+            if (item := changed.get(entry.id)) is not None:
+                (held,) = catalogue.segments[item.segment].fields([item.row])
+                entries[place] = replace_fields(entry, fields={**held, **entry.fields})
+        yield replace_fields(some, entries=entries)
+
+
+def _committed(
+    writer: store.Writer, before: Recommender, revision: Revision, record: CatalogueRecord | None, change: ChangeRecord,
+    watch: Watch, building: Building | None = None, new: Iterable[New] = (),
+) -> Outcome:  # fmt: skip
+    """Makes a revision the live generation."""
+    assert record is not None
+    encoder, coming = before.manifest.encoder, building.rows if building else 0
+    writer.keep(before.generation, encoder.folder)
+    count = revision.count + coming
+    coding = Coding(encoder.dim, encoder.metric, record.dtype, building.sample() if building else _none(encoder))
+    segments = revision.finish(
+        writer, coding, [one.root for one in record.sources], new, coming, building.kinds if building else {},
+        lambda done: watch.progress("writing", done, coming),
+    )  # fmt: skip
+    distances, measured = record.distances, record.measured
+    if abs(count - measured) > DRIFT * measured:
+        distances, measured = revision.distances(), count
+    made = replace_fields(
+        record, count=count, labelled=record.labelled and count > 0, segments=segments, distances=distances,
+        measured=measured,
+    )  # fmt: skip
+    writer.commit(Manifest.new(encoder, made, change))
+    counts = {name: getattr(change, name) for name in ("added", "changed", "removed", "renamed")}
+    return Outcome(Recommender(before.folder), count, **counts)
+
+
+def _none(encoder: EncoderRecord) -> Codes:
+    import numpy as np
+
+    return np.empty((0, encoder.dim), np.float32)
+
+
+def _built(
+    folder: Path, origin: Recommender, sources: Sequence[Held], dtype: Dtype, discard: bool, unread: Unread,
+    watch: Watch, *, again: bool = False,
+) -> Recommender:  # fmt: skip
+    """A catalogue of everything that some sources list; again: of the items that it has already, with their fields."""
+    record = origin.manifest.encoder
+    left_out = LeftOut(watch.notice, unread.strict)
+    roots = [(one.name, one.root) for one in sources]
+    command = "encode" if again else "build"
+    with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
+        held = Recommender(folder).catalogue if again else None
         kept = _kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
-        building = Building(folder, Plan(opened.name, record.digest, record.input, record.dim, record.metric, dtype))
+        plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
+        building = Building(folder, plan)
         building.begin(discard=discard)
-        with _keeping(building, notice):
-            _encode(building, opened, origin, left_out, progress, notice)
+        with _keeping(building, watch.notice):
+            listed = _items(held) if held else _listed(sources)
+            count = (lambda: len(held)) if held else (lambda: sum(1 for one in sources for _ in one.entries()))
+            _encode(building, listed, dict(enumerate(sources)), origin, left_out, watch, count)
             if not building.rows:
-                raise DataError(f"{opened.name}: none of its {left_out.count:,} pictures can be read: {left_out.first}")
-        if unread.list:
-            _write_list(unread.list, left_out.lines)
-        left_out.end()
-        segments = building.segments(writer, lambda done: progress("writing", done, building.rows))
+                raise DataError(
+                    f"{sources[0].name}: none of its {left_out.count:,} pictures can be read: {left_out.first}"
+                )
+        left_out.end(unread.list)
+        revision = Revision(None)
+        coding = Coding(record.dim, record.metric, dtype, building.sample())
+        segments = revision.finish(
+            writer, coding, [one.root for one in sources], building.stream(), building.rows, building.kinds,
+            lambda done: watch.progress("writing", done, building.rows),
+        )  # fmt: skip
         made = CatalogueRecord(
-            source=opened.name,
+            sources=tuple(_source_record(one) for one in sources),
             count=building.rows,
             labelled=building.labelled,
-            test=opened.test,
-            reduced=opened.reduced,
             encoder=record.digest,
             dtype=dtype,
             segments=segments,
+            distances=revision.distances(),
+            measured=building.rows,
         )
-        writer.commit(Manifest.new(kept, made))
+        change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
+        writer.commit(Manifest.new(kept, made, change))
         building.end()
     return Recommender(folder)
+
+
+def _listed(sources: Sequence[Held]) -> Iterator[Listed]:
+    """The entries of all sources. Raises DataError for an id that two of them have."""
+    seen: set[int] = set()
+    for number, source in enumerate(sources):
+        for entry in source.entries():
+            if len(sources) > 1:  # within one it looks itself
+                if hash(entry.id) in seen:
+                    raise DataError(
+                        f"{source.name}: the id {entry.id!r} is in another source too: rename one of the two"
+                    )
+                seen.add(hash(entry.id))
+            yield number, entry
+
+
+def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
+    """A catalogue's items as entries, with all their fields, source by source."""
+    for origin in sorted({item.origin for item in known_items(catalogue)}):
+        for one in catalogue.segments:
+            removed = set(one.removed.tolist())
+            for rows in one.batches():
+                there = [row for row in rows if row.number not in removed and row.origin == origin]
+                for row, fields in zip(there, one.fields([row.number for row in there]), strict=True):
+                    yield origin, Entry(row.item.id, row.item.source, row.item.label, row.item.stamp, fields)
 
 
 def _origin(name: str, source: str | None, encoder: str | None, place: Path, notice: Notice) -> Recommender:
@@ -112,18 +538,6 @@ def _origin(name: str, source: str | None, encoder: str | None, place: Path, not
             notice(f"{name} is new: it takes the encoder {encoder!r}, which comes along (--encoder OTHER).")
             return Recommender(library.shipped() / encoder)
     return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
-
-
-def _catalogue_before(folder: Path, origin: Recommender) -> CatalogueRecord | None:
-    """The catalogue that is there already. Raises StoreError when it is one of another encoder."""
-    if not store.exists(folder):
-        return None
-    before, record = store.current(folder, hold=False).manifest, origin.manifest.encoder
-    if before.encoder.digest != record.digest:
-        raise StoreError(
-            f"{folder}: has encoder {before.encoder.title}, not {record.title} of {origin.name}: choose another name"
-        )
-    return before.catalogue
 
 
 @contextmanager
@@ -142,62 +556,57 @@ def _keeping(building: Building, notice: Notice) -> Iterator[None]:
 
 
 def _encode(
-    building: Building, source: Source, origin: Recommender, left_out: LeftOut,
-    progress: Callable[[str, int, int], None], notice: Notice,
+    building: Building, listed: Iterator[Listed], sources: dict[int, Held], origin: Recommender, left_out: LeftOut,
+    watch: Watch, count: Callable[[], int],
 ) -> None:  # fmt: skip
-    """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes."""
+    """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes.
+
+    sources: by their numbers. count: how many entries there are, asked beside the work.
+    """
     spec = origin.manifest.encoder.input
-    entries = building.resumed(source.entries())
+    entries = building.resumed(listed)
     if building.rows:
-        notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
+        watch.notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
     for place, reason in building.skipped:
         left_out.say(place, reason)
     done = sum(part.record.entries for part in building.parts)
-    with _counted(source, progress) as total:
-        progress("encoding", done, total[0])
-        read = ((chunk, source.read(chunk, spec)) for chunk in chunks(entries, at_once(spec)))
+    with _counted(count, watch.progress) as total:
+        watch.progress("encoding", done, total[0])
+        read = (
+            (number, chunk, sources[number].read(chunk, spec))
+            for number, group in groupby(entries, key=lambda one: one[0])
+            for chunk in chunks((entry for _, entry in group), at_once(spec))
+        )
         with ahead(read) as batches, ahead(_encoded(batches, origin)) as results:
-            for chunk, batch, codes in results:
+            for number, chunk, batch, codes in results:
                 left_out.add(batch.errors)
-                building.add(chunk, batch, codes)
+                building.add(chunk, number, batch, codes)
                 done += len(chunk)
-                progress("encoding", done, total[0])
+                watch.progress("encoding", done, total[0])
         building.finish_part()
-        progress("encoding", done, done)
+        watch.progress("encoding", done, done)
 
 
 def _encoded(
-    batches: Iterator[tuple[Sequence[Entry], Batch]], origin: Recommender
-) -> Iterator[tuple[Sequence[Entry], Batch, Codes]]:
-    for chunk, batch in batches:
-        yield chunk, batch, origin.encode(batch.images)
+    batches: Iterator[tuple[int, Sequence[Entry], Batch]], origin: Recommender
+) -> Iterator[tuple[int, Sequence[Entry], Batch, Codes]]:
+    for number, chunk, batch in batches:
+        yield number, chunk, batch, origin.encode(batch.images)
 
 
 @contextmanager
-def _counted(source: Source, progress: object) -> Iterator[list[int]]:
-    """How many entries a source has, counted beside the work where someone wants to know; 0 until then."""
-    total, ended = [0], threading.Event()
+def _counted(count: Callable[[], int], progress: object) -> Iterator[list[int]]:
+    """How many entries there are, counted beside the work where someone wants to know; 0 until then."""
+    total = [0]
 
     def work() -> None:
-        try:
-            count = 0
-            for _ in source.entries():
-                count += 1
-                if ended.is_set():
-                    return
-            total[0] = count
-        except Exception:  # the build itself says what is wrong with the source
-            return
+        with suppress(Exception):  # the build itself says what is wrong with the source
+            total[0] = count()
 
     thread = threading.Thread(target=work, daemon=True)
     if progress is not silent:
         thread.start()
-    try:
-        yield total
-    finally:
-        ended.set()
-        if thread.ident is not None:
-            thread.join()
+    yield total
 
 
 def _kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
@@ -211,8 +620,3 @@ def _kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> En
     to = writer.new("encoder")
     writer.copy(origin.generation, record.folder, to, without=needless)
     return replace_fields(record, folder=to)
-
-
-def _write_list(path: Path, lines: Sequence[str]) -> None:
-    with replacing(path) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))

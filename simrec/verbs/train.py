@@ -21,7 +21,7 @@ from simrec import library, store
 from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, encoded
-from simrec.manifest import EncoderRecord, Manifest, Results, TrainedOn, file_name
+from simrec.manifest import ChangeRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
 from simrec.recommender import Recommender, silent
 from simrec.sources.load import Pictures, collected, load, open_source
@@ -133,7 +133,7 @@ def train(
         for file, data in files.items():
             writer.write(f"{folder_inside}/{file}", data)
         record = _record(plan, model, learned, files, examples)
-        writer.commit(Manifest.new(replace(record, folder=folder_inside), None))
+        writer.commit(Manifest.new(replace(record, folder=folder_inside), None, ChangeRecord("train")))
     return Recommender(folder), learned.history
 
 

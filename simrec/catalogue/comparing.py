@@ -1,0 +1,178 @@
+"""What a source lists against what a catalogue holds of it: what is new, changed, renamed and gone.
+
+A file is the same when its stamp (size and time of modification) is; else the digest of its contents decides. So what
+was touched, moved or copied isn't encoded again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from simrec.catalogue.local import LocalCatalogue
+from simrec.contracts import Entry, Value
+from simrec.errors import DataError
+
+Contents = Callable[[Sequence[Entry]], Sequence[str | None]]
+"""The digests of entries' pictures: see `simrec.contracts.Digested`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An item that a catalogue holds, and in which row of which segment."""
+
+    segment: int
+    row: int
+    id: str
+    origin: int
+    source: str
+    label: str
+    stamp: str
+    content: str
+
+
+@dataclass
+class Difference:
+    """What has to be done so that a catalogue holds what a source lists.
+
+    added, changed: entries whose pictures must be encoded, the changed ones with the item they take the place of.
+    copied: new entries with the picture of an item, whose code they share. renamed: entries that an item has become.
+    touched: the same picture with another stamp or path; relabelled: with another label. fields: the same item with
+    other fields, and which. removed: items whose entry is gone. unchanged: how many entries are as they were.
+    """
+
+    added: list[Entry] = field(default_factory=list)
+    changed: list[tuple[Entry, Known]] = field(default_factory=list)
+    copied: list[tuple[Entry, Known]] = field(default_factory=list)
+    renamed: list[tuple[Entry, Known]] = field(default_factory=list)
+    touched: list[tuple[Entry, Known]] = field(default_factory=list)
+    relabelled: list[tuple[Entry, Known]] = field(default_factory=list)
+    fields: list[tuple[Known, Mapping[str, Value]]] = field(default_factory=list)
+    removed: list[Known] = field(default_factory=list)
+    unchanged: int = 0
+
+    @property
+    def encoded(self) -> list[Entry]:
+        """The entries whose pictures must be encoded."""
+        return [*self.added, *(entry for entry, _ in self.changed)]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the catalogue is what the source lists already, down to stamps."""
+        return not (self.encoded or self.copied or self.renamed or self.touched or self.relabelled or self.fields
+                    or self.removed)  # fmt: skip
+
+
+def known_items(catalogue: LocalCatalogue) -> Iterator[Known]:
+    """Every item, segment by segment."""
+    for number, one in enumerate(catalogue.segments):
+        removed = set(one.removed.tolist())
+        for row, id_, origin, source, label, stamp, content in one.listed():
+            if row not in removed:
+                yield Known(number, row, id_, origin, source, label, stamp, content)
+
+
+def difference(
+    entries: Iterable[Entry], catalogue: LocalCatalogue, origin: int, contents: Contents
+) -> Difference:  # fmt: skip
+    """Compares what the source of that number lists with the items that came from it.
+
+    contents: asked only about entries that may have an item's picture. Entries whose ids are items of another source
+    are not looked at here: see `clashes`.
+    """
+    known = {item.id: item for item in known_items(catalogue)}
+    own = {id_ for id_, item in known.items() if item.origin == origin}
+    found, new, doubtful = Difference(), [], []
+    columns = _FieldsOf(catalogue)
+    for entry in entries:
+        item = known.get(entry.id)
+        if item is None:
+            new.append(entry)
+            continue
+        if item.origin != origin:
+            names = catalogue.generation.manifest.catalogue.sources  # type: ignore[union-attr]
+            raise DataError(
+                f"{entry.source}: its id {entry.id!r} is an item of {names[item.origin].name} already: rename one of "
+                f"the two, or list the new ones in a CSV file with ids of their own"
+            )
+        own.discard(entry.id)
+        if item.stamp != entry.stamp:
+            doubtful.append((entry, item))
+        else:
+            _sort(found, entry, item, columns, same_stamp=True)
+    for (entry, item), content in zip(doubtful, contents([entry for entry, _ in doubtful]), strict=True):
+        if content is not None and content == item.content:
+            _sort(found, entry, item, columns, same_stamp=False)
+        else:
+            found.changed.append((entry, item))
+    gone = {id_: known[id_] for id_ in known if id_ in own}
+    _sort_new(found, new, gone, known, contents)
+    found.removed = list(gone.values())
+    return found
+
+
+def _sort(found: Difference, entry: Entry, item: Known, columns: _FieldsOf, *, same_stamp: bool) -> None:
+    """An entry with the picture that the catalogue has."""
+    changes = columns.changes(entry, item)
+    if entry.label != item.label:
+        found.relabelled.append((entry, item))
+    elif not same_stamp or entry.source != item.source:
+        found.touched.append((entry, item))
+        found.unchanged += 1
+    elif changes:
+        found.fields.append((item, changes))
+    else:
+        found.unchanged += 1
+
+
+def _sort_new(
+    found: Difference, new: Sequence[Entry], gone: dict[str, Known], known: Mapping[str, Known], contents: Contents
+) -> None:
+    """Entries with new ids: items that were renamed leave `gone`."""
+    sizes = {_size(item.stamp) for item in known.values()} - {""}
+    maybe = [entry for entry in new if _size(entry.stamp) in sizes]
+    digests = dict(zip((entry.id for entry in maybe), contents(maybe), strict=True))
+    by_content: dict[str, list[Known]] = defaultdict(list)
+    if any(digests.values()):
+        wanted = set(digests.values())
+        for item in known.values():
+            if item.content in wanted:
+                by_content[item.content].append(item)
+    for entry in new:
+        alike = by_content.get(digests.get(entry.id) or "", [])
+        moved = next((item for item in alike if item.id in gone), None)
+        if moved is not None:
+            del gone[moved.id]
+            found.renamed.append((entry, moved))
+        elif alike:
+            found.copied.append((entry, alike[0]))
+        else:
+            found.added.append(entry)
+
+
+def _size(stamp: str) -> str:
+    """The part of a file's stamp that is the same under any name and at any time, "" for other stamps."""
+    size, dash, _ = stamp.partition("-")
+    return size if dash and size.isdigit() else ""
+
+
+class _FieldsOf:
+    """The fields of a catalogue's items, one segment at a time in memory."""
+
+    def __init__(self, catalogue: LocalCatalogue) -> None:
+        self._catalogue = catalogue
+        self._columns: dict[int, dict[str, list[Value]]] = {}
+
+    def changes(self, entry: Entry, item: Known) -> dict[str, Value]:
+        """The fields of an entry that the item has not, or other ones."""
+        if not entry.fields:
+            return {}
+        if item.segment not in self._columns:
+            columns = self._catalogue.segments[item.segment].columns
+            self._columns[item.segment] = {name: columns.values(name) for name in columns.kinds} if columns else {}
+        held = self._columns[item.segment]
+        return {
+            name: value for name, value in entry.fields.items()
+            if (held[name][item.row] if name in held else None) != value
+        }  # fmt: skip

@@ -1,0 +1,293 @@
+"""Changing a catalogue: which rows go, which come, whose fields change, and the segments that this makes.
+
+Adding writes a new segment, removing a list of rows, changing is both; so a change costs what changes. At most SEGMENTS
+stay: neighbours that are small together are written as one, and so is a segment of which over a fifth was removed. Rows
+are copied with their codes as they are kept, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.arrays import to_npy
+from simrec.catalogue.building import ADDED, New
+from simrec.catalogue.fields import Kind, kinds, merged, revise
+from simrec.catalogue.local import LocalCatalogue
+from simrec.catalogue.segment import Row, Segment
+from simrec.catalogue.writing import Kept, SegmentWriter
+from simrec.contracts import Codes, Dtype, Entry, Metric, Value
+from simrec.files import explained
+from simrec.manifest import SegmentRecord
+from simrec.store import Generation, Writer
+
+if TYPE_CHECKING:
+    from simrec.index import Index, Together
+
+SEGMENT_ROWS = 1 << 17
+"""Rows of a segment, at least, where what comes makes more than one."""
+
+SEGMENTS = 8
+"""Segments, at most: a look-up asks each of them."""
+
+AT_ONCE = 4
+"""Segments that what comes at once makes, at most: the others are for what comes later."""
+
+SPARSE = 5
+"""A segment is written again when more than one row in so many was removed."""
+
+MEASURED = 1000
+"""Items whose distance to their nearest neighbour is measured, at most."""
+
+QUANTILES = 201
+"""How many quantiles of these distances are kept."""
+
+_NEW = -1
+"""Stands for what comes, among the numbers of segments."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a catalogue keeps codes. sample: (k, dim), for ranges and medians where there are none yet."""
+
+    dim: int
+    metric: Metric
+    dtype: Dtype
+    sample: Codes
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A row whose code and preview another entry takes over."""
+
+    row: int
+    entry: Entry
+    origin: int
+
+
+class Revision:
+    """Changes to the catalogue of a generation, None for a new one; nothing is written before `finish`."""
+
+    def __init__(self, before: LocalCatalogue | None) -> None:
+        self._segments: Sequence[Segment] = before.segments if before else ()
+        self._generation: Generation | None = before.generation if before else None
+        self._gone: dict[int, set[int]] = defaultdict(set)
+        self._fields: dict[int, dict[int, Mapping[str, Value]]] = defaultdict(dict)
+        self._copies: dict[int, list[_Copy]] = defaultdict(list)
+        self._indexes: list[Index] = []
+
+    def remove(self, segment: int, row: int) -> None:
+        """The item in that row goes."""
+        self._gone[segment].add(row)
+
+    def update(self, segment: int, row: int, fields: Mapping[str, Value]) -> None:
+        """The item in that row gets these fields; others that it has stay."""
+        self._fields[segment][row] = fields
+
+    def copy(self, segment: int, row: int, entry: Entry, origin: int) -> None:
+        """Another entry, of the source of that number, gets the code and the preview of that row. Fields that the row
+        has and the entry hasn't come along.
+        """
+        self._copies[segment].append(_Copy(row, entry, origin))
+
+    @property
+    def count(self) -> int:
+        """Items that stay or are copied."""
+        stay = sum(len(one) - len(self._gone_of(number)) for number, one in enumerate(self._segments))
+        return stay + sum(map(len, self._copies.values()))
+
+    def finish(
+        self,
+        writer: Writer,
+        coding: Coding,
+        roots: Sequence[str | None],
+        new: Iterable[New] = (),
+        coming: int = 0,
+        new_kinds: Mapping[str, Kind] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> tuple[SegmentRecord, ...]:
+        """Stages what is new and names what stays again; what the manifest says of the segments.
+
+        roots: of the catalogue's sources. new, coming, new_kinds: items that were encoded, how many, and their fields.
+        progress: told how many rows were written. Raises StoreError when something can't be read or written.
+        """
+        like = self._segments[0].index if self._segments else None
+        columns = self._kinds(new_kinds or {})
+        kept = Kept(coding.dim, coding.metric, coding.dtype, coding.sample, columns, roots, like)
+        copied = sum(map(len, self._copies.values()))
+        size = max(SEGMENT_ROWS, -(-(coming + copied) // AT_ONCE))
+        records: list[SegmentRecord] = []
+        written = 0
+        for group in self._groups(coming + copied, size):
+            if group == [_NEW] or len(group) > 1 or self._sparse(group[0]):
+                rows = self._written(group, new, size)
+                one = None
+                for segment_rows in rows:
+                    with explained(writer.folder):
+                        one = one or SegmentWriter(writer, kept)
+                        segment_rows(one)
+                        written += ADDED
+                        progress(min(written, coming + copied))
+                        if group == [_NEW] and len(one) >= size:
+                            records.append(self._ended(one, writer, kept))
+                            one = None
+                if one is not None:
+                    records.append(self._ended(one, writer, kept))
+            else:
+                records.append(self._carried(group[0], writer, columns))
+        return tuple(records)
+
+    def distances(self) -> tuple[float, ...]:
+        """Quantiles of the distances to the nearest neighbour of a sample of the items; empty for less than two.
+
+        To be asked after `finish`.
+        """
+        from simrec.index import Together
+
+        indexes, self._indexes = [index for index in self._indexes if index.count], []  # Windows moves no mapped file
+        if sum(index.count for index in indexes) < 2:
+            return ()
+        return nearest_distances(Together(indexes), indexes)
+
+    def _kinds(self, new: Mapping[str, Kind]) -> dict[str, Kind]:
+        """What the columns of all segments must be from now on."""
+        columns: dict[str, Kind] = {}
+        for one in self._segments:
+            columns = merged(columns, one.kinds)
+        columns = merged(columns, new)
+        for changes in self._fields.values():
+            columns = kinds(changes.values(), columns)
+        for copies in self._copies.values():
+            columns = kinds((copy.entry.fields for copy in copies), columns)
+        return columns
+
+    def _gone_of(self, number: int) -> set[int]:
+        """The rows of a segment that aren't there any more."""
+        return self._gone[number] | set(self._segments[number].removed.tolist())
+
+    def _sparse(self, number: int) -> bool:
+        return len(self._gone_of(number)) * SPARSE > len(self._segments[number])
+
+    def _groups(self, coming: int, size: int) -> list[list[int]]:
+        """Numbers of segments that become one, in order; what comes is _NEW, and may become several."""
+        groups, sizes = [], []
+        for number, one in enumerate(self._segments):
+            if left := len(one) - len(self._gone_of(number)):
+                groups.append([number])
+                sizes.append(left)
+        if coming:
+            groups.append([_NEW])
+            sizes.append(coming)
+        while len(groups) + (-(-coming // size) - 1 if groups[-1:] == [[_NEW]] else 0) > SEGMENTS:
+            together = [first + second for first, second in zip(sizes, sizes[1:], strict=False)]
+            least = together.index(min(together))
+            groups[least : least + 2] = [groups[least] + groups[least + 1]]
+            sizes[least : least + 2] = [together[least]]
+        return groups
+
+    def _written(
+        self, group: Sequence[int], new: Iterable[New], size: int
+    ) -> Iterator[Callable[[SegmentWriter], None]]:
+        """What adds the rows of a group to a segment, some at a time, with an end where a segment of that size ends."""
+        for number in group:
+            if number != _NEW:
+                yield from self._moved(number)
+                continue
+            for source, copies in self._copies.items():
+                for start in range(0, len(copies), ADDED):
+                    yield self._copying(self._segments[source], copies[start : start + ADDED])
+            place = sum(map(len, self._copies.values()))
+            for some in new:
+                start = 0
+                while start < len(some):
+                    stop = min(len(some), start + size - place % size)
+                    yield partial(SegmentWriter.add, new=some.some(start, stop))
+                    place += stop - start
+                    start = stop
+
+    def _moved(self, number: int) -> Iterator[Callable[[SegmentWriter], None]]:
+        one, gone, changes = self._segments[number], self._gone_of(number), self._fields[number]
+        for rows in one.batches(ADDED):
+            there = [row for row in rows if row.number not in gone]
+            fields = one.fields([row.number for row in there])
+            entries = [
+                _entry_of(row, {**held, **changes.get(row.number, {})})
+                for row, held in zip(there, fields, strict=True)
+            ]  # fmt: skip
+            origins = [row.origin for row in there]
+            if there:
+                yield partial(SegmentWriter.copy, other=one, rows=there, entries=entries, origins=origins)
+
+    def _copying(self, one: Segment, copies: Sequence[_Copy]) -> Callable[[SegmentWriter], None]:
+        numbers = [copy.row for copy in copies]
+        rows, fields = one.rows(numbers), one.fields(numbers)
+        entries = [
+            replace(copy.entry, fields={**held, **copy.entry.fields}) for copy, held in zip(copies, fields, strict=True)
+        ]
+        origins = [copy.origin for copy in copies]
+        return partial(SegmentWriter.copy, other=one, rows=rows, entries=entries, origins=origins)
+
+    def _ended(self, one: SegmentWriter, writer: Writer, kept: Kept) -> SegmentRecord:
+        from simrec.index import Index
+
+        record = one.finish()
+        path = writer.path(f"{record.folder}/codes.faiss")
+        self._indexes.append(Index.opened(_mapped(path), path, record.rows, kept.dim, kept.metric, kept.dtype))
+        return record
+
+    def _carried(self, number: int, writer: Writer, columns: Mapping[str, Kind]) -> SegmentRecord:
+        """A segment that stays, with the rows that it has lost and the fields that have changed."""
+        assert self._generation is not None
+        one, changes = self._segments[number], self._fields[number]
+        record, gone = one.record, sorted(self._gone_of(number))
+        writer.keep(self._generation, record.folder)
+        if len(gone) > len(one.removed):
+            removed = f"{writer.new('removed')}.npy"
+            writer.write(removed, to_npy(np.array(gone, np.int64)))
+            record = replace(record, removed=removed)
+        elif record.removed:
+            writer.keep_file(self._generation, record.removed)
+        if changes or one.kinds != columns:
+            fields = f"{writer.new('fields')}.arrow"
+            with explained(writer.folder):
+                revise(writer.path(fields), one.columns, len(one), changes, columns)
+            record = replace(record, fields=fields)
+        elif record.fields:
+            writer.keep_file(self._generation, record.fields)
+        self._indexes.append(one.index.without(np.array(gone, np.int64)))
+        return record
+
+
+def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[float, ...]:
+    """Quantiles of the distances from items, evenly drawn, to the one nearest to each."""
+    rows: list[NDArray[np.int64]] = []
+    start = 0
+    for index in indexes:
+        rows.append(start + index.rows)
+        start += len(index)
+    there = np.concatenate(rows)
+    chosen = there[:: -(-len(there) // MEASURED)]
+    found, distances = together.search_rows(chosen, 2)
+    # The item itself comes first, but for exact copies of it.
+    nearest = np.where(found[:, 0] == chosen, distances[:, 1], distances[:, 0])
+    quantiles = np.quantile(nearest.astype(np.float64), np.linspace(0, 1, QUANTILES))
+    return tuple(float(value) for value in quantiles)
+
+
+def _entry_of(row: Row, fields: Mapping[str, Value]) -> Entry:
+    item = row.item
+    return Entry(item.id, item.source, item.label, item.stamp, fields)
+
+
+def _mapped(path: Path) -> bytes:
+    import mmap
+
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
