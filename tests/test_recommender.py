@@ -174,14 +174,13 @@ def test_the_shipped_demo_is_not_written_to(photos: Path) -> None:
         simrec.build("demo", str(photos))
 
 
-def test_another_encoder_is_refused_naming_both(photos: Path, own_home: Path, demo: Recommender) -> None:
-    simrec.build("mine", str(photos), encoder="demo")
+def test_a_trained_encoder_is_not_given_up_for_another_one(photos: Path, own_home: Path, demo: Recommender) -> None:
     changed = replace(demo.manifest.encoder, digest="0" * 64, dim=7)
     with store.Writer(own_home / "other") as writer:
         writer.copy(demo.generation, demo.manifest.encoder.folder, demo.manifest.encoder.folder)
         writer.commit(Manifest(changed, None, demo.manifest.created, {}))
-    with pytest.raises(StoreError, match=rf"{demo.manifest.encoder.title}.*-7@000000000000"):
-        simrec.build("mine", str(photos), encoder="other")
+    with pytest.raises(StoreError, match=rf"-7@000000000000.*{demo.manifest.encoder.title}"):
+        simrec.build("other", str(photos), encoder="demo")
 
 
 def test_codes_of_another_encoder_are_not_answered_from(photos: Path, own_home: Path) -> None:

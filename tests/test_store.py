@@ -573,6 +573,10 @@ def old_format(folder: Path, version: int) -> Path:
     del values["encoder"]["folder"]
     for name in ("version", "interpolation", "crop_pct"):
         del values["encoder"]["input"][name]
+    del values["change"]
+    (source,) = values["catalogue"].pop("sources")
+    values["catalogue"] |= {"source": source["name"], "test": source["test"], "reduced": source["reduced"]}
+    del values["catalogue"]["distances"], values["catalogue"]["measured"]
     values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
     if version == 1:
         del values["catalogue"]["dtype"]
@@ -616,7 +620,7 @@ def test_a_reader_keeps_answering_while_its_generation_is_replaced_and_deleted(c
         assert opened.similar("id:test/00000", 5) == expected
     before = {path for path in copy.rglob("*") if path.is_file()}
     for _ in range(store.KEPT + 1):
-        simrec.build("copy", "fashion-mnist:small", replace=True, home_folder=copy.parent)
+        simrec.build("copy", "fashion-mnist:small", replace=True, from_scratch=True, home_folder=copy.parent)
     assert not any(path.exists() for path in before if "segments" in path.parts)
     assert opened.similar("id:test/00000", 5) == expected
     assert opened.catalogue.picture(expected[0].id) is not None
@@ -630,7 +634,7 @@ def test_a_reader_keeps_answering_while_its_generation_is_replaced_and_deleted(c
 def test_a_refresh_that_fails_leaves_what_answered(copy: Path) -> None:
     opened = Recommender(copy)
     expected = opened.similar("id:test/00000", 5)
-    simrec.build("copy", home_folder=copy.parent)
+    simrec.build("copy", from_scratch=True, home_folder=copy.parent)
     path_of(copy, "manifest").write_text("damaged")
     with refused():
         opened.refresh()

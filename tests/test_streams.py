@@ -22,7 +22,7 @@ from PIL import Image
 
 import simrec
 from simrec import host, reading
-from simrec.catalogue import building
+from simrec.catalogue import building, revising
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
@@ -134,7 +134,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 500 rows, segments of 700."""
     monkeypatch.setattr(building, "ROWS", 500)
-    monkeypatch.setattr(building, "SEGMENT_ROWS", 700)
+    monkeypatch.setattr(revising, "SEGMENT_ROWS", 700)
 
 
 class Stop(BaseException):
@@ -212,14 +212,14 @@ import sys, threading, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import simrec, test_streams
 from simrec import host
-from simrec.catalogue import building
+from simrec.catalogue import building, revising
 real = host._discover
 host._discover = lambda *given: test_streams.with_numbers(real(*given))
 """
 """The beginning of a script in which there is the source `numbers`."""
 
 KILLED = f"""{OFFERED}
-building.ROWS, building.SEGMENT_ROWS = 500, 700
+building.ROWS, revising.SEGMENT_ROWS = 500, 700
 print("building", flush=True)
 simrec.build("mine", "numbers:20000?", encoder="demo", notice=lambda text: print(text, flush=True))
 print("done", flush=True)
@@ -266,7 +266,7 @@ def test_a_list_s_other_columns_are_fields_of_one_kind(photos: Path) -> None:
     (photos / "list.csv").write_text("path,stock,price,number,note\n" + "\n".join(rows))
     built = simrec.build("mine", str(photos / "list.csv"), encoder="demo")
     (item,) = built.catalogue.items([names[3]])
-    assert item.fields == {"stock": 3, "price": 1.5, "number": "003", "note": None}
+    assert item.fields == {"stock": 3, "price": 1.5, "number": "003", "note": None, "width": 28, "height": 28}
     match = built.similar(f"id:{names[3]}", 1)[0]
     assert match.path == photos / match.id
 
