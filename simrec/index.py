@@ -186,7 +186,9 @@ class Index:
             parameters: Any = faiss.SearchParameters
             found, rows = self._faiss.search(codes, min(n, left), params=parameters(sel=there))
         if (rows < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
-            raise StoreError("codes.faiss: it holds codes that are not numbers: 'simrec index build' makes it again")
+            raise StoreError(
+                "codes.faiss: its codes are not numbers: 'simrec index build NAME --from-scratch' makes it again"
+            )
         if binary:
             return rows, found / np.float32(BITS)
         # Rounding can take either a hair below zero.

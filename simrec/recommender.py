@@ -128,7 +128,7 @@ class _State:
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
                 f"{generation.recommender}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds "
-                f"{record.title}: 'simrec index build {self.name}' makes them again"
+                f"{record.title}: 'simrec index build {self.name} --from-scratch' makes them again"
             )
 
     def hold(self) -> None:

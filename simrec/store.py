@@ -30,7 +30,7 @@ import shutil
 import stat
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,6 +93,22 @@ class Generation:
         """Closes its files; what was mapped into memory stays. It opens them again when it is asked again."""
         with self._lock:
             _close(self._files)
+
+    def check(self, name: str, progress: Callable[[int], None]) -> None:
+        """Reads a file of any size, a piece at a time; progress: told how many bytes each has.
+
+        Raises StoreError when it is not what was written.
+        """
+        handle, place, sha256 = self._handle(name), 0, hashlib.sha256()
+        try:
+            while piece := _read_at(handle, 1 << 20, place):
+                sha256.update(piece)
+                place += len(piece)
+                progress(len(piece))
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        if sha256.hexdigest() != self._record(name).sha256:
+            raise self.damaged(name, "it is not what was written")
 
     def read(self, name: str, most: int = LARGEST_READ) -> bytes:
         """A whole file of at most so many bytes, its size and SHA-256 checked.
@@ -189,7 +205,9 @@ class Generation:
     def _remedy(self, name: str) -> str:
         if name.startswith(self.manifest.encoder.folder):
             return "bring back a copy of this recommender, or train its encoder again under another name"
-        return f"'simrec index build {self.recommender.name}' makes the catalogue again and keeps the encoder"
+        return (
+            f"'simrec index build {self.recommender.name} --from-scratch' makes the catalogue again, with its encoder"
+        )
 
 
 def _close(opened: dict[str, BinaryIO | StoreError]) -> None:
@@ -226,6 +244,20 @@ def current(folder: Path, *, hold: bool = True) -> Generation:
                 break
         # A writer has moved on in between; CURRENT names another generation.
     raise StoreError(f"{folder}: incomplete recommender: {COPY}")
+
+
+def kept(folder: Path) -> list[Generation]:
+    """The generations that can be gone back to, the live one among them, oldest first; damaged manifests are left out.
+
+    Their files are not open yet. One that a simrec of format 1 or 2 wrote is here only once another followed it.
+    """
+    found = []
+    for path in sorted((folder / "generations").glob("*.json")):
+        if _NAME.fullmatch(path.stem):
+            with contextlib.suppress(OSError, StoreError):
+                data = _small(folder, f"generations/{path.name}", LARGEST)
+                found.append(Generation(folder, path.stem, Manifest.from_bytes(data, str(path), COPY)))
+    return sorted(found, key=lambda generation: int(generation.name))
 
 
 def current_name(folder: Path) -> str:
@@ -356,6 +388,16 @@ class Writer:
             name: record for name, record in generation.manifest.files.items() if name.startswith(f"{folder}/")
         }
 
+    def keep_all(self, generation: Generation) -> None:
+        """Names all files of one of this recommender's generations again.
+
+        Raises StoreError where one is gone or cut.
+        """
+        generation.hold()
+        for name in generation.manifest.files:
+            generation.check_there(name)
+        self._kept |= generation.manifest.files
+
     def keep_file(self, generation: Generation, name: str) -> None:
         """Names a file of one of this recommender's generations again: it is not read."""
         self._kept[name] = generation.manifest.files[name]
@@ -412,6 +454,20 @@ class Writer:
             _sync_folder(self.folder.parent)
             self._clean()
         return Generation(self.folder, name, manifest)
+
+    def delete(self) -> None:
+        """Deletes the recommender with all that is in its folder. It is gone at once, even if this is interrupted."""
+        with explained(self.folder):
+            gone = self.folder.with_name(f".deleted-{_random()}")
+            self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def rename(self, folder: Path) -> None:
+        """Moves the recommender to a folder that isn't there yet."""
+        with explained(self.folder):
+            shutil.rmtree(self.staging, ignore_errors=True)
+            self.folder.rename(folder)
+            _sync_folder(folder.parent)
 
     def _adopt(self) -> str:
         """The name of the live generation; one of an older format gets a manifest beside those of this one."""

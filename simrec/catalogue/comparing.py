@@ -58,10 +58,9 @@ class Difference:
         return [*self.added, *(entry for entry, _ in self.changed)]
 
     @property
-    def nothing(self) -> bool:
-        """Whether the catalogue is what the source lists already, down to stamps."""
-        return not (self.encoded or self.copied or self.renamed or self.touched or self.relabelled or self.fields
-                    or self.removed)  # fmt: skip
+    def nothing_else(self) -> bool:
+        """Whether there is nothing to be done but to encode, not even to note another stamp."""
+        return not (self.copied or self.renamed or self.touched or self.relabelled or self.fields or self.removed)
 
 
 def known_items(catalogue: LocalCatalogue) -> Iterator[Known]:

@@ -62,7 +62,7 @@ class LocalCatalogue:
             if self._record.dtype != "float32" and other.learned != first.learned:
                 raise StoreError(
                     f"{self.generation.recommender}: two of its segments keep codes in other ways, so they can't be "
-                    f"compared: 'simrec index build {self.generation.recommender.name}' makes the catalogue again"
+                    f"compared: 'simrec index build {self.generation.recommender.name} --from-scratch' makes it again"
                 )
         return Together([one.index for one in self.segments])
 

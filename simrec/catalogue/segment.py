@@ -417,6 +417,6 @@ def opened(generation: Generation) -> list[Segment]:
     if rows != manifest.catalogue.count:
         raise StoreError(
             f"{generation.recommender}: its segments have {rows:,} rows, for {manifest.catalogue.count:,} items: "
-            f"'simrec index build {generation.recommender.name}' makes the catalogue again and keeps the encoder"
+            f"'simrec index build {generation.recommender.name} --from-scratch' makes it again, with its encoder"
         )
     return segments

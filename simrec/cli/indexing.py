@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 24
 """Pictures that `encode --show-input` draws, at most: the first ones."""
 
-_format = click.option(
+format_option = click.option(
     "--format",
     "form",
     type=click.Choice(["table", "json"]),
@@ -26,6 +26,17 @@ _format = click.option(
     show_default=True,
     help="How to print it.",
 )
+
+
+strict_option = click.option(
+    "--strict", is_flag=True, help="End with an error at the first picture that can't be read."
+)
+unread_option = click.option(
+    "--unread", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write there which pictures can't be read, and why, a line each.",
+)  # fmt: skip
+discard_option = click.option("--discard", is_flag=True, help="Throw away what an interrupted build has finished.")
+yes_option = click.option("--yes", is_flag=True, help="Even if more than half of the items go.")
 
 
 @click.group()
@@ -36,39 +47,39 @@ def index() -> None:
 @index.command()
 @click.argument("name")
 @click.argument("source", required=False)
-@click.option("--encoder", metavar="OTHER", help="Make NAME new, around the encoder of this trained recommender.")
+@click.option("--encoder", metavar="OTHER", help="Take the encoder of this recommender.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "int8", "binary"]),
     help="How codes are kept: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
 )
 @click.option("--replace", is_flag=True, help="Give up a catalogue that NAME has of another source.")
-@click.option("--strict", is_flag=True, help="End with an error at the first picture that can't be read.")
-@click.option(
-    "--unread", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Write there which pictures can't be read, and why, a line each.",
-)  # fmt: skip
-@click.option("--discard", is_flag=True, help="Throw away what an interrupted build has finished.")
+@click.option("--from-scratch", is_flag=True, help="Encode everything again, even what hasn't changed.")
+@yes_option
+@strict_option
+@unread_option
+@discard_option
 @data_dir_option
 @click.pass_obj
 def build(
     session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, replace: bool,
-    strict: bool, unread: Path | None, discard: bool, data_dir: Path | None,
+    from_scratch: bool, yes: bool, strict: bool, unread: Path | None, discard: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
-    SOURCE is a folder of pictures, labels as sub-folders, or a source that 'simrec plugins list' names; without it,
-    the one that NAME was built from before, else what the encoder was trained on.
+    SOURCE is a folder of pictures, labels as sub-folders, a list of them (.csv), or a source that 'simrec plugins
+    list' names; without it, the one that NAME was built from before, else what the encoder was trained on.
 
-    Ctrl-C keeps what was finished: the same command goes on from there.
+    A catalogue that is there already is synced, as 'simrec index sync' does; with another --encoder all is encoded
+    again. Ctrl-C keeps what was finished: the same command goes on from there.
     """
     from simrec.verbs import index as verb
 
     with session.counting() as progress:
         built = verb.build(
-            name, source, encoder=encoder, dtype=dtype, replace=replace, discard=discard,
-            unread=verb.Unread(strict, unread), data_dir=data_dir, home_folder=session.home, progress=progress,
-            notice=session.notice,
+            name, source, encoder=encoder, dtype=dtype, replace=replace, from_scratch=from_scratch, yes=yes,
+            discard=discard, unread=verb.Unread(strict, unread), data_dir=data_dir, home_folder=session.home,
+            progress=progress, notice=session.notice,
         )  # fmt: skip
     catalogue = built.manifest.catalogue
     assert catalogue is not None
@@ -77,7 +88,7 @@ def build(
 
 
 @index.command("list")
-@_format
+@format_option
 @click.pass_obj
 def list_(session: Session, form: str) -> int:
     """What recommenders there are, yours and the shipped ones."""
@@ -108,7 +119,7 @@ def list_(session: Session, form: str) -> int:
 @index.command()
 @click.argument("name")
 @click.option("--all", "everything", is_flag=True, help="Every field that its manifest keeps.")
-@_format
+@format_option
 @click.pass_obj
 def show(session: Session, name: str, everything: bool, form: str) -> None:
     """What a recommender is made of: encoder, training, catalogue, versions."""

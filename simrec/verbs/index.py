@@ -159,10 +159,12 @@ def sync(
     records = list(_record(folder, name).sources)
     chosen = list(range(len(records)))
     if source is not None or root is not None:
-        text = _moved(records, root) if root is not None else source
+        text = source if root is None else _moved(records, source, root)
         assert text is not None
         opened = open_source(text, data_dir=watch.data_dir, notice=watch.notice)
         same = [number for number in chosen if records[number].name == opened.name]
+        if root is not None:
+            same = [number for number in chosen if _elsewhere(records[number], root) == text]
         if not same and len(records) > 1:
             raise RequestError(
                 f"{opened.name}: no source of {name}, which has {', '.join(one.name for one in records)}: "
@@ -189,9 +191,9 @@ def add(
 
 
 def remove(
-    name: str, ids: Sequence[str] = (), *, where: str | None = None, watch: Watch | None = None
-) -> Outcome:  # fmt: skip
-    """Removes items, those with some ids and those that an expression is true of.
+    name: str, ids: Sequence[str] = (), *, where: str | None = None, yes: bool = False, watch: Watch | None = None
+) -> Outcome:
+    """Removes items, those with some ids and those that an expression is true of; yes: even if they are more than half.
 
     Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an id that isn't
     there and when there is nothing to remove.
@@ -210,6 +212,11 @@ def remove(
             raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
         if not known:
             raise RequestError(f"{name}: nothing to remove: no item matches")
+        if where is not None and 2 * len(known) > len(before.catalogue) and not yes:
+            raise RequestError(
+                f"{name}: {len(known):,} of its {len(before.catalogue):,} items match, more than half: add --yes to "
+                f"remove them"
+            )
         for item in known:
             revision.remove(item.segment, item.row)
         change = ChangeRecord("index.remove", removed=len(known))
@@ -247,6 +254,28 @@ def set_fields(name: str, source: str, *, watch: Watch | None = None) -> Outcome
         return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
 
 
+def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[None]:
+    """Waits for files to change below the sources of a catalogue, until `stop` is set; yields after each burst.
+
+    Raises RequestError where watchfiles is not installed, and for a catalogue of no folder or list.
+    """
+    try:
+        from watchfiles import watch
+    except ImportError as error:
+        raise RequestError("watchfiles, which --watch needs, is not installed: pip install 'simrec[watch]'") from error
+    folder = (home_folder or library.default()) / name
+    roots = [one.root for one in _record(folder, name).sources if one.root is not None]
+    if not roots:
+        raise RequestError(f"{name} has no folder or list to watch: run 'simrec index sync {name}' now and then")
+    own = folder.resolve()
+
+    def outside(_: object, path: str) -> bool:
+        return not Path(path).is_relative_to(own)  # a home may lie among the pictures
+
+    for _ in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop):
+        yield
+
+
 @dataclass(frozen=True)
 class _Change:
     """Some sources of a catalogue, to be brought up to date.
@@ -274,9 +303,6 @@ class _Change:
             found = [self._compared(before.catalogue, number) for number in self.chosen]
             record = before.manifest.catalogue
             assert record is not None
-            live = store.current(self.folder, hold=False).manifest.catalogue
-            if all(one.nothing for one in found) and live == record:
-                return self._outcome(before, found, 0, record.count)
             return self._written(writer, before, found)
 
     def _before(self) -> Recommender:
@@ -286,8 +312,7 @@ class _Change:
         return before.with_sources(tuple(self.records))
 
     def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
-        record = self.records[number]
-        source = open_source(record.name, data_dir=self.watch.data_dir, notice=self.watch.notice)
+        record, source = self.records[number], self._opened(number)
         entries = _told(source.entries(), self.watch.progress)
         found = difference(entries, catalogue, number, source.contents)
         held = len(found.removed) + found.unchanged + len(found.changed) + len(found.renamed)
@@ -316,6 +341,10 @@ class _Change:
             with _keeping(building, watch.notice):
                 _encode(building, iter(listed), opened, before, left_out, watch, lambda: len(listed))
         left_out.end(self.unread.list)
+        live = store.current(self.folder, hold=False).manifest.catalogue
+        if not building.rows and all(one.nothing_else for one in found) and live == record:
+            building.end()
+            return replace_fields(self._outcome(before, found, left_out.count, record.count), added=0, changed=0)
         revision = Revision(catalogue)
         changed = {entry.id: item for one in found for entry, item in one.changed}
         read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
@@ -349,7 +378,13 @@ class _Change:
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
     def _opened(self, number: int) -> Held:
-        return open_source(self.records[number].name, data_dir=self.watch.data_dir, notice=self.watch.notice)
+        record = self.records[number]
+        if record.root is not None and not Path(record.root).exists():
+            raise DataError(
+                f"{record.root}: is not there, so nothing was changed: look whether its disk is, or say where it lies "
+                f"now: 'simrec index sync {self.folder.name} --root FOLDER'"
+            )
+        return open_source(record.name, data_dir=self.watch.data_dir, notice=self.watch.notice)
 
     def _outcome(self, before: Recommender, found: Sequence[Difference], unreadable: int, items: int) -> Outcome:
         return Outcome(
@@ -378,11 +413,22 @@ def _record(folder: Path, name: str) -> CatalogueRecord:
     return record
 
 
-def _moved(records: Sequence[SourceRecord], root: Path) -> str:
-    """What the only source of a catalogue is called when its folder lies elsewhere."""
-    if len(records) > 1 or records[0].root is None:
-        raise RequestError(f"--root is for a catalogue of one folder or list, not of {len(records)} sources: sync each")
-    return records[0].name.replace(records[0].root, root.absolute().as_posix(), 1)
+def _moved(records: Sequence[SourceRecord], source: str | None, root: Path) -> str:
+    """What a source is called now that its folder lies elsewhere: the named one, the only one, or the only one whose
+    folder is gone.
+    """
+    rooted = [one for one in records if one.root is not None and source in (None, one.name, one.root)]
+    gone = [one for one in rooted if not Path(str(one.root)).exists()]
+    chosen = rooted if len(rooted) == 1 else gone
+    if len(chosen) != 1:
+        names = ", ".join(one.name for one in records)
+        raise RequestError(f"--root {root}: which source is there now? Name it before --root: {names}")
+    return _elsewhere(chosen[0], root)
+
+
+def _elsewhere(record: SourceRecord, root: Path) -> str:
+    """The name of a source whose root is another folder."""
+    return record.name.replace(record.root or "\0", root.absolute().as_posix(), 1)
 
 
 def _source_record(source: Held) -> SourceRecord:

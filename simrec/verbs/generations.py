@@ -1,0 +1,172 @@
+"""A recommender as a whole: its kept generations, whether its files are what was written, its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from simrec import library, store
+from simrec.errors import RequestError, StoreError
+from simrec.manifest import ChangeRecord
+from simrec.recommender import Recommender, silent
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A generation that is still there. number: its own. created: when, in UTC. items: how many. live: whether it
+    answers. change: what it changed, None where an older simrec made it.
+    """
+
+    number: int
+    created: str
+    items: int
+    live: bool
+    change: ChangeRecord | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `verify` has read, and a line for each thing that is wrong."""
+
+    files: int
+    bytes: int
+    items: int
+    problems: tuple[str, ...]
+
+
+def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
+    """The generations of a recommender that can be gone back to, the newest first.
+
+    Raises RequestError when there is no such recommender, StoreError when it can't be read.
+    """
+    folder = library.find(name, home_folder or library.default())
+    live = store.current(folder, hold=False)
+    generations = [one for one in store.kept(folder) if one.name != live.name]
+    found = [
+        Kept(
+            int(one.name.partition("-")[0]), one.manifest.created,
+            one.manifest.catalogue.count if one.manifest.catalogue else 0, one.name == live.name, one.manifest.change,
+        )
+        for one in [*generations, live]
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: one.number, reverse=True)
+
+
+def rollback(name: str, to: int | None = None, *, home_folder: Path | None = None) -> Recommender:
+    """Makes an earlier generation answer again, by default the one before the live one; as a new generation, so that
+    it can be undone.
+
+    Raises RequestError when there is no such generation, StoreError when one of its files is damaged.
+    """
+    place = home_folder or library.default()
+    library.check_changeable(name, place)
+    folder = place / name
+    with store.Writer(folder) as writer:
+        live = store.current(folder, hold=False)
+        before = [one for one in store.kept(folder) if int(one.name) < int(live.name.partition("-")[0])]
+        chosen = [one for one in store.kept(folder) if to is not None and int(one.name) == to] or before[-1:]
+        if not chosen or (to is not None and int(chosen[0].name) != to):
+            there = ", ".join(str(int(one.name)) for one in before) or "none"
+            wanted = "an earlier generation" if to is None else f"generation {to}"
+            raise RequestError(
+                f"{name} has no {wanted} to go back to: there is {there}: see 'simrec index history {name}'"
+            )
+        target = chosen[-1]
+        writer.keep_all(target)
+        change = ChangeRecord("index.rollback", f"to generation {int(target.name)}")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        writer.commit(replace(target.manifest, change=change, created=now))
+    return Recommender(folder)
+
+
+def verify(
+    name: str, *, home_folder: Path | None = None, progress: Callable[[str, int, int], None] = silent
+) -> Checked:
+    """Reads every byte of a recommender's live generation and checks it against what was written.
+
+    Sizes, digests, the checksums of items and previews, that codes are numbers, that no id is there twice, that the
+    numbers of items agree, that the encoder can be opened. Raises RequestError when there is no such recommender,
+    StoreError when its manifest can't be read.
+    """
+    generation = store.current(library.find(name, home_folder or library.default()))
+    problems: list[str] = []
+    total, done = sum(record.size for record in generation.manifest.files.values()), 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("reading", done, total)
+
+    for file in sorted(generation.manifest.files):
+        try:
+            generation.check(file, read)
+        except StoreError as error:
+            problems.append(str(error))
+    items = _check_items(generation, problems, progress)
+    try:
+        recommender = Recommender(generation.recommender)
+        recommender.encoder  # noqa: B018 - which opens it
+    except StoreError as error:
+        problems.append(str(error))
+    return Checked(len(generation.manifest.files), total, items, tuple(dict.fromkeys(problems)))
+
+
+def _check_items(
+    generation: store.Generation, problems: list[str], progress: Callable[[str, int, int], None]
+) -> int:  # fmt: skip
+    """How many items could be read, of a catalogue."""
+    from simrec.catalogue import LocalCatalogue
+
+    record = generation.manifest.catalogue
+    if record is None:
+        return 0
+    seen: set[str] = set()
+    count = twice = 0
+    try:
+        catalogue = LocalCatalogue(generation)
+        catalogue.index  # noqa: B018 - which compares ranges and medians
+    except StoreError as error:
+        problems.append(str(error))
+        return 0
+    for one in catalogue.segments:
+        removed = set(one.removed.tolist())
+        try:
+            for rows in one.batches():
+                one.codes(rows[0].number, len(rows))
+                one.fields([row.number for row in rows])
+                for row in rows:
+                    one.picture(row)
+                    if row.number not in removed:
+                        count += 1
+                        twice += row.item.id in seen
+                        seen.add(row.item.id)
+                progress("checking items", count, record.count)
+        except StoreError as error:
+            problems.append(str(error))
+    remedy = f"'simrec index build {generation.recommender.name} --from-scratch' makes the catalogue again"
+    if twice:
+        problems.append(f"{generation.recommender}: {twice:,} ids are there more than once: {remedy}")
+    elif not problems and count != record.count:
+        problems.append(f"{generation.recommender}: {count:,} items, for {record.count:,} in its manifest: {remedy}")
+    return count
+
+
+def delete(name: str, *, home_folder: Path | None = None) -> None:
+    """Deletes a recommender, encoder and all. Raises RequestError when there is none of that name or it is shipped."""
+    place = home_folder or library.default()
+    library.check_changeable(name, place)
+    with store.Writer(place / name) as writer:
+        writer.delete()
+
+
+def rename(name: str, new: str, *, home_folder: Path | None = None) -> Recommender:
+    """Gives a recommender another name. Raises RequestError when that one is taken or there is none of the old name."""
+    place = home_folder or library.default()
+    library.check_changeable(name, place)
+    if (place / library.check_name(new)).exists() or store.exists(library.shipped() / new):
+        raise RequestError(f"{new} is there already: choose another name, or delete it first")
+    with store.Writer(place / name) as writer:
+        writer.rename(place / new)
+    return Recommender(place / new)
