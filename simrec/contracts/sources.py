@@ -55,7 +55,8 @@ class Source(Protocol):
     """A source of pictures, opened.
 
     name: what to type to open it again, from any folder. test: the name of the source to test on, None where there is
-    none. reduced: whether it stands in for a larger set that could not be had.
+    none. reduced: whether it stands in for a larger set that could not be had. A source of picture files may also have
+    root, the folder that their paths start from: a catalogue can then follow it to another place.
     """
 
     name: str

@@ -60,6 +60,7 @@ class Files:
     """Entries whose sources are the paths of picture files."""
 
     name: str
+    root: str
     test: str | None = None
     reduced = False
 
@@ -81,6 +82,7 @@ class Single(Files):
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path.absolute()), path
+        self.root = _printable(path.absolute().parent)
 
     def entries(self) -> Iterator[Entry]:
         """The one."""
@@ -102,6 +104,7 @@ class Folder(Files):
 
     def __init__(self, path: Path, notice: Notice) -> None:
         self.name, self._path, self._notice = str(path.absolute()), path, notice
+        self.root = _printable(path.absolute())
         self._said = False
         self._endings = PICTURE_ENDINGS | (HEIF_ENDINGS if find_spec("pillow_heif") else frozenset())
 
@@ -162,6 +165,7 @@ class List(Files):
     def __init__(self, text: str, *, data_dir: Path | None, notice: Notice) -> None:
         self._path, self._text = Path(text), text
         self.name = f"list:{self._path.absolute()}"
+        self.root = _printable(self._path.absolute().parent)
         self._kinds: dict[str, type[str] | type[int] | type[float]] | None = None
         with self._table() as table:
             columns = table.fieldnames or []
