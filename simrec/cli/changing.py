@@ -11,7 +11,7 @@ import click
 
 from simrec.cli.indexing import discard_option, format_option, index, strict_option, unread_option, yes_option
 from simrec.cli.terminal import Session, data_dir_option, fail, say, table
-from simrec.errors import RequestError
+from simrec.errors import RequestError, SimrecError
 
 if TYPE_CHECKING:
     from simrec.manifest import ChangeRecord
@@ -57,7 +57,10 @@ def sync(
     if stay:
         session.notice("Watching; Ctrl-C ends it.")
         for _ in verb.changes(name, home_folder=session.home):
-            once(source)
+            try:
+                once(source)
+            except SimrecError as error:  # the next change may set it right
+                fail(error)
 
 
 @index.command()

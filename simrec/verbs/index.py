@@ -366,9 +366,8 @@ class _Change:
             outcome, added=outcome.added - left_out.count + len(changed.keys() - read),
             changed=outcome.changed - len(changed.keys() - read),
         )  # fmt: skip
-        change = ChangeRecord(
-            self.command, added=outcome.added, changed=outcome.changed, removed=outcome.removed, renamed=outcome.renamed
-        )
+        note = "" if live and live.sources == tuple(self.records) else f"of {self.records[self.chosen[0]].name}"
+        change = ChangeRecord(self.command, note, outcome.added, outcome.changed, outcome.removed, outcome.renamed)
         coming = replace_fields(
             record, sources=tuple(self.records), labelled=record.labelled or building.labelled
             or any(entry.label for one in found for entry, _ in one.relabelled),
