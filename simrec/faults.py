@@ -29,7 +29,7 @@ def blamed_on(culprit: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SimrecError, KeyboardInterrupt):
+    except (SimrecError, KeyboardInterrupt, GeneratorExit):
         raise
     # A plugin may raise anything, sys.exit included, and a panic of a Rust library is no Exception.
     except BaseException as error:

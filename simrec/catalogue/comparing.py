@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from simrec.catalogue.local import LocalCatalogue
+from simrec.catalogue.segment import Row
 from simrec.contracts import Entry, Value
 from simrec.errors import DataError
+from simrec.streams import chunks
+
+LOOKED_UP = 1000
+"""Entries that `addition` looks for at a time."""
 
 Contents = Callable[[Sequence[Entry]], Sequence[str | None]]
 """The digests of entries' pictures: see `simrec.contracts.Digested`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):  # which is made faster than a dataclass
     """An item that a catalogue holds, and in which row of which segment."""
 
     segment: int
@@ -72,6 +77,53 @@ def known_items(catalogue: LocalCatalogue) -> Iterator[Known]:
                 yield Known(number, row, id_, origin, source, label, stamp, content)
 
 
+def known_item(catalogue: LocalCatalogue, id_: str) -> Known | None:
+    """The item with that id, None where there is none."""
+    for number in reversed(range(len(catalogue.segments))):
+        if (row := catalogue.segments[number].with_id(id_)) is not None:
+            return _known(number, row)
+    return None
+
+
+def addition(entries: Iterable[Entry], catalogue: LocalCatalogue, contents: Contents) -> Difference:
+    """What a new source adds. It costs what the source has, not what the catalogue has.
+
+    Raises DataError for an id that is an item already.
+    """
+    found = Difference()
+    for some in chunks(entries, LOOKED_UP):
+        for entry in some:
+            if (item := known_item(catalogue, entry.id)) is not None:
+                raise _taken(catalogue, entry, item)
+        for entry, content in zip(some, contents(some), strict=True):
+            alike = None if content is None else _alike(catalogue, content)
+            if alike is None:
+                found.added.append(entry)
+            else:
+                found.copied.append((entry, alike))
+    return found
+
+
+def _alike(catalogue: LocalCatalogue, content: str) -> Known | None:
+    for number, one in enumerate(catalogue.segments):
+        for row in one.with_content(content):
+            return _known(number, row)
+    return None
+
+
+def _known(segment: int, row: Row) -> Known:
+    item = row.item
+    return Known(segment, row.number, item.id, row.origin, item.source, item.label, item.stamp, item.content)
+
+
+def _taken(catalogue: LocalCatalogue, entry: Entry, item: Known) -> DataError:
+    names = catalogue.generation.manifest.catalogue.sources  # type: ignore[union-attr]
+    return DataError(
+        f"{entry.source}: its id {entry.id!r} is an item of {names[item.origin].name} already: rename one of the two, "
+        f"or list the new ones in a CSV file with ids of their own"
+    )
+
+
 def difference(
     entries: Iterable[Entry], catalogue: LocalCatalogue, origin: int, contents: Contents
 ) -> Difference:  # fmt: skip
@@ -90,11 +142,7 @@ def difference(
             new.append(entry)
             continue
         if item.origin != origin:
-            names = catalogue.generation.manifest.catalogue.sources  # type: ignore[union-attr]
-            raise DataError(
-                f"{entry.source}: its id {entry.id!r} is an item of {names[item.origin].name} already: rename one of "
-                f"the two, or list the new ones in a CSV file with ids of their own"
-            )
+            raise _taken(catalogue, entry, item)
         own.discard(entry.id)
         if item.stamp != entry.stamp:
             doubtful.append((entry, item))
@@ -170,8 +218,9 @@ class _FieldsOf:
         if item.segment not in self._columns:
             columns = self._catalogue.segments[item.segment].columns
             self._columns[item.segment] = {name: columns.values(name) for name in columns.kinds} if columns else {}
-        held = self._columns[item.segment]
-        return {
-            name: value for name, value in entry.fields.items()
-            if (held[name][item.row] if name in held else None) != value
-        }  # fmt: skip
+        held, row = self._columns[item.segment], item.row
+        changes = {}
+        for name, value in entry.fields.items():
+            if (held[name][row] if name in held else None) != value:
+                changes[name] = value
+        return changes

@@ -6,10 +6,10 @@ import csv
 import io
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -138,7 +138,7 @@ class Folder(Files):
             passed[f"folders that cannot be read ({error.strerror})"] += 1
             return
         for entry in inside:
-            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each would take its time
+            ending = f".{entry.name.rpartition('.')[2].lower()}"
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -240,8 +240,8 @@ def _entry(path: str, folder: str, name: str, status: os.stat_result | None, lab
     if status is not None:
         fields["bytes"] = status.st_size
         with suppress(ValueError, OverflowError, OSError):  # a clock may say anything
-            moment = datetime.fromtimestamp(status.st_mtime, UTC)
-            fields["modified"] = f"{moment.isoformat(timespec='seconds')[:19]}Z"
+            year, month, day, hour, minute, second, *_ = time.gmtime(status.st_mtime)
+            fields["modified"] = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
     return Entry(_utf8(f"{folder}/{name}" if folder else name), _utf8(path), _utf8(label), _stamp(status), fields)
 
 
@@ -274,8 +274,9 @@ def _printable(path: Path) -> str:
 
 def _utf8(path: str) -> str:
     """The path; one that is no UTF-8 is percent-encoded, so that nothing is lost."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return quote_from_bytes(os.fsencode(path))
+    if not path.isascii():
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            return quote_from_bytes(os.fsencode(path))
     return path

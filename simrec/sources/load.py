@@ -135,18 +135,15 @@ class Held:
         """As the source lists them, no id twice."""
         seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
         with blamed_on(self._culprit):
-            listed = iter(self._source.entries())
-        while True:
-            with blamed_on(self._culprit):
-                entry = next(listed, None)
-            if entry is None:
-                break
-            if not isinstance(entry, Entry):
-                raise PluginError(f"{self._culprit} listed {type(entry).__name__}, which is no Entry: fix the plugin")
-            if (key := hash(entry.id)) in seen:
-                raise DataError(f"{self.name}: the id {entry.id!r} is there more than once: give each item its own")
-            seen.add(key)
-            yield entry
+            for entry in self._source.entries():
+                if not isinstance(entry, Entry):
+                    raise PluginError(
+                        f"{self._culprit} listed {type(entry).__name__}, which is no Entry: fix the plugin"
+                    )
+                if (key := hash(entry.id)) in seen:
+                    raise DataError(f"{self.name}: the id {entry.id!r} is there more than once: give each item its own")
+                seen.add(key)
+                yield entry
         if not seen:
             raise DataError(f"{self.name}: no pictures in this source: name another")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from simrec import library, store
 from simrec.catalogue import LocalCatalogue
 from simrec.catalogue.building import Building, Listed, New, Plan
-from simrec.catalogue.comparing import Difference, Known, difference, known_items
+from simrec.catalogue.comparing import Difference, Known, addition, difference, known_item, known_items
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Batch, Codes, Dtype, Entry, Notice
 from simrec.errors import DataError, RequestError, StoreError
@@ -204,11 +204,11 @@ def remove(
         before = Recommender(folder)
         _check_revisable(before.catalogue, name)
         revision = Revision(before.catalogue)
-        wanted = set(ids)
+        wanted = list(ids)
         if where is not None:
-            wanted |= {item.id for items, _ in before.catalogue.batches(where) for item in items}
-        known = [item for item in known_items(before.catalogue) if item.id in wanted]
-        if missing := sorted(set(ids) - {item.id for item in known}):
+            wanted += [item.id for items, _ in before.catalogue.batches(where) for item in items]
+        known = {id_: known_item(before.catalogue, id_) for id_ in wanted}
+        if missing := [id_ for id_, item in known.items() if item is None]:
             raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
         if not known:
             raise RequestError(f"{name}: nothing to remove: no item matches")
@@ -217,7 +217,7 @@ def remove(
                 f"{name}: {len(known):,} of its {len(before.catalogue):,} items match, more than half: add --yes to "
                 f"remove them"
             )
-        for item in known:
+        for item in filter(None, known.values()):
             revision.remove(item.segment, item.row)
         change = ChangeRecord("index.remove", removed=len(known))
         return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
@@ -314,6 +314,8 @@ class _Change:
     def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
         record, source = self.records[number], self._opened(number)
         entries = _told(source.entries(), self.watch.progress)
+        if self.command == "index.add":
+            return addition(entries, catalogue, source.contents)
         found = difference(entries, catalogue, number, source.contents)
         held = len(found.removed) + found.unchanged + len(found.changed) + len(found.renamed)
         held += len(found.relabelled) + len(found.fields)
