@@ -122,7 +122,9 @@ class Columns:
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
-        found: list[dict[str, Value]] = self._table.take(list(rows)).to_pylist()
+        import pyarrow as pa
+
+        found: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
         return found
 
 
