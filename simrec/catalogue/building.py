@@ -367,7 +367,7 @@ class _PartWriter:
         read = batch.entries
         if batch.fields:
             pairs = zip(read, batch.fields, strict=True)
-            read = [replace(entry, fields={**found, **entry.fields}) for entry, found in pairs]
+            read = [replace(entry, fields={**entry.fields, **found, **entry.fields}) for entry, found in pairs]
         if any(entry.fields for entry in read):
             self._kinds = fields_kinds((entry.fields for entry in read), self._kinds)
             if len(self._kinds) > LARGEST_FIELDS:

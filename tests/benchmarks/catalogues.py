@@ -1,0 +1,181 @@
+"""What it costs to keep a catalogue in step, to filter it and to ask it many questions.
+
+    python tests/benchmarks/catalogues.py [sync] [add] [filter] [batch] [--large 1000000]
+
+sync: `simrec index sync` over 100,000 files that haven't changed, in a process of its own. add: 1,000 JPEG files into a
+catalogue of 60,000 against the time that building it took, in process, as the mean of 50 times; and into one of
+--large items. filter: look-ups with expressions that weren't seen before, by the share of items that match, against the
+unfiltered one. batch: 10,000 pictures in memory looked up among 60,000, against encoding them and FAISS alone.
+
+The pictures are Fashion-MNIST's: see million.py for where a million come from. Codes are those of `demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import million
+import numpy as np
+from PIL import Image
+
+import simrec
+from simrec.contracts import ImageSpec
+from simrec.sources.load import load
+
+SYNCED, BUILT, ADDED, ADDS, ASKED = 100_000, 60_000, 1_000, 50, 10_000
+
+SHARES = (0.0001, 0.01, 0.1, 0.5, 0.9, 1.0)
+
+RUNS = 15
+
+
+def silent(text: str) -> None:
+    """No notices."""
+
+
+def files(folder: Path, count: int, seed: int, ending: str = "jpg") -> None:
+    """So many different small picture files, a thousand to a folder."""
+    rng = np.random.default_rng(seed)
+    pictures = load("fashion-mnist:test", ImageSpec(), notice=silent).images[:, :, :, 0]
+    for number in range(count):
+        place = folder / f"{number // 1000:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        picture = pictures[number % len(pictures)].copy()
+        picture[:2, :4] = rng.integers(0, 256, (2, 4))  # no two files are the same
+        Image.fromarray(picture).save(place / f"{seed}-{number:06d}.{ending}")
+
+
+def timed(action: Callable[[], object], runs: int = 1) -> float:
+    """The median of some runs, in seconds."""
+    taken = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def sync(folder: Path) -> None:
+    files(folder / "synced", SYNCED, 1, "png")
+    simrec.build("synced", str(folder / "synced"), encoder="demo")
+    seconds, memory = [], 0
+    for _ in range(3):
+        begun = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "simrec", "index", "sync", "synced"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        said = process.stdout.read().decode().strip()
+        process.wait()
+        seconds.append(time.perf_counter() - begun)
+        memory = max(memory, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    print(f"sync of {SYNCED:,} unchanged files: {statistics.median(seconds):.2f} s, {memory / 1000:.0f} MB ({said})")
+
+
+def adding(name: str, folder: Path, times: int, seed: int) -> float:
+    """The mean seconds that adding 1,000 files takes, merging counted in."""
+    taken = 0.0
+    for number in range(times):
+        place = folder / f"{name}-{number}"
+        files(place, ADDED, seed + number)
+        taken += timed(lambda place=place: simrec.verbs.index.add(name, str(place)))
+    return taken / times
+
+
+def add(folder: Path, large: int) -> None:
+    files(folder / "shop", BUILT, 2)
+    whole = timed(lambda: simrec.build("shop", str(folder / "shop"), encoder="demo"))
+    mean = adding("shop", folder, ADDS, 1000)
+    print(f"building {BUILT:,} JPEGs: {whole:.1f} s; adding {ADDED:,}: {mean:.2f} s, 1/{whole / mean:.0f} of it")
+    if large:
+        million.installed(folder)
+        sys.path.insert(0, str(folder))
+        simrec.build("large", f"many:{large}", encoder="demo")
+        much = adding("large", folder, ADDS, 2000)
+        print(f"adding {ADDED:,} to {large:,}: {much:.2f} s, {much / mean:.2f} of adding to {BUILT:,}")
+
+
+def numbered(folder: Path, count: int) -> Path:
+    """A list of pictures with a column of numbers, evenly from 0 to 1, and one of texts."""
+    rng = random.Random(0)
+    files(folder / "pictures", 1000, 3)
+    paths = sorted((folder / "pictures").rglob("*.jpg"))
+    lines = ["path,id,x,kind"]
+    for number in range(count):
+        lines.append(f"{paths[number % len(paths)]},{number:07d},{rng.random():.6f},{rng.choice('abcdefgh')}{number % 97}")
+    listed = folder / f"numbered-{count}.csv"
+    listed.write_text("\n".join(lines) + "\n")
+    return listed
+
+
+def filtered(folder: Path, large: int) -> None:
+    for count in (BUILT, large):
+        if not count:
+            continue
+        simrec.build(f"filtered-{count}", str(numbered(folder, count)), encoder="demo")
+        opened = simrec.open(f"filtered-{count}")
+        query = opened.read("id:0000000")
+        opened.similar(query, 10, where="x < 0.5 AND kind LIKE 'a%'")
+        plain = timed(lambda opened=opened, query=query: opened.similar(query, 10), RUNS)
+        print(f"{count:,} items: unfiltered {1000 * plain:.2f} ms", end="")
+        for share in SHARES:
+            taken = [
+                timed(lambda where=f"x <= {share + number / 1e9:.9f}": opened.similar(query, 10, where=where))  # noqa: B023
+                for number in range(RUNS)
+            ]  # fmt: skip
+            print(f", {share:.2%} {1000 * statistics.median(taken):.2f}", end="")
+        texts = [
+            timed(lambda where=f"kind LIKE '%{number}' OR kind IN ('a1', 'b{number}')": opened.similar(query, 10, where=where))  # noqa: B023, E501
+            for number in range(RUNS)
+        ]  # fmt: skip
+        print(f", LIKE and IN {1000 * statistics.median(texts):.2f}")
+
+
+def batch(folder: Path) -> None:
+    simrec.build("train", "fashion-mnist", encoder="demo")
+    opened = simrec.open("train")
+    pictures = list(load("fashion-mnist:test", ImageSpec(), notice=silent).images[:ASKED])
+    opened.similar(pictures[:100], 10)
+    images = np.stack(pictures)
+
+    def bare() -> None:
+        opened.index.search(opened.encode(images), 10)
+
+    alone, asked = [], []
+    for _ in range(3):  # in turns
+        alone.append(timed(bare))
+        asked.append(timed(lambda: opened.similar(pictures, 10)))
+    rate = ASKED / statistics.median(asked)
+    print(f"{ASKED:,} queries over 60,000: {rate:,.0f} a second, {statistics.median(alone) / statistics.median(asked):.2f}"
+          f" of encoding and searching alone ({ASKED / statistics.median(alone):,.0f} a second)")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=["sync", "add", "filter", "batch", []])
+    parser.add_argument("--large", type=int, default=1_000_000)
+    given = parser.parse_args()
+    parts = given.parts or ["sync", "add", "filter", "batch"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["SIMREC_HOME"] = str(folder / "home")
+        if "sync" in parts:
+            sync(folder)
+        if "add" in parts:
+            add(folder, given.large)
+        if "filter" in parts:
+            filtered(folder, given.large)
+        if "batch" in parts:
+            batch(folder)
+
+
+if __name__ == "__main__":
+    main()
