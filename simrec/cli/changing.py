@@ -47,7 +47,7 @@ def sync(
     def once(source: str | None, root: Path | None = None) -> None:
         with session.counting() as progress:
             outcome = verb.sync(
-                name, source, root=root, dry_run=dry_run, watch=_watch(session, data_dir, progress), **options
+                name, source, root=root, dry_run=dry_run, context=_context(session, data_dir, progress), **options
             )
         _told(f"{name}: would be " if dry_run else f"{name}: ", outcome)
 
@@ -80,7 +80,7 @@ def add(
     with session.counting() as progress:
         outcome = verb.add(
             name, source, discard=discard, unread=verb.Unread(strict, unread),
-            watch=_watch(session, data_dir, progress),
+            context=_context(session, data_dir, progress),
         )  # fmt: skip
     _told(f"{name}: ", outcome)
 
@@ -100,7 +100,7 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 
     if not ids and where is None:
         raise click.UsageError("name the ids of items, or say --where")
-    _told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, watch=_watch(session)))
+    _told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=_context(session)))
 
 
 @index.command()
@@ -111,7 +111,7 @@ def fields(session: Session, name: str, source: str) -> None:
     """Give the items of NAME the columns that a LIST has for their ids, such as prices; pictures aren't touched."""
     from simrec.verbs import index as verb
 
-    _told(f"{name}: ", verb.set_fields(name, source, watch=_watch(session)))
+    _told(f"{name}: ", verb.set_fields(name, source, context=_context(session)))
 
 
 @index.command()
@@ -210,11 +210,11 @@ def delete(session: Session, name: str, yes: bool) -> None:
     session.notice(f"{name} is deleted.")
 
 
-def _watch(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
+def _context(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
     from simrec.recommender import silent
-    from simrec.verbs.index import Watch
+    from simrec.verbs.index import Context
 
-    return Watch(progress or silent, session.notice, session.home, data_dir)
+    return Context(progress or silent, session.notice, session.home, data_dir)
 
 
 def _told(before: str, outcome: Outcome) -> None:

@@ -35,7 +35,7 @@ class Unread:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Context:
     """Who is told what happens, and where recommenders and data sets are.
 
     progress: told a stage, how much is done, and of how much, 0 while that isn't known.
@@ -100,7 +100,7 @@ def build(
     Raises RequestError or StoreError when the recommender is not there, is a shipped one, or has another source's
     catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
     """
-    watch = Watch(progress, notice, home_folder, data_dir)
+    context = Context(progress, notice, home_folder, data_dir)
     place = home_folder or library.default()
     folder = place / library.check_name(name)
     unread = unread or Unread()
@@ -124,13 +124,13 @@ def build(
             )
     elif catalogue and other:
         notice(f"{name}: encoded again with {origin.manifest.encoder.title}; what it has answers until that is done.")
-        return _built(folder, origin, opened, dtype or catalogue.dtype, discard, unread, watch, again=True)
+        return _built(folder, origin, opened, dtype or catalogue.dtype, discard, unread, context, again=True)
     elif catalogue and not from_scratch and dtype in (None, catalogue.dtype) and _revisable(catalogue, name, notice):
-        outcome = sync(name, yes=yes, discard=discard, unread=unread, watch=watch)
+        outcome = sync(name, yes=yes, discard=discard, unread=unread, context=context)
         notice(f"{name}: {outcome}.")
         return outcome.recommender
     return _built(
-        folder, origin, opened, dtype or (catalogue.dtype if catalogue else "float32"), discard, unread, watch
+        folder, origin, opened, dtype or (catalogue.dtype if catalogue else "float32"), discard, unread, context
     )
 
 
@@ -143,7 +143,7 @@ def sync(
     yes: bool = False,
     discard: bool = False,
     unread: Unread | None = None,
-    watch: Watch | None = None,
+    context: Context | None = None,
 ) -> Outcome:
     """Makes a catalogue what its sources are now; only new and changed pictures are read and encoded.
 
@@ -154,14 +154,14 @@ def sync(
     Raises RequestError and StoreError when there is no such catalogue, or when too much would go; DataError for the
     source. Whatever is raised, the catalogue before still answers.
     """
-    watch, unread = watch or Watch(), unread or Unread()
-    folder = _own(name, watch)
+    context, unread = context or Context(), unread or Unread()
+    folder = _own(name, context)
     records = list(_record(folder, name).sources)
     chosen = list(range(len(records)))
     if source is not None or root is not None:
         text = source if root is None else _moved(records, source, root)
         assert text is not None
-        opened = open_source(text, data_dir=watch.data_dir, notice=watch.notice)
+        opened = open_source(text, data_dir=context.data_dir, notice=context.notice)
         same = [number for number in chosen if records[number].name == opened.name]
         if root is not None:
             same = [number for number in chosen if _elsewhere(records[number], root) == text]
@@ -172,34 +172,34 @@ def sync(
             )
         chosen = same or [0]
         records[chosen[0]] = _source_record(opened)
-    change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, watch)
+    change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, context)
     return change.made()
 
 
 def add(
-    name: str, source: str, *, discard: bool = False, unread: Unread | None = None, watch: Watch | None = None
+    name: str, source: str, *, discard: bool = False, unread: Unread | None = None, context: Context | None = None
 ) -> Outcome:
     """Adds a source to a catalogue. Raises DataError, before anything is written, where one of its ids is taken."""
-    watch, unread = watch or Watch(), unread or Unread()
-    folder = _own(name, watch)
+    context, unread = context or Context(), unread or Unread()
+    folder = _own(name, context)
     records = list(_record(folder, name).sources)
-    opened = open_source(source, data_dir=watch.data_dir, notice=watch.notice)
+    opened = open_source(source, data_dir=context.data_dir, notice=context.notice)
     if opened.name in (one.name for one in records):
         raise RequestError(f"{opened.name}: {name} has this source already: 'simrec index sync {name}' follows it")
     records.append(_source_record(opened))
-    return _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, watch).made()
+    return _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context).made()
 
 
 def remove(
-    name: str, ids: Sequence[str] = (), *, where: str | None = None, yes: bool = False, watch: Watch | None = None
+    name: str, ids: Sequence[str] = (), *, where: str | None = None, yes: bool = False, context: Context | None = None
 ) -> Outcome:
     """Removes items, those with some ids and those that an expression is true of; yes: even if they are more than half.
 
     Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an id that isn't
     there and when there is nothing to remove.
     """
-    watch = watch or Watch()
-    folder = _own(name, watch)
+    context = context or Context()
+    folder = _own(name, context)
     with store.Writer(folder) as writer:
         before = Recommender(folder)
         _check_revisable(before.catalogue, name)
@@ -220,24 +220,24 @@ def remove(
         for item in filter(None, known.values()):
             revision.remove(item.segment, item.row)
         change = ChangeRecord("index.remove", removed=len(known))
-        return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
+        return _committed(writer, before, revision, before.manifest.catalogue, change, context)
 
 
-def set_fields(name: str, source: str, *, watch: Watch | None = None) -> Outcome:
+def set_fields(name: str, source: str, *, context: Context | None = None) -> Outcome:
     """Gives items the fields that a list has for their ids, without touching pictures; others keep what they have.
 
     Raises DataError for the list, RequestError where none of its ids is an item.
     """
     from simrec.sources.lists import rows_of
 
-    watch = watch or Watch()
-    folder = _own(name, watch)
+    context = context or Context()
+    folder = _own(name, context)
     with store.Writer(folder) as writer:
         before = Recommender(folder)
         _check_revisable(before.catalogue, name)
         known = {item.id: item for item in known_items(before.catalogue)}
         revision, unknown, changed = Revision(before.catalogue), 0, 0
-        for id_, fields in rows_of(source, watch.notice):
+        for id_, fields in rows_of(source, context.notice):
             item = known.get(id_)
             if item is None:
                 unknown += 1
@@ -249,9 +249,9 @@ def set_fields(name: str, source: str, *, watch: Watch | None = None) -> Outcome
                 f"{source}: none of its {unknown:,} ids is an item of {name}: its column 'id' names them"
             )
         if unknown:
-            watch.notice(f"{source}: {unknown:,} of its ids are no items of {name}: passed over.")
+            context.notice(f"{source}: {unknown:,} of its ids are no items of {name}: passed over.")
         change = ChangeRecord("index.fields", source, changed=changed)
-        return _committed(writer, before, revision, before.manifest.catalogue, change, watch)
+        return _committed(writer, before, revision, before.manifest.catalogue, change, context)
 
 
 def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[None]:
@@ -291,7 +291,7 @@ class _Change:
     yes: bool
     discard: bool
     unread: Unread
-    watch: Watch
+    context: Context
 
     def made(self) -> Outcome:
         if self.dry_run:
@@ -313,7 +313,7 @@ class _Change:
 
     def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
         record, source = self.records[number], self._opened(number)
-        entries = _told(source.entries(), self.watch.progress)
+        entries = _told(source.entries(), self.context.progress)
         if self.command == "index.add":
             return addition(entries, catalogue, source.contents)
         found = difference(entries, catalogue, number, source.contents)
@@ -327,21 +327,21 @@ class _Change:
         return found
 
     def _written(self, writer: store.Writer, before: Recommender, found: Sequence[Difference]) -> Outcome:
-        catalogue, watch = before.catalogue, self.watch
+        catalogue, context = before.catalogue, self.context
         record, encoder = before.manifest.catalogue, before.manifest.encoder
         assert record is not None
         listed = [
             (number, entry) for number, one in zip(self.chosen, found, strict=True) for entry in one.encoded
         ]  # fmt: skip
-        left_out = LeftOut(watch.notice, self.unread.strict)
+        left_out = LeftOut(context.notice, self.unread.strict)
         sources = [(one.name, one.root) for one in self.records]
         plan = Plan(self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype)
         building = Building(self.folder, plan)
         building.begin(discard=self.discard)
         if listed:
             opened = {number: self._opened(number) for number in self.chosen}
-            with _keeping(building, watch.notice):
-                _encode(building, iter(listed), opened, before, left_out, watch, lambda: len(listed))
+            with _keeping(building, context.notice):
+                _encode(building, iter(listed), opened, before, left_out, context, lambda: len(listed))
         left_out.end(self.unread.list)
         live = store.current(self.folder, hold=False).manifest.catalogue
         if not building.rows and all(one.nothing_else for one in found) and live == record:
@@ -374,7 +374,7 @@ class _Change:
             record, sources=tuple(self.records), labelled=record.labelled or building.labelled
             or any(entry.label for one in found for entry, _ in one.relabelled),
         )  # fmt: skip
-        made = _committed(writer, before, revision, coming, change, watch, building, new)
+        made = _committed(writer, before, revision, coming, change, context, building, new)
         building.end()
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
@@ -385,7 +385,7 @@ class _Change:
                 f"{record.root}: is not there, so nothing was changed: look whether its disk is, or say where it lies "
                 f"now: 'simrec index sync {self.folder.name} --root FOLDER'"
             )
-        return open_source(record.name, data_dir=self.watch.data_dir, notice=self.watch.notice)
+        return open_source(record.name, data_dir=self.context.data_dir, notice=self.context.notice)
 
     def _outcome(self, before: Recommender, found: Sequence[Difference], unreadable: int, items: int) -> Outcome:
         return Outcome(
@@ -399,9 +399,9 @@ class _Change:
         )  # fmt: skip
 
 
-def _own(name: str, watch: Watch) -> Path:
+def _own(name: str, context: Context) -> Path:
     """The folder of a recommender that may be changed. Raises RequestError when there is none of that name."""
-    place = watch.home or library.default()
+    place = context.home or library.default()
     library.check_changeable(name, place)
     return place / name
 
@@ -450,7 +450,7 @@ def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
 
 
 def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
-    """The entries, counted for whoever watches."""
+    """The entries, counted for whoever follows."""
     count = 0
     for count, entry in enumerate(entries, 1):
         if not count % 1000:
@@ -472,7 +472,7 @@ def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: 
 
 def _committed(
     writer: store.Writer, before: Recommender, revision: Revision, record: CatalogueRecord | None, change: ChangeRecord,
-    watch: Watch, building: Building | None = None, new: Iterable[New] = (),
+    context: Context, building: Building | None = None, new: Iterable[New] = (),
 ) -> Outcome:  # fmt: skip
     """Makes a revision the live generation."""
     assert record is not None
@@ -482,7 +482,7 @@ def _committed(
     coding = Coding(encoder.dim, encoder.metric, record.dtype, building.sample() if building else _none(encoder))
     segments = revision.finish(
         writer, coding, [one.root for one in record.sources], new, coming, building.kinds if building else {},
-        lambda done: watch.progress("writing", done, coming),
+        lambda done: context.progress("writing", done, coming),
     )  # fmt: skip
     distances, measured = record.distances, record.measured
     if abs(count - measured) > DRIFT * measured:
@@ -504,11 +504,11 @@ def _none(encoder: EncoderRecord) -> Codes:
 
 def _built(
     folder: Path, origin: Recommender, sources: Sequence[Held], dtype: Dtype, discard: bool, unread: Unread,
-    watch: Watch, *, again: bool = False,
+    context: Context, *, again: bool = False,
 ) -> Recommender:  # fmt: skip
     """A catalogue of everything that some sources list; again: of the items that it has already, with their fields."""
     record = origin.manifest.encoder
-    left_out = LeftOut(watch.notice, unread.strict)
+    left_out = LeftOut(context.notice, unread.strict)
     roots = [(one.name, one.root) for one in sources]
     command = "encode" if again else "build"
     with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
@@ -517,10 +517,10 @@ def _built(
         plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
         building = Building(folder, plan)
         building.begin(discard=discard)
-        with _keeping(building, watch.notice):
+        with _keeping(building, context.notice):
             listed = _items(held) if held else _listed(sources)
             count = (lambda: len(held)) if held else (lambda: sum(1 for one in sources for _ in one.entries()))
-            _encode(building, listed, dict(enumerate(sources)), origin, left_out, watch, count)
+            _encode(building, listed, dict(enumerate(sources)), origin, left_out, context, count)
             if not building.rows:
                 raise DataError(
                     f"{sources[0].name}: none of its {left_out.count:,} pictures can be read: {left_out.first}"
@@ -530,7 +530,7 @@ def _built(
         coding = Coding(record.dim, record.metric, dtype, building.sample())
         segments = revision.finish(
             writer, coding, [one.root for one in sources], building.stream(), building.rows, building.kinds,
-            lambda done: watch.progress("writing", done, building.rows),
+            lambda done: context.progress("writing", done, building.rows),
         )  # fmt: skip
         made = CatalogueRecord(
             sources=tuple(_source_record(one) for one in sources),
@@ -604,7 +604,7 @@ def _keeping(building: Building, notice: Notice) -> Iterator[None]:
 
 def _encode(
     building: Building, listed: Iterator[Listed], sources: dict[int, Held], origin: Recommender, left_out: LeftOut,
-    watch: Watch, count: Callable[[], int],
+    context: Context, count: Callable[[], int],
 ) -> None:  # fmt: skip
     """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes.
 
@@ -613,12 +613,12 @@ def _encode(
     spec = origin.manifest.encoder.input
     entries = building.resumed(listed)
     if building.rows:
-        watch.notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
+        context.notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
     for place, reason in building.skipped:
         left_out.say(place, reason)
     done = sum(part.record.entries for part in building.parts)
-    with _counted(count, watch.progress) as total:
-        watch.progress("encoding", done, total[0])
+    with _counted(count, context.progress) as total:
+        context.progress("encoding", done, total[0])
         read = (
             (number, chunk, sources[number].read(chunk, spec))
             for number, group in groupby(entries, key=lambda one: one[0])
@@ -629,9 +629,9 @@ def _encode(
                 left_out.add(batch.errors)
                 building.add(chunk, number, batch, codes)
                 done += len(chunk)
-                watch.progress("encoding", done, total[0])
+                context.progress("encoding", done, total[0])
         building.finish_part()
-        watch.progress("encoding", done, done)
+        context.progress("encoding", done, done)
 
 
 def _encoded(
