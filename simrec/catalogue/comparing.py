@@ -135,7 +135,7 @@ def difference(
     known = {item.id: item for item in known_items(catalogue)}
     own = {id_ for id_, item in known.items() if item.origin == origin}
     found, new, doubtful = Difference(), [], []
-    columns = _FieldsOf(catalogue)
+    columns = FieldsOf(catalogue)
     for entry in entries:
         item = known.get(entry.id)
         if item is None:
@@ -159,7 +159,7 @@ def difference(
     return found
 
 
-def _sort(found: Difference, entry: Entry, item: Known, columns: _FieldsOf, *, same_stamp: bool) -> None:
+def _sort(found: Difference, entry: Entry, item: Known, columns: FieldsOf, *, same_stamp: bool) -> None:
     """An entry with the picture that the catalogue has."""
     changes = columns.changes(entry, item)
     if entry.label != item.label:
@@ -204,21 +204,28 @@ def _size(stamp: str) -> str:
     return size if dash and size.isdigit() else ""
 
 
-class _FieldsOf:
-    """The fields of a catalogue's items, one segment at a time in memory."""
+class FieldsOf:
+    """The fields of a catalogue's items, in memory once they were asked for."""
 
     def __init__(self, catalogue: LocalCatalogue) -> None:
         self._catalogue = catalogue
         self._columns: dict[int, dict[str, list[Value]]] = {}
 
+    def of(self, item: Known) -> dict[str, Value]:
+        """Those of an item."""
+        return {name: values[item.row] for name, values in self._held(item.segment).items()}
+
+    def _held(self, segment: int) -> dict[str, list[Value]]:
+        if segment not in self._columns:
+            columns = self._catalogue.segments[segment].columns
+            self._columns[segment] = {name: columns.values(name) for name in columns.kinds} if columns else {}
+        return self._columns[segment]
+
     def changes(self, entry: Entry, item: Known) -> dict[str, Value]:
         """The fields of an entry that the item has not, or other ones."""
         if not entry.fields:
             return {}
-        if item.segment not in self._columns:
-            columns = self._catalogue.segments[item.segment].columns
-            self._columns[item.segment] = {name: columns.values(name) for name in columns.kinds} if columns else {}
-        held, row = self._columns[item.segment], item.row
+        held, row = self._held(item.segment), item.row
         changes = {}
         for name, value in entry.fields.items():
             if (held[name][row] if name in held else None) != value:

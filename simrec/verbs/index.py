@@ -13,9 +13,9 @@ from pathlib import Path
 from simrec import library, store
 from simrec.catalogue import LocalCatalogue
 from simrec.catalogue.building import Building, Listed, New, Plan
-from simrec.catalogue.comparing import Difference, Known, addition, difference, known_item, known_items
+from simrec.catalogue.comparing import Difference, FieldsOf, Known, addition, difference, known_item, known_items
 from simrec.catalogue.revising import Coding, Revision
-from simrec.contracts import Batch, Codes, Dtype, Entry, Notice
+from simrec.contracts import Batch, Codes, Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender, silent
@@ -24,6 +24,10 @@ from simrec.streams import ahead, chunks
 
 DRIFT = 0.1
 """The share by which a catalogue grows or shrinks before its items' distances are measured again."""
+
+
+FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
+"""The fields that picture files give by themselves."""
 
 
 @dataclass(frozen=True)
@@ -518,7 +522,7 @@ def _built(
         building = Building(folder, plan)
         building.begin(discard=discard)
         with _keeping(building, context.notice):
-            listed = _items(held) if held else _listed(sources)
+            listed = _items(held) if held else _with_fields_of(folder, _listed(sources))
             count = (lambda: len(held)) if held else (lambda: sum(1 for one in sources for _ in one.entries()))
             _encode(building, listed, dict(enumerate(sources)), origin, left_out, context, count)
             if not building.rows:
@@ -560,6 +564,22 @@ def _listed(sources: Sequence[Held]) -> Iterator[Listed]:
                     )
                 seen.add(hash(entry.id))
             yield number, entry
+
+
+def _with_fields_of(folder: Path, listed: Iterator[Listed]) -> Iterator[Listed]:
+    """The entries; those that are items already keep the fields that no source gives, as `set_fields` set them."""
+    kept: dict[str, dict[str, Value]] = {}
+    with suppress(StoreError, RequestError):  # a damaged catalogue is built from what there is
+        catalogue = Recommender(folder).catalogue
+        names = {name for one in catalogue.segments for name in one.kinds} - FILE_FIELDS
+        held = FieldsOf(catalogue)
+        for item in known_items(catalogue) if names else ():
+            fields = held.of(item)
+            kept[item.id] = {name: fields[name] for name in names & fields.keys() if fields[name] is not None}
+    for number, entry in listed:
+        if extra := kept.get(entry.id):
+            entry = replace_fields(entry, fields={**extra, **entry.fields})
+        yield number, entry
 
 
 def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
