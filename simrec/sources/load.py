@@ -26,7 +26,7 @@ from simrec.faults import blamed_on
 from simrec.files import replacing
 from simrec.streams import ahead, chunks
 
-LISTS = (".csv", ".tsv")
+LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 """How the name of a list of pictures ends."""
 
 READ = 256

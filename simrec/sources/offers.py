@@ -20,7 +20,7 @@ def simrec_sources() -> list[SourceSpec]:
         ),
         SourceSpec(
             name="list",
-            summary="list:FILE.csv, pictures that a CSV file names in its column path; also id and label.",
-            factory="simrec.sources.files:List",
+            summary="list:FILE, pictures that a CSV, JSON Lines or Parquet file names in its column path.",
+            factory="simrec.sources.lists:List",
         ),
     ]
