@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faiss
 import numpy as np
@@ -27,6 +28,11 @@ THREADS: int = faiss.omp_get_max_threads()
 SAMPLE = 1 << 18
 """Codes, at most, that ranges and medians are taken from."""
 
+GATHERED = 50
+"""Where one row in so many may be found, or fewer, their codes are copied and searched alone; else FAISS passes over
+the others. Copying costs more per row, passing over costs something for every row: they are even at 2 to 5 % of the
+rows, for 10 to 512 dimensions."""
+
 
 class Searchable(Protocol):
     """Codes (n, dim) that can be searched: one `Index`, or those of several segments as `Together`."""
@@ -43,8 +49,9 @@ class Searchable(Protocol):
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n nearest rows of each query code (m, dim): rows (m, k) and distances (m, k), nearest first.
 
-        k is n or the number of items, if that is less. A distance is 1 - cosine, or Euclidean; of binary codes it is
-        the share of the 64 bits that differ. Raises StoreError for an index of codes that are not numbers.
+        k is n or the number of rows that can be found, if that is less. A distance is 1 - cosine, or Euclidean; of
+        binary codes it is the share of the 64 bits that differ. Raises StoreError for an index of codes that are not
+        numbers.
         """
         ...
 
@@ -86,6 +93,7 @@ class Index:
             faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.sq.trained), empty._faiss.sq.trained)
         if self.dtype == "binary":
             faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.thresholds), empty._faiss.thresholds)
+            faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.rrot.A), empty._faiss.rrot.A)
         empty._faiss.is_trained = True
         return empty
 
@@ -107,9 +115,7 @@ class Index:
 
     def packed(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """What is kept of the codes of those rows, byte for byte, (n, bytes of a code)."""
-        size = self._faiss.code_size
-        kept = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
-        packed: NDArray[np.uint8] = kept[np.asarray(rows, np.int64)]
+        packed: NDArray[np.uint8] = np.take(self._packed, np.asarray(rows, np.int64), axis=0)
         return packed
 
     def add_packed(self, codes: NDArray[np.uint8]) -> None:
@@ -163,50 +169,90 @@ class Index:
     def some_codes(self, start: int, count: int) -> Codes:
         """What is kept of the codes of those rows, (count, dim)."""
         if isinstance(self._faiss, faiss.IndexLSH):
-            packed = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * self._faiss.code_size)
-            kept: Codes = self._faiss.sa_decode(packed.reshape(len(self), -1)[start : start + count].copy())
+            kept: Codes = self._faiss.sa_decode(self._packed[start : start + count].copy())
         else:
             kept = self._faiss.reconstruct_n(start, count)
         return kept
 
-    def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Searchable`."""
-        codes, left = _comparable(codes, self.metric), len(self) - len(self._removed)
+    def search(
+        self, codes: Codes, n: int, rows: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Searchable`; rows: a mask (len(self),) of those that may be found, all of them without it.
+
+        What was removed is never found.
+        """
+        codes = _comparable(codes, self.metric)
         faiss.omp_set_num_threads(1 if len(codes) <= FEW else THREADS)  # of this thread
-        binary = isinstance(self._faiss, faiss.IndexLSH)
-        if left == 0:
-            return np.empty((len(codes), 0), np.int64), np.empty((len(codes), 0), np.float32)
-        if not len(self._removed):
-            found, rows = self._faiss.search(codes, min(n, left))
-        elif binary:  # FAISS's takes no selector, so as many more are asked for
-            found, rows = self._faiss.search(codes, min(n, left) + len(self._removed))
-            found, rows = _without(self._removed, found, rows, min(n, left))
-        else:
-            there = faiss.IDSelectorNot(faiss.IDSelectorBatch(self._removed))
-            parameters: Any = faiss.SearchParameters
-            found, rows = self._faiss.search(codes, min(n, left), params=parameters(sel=there))
-        if (rows < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
+        wanted = self._there if rows is None else rows if self._there is None else rows & self._there
+        found, numbers = self._nearest(codes, n) if wanted is None else self._nearest_among(wanted, codes, n)
+        if (numbers < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
             raise StoreError(
                 "codes.faiss: its codes are not numbers: 'simrec index build NAME --from-scratch' makes it again"
             )
-        if binary:
-            return rows, found / np.float32(BITS)
+        if isinstance(self._faiss, faiss.IndexLSH):
+            return numbers, found / np.float32(BITS)
         # Rounding can take either a hair below zero.
         distances = np.maximum(1 - found if self.metric == "cosine" else found, 0)
-        return rows, distances if self.metric == "cosine" else np.sqrt(distances)
+        return numbers, distances if self.metric == "cosine" else np.sqrt(distances)
+
+    def _nearest(self, codes: Codes, n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if not len(self):
+            return _none(len(codes))
+        found: tuple[NDArray[np.float32], NDArray[np.int64]] = self._faiss.search(codes, min(n, len(self)))
+        return found
+
+    def _nearest_among(
+        self, wanted: NDArray[np.bool_], codes: Codes, n: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What FAISS finds among the rows of a mask."""
+        count = int(np.count_nonzero(wanted))
+        if count == 0:
+            return _none(len(codes))
+        if isinstance(self._faiss, faiss.IndexLSH):  # which takes no selector
+            return self._nearest_bits(self._faiss.sa_encode(codes), np.flatnonzero(wanted), n)
+        if count * GATHERED > len(self):
+            bitmap, parameters = cast(Any, faiss.IDSelectorBitmap), cast(Any, faiss.SearchParameters)
+            selector = bitmap(np.packbits(wanted, bitorder="little"))  # which keeps the array
+            found, numbers = self._faiss.search(codes, min(n, count), params=parameters(sel=selector))
+            return found, numbers
+        chosen = np.flatnonzero(wanted)
+        few = self.emptied()
+        few.add_packed(self.packed(chosen))
+        found, places = few._faiss.search(codes, min(n, count))
+        return found, np.where(places < 0, -1, chosen[places])
+
+    def _nearest_bits(
+        self, packed: NDArray[np.uint8], rows: NDArray[np.int64], n: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The rows of binary codes, among some, in which the fewest bits differ from packed queries (m, 8), and how
+        many.
+        """
+        found, places = faiss.knn_hamming(packed, self.packed(rows), min(n, len(rows)))
+        return found.astype(np.float32), rows[places]
+
+    @cached_property
+    def _there(self) -> NDArray[np.bool_] | None:
+        """The rows that weren't removed, None for all of them."""
+        if not len(self._removed):
+            return None
+        there = np.ones(len(self), np.bool_)
+        there[self._removed] = False
+        return there
+
+    @property
+    def _packed(self) -> NDArray[np.uint8]:
+        """The codes as FAISS keeps them, (n, bytes of one)."""
+        size = self._faiss.code_size
+        packed: NDArray[np.uint8] = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size)
+        return packed.reshape(len(self), size)
 
     def search_packed(self, packed: NDArray[np.uint8], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The same for queries that are kept codes themselves: see `packed`."""
         if self.dtype != "binary":
             return self.search(self._faiss.sa_decode(packed), n)
         # From bits there is no way back to a query that would get the very same bits.
-        size, left = self._faiss.code_size, self.count
-        kept = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
-        found, rows = faiss.knn_hamming(packed, kept, min(n, left) + len(self._removed))
-        distances = found.astype(np.float32) / np.float32(BITS)
-        if len(self._removed):
-            distances, rows = _without(self._removed, distances, rows, min(n, left))
-        return rows, distances
+        found, rows = self._nearest_bits(packed, self.rows, n)
+        return rows, found / np.float32(BITS)
 
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Searchable`."""
@@ -230,9 +276,13 @@ class Together:
         """See `Searchable`."""
         return np.concatenate([index.codes for index in self._indexes])
 
-    def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Searchable`."""
-        return self._nearest([index.search(codes, n) for index in self._indexes], n)
+    def search(
+        self, codes: Codes, n: int, rows: Sequence[NDArray[np.bool_]] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Searchable`; rows: a mask for each segment, of those that may be found; all of them without it."""
+        masks = [None] * len(self._indexes) if rows is None else rows
+        found = [index.search(codes, n, mask) for index, mask in zip(self._indexes, masks, strict=True)]
+        return self._nearest(found, n)
 
     def search_rows(self, rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n nearest rows of the codes in some rows, themselves among them: see `Searchable.search`."""
@@ -261,12 +311,8 @@ class Together:
         return self._indexes[0].scores(distances)
 
 
-def _without(
-    removed: NDArray[np.int64], found: NDArray[np.float32], rows: NDArray[np.int64], n: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The n first of what was found (m, k) that were not removed, of which each query has that many."""
-    first = np.argsort(np.isin(rows, removed), axis=1, kind="stable")[:, :n]
-    return np.take_along_axis(found, first, axis=1), np.take_along_axis(rows, first, axis=1)
+def _none(queries: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64)
 
 
 def check_layout(data: mmap.mmap | bytes | memoryview, count: int, dim: int, metric: Metric, dtype: Dtype) -> None:

@@ -17,6 +17,9 @@ Kind = Literal["int64", "double", "string"]
 LARGEST = 1000
 """Columns, at most."""
 
+LOOKED_AT = 4096
+"""Texts of a column that say whether most of them are different."""
+
 
 def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None = None) -> dict[str, Kind]:
     """What each column must be to hold the values of all rows; before: of other rows of the same catalogue.
@@ -44,7 +47,7 @@ def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str, Kind]) -> None:
-    """The file with those columns, a row each."""
+    """The file with those columns, a row each; a number that is none (NaN) becomes nothing."""
     _write(path, {name: [row.get(name) for row in rows] for name in columns}, columns)
 
 
@@ -55,7 +58,8 @@ def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[s
     table = pa.table(
         {
             name: pa.array(
-                [None if value is None else makers[kind](value) for value in values[name]], pa.type_for_alias(kind)
+                [None if value is None or value != value else makers[kind](value) for value in values[name]],
+                pa.type_for_alias(kind),
             )
             for name, kind in columns.items()
         }
@@ -109,6 +113,18 @@ class Columns:
             raise ValueError(str(error) or "no Arrow stream") from error
         if len(self._table) != rows:
             raise ValueError(f"{len(self._table):,} rows of {rows:,}")
+        self._columns: dict[str, Any] = {}
+
+    @property
+    def empty(self) -> set[str]:
+        """The columns that have no value in any row."""
+        return {name for name in self.kinds if self._table.column(name).null_count == len(self._table)}
+
+    def column(self, name: str) -> Any:
+        """A column as a pyarrow Array; one of texts that repeat as a DictionaryArray. Raises KeyError for another."""
+        if name not in self._columns:
+            self._columns[name] = compact(self._table.column(name))
+        return self._columns[name]
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -126,6 +142,17 @@ class Columns:
 
         found: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
         return found
+
+
+def compact(column: Any) -> Any:
+    """A column (Array or ChunkedArray) as one Array, texts that repeat as a dictionary, which is asked faster."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    first = array[:LOOKED_AT]
+    repeats = array.type == pa.string() and 2 * pc.count_distinct(first).as_py() <= len(first)
+    return array.dictionary_encode() if repeats else array
 
 
 def _batches(messages: Any, schema: Any) -> Iterator[Any]:

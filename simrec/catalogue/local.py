@@ -9,10 +9,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simrec.catalogue import segment
 from simrec.catalogue.segment import Row, Segment
@@ -23,6 +24,8 @@ from simrec.store import Generation
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from simrec.catalogue.fields import Kind
+    from simrec.catalogue.where import Where
     from simrec.index import Together
 
 
@@ -66,9 +69,54 @@ class LocalCatalogue:
                 )
         return Together([one.index for one in self.segments])
 
-    def search(self, codes: Codes, n: int, *, without: Collection[str] = ()) -> list[list[Hit]]:
-        """The n nearest items of each code (m, dim), nearest first; without: ids that are left out of every answer."""
-        rows, distances = self.index.search(codes, n + len(without))
+    @cached_property
+    def kinds(self) -> dict[str, Kind | None]:
+        """The columns that a filter can ask about, and what they hold; None where no item has a value.
+
+        `id` and `label` are among them, even where a field has that name.
+        """
+        from simrec.catalogue.fields import merged
+
+        names: dict[str, None] = {}
+        kinds: dict[str, Kind] = {}
+        for one in self.segments:
+            names |= dict.fromkeys(one.kinds)
+            empty = one.columns.empty if one.columns else ()
+            kinds = merged(kinds, {name: kind for name, kind in one.kinds.items() if name not in empty})
+        return {**names, **kinds, "id": "string", "label": "string"}
+
+    def where(self, text: str) -> Where:
+        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError for what is none."""
+        from simrec.catalogue import where
+
+        return where.parsed(text, self.kinds)
+
+    def masks(self, text: str) -> list[NDArray[np.bool_]]:
+        """The rows of each segment that match a filter; rows that were removed may be among them."""
+        filter_ = self.where(text)
+        return [filter_.mask(partial(self._column, one), len(one)) for one in self.segments]
+
+    def _column(self, one: Segment, name: str) -> Any:
+        """A column of a segment as the catalogue has it: nothing where the segment lacks it, texts where others do."""
+        import pyarrow as pa
+
+        column = one.column(name)
+        if column is None:
+            return pa.nulls(len(one))
+        if self.kinds[name] == "string" and column.type in (pa.int64(), pa.float64()):
+            return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+        return column
+
+    def search(
+        self, codes: Codes, n: int, *, without: Collection[str] = (), where: str | None = None
+    ) -> list[list[Hit]]:
+        """The n nearest items of each code (m, dim), nearest first.
+
+        without: ids that are left out of every answer. where: only items that match this filter are found: n of them
+        wherever there are so many.
+        """
+        masks = None if where is None or not self.segments else self.masks(where)
+        rows, distances = self.index.search(codes, n + len(without), masks)
         scores = self.index.scores(distances)
         wanted = sorted(set(rows.ravel().tolist()))  # np.unique would import numpy.ma
         items = dict(zip(wanted, self.at(wanted), strict=True))
@@ -117,9 +165,11 @@ class LocalCatalogue:
         for items, _ in self._batches(codes=False):
             yield from items
 
-    def batches(self) -> Iterator[tuple[list[Item], Codes]]:
-        """All items with their codes (n, dim) as the encoder gave them, as far as the dtype keeps them."""
-        return self._batches(codes=True)
+    def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
+        """Items with their codes (n, dim) as the encoder gave them, as far as the dtype keeps them; those that match a
+        filter, else all of them.
+        """
+        return self._batches(None if where is None else self.masks(where), codes=True)
 
     @cached_property
     def codes(self) -> Codes:
@@ -143,11 +193,14 @@ class LocalCatalogue:
         # The newest first: an item that changed is in a newer segment too.
         return next(((row, one) for one in self.segments[::-1] if (row := one.with_id(id_)) is not None), None)
 
-    def _batches(self, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
-        for one in self.segments:
-            removed = set(one.removed.tolist())
+    def _batches(
+        self, masks: Sequence[NDArray[np.bool_]] | None = None, *, codes: bool
+    ) -> Iterator[tuple[list[Item], Codes]]:
+        for number, one in enumerate(self.segments):
+            wanted = np.ones(len(one), np.bool_) if masks is None else masks[number].copy()
+            wanted[one.removed] = False
             for rows in one.batches():
-                there = [place for place, row in enumerate(rows) if row.number not in removed]
+                there = [place for place, row in enumerate(rows) if wanted[row.number]]
                 numbers = [rows[place].number for place in there]
                 items = [
                     replace(rows[place].item, fields=fields) if fields else rows[place].item

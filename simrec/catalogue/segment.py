@@ -135,6 +135,7 @@ class Segment:
         assert catalogue is not None
         self._encoder, self._dtype, self._sources = generation.manifest.encoder, catalogue.dtype, catalogue.sources
         self._asking = threading.Lock()  # SQLite's limit on a question is the connection's, which all threads share
+        self._read: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return self.record.rows
@@ -264,6 +265,32 @@ class Segment:
         """What its columns hold, by name."""
         return self.columns.kinds if self.columns else {}
 
+    def column(self, name: str) -> Any:
+        """The ids, labels or a field of all rows as a pyarrow Array, see `Columns.column`; None where it has none."""
+        if name in ("id", "label"):
+            return self._texts(name)
+        return self.columns.column(name) if name in self.kinds and self.columns else None
+
+    def _texts(self, name: str) -> Any:
+        """A column of texts of the table, by row; null for none."""
+        import pyarrow as pa
+
+        from simrec.catalogue.fields import compact
+
+        if name not in self._read:
+            left = self._generation.manifest.files[self._items].size
+            texts: list[str | None] = []
+            with self._explained(), self._asked(f"SELECT row, {name} FROM items ORDER BY row") as found:
+                for row, text in found:
+                    left -= len(text) if isinstance(text, str) else left + 1
+                    if left < 0 or row != len(texts):
+                        raise self._damaged(f"its {name}s are not what was written")
+                    texts.append(text or None)
+            if len(texts) != len(self):
+                raise self._damaged(f"it has {len(texts):,} rows of {len(self):,}")
+            self._read[name] = compact(pa.array(texts, pa.string()))
+        return self._read[name]
+
     @cached_property
     def columns(self) -> Columns | None:
         """Its fields, None where it has none."""
@@ -340,6 +367,14 @@ class Segment:
         return [self._row(values) for values in self._selected(condition, value, limit)]
 
     def _selected(self, condition: str, value: str | int | bytes, limit: int | None) -> list[tuple[Any, ...]]:
+        most = len(self) + 1 if limit is None else limit
+        sql = f"SELECT {_COLUMNS[self.record.format]} FROM items WHERE {condition}"
+        with self._explained(), self._asked(sql, value) as found:
+            return found.fetchmany(most)
+
+    @contextlib.contextmanager
+    def _asked(self, sql: str, *values: str | int | bytes) -> Iterator[sqlite3.Cursor]:
+        """A question's answer, to be taken in the block, in no more steps than one about so many items needs."""
         table, left = self._table, STEPS * (len(self) + 1000)
         batch = 10_000
 
@@ -348,11 +383,9 @@ class Segment:
             left -= batch
             return left < 0
 
-        most = len(self) + 1 if limit is None else limit
-        sql = f"SELECT {_COLUMNS[self.record.format]} FROM items WHERE {condition}"
-        with self._explained(), self._asking:
+        with self._asking:
             table.set_progress_handler(ended, batch)
-            return table.execute(sql, [value]).fetchmany(most)
+            yield table.execute(sql, values)
 
     def _check(self, values: tuple[Any, ...]) -> None:
         """Raises StoreError for what is no row of such a table, or not what was written."""

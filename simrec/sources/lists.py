@@ -110,14 +110,14 @@ class List(Files):
             for number, row in rows(self._path):
                 for name, value in row.items():
                     if isinstance(value, str) and "\0" in value:
-                        raise _Wrong(f"row {number:,} has a NUL in column {name!r:.60}")
+                        raise _ListError(f"row {number:,} has a NUL in column {name!r:.60}")
                 yield number, row
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except _Wrong as error:
+        except _ListError as error:
             raise DataError(f"{self._text}: {error}: correct it there") from error
         except (OSError, ValueError, csv.Error, RecursionError) as error:
             why = getattr(error, "strerror", None) or reason(error)
@@ -126,7 +126,7 @@ class List(Files):
             ) from error
 
 
-class _Wrong(Exception):
+class _ListError(Exception):
     """What is wrong in a list that can be read; where, for a person."""
 
 
@@ -185,12 +185,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         table = csv.reader(file, strict=True, delimiter=max(",;\t", key=first.count))
         names = next(table, [])
         if len(names) > LARGEST + len(NAMES):
-            raise _Wrong(f"{len(names):,} columns are more than {LARGEST:,}")
+            raise _ListError(f"{len(names):,} columns are more than {LARGEST:,}")
         if len(set(names)) < len(names):
-            raise _Wrong(f"it has the column {max(names, key=names.count)!r:.60} more than once")
+            raise _ListError(f"it has the column {max(names, key=names.count)!r:.60} more than once")
         for number, values in enumerate(table, 1):
             if len(values) > len(names):
-                raise _Wrong(f"row {number:,} has {len(values):,} values for {len(names):,} columns")
+                raise _ListError(f"row {number:,} has {len(values):,} values for {len(names):,} columns")
             if values:
                 yield number, {name: value for name, value in zip(names, values, strict=False) if name}
 
@@ -204,12 +204,12 @@ def _json_rows(path: Path) -> Iterator[Row]:
         while line := file.readline(LONGEST + 1):
             number += 1
             if len(line) > LONGEST:
-                raise _Wrong(f"line {number:,} is longer than {LONGEST:,} bytes")
+                raise _ListError(f"line {number:,} is longer than {LONGEST:,} bytes")
             if line.strip():
                 try:
                     yield number, decoder.decode(line)
                 except ValueError as error:  # msgspec's are such too
-                    raise _Wrong(f"line {number:,}: {error}") from error
+                    raise _ListError(f"line {number:,}: {error}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -219,10 +219,10 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         with opened(path) as file, parquet.ParquetFile(pa.PythonFile(file, mode="r")) as table:
             if len(table.schema_arrow) > LARGEST + len(NAMES):
-                raise _Wrong(f"{len(table.schema_arrow):,} columns are more than {LARGEST:,}")
+                raise _ListError(f"{len(table.schema_arrow):,} columns are more than {LARGEST:,}")
             for column in table.schema_arrow:
                 if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-                    raise _Wrong(f"column {column.name!r:.60} holds {column.type}: leave it out")
+                    raise _ListError(f"column {column.name!r:.60} holds {column.type}: leave it out")
             number = 0
             for batch in table.iter_batches(BATCH):
                 for row in batch.to_pylist():

@@ -1,0 +1,533 @@
+"""Filters: one small SQL expression over an item's fields, such as `price < 20 AND category IN ('shoes', 'bags')`.
+
+    condition   column = <> != < <= > >= value, or the other way round, or two columns
+                column IN (value, ...), column BETWEEN value AND value, column LIKE 'pattern', column IS NULL
+                NOT IN, NOT BETWEEN, NOT LIKE, IS NOT NULL
+                NOT condition, condition AND condition, condition OR condition, (condition)
+    value       a number, or a text in single quotes ('it''s')
+    column      a name as the catalogue has it, in capitals or not as written there; "in double quotes" where it isn't a
+                plain word
+
+One meaning everywhere, which is SQL's:
+
+- An item without a value in a column has NULL there, one without a label too. NULL compares to nothing: the comparison
+  is unknown. NOT unknown is unknown, AND is false when either side is, OR is true when either is, and only items for
+  which the whole is true are found. So `NOT price < 20` finds no item without a price. `x IN (1, NULL)` is true or
+  unknown.
+- Numbers and texts don't mix: comparing one with the other is an error. A column of which no item has a value compares
+  with both and is unknown.
+- Numbers compare by what they are, without rounding: 9007199254740993 is not 9007199254740992.0, and no whole number
+  equals 2.5. A whole number in an expression is exact as far as 64 bits go; any other is the nearest double, as the
+  numbers of a decimal column are, so `price = 0.1` finds what a list wrote as 0.1.
+- Texts compare by their code points, so 'Z' < 'a', and '=' tells 'Shoe' from 'shoe'.
+- LIKE ignores case, of all alphabets, and looks at the whole text: % stands for any characters, none among them, _ for
+  one. Every other character stands for itself, a backslash too; there is no ESCAPE.
+
+An expression may come from anyone: its length, nesting and number of conditions are bounded, only tokens and nodes of
+the grammar above are taken, and nothing is evaluated but these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import ParseError, TokenError
+from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]
+
+from simrec.catalogue.fields import Kind
+from simrec.errors import RequestError
+
+LONGEST = 10_000
+"""Characters of an expression, at most."""
+
+NESTED = 20
+"""Levels of parentheses, NOT and minus signs, at most. sqlglot's parser recurses: 20 take it 450 frames of Python's
+1,000, and where it is compiled, a stack that overflows is no exception."""
+
+CONDITIONS = 200
+"""Comparisons, at most: each costs a pass over the column."""
+
+LONGEST_PATTERN = 500
+"""Characters of a LIKE's pattern, at most: it becomes an automaton."""
+
+NAMED = 10
+"""Columns that an error lists, at most."""
+
+Columns: TypeAlias = Callable[[str], Any]
+"""Gives a column by its name: an Array or ChunkedArray of int64, double, string or a dictionary of strings."""
+
+Condition: TypeAlias = Callable[[Columns], Any]
+"""Gives a BooleanArray, null for unknown."""
+
+Number: TypeAlias = int | float
+
+_SQL = Dialect.get_or_raise(None)
+"""sqlglot's own dialect: '' and "" stand for a quote within quotes, and a backslash is a character like any other."""
+
+_WORDS = {
+    TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE, TokenType.IS,
+    TokenType.NULL,
+}  # fmt: skip
+
+_SIGNS = {
+    TokenType.L_PAREN, TokenType.R_PAREN, TokenType.COMMA, TokenType.DASH, TokenType.EQ, TokenType.NEQ, TokenType.LT,
+    TokenType.LTE, TokenType.GT, TokenType.GTE, TokenType.STRING, TokenType.NUMBER,
+}  # fmt: skip
+
+_ENDS = {TokenType.IDENTIFIER, TokenType.STRING, TokenType.NUMBER, TokenType.NULL, TokenType.R_PAREN}
+"""What can stand before AND and OR."""
+
+_OPERATORS: dict[type[exp.Expression], str] = {
+    exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
+}  # fmt: skip
+
+_TURNED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+    "=": pc.equal, "<>": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
+}  # fmt: skip
+
+_ARGUMENTS: dict[type[exp.Expression], set[str]] = {
+    **dict.fromkeys((*_OPERATORS, exp.And, exp.Or, exp.Is), {"this", "expression"}),
+    exp.Like: {"this", "expression", "negate"},
+    exp.In: {"this", "expressions"},
+    exp.Between: {"this", "low", "high"},
+    exp.Not: {"this"},
+    exp.Paren: {"this"},
+    exp.Neg: {"this"},
+    exp.Column: {"this"},
+    exp.Literal: {"this", "is_string"},
+    exp.Null: set(),
+}
+"""The nodes of a tree that are taken, and what each may have."""
+
+_GRAMMAR = "there are = <> < <= > >=, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL and parentheses"
+
+_NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Where:
+    """A filter, parsed and checked; see `parsed`.
+
+    text: as it was typed. columns: those that it asks about. tree: sqlglot's, every column's name in it quoted, for
+    whoever translates it for a database.
+    """
+
+    text: str
+    columns: frozenset[str]
+    tree: exp.Expression = field(repr=False, compare=False)
+    _condition: Condition = field(repr=False, compare=False)
+
+    def mask(self, column: Columns, rows: int) -> NDArray[np.bool_]:
+        """The rows for which it is true, (rows,).
+
+        column: asked for each of `columns`; all of them have so many rows. A column of nothing but nulls may be of any
+        type; one of texts in the catalogue must be of texts here.
+        """
+        arrays: dict[str, Any] = {}
+
+        def known(name: str) -> Any:
+            if name not in arrays:
+                array = column(name)
+                arrays[name] = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+            return arrays[name]
+
+        found: NDArray[np.bool_] = self._condition(known).fill_null(False).to_numpy(zero_copy_only=False)
+        if len(found) != rows:
+            raise ValueError(f"columns of {len(found):,} rows, not {rows:,}")
+        return found
+
+
+def parsed(text: str, kinds: Mapping[str, Kind | None]) -> Where:
+    """The filter that a person typed.
+
+    kinds: of all columns there are; None for one of which no item has a value. Raises RequestError, a line, for
+    anything that the module's grammar hasn't got, for a column that isn't there and for a number beside a text.
+    """
+    reading = _Reading(text, kinds)
+    try:
+        tree = reading.tree()
+        condition = reading.condition(tree)
+    except RecursionError:
+        raise reading.refused("it is nested too deeply: write it with fewer parentheses") from None
+    return Where(text, frozenset(reading.columns), tree, condition)
+
+
+class _Reading:
+    """An expression that is being read, with the catalogue's columns."""
+
+    def __init__(self, text: str, kinds: Mapping[str, Kind | None]) -> None:
+        self._text, self._kinds = text, kinds
+        self._conditions = 0
+        self.columns: set[str] = set()
+
+    def refused(self, why: str) -> RequestError:
+        """The error for an expression that isn't taken."""
+        shown = repr(self._text)
+        return RequestError(f"filter {shown if len(shown) <= 100 else shown[:97] + '...'}: {why}")
+
+    def tree(self) -> exp.Expression:
+        """As sqlglot parses it, once each of its tokens was looked at."""
+        if len(self._text) > LONGEST:
+            raise self.refused(f"it has {len(self._text):,} characters: {LONGEST:,} is the limit, so shorten it")
+        try:
+            tokens = self._checked(_SQL.tokenize(self._text))
+            if not tokens and self._text.strip():
+                raise self.refused("comments aren't allowed: leave them out")
+            trees = _SQL.parser().parse_into(exp.Condition, tokens, self._text)
+        except TokenError as error:
+            raise self.refused("a quote isn't closed: close it, and write '' for one within a text") from error
+        except ParseError as error:
+            told = error.errors[0] if error.errors else {}
+            near = f" near {told['highlight']!r}" if told.get("highlight") else ""
+            raise self.refused(f"it cannot be read{near}: write it like price < 20 AND colour = 'red'") from error
+        if len(trees) != 1 or not isinstance(trees[0], exp.Expression):
+            raise self.refused("it is empty: write a condition, such as price < 20")
+        return trees[0]
+
+    def _checked(self, tokens: Sequence[Token]) -> list[Token]:
+        """The tokens, every column's name as a quoted one, so that it is nothing else to the parser."""
+        checked: list[Token] = []
+        levels: list[int] = []  # each open parenthesis, and the signs before it
+        signs = 0
+        for place, token in enumerate(tokens):
+            before = checked[-1].token_type if checked else None
+            if token.comments:
+                raise self.refused("comments aren't allowed: leave them out")
+            if token.token_type in _SIGNS or (token.token_type in _WORDS and token.text.isalpha()):
+                if token.token_type in (TokenType.AND, TokenType.OR) and before not in _ENDS:
+                    raise self.refused(f"{token.text} has nothing before it: write a condition there")
+                checked.append(token)
+            else:
+                self._check_name(token, before, tokens[place + 1] if place + 1 < len(tokens) else None)
+                checked.append(Token(TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end))
+            if token.token_type is TokenType.L_PAREN:
+                levels.append(signs + 1)
+            elif token.token_type is TokenType.R_PAREN and levels:
+                levels.pop()
+            signs = signs + 1 if token.token_type in (TokenType.NOT, TokenType.DASH) else 0
+            if sum(levels) + signs > NESTED:
+                raise self.refused(f"it is nested deeper than {NESTED} levels: write it with fewer parentheses")
+        return checked
+
+    def _check_name(self, token: Token, before: TokenType | None, after: Token | None) -> None:
+        """Raises RequestError for a token that is no column's name."""
+        name, quoted = token.text, token.token_type is TokenType.IDENTIFIER
+        called = after is not None and after.token_type is TokenType.L_PAREN
+        if not quoted and not re.fullmatch(r"\w+", name):
+            if token.token_type is TokenType.SEMICOLON:
+                raise self.refused("it has a semicolon: one condition is all there can be")
+            remedy = "write 0.5 with its zero, and a column's name in double quotes" if name == "." else _GRAMMAR
+            raise self.refused(f"{name!r} isn't allowed: {remedy}")
+        if name in self._kinds and not called:
+            return
+        if token.token_type is TokenType.SELECT:
+            raise self.refused("a subquery isn't allowed: list the values, as in IN ('shoes', 'bags')")
+        if called:
+            raise self.refused(f"{name}( is a function, which isn't allowed: compare columns with values")
+        if name.upper() == "ESCAPE" and before is TokenType.STRING:
+            raise self.refused("ESCAPE isn't allowed: _ stands for any one character, an underscore among them")
+        value = quoted or before not in (None, TokenType.L_PAREN, TokenType.AND, TokenType.OR, TokenType.NOT)
+        text = f", and a text stands in single quotes: {_quoted(name)}" if value else ""
+        raise self.refused(f"there is no column {name!r}: {self._likely(name)}{text}")
+
+    def _likely(self, name: str) -> str:
+        """What an unknown column may have been meant to be."""
+        by_fold = {known.casefold(): known for known in self._kinds}
+        if close := get_close_matches(name.casefold(), by_fold, n=1):
+            known = by_fold[close[0]]
+            return f"did you mean {known if known.isidentifier() else _double_quoted(known)}?"
+        names = sorted(self._kinds)
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        return f"there is {', '.join(names[:NAMED])}{more}" if names else "there is none"
+
+    def condition(self, node: exp.Expression) -> Condition:
+        """What a node says of a row."""
+        self._check_node(node)
+        if isinstance(node, exp.Paren):
+            return self.condition(node.this)
+        if isinstance(node, exp.Not):
+            negated = self.condition(node.this)
+            return lambda columns: pc.invert(negated(columns))
+        if isinstance(node, exp.And | exp.Or):
+            return self._joined(node)
+        self._conditions += 1
+        if self._conditions > CONDITIONS:
+            raise self.refused(f"it has more than {CONDITIONS} comparisons: list values as in id IN ('a', 'b')")
+        if isinstance(node, exp.In):
+            return self._in(node)
+        if isinstance(node, exp.Between):
+            low = self._comparison(">=", node.this, node.args["low"])
+            high = self._comparison("<=", node.this, node.args["high"])
+            return lambda columns: pc.and_kleene(low(columns), high(columns))
+        if isinstance(node, exp.Like):
+            return self._like(node)
+        if isinstance(node, exp.Is):
+            if not isinstance(node.expression, exp.Null):
+                raise self.refused("IS goes with NULL or NOT NULL: write = for values")
+            name = self._column(node.this)
+            return lambda columns: pc.is_null(columns(name))
+        if type(node) in _OPERATORS:
+            return self._comparison(_OPERATORS[type(node)], node.this, node.expression)
+        raise self._no_condition(node)
+
+    def _check_node(self, node: exp.Expression) -> None:
+        if type(node) not in _ARGUMENTS:
+            raise self.refused(f"{node.sql()[:50]!r} isn't allowed: compare columns with values, as in price < 20")
+        if other := {name for name, value in node.args.items() if value} - _ARGUMENTS[type(node)]:
+            raise self.refused(f"{node.key.upper()} has something that isn't allowed ({', '.join(sorted(other))})")
+
+    def _no_condition(self, node: exp.Expression) -> RequestError:
+        return self.refused(f"{node.sql()[:50]} is no condition: compare it, as in price < 20 or colour = 'red'")
+
+    def _joined(self, node: exp.And | exp.Or) -> Condition:
+        """A chain of ANDs or of ORs, however long it is."""
+        kind, parts = type(node), []
+        joined = pc.and_kleene if kind is exp.And else pc.or_kleene
+        left: exp.Expression = node
+        while type(left) is kind:
+            self._check_node(left)
+            parts.append(left.expression)
+            left = left.this
+        conditions = [self.condition(part) for part in (left, *reversed(parts))]
+
+        def all_of_them(columns: Columns) -> Any:
+            found = conditions[0](columns)
+            for condition in conditions[1:]:
+                found = joined(found, condition(columns))
+            return found
+
+        return all_of_them
+
+    def _column(self, node: exp.Expression) -> str:
+        node = _inner(node)
+        self._check_node(node)
+        if not isinstance(node, exp.Column):
+            raise self.refused(f"{node.sql()[:50]} is no column: put a column's name there")
+        self.columns.add(node.name)
+        return node.name
+
+    def _value(self, node: exp.Expression) -> str | Number:
+        """The value of a literal: a text, a whole number of 64 bits, or a double."""
+        node = _inner(node)
+        self._check_node(node)
+        negative = isinstance(node, exp.Neg)
+        literal = _inner(node.this) if negative else node
+        self._check_node(literal)
+        if isinstance(literal, exp.Null):
+            raise self.refused("a comparison with NULL never holds: write IS NULL or IS NOT NULL")
+        if not isinstance(literal, exp.Literal) or (negative and literal.is_string):
+            raise self.refused(f"{node.sql()[:50]} is no value: write a number, or a text in single quotes")
+        if literal.is_string:
+            return str(literal.this)
+        said = f"{'-' if negative else ''}{literal.this}"
+        if not _NUMBER.fullmatch(literal.this):
+            raise self.refused(f"{said[:50]} is no number")
+        if literal.this.isdigit() and len(literal.this) < 20 and -(2**63) <= int(said) < 2**63:
+            return int(said)
+        if not np.isfinite(float(said)):
+            raise self.refused(f"{said[:50]} is larger than numbers can be")
+        return float(said)
+
+    def _check_kinds(self, name: str, value: str | Number) -> None:
+        kind = self._kinds[name]
+        if kind is not None and (kind == "string") != isinstance(value, str):
+            if isinstance(value, str):
+                raise self.refused(f"{name} holds numbers and {_quoted(value)[:50]} is a text: write a number")
+            raise self.refused(f"{name} holds texts and {value} is a number: write '{value}' in single quotes")
+
+    def _comparison(self, operator: str, left: exp.Expression, right: exp.Expression) -> Condition:
+        left, right = _inner(left), _inner(right)
+        if not isinstance(left, exp.Column) and isinstance(right, exp.Column):
+            operator, left, right = _TURNED[operator], right, left
+        name = self._column(left)
+        if isinstance(right, exp.Column):
+            other = self._column(right)
+            kinds = (self._kinds[name], self._kinds[other])
+            if None not in kinds and (kinds[0] == "string") != (kinds[1] == "string"):
+                raise self.refused(f"one of {name} and {other} holds numbers, the other texts: they can't be compared")
+            return lambda columns: _of_columns(operator, columns(name), columns(other))
+        value = self._value(right)
+        self._check_kinds(name, value)
+        if isinstance(value, str):
+            return lambda columns: _of_texts(columns(name), lambda texts: _COMPARED[operator](texts, pa.scalar(value)))
+        number = value
+        return lambda columns: _of_numbers(operator, columns(name), number)
+
+    def _in(self, node: exp.In) -> Condition:
+        name = self._column(node.this)
+        if not node.expressions:
+            raise self.refused("IN goes with a list of values in parentheses, as in IN ('shoes', 'bags')")
+        listed = [part for part in map(_inner, node.expressions) if not isinstance(part, exp.Null)]
+        values = [self._value(part) for part in listed]
+        for value in values:
+            self._check_kinds(name, value)
+        texts = [value for value in values if isinstance(value, str)]
+        numbers = [value for value in values if not isinstance(value, str)]
+        unknown = len(listed) < len(node.expressions)
+
+        def among(columns: Columns) -> Any:
+            array = columns(name)
+            if texts:
+                wanted = pa.array(texts, pa.string())
+                found = _of_texts(array, lambda held: _or_null(held, pc.is_in(held, value_set=wanted)))
+            else:
+                found = _among_numbers(array, numbers)
+            return pc.or_kleene(found, pa.scalar(None, pa.bool_())) if unknown else found
+
+        return among
+
+    def _like(self, node: exp.Like) -> Condition:
+        name, pattern = self._column(node.this), self._value(node.expression)
+        if not isinstance(pattern, str) or self._kinds[name] not in ("string", None):
+            raise self.refused("LIKE compares a column of texts with a text in single quotes: use = for numbers")
+        if len(pattern) > LONGEST_PATTERN:
+            raise self.refused(f"LIKE's text has {len(pattern):,} characters: {LONGEST_PATTERN} is the limit")
+        plain = re.sub("%+", "%", pattern.replace("\\", "\\\\"))
+        negate = bool(node.args.get("negate"))
+
+        def like(columns: Columns) -> Any:
+            found = _of_texts(columns(name), lambda texts: pc.match_like(texts, plain, ignore_case=True))
+            return pc.invert(found) if negate else found
+
+        return like
+
+
+def _inner(node: exp.Expression) -> exp.Expression:
+    """What stands in the parentheses."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    return node
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _double_quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _nothing(array: Any) -> bool:
+    """Whether a column has no value at all, and so may be of any type."""
+    return bool(array.null_count == len(array))
+
+
+def _unknown(array: Any) -> Any:
+    return pa.nulls(len(array), pa.bool_())
+
+
+def _or_null(array: Any, found: Any) -> Any:
+    """What was found, null where the array is."""
+    return found if array.null_count == 0 else pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_()))
+
+
+def _everywhere(array: Any, held: bool) -> Any:
+    """That truth for every row that has a value."""
+    return _or_null(array, pa.array(np.full(len(array), held)))
+
+
+def _of_texts(array: Any, test: Callable[[Any], Any]) -> Any:
+    """A test of texts; of a dictionary it is made once for each distinct one."""
+    if _nothing(array):
+        return _unknown(array)
+    if not isinstance(array, pa.DictionaryArray):
+        return test(array)
+    held = test(array.dictionary).to_numpy(zero_copy_only=False)
+    true = np.flatnonzero(held)
+    if len(true) == 0:
+        return _everywhere(array, False)
+    if len(true) == 1:
+        return pc.equal(array.indices, pa.scalar(int(true[0]), array.indices.type))
+    return pc.take(pa.array(held), array.indices)
+
+
+def _of_numbers(operator: str, array: Any, number: Number) -> Any:
+    """A comparison of numbers with one, exact whichever of them are whole."""
+    if _nothing(array):
+        return _unknown(array)
+    whole = array.type == pa.int64()
+    asked, near = (_among_whole if whole else _among_doubles)(operator, number)
+    if near is None:
+        return _everywhere(array, asked == "true")
+    return _COMPARED[asked](array, pa.scalar(near, array.type))
+
+
+def _among_whole(operator: str, number: Number) -> tuple[str, int | None]:
+    """The same comparison of whole numbers of 64 bits with one of them; "true" or "false" where it needs none."""
+    if isinstance(number, int):
+        return operator, number
+    if number.is_integer() and -(2.0**63) <= number < 2.0**63:
+        return operator, int(number)
+    if operator in ("=", "<>"):
+        return ("true" if operator == "<>" else "false"), None
+    if not -(2.0**63) <= number < 2.0**63:
+        return ("true" if (number > 0) == (operator in ("<", "<=")) else "false"), None
+    below = int(np.floor(number))  # less than it is less than or equal to the whole number below
+    return ("<=", below) if operator in ("<", "<=") else (">", below)
+
+
+def _among_doubles(operator: str, number: Number) -> tuple[str, float | None]:
+    """The same comparison of doubles with one of them; "true" or "false" where it needs none."""
+    near = float(number)
+    if isinstance(number, float) or int(near) == number:
+        return operator, near
+    if operator in ("=", "<>"):
+        return ("true" if operator == "<>" else "false"), None
+    if operator in ("<", "<="):
+        return ("<=" if near < number else "<"), near
+    return (">=" if near > number else ">"), near
+
+
+def _among_numbers(array: Any, numbers: Sequence[Number]) -> Any:
+    if _nothing(array) or not numbers:
+        return _unknown(array)
+    whole = array.type == pa.int64()
+    wanted: list[Number] = []
+    for number in numbers:
+        near = (_among_whole if whole else _among_doubles)("=", number)[1]
+        if near is not None:
+            wanted += [near] if whole or near else [0.0, -0.0]  # which are equal, and two to a hash table
+    return _or_null(array, pc.is_in(array, value_set=pa.array(wanted, array.type)))
+
+
+def _of_columns(operator: str, left: Any, right: Any) -> Any:
+    if _nothing(left) or _nothing(right):
+        return _unknown(left)
+    left, right = (a.dictionary_decode() if isinstance(a, pa.DictionaryArray) else a for a in (left, right))
+    if left.type == right.type:
+        return _COMPARED[operator](left, right)
+    if left.type == pa.int64():
+        order = _order(left, right)
+    else:
+        order = -_order(right, left)
+    compared = _COMPARED[operator](pa.array(order), pa.scalar(0, pa.int8()))
+    return _or_null(left, _or_null(right, compared))
+
+
+def _order(whole: Any, doubles: Any) -> NDArray[np.int8]:
+    """-1, 0 or 1 where a whole number is less than, equal to or greater than the double beside it.
+
+    As a double a whole number is rounded, but never past another double: only where both are equal can the rounding
+    hide a difference, and there the double is whole.
+    """
+    integers, others = whole.fill_null(0).to_numpy(), doubles.fill_null(0.0).to_numpy()
+    rounded = integers.astype(np.float64)
+    order: NDArray[np.int8] = (rounded > others).astype(np.int8) - (rounded < others).astype(np.int8)
+    level = rounded == others
+    largest = level & (others >= 2.0**63)  # one more than a whole number of 64 bits can be
+    exact = np.where(level & ~largest, others, 0).astype(np.int64)
+    order[level] = (integers[level] > exact[level]).astype(np.int8) - (integers[level] < exact[level]).astype(np.int8)
+    order[largest] = -1
+    return order
