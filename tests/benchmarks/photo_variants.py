@@ -56,9 +56,10 @@ class Variant:
 
     branches: TOWER:SIZE or TOWER:SIZE:VIEW; several are laid side by side, each of length 1; the view "both" is a photo
     and its mirror image, added. pooling: of POOLINGS.
-    axes: "principal", or "neighbours" (see `neighbour_axes`). taught: the branches whose features say which photos are
-    neighbours; empty: the same. dim: numbers in a code. k, ridge: of `neighbour_axes`. smoothing: how much of them, the
-    rest being the features as they are (see `simrec_onnx.axes.smoothed_axes`). power: of pooled features.
+    axes: "principal", or "neighbours" (see `axes_of`). taught: the branches whose features say which photos are
+    neighbours; empty: the same. dim: numbers in a code. k, ridge: of `shared` and `regression`. smoothing: how much
+    they count, the rest being the features as they are (see `simrec_onnx.axes.smoothed_axes`). whitening: how far the
+    axes' variances are made equal. power: of pooled features.
     """
 
     branches: tuple[str, ...]
@@ -69,6 +70,7 @@ class Variant:
     k: int = 10
     ridge: float = 0.03
     smoothing: float = 1.0
+    whitening: float = 0.0
     power: float = 1.0
 
 
@@ -176,7 +178,7 @@ VARIANTS: Mapping[str, Variant] = {
     "best principal": Variant(BEST, axes="principal", dim=128),
     # the presets of `photo`
     "tiny": Variant(("lite0:256",), dim=128, smoothing=0.5, ridge=0.3),
-    "default": Variant(DEFAULT, dim=128, smoothing=0.5, ridge=0.3),
+    "default": Variant(DEFAULT, dim=128, smoothing=0.2, ridge=0.3),
     "best": Variant(BEST, dim=128, smoothing=0.5, ridge=0.3),
 }  # fmt: skip
 
@@ -192,18 +194,42 @@ def principal_axes(features: Array, dim: int) -> tuple[Array, Array]:
     return middle, axes[:, ::-1][:, :dim]
 
 
-def neighbour_axes(features: Array, teacher: Array, k: int, ridge: float) -> Array:
-    """The matrix (d, t) that best makes of each photo's features what its neighbours have on average in the teacher's.
+def shared(teacher: Array, k: int) -> Array:
+    """What each photo shares with its k most similar others: the sum of their rows (n, t), all of them unit rows."""
+    return unit(teacher + teacher[nearest(teacher, k)].sum(axis=1))
 
-    features (n, d) and teacher (n, t): of the same photos, unit rows. The k most similar others by the teacher are a
-    photo's neighbours. Ridge regression: what varies between neighbours is noise to it, what they share is kept.
-    """
+
+def nearest(teacher: Array, k: int) -> Array:
+    """The k most similar others of each unit row (n, t), in no order: (n, k)."""
     similar = teacher @ teacher.T
     np.fill_diagonal(similar, -np.inf)
-    nearest = np.argpartition(-similar, k, axis=1)[:, :k]
-    wanted = unit(teacher + teacher[nearest].sum(axis=1))
+    return np.argpartition(-similar, k, axis=1)[:, :k]
+
+
+def regression(features: Array, wanted: Array, ridge: float) -> Array:
+    """The matrix (d, t) that best makes wanted (n, t) of unit rows (n, d).
+
+    Ridge regression: what varies between photos of which the same is wanted is noise to it.
+    """
     n, d = features.shape
     return np.linalg.solve(features.T @ features + ridge * n / d * np.eye(d), features.T @ wanted)
+
+
+def axes_of(features: Array, wanted: Array, variant: Variant) -> tuple[Array, Array]:
+    """The matrix (d, dim) and the shift (dim,) of a variant's codes, which are features @ matrix - shift.
+
+    features (n, d): unit rows. wanted (n, t): what they share with their neighbours, which principal axes don't need.
+    """
+    weights = np.eye(features.shape[1])
+    if variant.axes == "neighbours":
+        weights = regression(features, wanted, variant.ridge)
+        if variant.smoothing < 1:
+            rest = np.sqrt(np.square(weights).sum() / len(weights)) * np.eye(len(weights))
+            weights = variant.smoothing * weights + (1 - variant.smoothing) * rest
+    middle, axes = principal_axes(features @ weights, variant.dim)
+    if variant.whitening:
+        axes = axes * ((features @ weights - middle) @ axes).std(axis=0) ** -variant.whitening
+    return weights @ axes, middle @ axes
 
 
 class Bench:
@@ -217,7 +243,6 @@ class Bench:
         names = sorted({file.parent.name for file in self.files})
         self.labels = np.array([names.index(file.parent.name) for file in self.files])
         self.features = cache(self._features)
-        self.found = cache(self._found)
 
     def maps(self, branch: str) -> Array:
         """A branch's 8-bit features of all photos: uint8 (n, h, w, 1280), memory-mapped."""
@@ -274,25 +299,15 @@ class Bench:
     def codes(self, variant: Variant) -> Array:
         """A variant's codes of all photos, (n, dim), unit rows."""
         features = self.features(variant.branches, variant.pooling, variant.power)
-        if variant.axes == "neighbours":
-            teacher = self.features(variant.taught or variant.branches, variant.pooling, variant.power)
-            weights = neighbour_axes(features[: self.known], teacher[: self.known], variant.k, variant.ridge)
-            if variant.smoothing < 1:
-                rest = np.sqrt(np.square(weights).sum() / len(weights)) * np.eye(len(weights))
-                weights = variant.smoothing * weights + (1 - variant.smoothing) * rest
-            features = features @ weights
-        middle, axes = principal_axes(features[: self.known], variant.dim)
-        return unit((features - middle) @ axes)
+        teacher = self.features(variant.taught or variant.branches, variant.pooling, variant.power)
+        matrix, shift = axes_of(features[: self.known], shared(teacher[: self.known], variant.k), variant)
+        return unit(features @ matrix - shift)
 
-    def _found(self, variant: Variant) -> Array:
-        """The labels of the train photos that validation photos are answered with, (m, DEPTH), nearest first."""
-        codes = self.codes(variant)
+    def figures(self, codes: Array) -> Array:
+        """P@1, P@10 and MAP@100 of each query, (m, 3), from codes of all photos, (n, dim), unit rows."""
         similar = codes[self.known :] @ codes[: self.known].T
-        return self.labels[np.argsort(-similar, axis=1, kind="stable")[:, :DEPTH]]
-
-    def figures(self, variant: Variant) -> Array:
-        """P@1, P@10 and MAP@100 of each query: (m, 3)."""
-        asked, found = self.labels[self.known :], self.found(variant)
+        found = self.labels[np.argsort(-similar, axis=1, kind="stable")[:, :DEPTH]]
+        asked = self.labels[self.known :]
         each = [ranking_figures(found[at : at + 1], asked[at : at + 1]) for at in range(len(asked))]
         return np.array([[figures[name] for name in FIGURES] for figures in each])
 
@@ -388,6 +403,18 @@ def _covered(share: float, side: int) -> Array:
     return np.diff(edges) * side
 
 
+def means(figures: Array) -> str:
+    """The means of figures (m, f) of each query."""
+    return "  ".join(f"{value:.4f}".removeprefix("0") for value in figures.mean(axis=0))
+
+
+def intervals(figures: Array, reference: Array) -> str:
+    """Where the means of figures (m, f) less those of a reference lie in 95 % of 2,000 draws of the queries."""
+    drawn = np.random.default_rng(0).integers(0, len(reference), (2000, len(reference)))
+    low, high = np.quantile((figures - reference)[drawn].mean(axis=1), (0.025, 0.975), axis=0)
+    return "  ".join(f"[{a:+.3f}, {b:+.3f}]" for a, b in zip(low, high, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -403,15 +430,10 @@ def main() -> None:
         for name, (photos, share) in bench.speed(chosen, given.weights).items():
             print(f"{name:<40} {photos:6.1f} photos/s  {share:.2f}", flush=True)
         return
-    reference = bench.figures(VARIANTS[given.against])
-    drawn = np.random.default_rng(0).integers(0, len(reference), (2000, len(reference)))
+    reference = bench.figures(bench.codes(VARIANTS[given.against]))
     for name, variant in chosen.items():
-        figures = bench.figures(variant)
-        means = "  ".join(f"{value:.4f}".removeprefix("0") for value in figures.mean(axis=0))
-        differences = (figures - reference)[drawn].mean(axis=1)
-        low, high = np.quantile(differences, (0.025, 0.975), axis=0)
-        spans = "  ".join(f"[{a:+.3f}, {b:+.3f}]" for a, b in zip(low, high, strict=True))
-        print(f"{name:<40} {means}  {spans}", flush=True)
+        figures = bench.figures(bench.codes(variant))
+        print(f"{name:<40} {means(figures)}  {intervals(figures, reference)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -223,12 +223,16 @@ def cropped(photo: Image.Image, share: float, across: float = 0.5, down: float =
     return photo.crop((left, top, left + width, top + height))
 
 
+def recoloured(photo: Image.Image, gains: np.ndarray) -> Image.Image:
+    """The photo with each channel multiplied by one of three gains."""
+    return Image.fromarray(np.clip(np.rint(np.asarray(photo) * gains), 0, 255).astype(np.uint8))
+
+
 def found_again(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The same photo in another light, without two of its edges, saved again."""
     across, down = rng.integers(0, 2, 2)
     gains = rng.uniform(0.8, 1.2, 3)
-    part = np.asarray(cropped(photo, 0.85, across, down))
-    return saved(Image.fromarray(np.clip(np.rint(part * gains), 0, 255).astype(np.uint8)), 40)
+    return saved(recoloured(cropped(photo, 0.85, across, down), gains), 40)
 
 
 STRESS: Mapping[str, Change] = {
