@@ -600,8 +600,8 @@ class Recommender:
         ids, sources, labels = zip(*((item.id, item.source, item.label) for item in chosen), strict=True)
         return Pictures(self.name, self.originals(chosen), ids, sources, labels)
 
-    def describe(self) -> dict[str, Any]:
-        """What `index show` says, as JSON values."""
+    def describe(self, *, fields: bool = False) -> dict[str, Any]:
+        """What `index show` says, as JSON values; fields: what items' fields hold, too, for which they are opened."""
         size = sum(file.size for file in self.manifest.files.values())
         described = {
             "name": self.name,
@@ -614,6 +614,9 @@ class Recommender:
         if self.manifest.catalogue:
             described["catalogue"]["source"] = self.manifest.catalogue.source
             described["catalogue"]["segments"] = len(self.manifest.catalogue.segments)
+            if fields:
+                kinds = self._now.catalogue.fields
+                described["catalogue"]["fields"] = {name: kind.__name__ for name, kind in kinds.items()}
             del described["catalogue"]["distances"]
         return described
 

@@ -85,6 +85,13 @@ class LocalCatalogue:
             kinds = merged(kinds, {name: kind for name, kind in one.kinds.items() if name not in empty})
         return {**names, **kinds, "id": "string", "label": "string"}
 
+    @property
+    def fields(self) -> dict[str, type[int] | type[float] | type[str]]:
+        """The names of its items' fields, and what each holds."""
+        types: dict[Kind, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
+        names = dict.fromkeys(name for one in self.segments for name in one.kinds)
+        return {name: types[self.kinds[name] or "int64"] for name in names}
+
     def where(self, text: str) -> Where:
         """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError for what is none."""
         from simrec.catalogue import where

@@ -125,7 +125,7 @@ def show(session: Session, name: str, everything: bool, form: str) -> None:
     """What a recommender is made of: encoder, training, catalogue, versions."""
     from simrec import library
 
-    described = library.open(name, session.home).describe()
+    described = library.open(name, session.home).describe(fields=True)
     if form == "json":
         say(json.dumps(described, indent=1, ensure_ascii=False))
     else:
@@ -147,10 +147,16 @@ def _summary(d: dict[str, Any]) -> list[tuple[str, Any]]:
         ("trained on", f"{trained['count']:,} pictures of {trained['source']}, seed {encoder['seed']}"),
         ("decodes", "yes" if encoder["decodes"] else "no"),
         ("items", items),
+        ("fields", _fields(catalogue["fields"]) if catalogue else "-"),
         ("kept as", catalogue["dtype"] if catalogue else "-"),
         ("size", f"{d['bytes'] / 1e6:.1f} MB"),
         ("made", f"{d['created'][:10]} by: {encoder['command']}"),
     ]
+
+
+def _fields(fields: dict[str, str]) -> str:
+    words = {"int": "whole numbers", "float": "numbers", "str": "texts"}
+    return ", ".join(f"{name} ({words[kind]})" for name, kind in fields.items()) or "none"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

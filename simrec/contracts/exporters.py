@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from simrec.contracts.arrays import Codes, Metric
@@ -15,7 +15,8 @@ class Origin:
     """Who made the codes that are exported.
 
     encoder: name, preset, size of a code and first figures of its digest. digest: the encoder's whole one. count: how
-    many items there are, None while that isn't known.
+    many items there are, None while that isn't known. fields: the names of the items' fields, and what each holds: int,
+    float or str.
     """
 
     recommender: str
@@ -24,6 +25,7 @@ class Origin:
     dim: int
     metric: Metric
     count: int | None = None
+    fields: Mapping[str, type[int] | type[float] | type[str]] = field(default_factory=dict)
 
 
 class Exporter(Protocol):

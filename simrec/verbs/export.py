@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,8 @@ def export(recommender: Recommender, path: Path) -> list[Path]:
 
     Raises RequestError for another ending, StoreError when they cannot be written.
     """
-    return _written(recommender, path, recommender.catalogue.batches(), len(recommender.catalogue))
+    catalogue = recommender.catalogue
+    return _written(recommender, path, catalogue.batches(), len(catalogue), catalogue.fields)
 
 
 def encode(
@@ -42,7 +43,7 @@ def encode(
     batches = _encoded(recommender, source, data_dir, progress, notice)
     if path is None:
         return to_npy(np.concatenate([codes for _, codes in batches])), []
-    return b"", _written(recommender, path, batches, None)
+    return b"", _written(recommender, path, batches, None, {})
 
 
 def inputs(
@@ -83,8 +84,9 @@ def _encoded(
 
 
 def _written(
-    recommender: Recommender, path: Path, batches: Iterator[tuple[Sequence[Item], Codes]], count: int | None
-) -> list[Path]:
+    recommender: Recommender, path: Path, batches: Iterator[tuple[Sequence[Item], Codes]], count: int | None,
+    fields: Mapping[str, type[int] | type[float] | type[str]],
+) -> list[Path]:  # fmt: skip
     """Hands items and codes to the exporter of the file's ending."""
     from simrec import host
 
@@ -94,7 +96,7 @@ def _written(
         endings = ", ".join(sorted({ending for offer in offers for ending in offer.spec.endings}))
         raise RequestError(f"{path}: no exporter writes files with that ending: name one that ends in {endings}")
     record = recommender.manifest.encoder
-    origin = Origin(recommender.name, record.title, record.digest, record.dim, record.metric, count)
+    origin = Origin(recommender.name, record.title, record.digest, record.dim, record.metric, count, fields)
     exporter = host.imported(found[0])
     with blamed_on(str(found[0])):
         return [Path(written) for written in exporter(str(path), batches, origin)]
