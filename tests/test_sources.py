@@ -458,8 +458,8 @@ def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"file,label\na.png,x\n", "needs a column 'path', its first line names file, label"),
-        (b"", "first line names none"),
+        (b"file,label\na.png,x\n", "needs a column 'path', its first row names file, label"),
+        (b"", "first row names none"),
         (b"path\n", "no pictures in this list"),
         (b"path,id\na.png,1\nb.png,1\n", "the id '1' is there more than once"),
         (b"path\n\xff\xfe\n", "cannot be read as a list"),

@@ -35,7 +35,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?")
 """Numbers as a CSV file writes them. An article number such as 007 is none."""
 
 Row = tuple[int, Mapping[str, Value]]
-"""A row's number in its file, from 1 on, and its values; "" and None are empty ones."""
+"""A row's number in its file, from 1 on, and its values; "" and None are empty ones. 0: of columns that a file names."""
 
 
 class List(Files):
@@ -51,10 +51,10 @@ class List(Files):
         self.name = f"list:{self._path.absolute()}"
         self.root = printable(self._path.absolute().parent)
         self._columns: dict[str, _Column] | None = None
-        names = set(next((row for _, row in self._rows()), {}))
+        names = list(next((row for _, row in self._rows()), {}))
         if need not in names and not (need == "id" and "path" in names):
-            there = f"it has {', '.join(sorted(names)[:20])}" if names else "it has no rows"
-            raise DataError(f"{text}: a list needs a column {need!r}, {there:.500}: add one")
+            there = ", ".join(names[:20]) or "none"
+            raise DataError(f"{text}: a list needs a column {need!r}, its first row names {there:.500}")
 
     def entries(self) -> Iterator[Entry]:
         """Its rows that name a path."""
@@ -84,11 +84,12 @@ class List(Files):
         if self._columns is None:
             self._columns = self._inferred()
         columns = self._columns
-        for _, row in self._rows():
-            yield {
-                name: _text(row.get(name)) if name in NAMES else column.value(row.get(name))
-                for name, column in columns.items()
-            }
+        for number, row in self._rows():
+            if number:
+                yield {
+                    name: _text(row.get(name)) if name in NAMES else column.value(row.get(name))
+                    for name, column in columns.items()
+                }
 
     def _inferred(self) -> dict[str, _Column]:
         columns: dict[str, _Column] = {}
@@ -188,6 +189,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             raise _ListError(f"{len(names):,} columns are more than {LARGEST:,}")
         if len(set(names)) < len(names):
             raise _ListError(f"it has the column {max(names, key=names.count)!r:.60} more than once")
+        yield 0, dict.fromkeys(filter(None, names))
         for number, values in enumerate(table, 1):
             if len(values) > len(names):
                 raise _ListError(f"row {number:,} has {len(values):,} values for {len(names):,} columns")
