@@ -311,6 +311,31 @@ class Together:
         return self._indexes[0].scores(distances)
 
 
+class Chosen:
+    """Some rows of the indexes of several segments as one index; numbered from 0, in their order."""
+
+    def __init__(self, together: Together, rows: Sequence[NDArray[np.bool_]]) -> None:
+        self.metric, self._together, self._rows = together.metric, together, rows
+        self._numbers = np.cumsum(np.concatenate(rows)) - 1
+
+    def __len__(self) -> int:
+        return int(self._numbers[-1]) + 1
+
+    @property
+    def codes(self) -> Codes:
+        """See `Searchable`."""
+        return self._together.codes[np.concatenate(self._rows)]
+
+    def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Searchable`."""
+        rows, distances = self._together.search(codes, n, self._rows)
+        return self._numbers[rows], distances
+
+    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Searchable`."""
+        return self._together.scores(distances)
+
+
 def _none(queries: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64)
 

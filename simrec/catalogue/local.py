@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from simrec.catalogue import segment
 from simrec.catalogue.segment import Row, Segment
 from simrec.contracts import Codes, Hit, Item
-from simrec.errors import StoreError
+from simrec.errors import RequestError, StoreError
 from simrec.store import Generation
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from simrec.catalogue.fields import Kind
     from simrec.catalogue.where import Where
-    from simrec.index import Together
+    from simrec.index import Searchable, Together
 
 
 class LocalCatalogue:
@@ -167,16 +167,31 @@ class LocalCatalogue:
         """Whether an item's content is a digest of what the encoder was fed, as formats 1 and 2 had it."""
         return any(record.format == 2 for record in self._record.segments)
 
-    def all(self) -> Iterator[Item]:
-        """Every item, by row."""
-        for items, _ in self._batches(codes=False):
+    def all(self, where: str | None = None) -> Iterator[Item]:
+        """Every item, by row; those that match a filter, else all of them."""
+        for items, _ in self._batches(where, codes=False):
             yield from items
+
+    def matching(self, where: str) -> int:
+        """How many items match a filter. Raises RequestError where none does."""
+        count = sum(int(np.count_nonzero(rows)) for rows in self._wanted(where))
+        if not count:
+            raise RequestError(f"{self.generation.recommender.name}: no item matches {where!r:.200}: widen the filter")
+        return count
+
+    def chosen(self, where: str | None = None) -> Searchable:
+        """The codes of the items that `all` gives, which are numbered in that order."""
+        from simrec.index import Chosen
+
+        if where is None and not any(len(one.removed) for one in self.segments):
+            return self.index
+        return Chosen(self.index, self._wanted(where))
 
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
         """Items with their codes (n, dim) as the encoder gave them, as far as the dtype keeps them; those that match a
         filter, else all of them.
         """
-        return self._batches(None if where is None else self.masks(where), codes=True)
+        return self._batches(where, codes=True)
 
     @cached_property
     def codes(self) -> Codes:
@@ -200,12 +215,18 @@ class LocalCatalogue:
         # The newest first: an item that changed is in a newer segment too.
         return next(((row, one) for one in self.segments[::-1] if (row := one.with_id(id_)) is not None), None)
 
-    def _batches(
-        self, masks: Sequence[NDArray[np.bool_]] | None = None, *, codes: bool
-    ) -> Iterator[tuple[list[Item], Codes]]:
-        for number, one in enumerate(self.segments):
-            wanted = np.ones(len(one), np.bool_) if masks is None else masks[number].copy()
-            wanted[one.removed] = False
+    def _wanted(self, where: str | None) -> list[NDArray[np.bool_]]:
+        """The rows of each segment that are there and match a filter."""
+        masks = [np.ones(len(one), np.bool_) for one in self.segments] if where is None else self.masks(where)
+        wanted = []
+        for one, mask in zip(self.segments, masks, strict=True):
+            there = mask.copy()
+            there[one.removed] = False
+            wanted.append(there)
+        return wanted
+
+    def _batches(self, where: str | None = None, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
+        for one, wanted in zip(self.segments, self._wanted(where), strict=True):
             for rows in one.batches():
                 there = [place for place, row in enumerate(rows) if wanted[row.number]]
                 numbers = [rows[place].number for place in there]

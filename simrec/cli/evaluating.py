@@ -24,6 +24,7 @@ COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI"
     "--format", "form", type=click.Choice(["table", "markdown", "json"]), default="table", show_default=True,
     help="Markdown is for --all.",
 )  # fmt: skip
+@click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\".")
 @click.option("--stress", is_flag=True, help="Ask again with the queries mirrored, shifted, scaled, turned, darkened.")
 @click.option("--noise", type=float, metavar="SHARE", help="Ask again with that share of the queries' pixels wrong.")
 @click.option("--all", "everything", is_flag=True, help="A leaderboard of every installed encoder that is trained.")
@@ -38,8 +39,8 @@ COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI"
 @data_dir_option
 @click.pass_obj
 def evaluate(
-    session: Session, names: tuple[str, ...], form: str, stress: bool, noise: float | None, everything: bool,
-    training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
+    session: Session, names: tuple[str, ...], form: str, where: str | None, stress: bool, noise: float | None,
+    everything: bool, training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
 ) -> int:  # fmt: skip
     """Measure how well recommenders find, and where they fail.
 
@@ -56,8 +57,8 @@ def evaluate(
     as it is the next time; an interrupted training is not.
     """
     if everything:
-        if names or stress or noise is not None:
-            raise click.UsageError("--all takes no NAME, --stress or --noise")
+        if names or stress or noise is not None or where is not None:
+            raise click.UsageError("--all takes no NAME, --where, --stress or --noise")
         return leaderboard(session, source or "fashion-mnist", range(seeds or 1), form, training, data_dir)
     if training or seeds or source or form == "markdown":
         raise click.UsageError("--train, --seeds, --data and --format markdown go with --all")
@@ -72,7 +73,10 @@ def evaluate(
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")
-        done.append(verb.evaluate(recommender, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice))
+        evaluation = verb.evaluate(
+            recommender, where=where, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice
+        )
+        done.append(evaluation)
         if form == "table":
             print_figures(done[-1])
             _print_weaknesses(done[-1])
@@ -91,8 +95,9 @@ def print_figures(evaluation: Evaluation) -> None:
         "reconstruction": f"{evaluation.catalogue:,} items without labels: reconstruction alone",
     }[evaluation.how]
     reduced = " (REDUCED: a part of the data set)" if evaluation.reduced else ""
+    where = f" where {evaluation.where}" if evaluation.where else ""
     rows = [[row["name"], *(_cell(column, row.get(column)) for column in COLUMNS)] for row in evaluation.rows]
-    table(["", *COLUMNS], rows, title=f"{evaluation.name}: {how}{reduced}")
+    table(["", *COLUMNS], rows, title=f"{evaluation.name}: {how}{where}{reduced}")
 
 
 def _print_weaknesses(evaluation: Evaluation) -> None:

@@ -212,8 +212,9 @@ def encode(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
     help="A .npy, .parquet or .csv file.",
 )  # fmt: skip
+@click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\".")
 @click.pass_obj
-def export(session: Session, name: str, output: Path) -> None:
+def export(session: Session, name: str, output: Path, where: str | None) -> None:
     """Write a catalogue's codes to a file.
 
     Other programs read it, with ids and labels. .npy holds the codes alone, its items beside it as JSON lines; .parquet
@@ -222,5 +223,5 @@ def export(session: Session, name: str, output: Path) -> None:
     from simrec import library
     from simrec.verbs.export import export as verb
 
-    written = verb(library.open(name, session.home), output)
+    written = verb(library.open(name, session.home), output, where)
     session.notice(f"Wrote {' and '.join(str(path) for path in written)}.")

@@ -35,7 +35,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?")
 """Numbers as a CSV file writes them. An article number such as 007 is none."""
 
 Row = tuple[int, Mapping[str, Value]]
-"""A row's number in its file, from 1 on, and its values; "" and None are empty ones. 0: of columns that a file names."""
+"""A row's number in its file, from 1 on, and its values; "" and None are empty ones. 0: only names columns."""
 
 
 class List(Files):

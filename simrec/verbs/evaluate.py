@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from simrec.contracts import Codes, Dtype, Images, Notice
+from simrec.contracts import Codes, Dtype, Images, Item, Notice
 from simrec.errors import PluginError, TrainingError
 from simrec.recommender import Recommender, silent
 
@@ -32,6 +32,7 @@ class Evaluation:
     each perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
     near_duplicates: how many of the queries have the same photo, saved again, as their first neighbour, at least (see
     `simrec.near_duplicates`); None unless `how` is "leave-one-out".
+    where: the filter that the catalogue's items match, None where all of them count.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Evaluation:
     rows: tuple[dict[str, Any], ...]
     stress: tuple[dict[str, Any], ...]
     near_duplicates: int | None = None
+    where: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -52,6 +54,7 @@ class Evaluation:
 def evaluate(
     recommender: Recommender,
     *,
+    where: str | None = None,
     stress: bool = False,
     noise: float | None = None,
     data_dir: Path | None = None,
@@ -60,12 +63,14 @@ def evaluate(
     """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
 
     The queries are its test split, else its own catalogue, each item left out of its own answer; the pictures of both
-    are read again from their sources. stress: ask again with the queries perturbed, noise: and with that share of their
-    pixels wrong (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test split, DataError
-    where an item's picture is no longer there, RequestError for a share that is not in 0..1.
+    are read again from their sources. where: as if the catalogue held only the items that match this filter; test
+    pictures of classes that none of them has are left out. stress: ask again with the queries perturbed, noise: and
+    with that share of their pixels wrong (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for
+    the test split, DataError where an item's picture is no longer there, RequestError for a share that is not in 0..1,
+    for what is no filter and where nothing matches.
     """
     changes = _perturbations(stress, noise)
-    asked = _asked(recommender, data_dir, notice)
+    asked = _asked(recommender, where, data_dir, notice)
     raw = _pixel_index(asked.images)
     codes = recommender.encode(asked.queries)
     rows = [*_own_rows(recommender, asked, codes), _pixel_row(raw, asked), *_component_rows(recommender, asked, notice)]
@@ -85,17 +90,20 @@ def evaluate(
     assert record is not None
     return Evaluation(
         recommender.name, recommender.manifest.encoder.title, asked.how, len(asked.queries), len(asked.images),
-        record.reduced, tuple(rows), tuple(stressed), copies,
+        record.reduced, tuple(rows), tuple(stressed), copies, where,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What an evaluation asks: how (see `Evaluation`), the catalogue's pictures (n, h, w, c), the queries (m, h, w, c),
-    and what is right.
+    """What an evaluation asks: how (see `Evaluation`), the items' pictures (n, h, w, c) and their codes, ready to be
+    searched, the queries (m, h, w, c), and what is right.
     """
 
     how: str
+    where: str | None
+    items: Sequence[Item]
+    index: Searchable
     images: Images
     queries: Images
     exam: Exam
@@ -109,25 +117,30 @@ class _Asked:
         return {**described, **self.exam.figures(index, codes), **nmi}
 
 
-def _asked(recommender: Recommender, data_dir: Path | None, notice: Notice) -> _Asked:
+def _asked(recommender: Recommender, where: str | None, data_dir: Path | None, notice: Notice) -> _Asked:
     """The test split's pictures as queries; without one or without labels, those of the catalogue."""
     from simrec.evaluation import Exam
 
-    items = list(recommender.catalogue.all())
+    if where is not None:
+        recommender.catalogue.matching(where)  # which raises
+    items = list(recommender.catalogue.all(where))
     record, trained_on = recommender.manifest.catalogue, recommender.manifest.encoder.trained_on
     assert record is not None
     images, labels = recommender.originals(items, notice, data_dir), [item.label for item in items]
     how, queries, asked_labels = "leave-one-out", images, labels
-    if record.test and record.labelled:
-        test = recommender.pictures(record.test, data_dir, notice)
+    test = recommender.pictures(record.test, data_dir, notice) if record.test and any(labels) else None
+    if test and where is not None:
+        test = test.where(np.isin(test.labels, sorted(set(labels) - {""})))
+    if test:
         how, queries, asked_labels = "test", test.images, list(test.labels)
-    elif not record.labelled or len(images) < 2:
+    elif not any(labels) or len(images) < 2:
         how = "reconstruction"
     elif record.source == trained_on.source:
         notice(
             f"{recommender.name} was trained on these very pictures: others are found less well than these figures say."
         )
-    return _Asked(how, images, queries, Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out"))
+    exam = Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out")
+    return _Asked(how, where, items, recommender.catalogue.chosen(where), images, queries, exam)
 
 
 def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dict[str, Any]]:
@@ -142,15 +155,16 @@ def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dic
     record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
     assert catalogue is not None
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
-    own = asked.row(recommender.name, recommender.index, codes, sizes[catalogue.dtype])
+    own = asked.row(recommender.name, asked.index, codes, sizes[catalogue.dtype])
     own["MSE"] = None
     if record.decodes:
         own["MSE"] = float(squared_errors(recommender.decode(codes), asked.queries).mean())
     own["zeros"] = sparsity(codes)
-    own["ms"] = milliseconds(lambda image: recommender.index.search(recommender.encode(image), 10), asked.queries)
+    own["ms"] = milliseconds(lambda image: asked.index.search(recommender.encode(image), 10), asked.queries)
     rows, smaller = [own], cast(tuple[Dtype, ...], ("int8", "binary") if catalogue.dtype == "float32" else ())
     for dtype in smaller:
-        index = Index(recommender.codes, record.metric, dtype)
+        kept = np.concatenate([part for _, part in recommender.catalogue.batches(asked.where)])
+        index = Index(kept, record.metric, dtype)
         rows.append(asked.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
     return rows
 
@@ -163,9 +177,8 @@ def _near_duplicates(recommender: Recommender, asked: _Asked, codes: Codes) -> i
     from simrec.evaluation import neighbours
     from simrec.near_duplicates import same_photo
 
-    catalogue = recommender.catalogue
-    items = list(catalogue.all())
-    nearest = neighbours(recommender.index, codes, 1, leave_one_out=True)[:, 0]
+    catalogue, items = recommender.catalogue, asked.items
+    nearest = neighbours(asked.index, codes, 1, leave_one_out=True)[:, 0]
     count = 0
     for row in np.flatnonzero(asked.exam.asked >= 0).tolist():
         one, other = items[row], items[nearest[row]]
@@ -236,7 +249,7 @@ def _stressed(
     rows = []
     for name, change in changes.items():
         queries = change(asked.queries)
-        mine = asked.exam.figures(recommender.index, recommender.encode(queries))
+        mine = asked.exam.figures(asked.index, recommender.encode(queries))
         theirs = asked.exam.figures(raw, pixels(queries))
         rows.append({"name": name, recommender.name: mine["P@10"], RAW: theirs["P@10"]})
     return rows

@@ -16,13 +16,15 @@ from simrec.sources.load import LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
 
 
-def export(recommender: Recommender, path: Path) -> list[Path]:
+def export(recommender: Recommender, path: Path, where: str | None = None) -> list[Path]:
     """Writes a catalogue's codes with their items; the file's ending chooses the exporter. Returns the files.
 
-    Raises RequestError for another ending, StoreError when they cannot be written.
+    where: only items that match this filter. Raises RequestError for another ending, for what is no filter and where
+    nothing matches, StoreError when the codes cannot be written.
     """
     catalogue = recommender.catalogue
-    return _written(recommender, path, catalogue.batches(), len(catalogue), catalogue.fields)
+    count = len(catalogue) if where is None else catalogue.matching(where)
+    return _written(recommender, path, catalogue.batches(where), count, catalogue.fields)
 
 
 def encode(
