@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simrec.library import listing, open
-    from simrec.recommender import Match, Recommender
+    from simrec.queries import Match, Query
+    from simrec.recommender import Recommender
     from simrec.verbs.evaluate import Evaluation, evaluate
     from simrec.verbs.index import build
     from simrec.verbs.train import Plan, train
 
-__all__ = ["Evaluation", "Match", "Plan", "Recommender", "build", "evaluate", "listing", "open", "train"]
+__all__ = ["Evaluation", "Match", "Plan", "Query", "Recommender", "build", "evaluate", "listing", "open", "train"]
 
 _PLACES = {
     "Evaluation": "simrec.verbs.evaluate",
-    "Match": "simrec.recommender",
+    "Match": "simrec.queries",
     "Plan": "simrec.verbs.train",
+    "Query": "simrec.queries",
     "Recommender": "simrec.recommender",
     "build": "simrec.verbs.index",
     "evaluate": "simrec.verbs.evaluate",

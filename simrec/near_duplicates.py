@@ -40,4 +40,9 @@ def details(picture: Image.Image) -> NDArray[np.float32]:
 
 def same_photo(one: Image.Image, other: Image.Image) -> bool:
     """Whether two pictures are the same photo; never for pictures of one colour, which have no details."""
-    return bool(details(one) @ details(other) >= SAME)
+    return same(details(one), details(other))
+
+
+def same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """The same for two pictures' details."""
+    return bool(one @ other >= SAME)

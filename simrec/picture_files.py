@@ -293,8 +293,7 @@ def decoded(data: Contents, called: str, enough: Enough | None = None) -> Iterat
             upright = None
             try:
                 upright = flattened(picture, enough)
-                turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-                upright.info[WHOLE] = size[::-1] if turned else size
+                upright.info[WHOLE] = size[::-1] if sideways(picture) else size
                 yield upright
             finally:  # their pixels too, whoever still has them: an error's traceback, say
                 if upright is not None:
@@ -515,6 +514,11 @@ def _strip(picture: Image.Image) -> int:
     if 322 not in tags:  # a tile is unpacked whole, a strip only as far as there are rows
         rows = min(rows, height)
     return int(rows * columns * max(bits, 8) // 8)
+
+
+def sideways(picture: Image.Image) -> bool:
+    """Whether the width of a picture is the height that a person sees."""
+    return picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
 
 
 def flattened(picture: Image.Image, enough: Enough | None = None) -> Image.Image:

@@ -5,114 +5,49 @@ Nothing here imports torch: everything runs on ONNX Runtime, unless the encoder 
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from hashlib import blake2b
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simrec import store
+from simrec.answers import Narrowing, Wishes, answers
 from simrec.catalogue import LocalCatalogue
-from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt, Value
-from simrec.errors import DataError, PluginError, RequestError, StoreError
+from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
+from simrec.errors import DataError, ImageError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
+from simrec.queries import SHOWN, Asked, Match, Query, Reader, combined, no_catalogue
+from simrec.streams import ahead, chunks
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PictureOfPillow
-
     from simrec.compression import CodeModel
     from simrec.contracts import EncoderSpec
     from simrec.generation import Mixture
     from simrec.host import Offer
-    from simrec.images import Read
+    from simrec.images import Crop
     from simrec.index import Together
     from simrec.sources.load import Pictures
 
 BATCH = 4096
 """Pictures that are encoded or decoded between two reports of progress."""
 
+TOGETHER = 1 << 14
+"""Queries, at most, that are answered at a time."""
+
+LARGEST_ANSWER = 1 << 22
+"""Items, about, that the answers to these have together."""
+
 
 def silent(*_: Any) -> None:
     """The default for progress and notices."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """One answer: score is higher the better, distance lower (see `simrec.index`)."""
-
-    query: str
-    rank: int
-    item: Item
-    score: float
-    distance: float
-
-    @property
-    def id(self) -> str:
-        """The item's."""
-        return self.item.id
-
-    @property
-    def label(self) -> str:
-        """The item's, "" where it has none."""
-        return self.item.label
-
-    @property
-    def source(self) -> str:
-        """Where the item came from: its file's path, or a data set's name."""
-        return self.item.source
-
-    @property
-    def fields(self) -> Mapping[str, Value]:
-        """What else is known of the item."""
-        return self.item.fields
-
-    @property
-    def path(self) -> Path | None:
-        """The item's picture file; None where it came from a data set."""
-        from simrec.sources.files import path_of
-
-        return path_of(self.source) if Path(self.source).is_absolute() else None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "query": self.query, "rank": self.rank, "id": self.id, "score": self.score, "distance": self.distance,
-            "label": self.label, "source": self.source, **({"fields": dict(self.fields)} if self.fields else {}),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Query:
-    """A picture to look up.
-
-    images: what the encoder is fed, (1, h, w, c); None for an item and for a code. own: the ids of that very item and
-    of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim), where
-    it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or PNG
-    file, None where there is nothing but numbers.
-    """
-
-    name: str
-    images: Images | None
-    own: frozenset[str] = frozenset()
-    copies: int = 0
-    code: Codes | None = None
-    encoder: str = ""
-    picture: bytes | None = None
-
-
-Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
-"""What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
-(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
 
 
 class _State:
@@ -177,13 +112,18 @@ class _State:
     def record(self) -> CatalogueRecord:
         """What the manifest says of the catalogue. Raises RequestError when none was indexed yet."""
         if self.manifest.catalogue is None:
-            raise RequestError(f"{self.name} has no catalogue yet: run 'simrec index build {self.name}'")
+            raise no_catalogue(self.name)
         return self.manifest.catalogue
 
     @cached_property
     def catalogue(self) -> LocalCatalogue:
         self.record  # noqa: B018 - which raises
         return LocalCatalogue(self.generation)
+
+    @property
+    def reader(self) -> Reader:
+        """What reads queries for it."""
+        return Reader(self.name, self.manifest.encoder, self.catalogue if self.manifest.catalogue else None)
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
         dim = self.manifest.encoder.dim
@@ -319,107 +259,110 @@ class Recommender:
         """
         return self._now.catalogue.codes
 
-    def read(self, query: Asked, *, with_copies: bool = False, shown: bool = True) -> Query:
+    def read(
+        self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
+        shown: int = SHOWN,
+    ) -> Query:  # fmt: skip
         """A query from whatever people have of a picture: see `Asked`.
 
         Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
-        shown: whether a person will be shown the query's `picture`.
+        crop: only this part of the picture is looked up: its left, top, right and bottom edges in pixels, or as a text
+        in per cent ("10%,0%,90%,50%"). shown: pixels of the longest edge of the query's `picture`, which a person will
+        be shown; 0 for none.
 
-        Raises ImageError for what is no picture, RequestError for an id that is not in the catalogue and for anything
-        that is none of these.
+        Raises ImageError for what is no picture and for a part beyond it, RequestError for an id that is not in the
+        catalogue and for anything that is none of these.
         """
-        if isinstance(query, Query):
-            return query
-        return self._read(self._now, query, with_copies=with_copies, shown=shown)
+        return self._now.reader.read([query], crop=_crop(crop), with_copies=with_copies, shown=shown)[0]
 
-    def _read(self, now: _State, query: object, *, with_copies: bool = False, shown: bool) -> Query:
-        if isinstance(query, str) and query.startswith("id:"):
-            found = now.catalogue.items([query[3:]])
-            if not found:
-                raise RequestError(
-                    f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
-                )
-            itself = frozenset([found[0].id])
-            alike = itself | {item.id for item in now.catalogue.copies(found[0].content)}
-            code = now.catalogue.code(found[0].id)
-            return Query(
-                query, None, itself if with_copies else alike, len(alike) - 1, code, now.manifest.encoder.digest,
-                now.catalogue.preview(found[0].id) if shown else None,
-            )  # fmt: skip
-        dim = now.manifest.encoder.dim
-        if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
-            return Query("code", None, code=query.reshape(1, dim), encoder=now.manifest.encoder.digest)
-        name, read = self._image(query, shown)
-        own: frozenset[str] = frozenset()
-        if now.manifest.catalogue:
-            digest = read.content
-            if now.catalogue.by_pixels:
-                digest = blake2b(read.image.tobytes(), digest_size=8).hexdigest()
-            own = frozenset(item.id for item in now.catalogue.copies(digest))
-        left_out, copies = frozenset() if with_copies else own, max(0, len(own) - 1)
-        return Query(name, read.image[np.newaxis], left_out, copies, picture=read.preview or None)
+    def combined(
+        self, queries: Sequence[Asked], *, weights: Sequence[float] | None = None, less: Sequence[Asked] = ()
+    ) -> Query:
+        """Several pictures as one query: the mean of their directions, or of their codes where the metric is no cosine.
 
-    def _image(self, query: object, shown: bool) -> tuple[str, Read]:
-        """The name of a picture that is no item's, and what was read of it."""
-        from PIL import Image
+        weights: of each picture, 1 by default. less: what the answer should not look like: it moves away from these as
+        far as they are from the others' mean. All of them, and their exact copies, are left out of the answer.
 
-        from simrec import images
-
-        spec = self.manifest.encoder.input
-        if isinstance(query, str | Path):
-            return str(query), images.read_with_preview(Path(query), spec, shown=shown)
-        if isinstance(query, bytes | bytearray):
-            return "bytes", images.read_with_preview(io.BytesIO(query), spec, "bytes", shown=shown)
-        if isinstance(query, Image.Image):
-            return "picture", images.of_picture_with_preview(query, spec, "the picture", shown=shown)
-        if isinstance(query, np.ndarray):
-            if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
-                raise RequestError(
-                    f"an array {query.dtype} {query.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3), "
-                    f"or a code of float32 ({self.manifest.encoder.dim},)"
-                )
-            grey = query.shape[2:] == (1,)
-            pixels = query.squeeze(2) if grey else query
-            return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown)
-        if hasattr(query, "read"):
-            return "-", images.read_with_preview(cast(BinaryIO, query), spec, "standard input", shown=shown)
-        raise RequestError(
-            f"{type(query).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
-            f"(h, w, c), 'id:ITEM', or a list of these"
-        )
+        Raises RequestError for no queries and for weights that are none, and what `read` raises.
+        """
+        if not queries:
+            raise RequestError("no pictures to combine: give one at least")
+        now = self._now
+        read = now.reader.read([*queries, *less])
+        given = [1.0] * len(queries) if weights is None else weights
+        record = now.manifest.encoder
+        return combined(read, self._codes_of(now, read), given, len(less), record.metric, record.digest)
 
     @overload
-    def similar(self, query: Asked, n: int = 10) -> list[Match]: ...
+    def similar(self, query: Asked, n: int = 10, **wishes: Unpack[Wishes]) -> list[Match]: ...
 
     @overload
-    def similar(self, query: list[Asked] | tuple[Asked, ...], n: int = 10) -> list[list[Match]]: ...
+    def similar(
+        self, query: list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
+    ) -> list[list[Match]]: ...
 
-    def similar(self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10) -> list[Match] | list[list[Match]]:
+    def similar(
+        self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
+    ) -> list[Match] | list[list[Match]]:
         """The n items most similar to a picture, best first, without that item itself; of a list, a list for each.
 
-        A list goes through encoder and index as one batch. Raises RequestError when nothing was indexed yet and for n
-        under 1, and what `read` raises.
+        A list goes through encoder and index in large batches. wishes: which items may be answers, as keywords: see
+        `simrec.answers.Narrowing`.
+
+        Raises RequestError when nothing was indexed yet, for n under 1 and for wishes that can't be, and what `read`
+        raises.
         """
+        now = self._now
+        narrowing = self._narrowing(now, n, wishes)
+        asked = query if isinstance(query, list | tuple) else [query]
+        found = []
+        for part in chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n))):
+            queries = now.reader.read(part)
+            found += answers(now.catalogue, queries, self._codes_of(now, queries), n, narrowing)
+        return found if isinstance(query, list | tuple) else found[0]
+
+    def similar_to(
+        self, source: str, n: int = 10, *, with_copies: bool = False, data_dir: Path | None = None,
+        progress: Callable[[int, int], None] = silent, notice: Notice = silent,
+        unreadable: Callable[[ImageError], None] | None = None, **wishes: Unpack[Wishes],
+    ) -> Iterator[tuple[Query, list[Match]]]:  # fmt: skip
+        """The n items most similar to each picture of a source, one query after the other, as they are read.
+
+        A query is called by its entry's id. with_copies: see `read`. progress: told how many pictures were read, and
+        of how many. unreadable: told of each that can't be read; without it the first of these is raised at the end,
+        when the others were answered.
+
+        Raises what `similar` and `simrec.sources.load.open_source` raise.
+        """
+        from simrec.sources.load import at_once, open_source
+
+        now = self._now
+        narrowing, reader, spec = self._narrowing(now, n, wishes), now.reader, now.manifest.encoder.input
+        opened = open_source(source, data_dir=data_dir, notice=notice)
+        total = 0 if progress is silent else sum(1 for _ in opened.entries())
+        errors: list[ImageError] = []
+
+        done = 0
+        batches = (opened.read(chunk, spec) for chunk in chunks(opened.entries(), at_once(spec)))
+        with ahead(batches) as stream:
+            for batch in stream:
+                for _, error in batch.errors:
+                    (unreadable or errors.append)(error)
+                queries = reader.of_batch(batch, with_copies=with_copies)
+                found = answers(now.catalogue, queries, self._codes_of(now, queries), n, narrowing)
+                yield from zip(queries, found, strict=True)
+                done += len(queries) + len(batch.errors)
+                progress(done, total)
+        if errors:
+            raise errors[0]
+
+    def _narrowing(self, now: _State, n: object, wishes: Wishes) -> Narrowing:
+        """What is wished for. Raises RequestError for what can't be, and when nothing was indexed yet."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"{n!r} items cannot be asked for: n is a whole number from 1 on")
-        now = self._now
-        asked = query if isinstance(query, list | tuple) else [query]
-        queries = [one if isinstance(one, Query) else self._read(now, one, shown=False) for one in asked]
-        answers = self._similar(now, queries, n)
-        return answers if isinstance(query, list | tuple) else answers[0]
-
-    def _similar(self, now: _State, queries: Sequence[Query], n: int) -> list[list[Match]]:
-        if not queries:
-            return []
-        codes = self._codes_of(now, queries)
-        most = max(len(query.own) for query in queries)
-        answers = []
-        for query, hits in zip(queries, now.catalogue.search(codes, n + most), strict=True):
-            others = [hit for hit in hits if hit.item.id not in query.own][:n]
-            answers.append(
-                [Match(query.name, rank, hit.item, hit.score, hit.distance) for rank, hit in enumerate(others, 1)]
-            )
-        return answers
+        narrowing = Narrowing(**wishes)
+        narrowing.check(now.catalogue, self.name)
+        return narrowing
 
     def _codes_of(self, now: _State, queries: Sequence[Query]) -> Codes:
         """The codes (m, dim) of queries; those of pictures go through the encoder as one batch."""
@@ -452,7 +395,6 @@ class Recommender:
         Raises DataError where one of their pictures is no longer there.
         """
         from simrec.sources.load import READ, open_source
-        from simrec.streams import chunks
 
         spec = self.manifest.encoder.input
         images = np.empty((len(items), *spec.shape), np.uint8)
@@ -619,6 +561,14 @@ class Recommender:
                 described["catalogue"]["fields"] = {name: kind.__name__ for name, kind in kinds.items()}
             del described["catalogue"]["distances"]
         return described
+
+
+def _crop(crop: Crop | str | Sequence[int] | None) -> Crop | None:
+    if crop is None:
+        return None
+    from simrec.images import Crop
+
+    return crop if isinstance(crop, Crop) else Crop.of(crop)
 
 
 def _in_turns(labels: Sequence[str]) -> list[int]:

@@ -23,7 +23,8 @@ from simrec.evaluation import (
 from simrec.generation import Mixture
 from simrec.images import rounded
 from simrec.perturbations import noisy
-from simrec.recommender import Query, Recommender
+from simrec.queries import Query
+from simrec.recommender import Recommender
 from simrec.sources.load import Pictures
 
 

@@ -73,7 +73,7 @@ def test_every_format_holds_the_same_answer(shoe: Path) -> None:
         return answer("similar", str(shoe), "-n", "2", "--format", form)
 
     expected = json.loads(rows("json"))
-    assert list(expected[0]) == ["query", "rank", "id", "score", "distance", "label", "source"]
+    assert list(expected[0]) == ["query", "rank", "id", "score", "distance", "percentile", "label", "source"]
     assert [json.loads(line) for line in rows("ndjson").splitlines()] == expected
     table = list(csv.DictReader(io.StringIO(rows("csv"))))
     assert [row["id"] for row in table] == [row["id"] for row in expected]

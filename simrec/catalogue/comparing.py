@@ -106,7 +106,7 @@ def addition(entries: Iterable[Entry], catalogue: LocalCatalogue, contents: Cont
 
 def _alike(catalogue: LocalCatalogue, content: str) -> Known | None:
     for number, one in enumerate(catalogue.segments):
-        for row in one.with_content(content):
+        for row in one.with_contents([content]):
             return _known(number, row)
     return None
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from simrec.index import Searchable, Together
 
 
+READ = 1 << 16
+"""Items, about, that are kept in memory once they were read."""
+
+
 class LocalCatalogue:
     """The catalogue of one generation, from as many threads as you like.
 
@@ -40,6 +44,7 @@ class LocalCatalogue:
         assert record is not None
         self.generation, self._record = generation, record
         self.segments: Sequence[Segment] = segment.opened(generation)
+        self._read: dict[int, Item] = {}
         self._starts = [0]
         for one in self.segments:
             self._starts.append(self._starts[-1] + len(one))
@@ -122,31 +127,51 @@ class LocalCatalogue:
         without: ids that are left out of every answer. where: only items that match this filter are found: n of them
         wherever there are so many.
         """
-        masks = None if where is None or not self.segments else self.masks(where)
-        rows, distances = self.index.search(codes, n + len(without), masks)
-        scores = self.index.scores(distances)
-        wanted = sorted(set(rows.ravel().tolist()))  # np.unique would import numpy.ma
-        items = dict(zip(wanted, self.at(wanted), strict=True))
+        rows, distances = self.nearest(codes, n + len(without), where=where)
+        answers = zip(rows.tolist(), distances.tolist(), self.index.scores(distances).tolist(), strict=True)
+        items = self.by_row(rows)
         return [
             [
-                Hit(item, float(distance), float(score))
+                Hit(item, distance, score)
                 for row, distance, score in zip(*answer, strict=True)
-                if (item := items[int(row)]).id not in without
+                if (item := items[row]).id not in without
             ][:n]
-            for answer in zip(rows, distances, scores, strict=True)
+            for answer in answers
         ]
+
+    def nearest(
+        self, codes: Codes, n: int, *, where: str | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The rows (m, k) of the n nearest items of each code (m, dim) and their distances, nearest first; k is less
+        than n where there are no more. where: see `search`.
+        """
+        masks = None if where is None or not self.segments else self.masks(where)
+        return self.index.search(codes, n, masks)
+
+    def by_row(self, rows: NDArray[np.int64]) -> dict[int, Item]:
+        """The items in some rows, each read once."""
+        wanted = sorted(set(rows.ravel().tolist()))  # np.unique would import numpy.ma
+        return dict(zip(wanted, self.at(wanted), strict=True))
 
     def at(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order, with their fields."""
+        found = {row: item for row in rows if (item := self._read.get(row)) is not None}
         places: dict[int, list[int]] = defaultdict(list)
-        for row in rows:
-            places[bisect_right(self._starts, row) - 1].append(row)
-        found: dict[int, Item] = {}
+        for row in rows if len(found) < len(rows) else ():
+            if row not in found:
+                places[bisect_right(self._starts, row) - 1].append(row)
         for number, some in places.items():
             one = self.segments[number]
             local = [row - self._starts[number] for row in some]
-            for row, held, fields in zip(some, one.rows(local), one.fields(local), strict=True):
-                found[row] = replace(held.item, fields=fields) if fields else held.item
+            items = one.items(local)
+            if one.columns:
+                pairs = zip(items, one.fields(local), strict=True)
+                items = [replace(item, fields=fields) for item, fields in pairs]
+            found.update(zip(some, items, strict=True))
+        if places:
+            if len(self._read) > READ:
+                self._read = {}
+            self._read.update(found)
         return [found[row] for row in rows]
 
     def items(self, ids: Sequence[str]) -> list[Item]:
@@ -158,9 +183,15 @@ class LocalCatalogue:
         place = self._find(id_)
         return None if place is None else place[1].codes(place[0].number, 1)
 
-    def copies(self, content: str) -> list[Item]:
-        """The items whose pictures have that content; of formats 1 and 2 it is another digest: see `by_pixels`."""
-        return [row.item for one in self.segments for row in one.with_content(content)]
+    def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
+        """The ids of the items whose pictures have each content; of formats 1 and 2 it is another digest: see
+        `by_pixels`.
+        """
+        found: dict[str, set[str]] = defaultdict(set)
+        for one in self.segments:
+            for row in one.with_contents(contents):
+                found[row.item.content].add(row.item.id)
+        return [frozenset(found.get(content, ())) for content in contents]
 
     @property
     def by_pixels(self) -> bool:

@@ -97,7 +97,7 @@ def _train(session: Session, source: str, data_dir: Path | None) -> None:
 def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:
     from simrec import sheets
     from simrec.files import replacing
-    from simrec.recommender import Query
+    from simrec.queries import Query
 
     firsts = {label: row for row, label in reversed(list(enumerate(test.labels)))}
     rows = []

@@ -24,7 +24,8 @@ from simrec.cli.terminal import (
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
-    from simrec.recommender import Match, Query, Recommender
+    from simrec.queries import Match, Query
+    from simrec.recommender import Recommender
 
 
 @click.command()

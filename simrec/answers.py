@@ -1,0 +1,251 @@
+"""What answers queries: the nearest items, narrowed down as far as somebody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.catalogue import LocalCatalogue
+from simrec.contracts import Codes, Item, Value
+from simrec.errors import RequestError, suggestion
+from simrec.queries import Match, Query
+
+if TYPE_CHECKING:
+    from simrec.contracts import Filter
+
+MOST = 100_000
+"""Items, at most, that are looked at for one answer that is to be distinct or grouped."""
+
+MORE = 4
+"""How many times as many items are asked for when those before weren't enough."""
+
+READ = 256
+"""Items that are read at a time for such an answer."""
+
+STRANGE = 1.0
+"""The percentile under which a query's best match is farther away than nearly all of the catalogue's own."""
+
+
+class Wishes(TypedDict, total=False):
+    """The fields of `Narrowing`, as keywords of `Recommender.similar`."""
+
+    where: Filter | None
+    min_score: float | None
+    min_percentile: float | None
+    distinct: bool
+    group_by: str | None
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """Which of the nearest items are answers.
+
+    where: those that a filter is true of. min_score, min_percentile: those that are at least so near. distinct: of
+    items that are near-duplicates of each other the nearest one, which says how many were `alike`. group_by: the
+    nearest one for each value of that field; items without a value stand for themselves.
+
+    Near-duplicates have the same file, or previews that `simrec.near_duplicates` takes for the same photo.
+    """
+
+    where: Filter | None = None
+    min_score: float | None = None
+    min_percentile: float | None = None
+    distinct: bool = False
+    group_by: str | None = None
+
+    def check(self, catalogue: LocalCatalogue, name: str) -> None:
+        """Raises RequestError for a field that isn't there, and for percentiles where there are none.
+
+        name: the recommender's.
+        """
+        if self.group_by is not None:
+            check_fields([self.group_by], catalogue, name)
+        if self.min_percentile is not None and _measured(catalogue) is None:
+            raise RequestError(
+                f"{name}: there are no percentiles, as its catalogue is too small or an older simrec made it: ask for "
+                f"a least score instead, or run 'simrec index build {name} --from-scratch'"
+            )
+
+
+def check_fields(fields: Sequence[str], catalogue: LocalCatalogue, name: str) -> None:
+    """Raises RequestError for a field that the items of a catalogue don't have; name: the recommender's."""
+    kinds = catalogue.kinds
+    for field in fields:
+        if field not in kinds:
+            raise RequestError(f"no field {field!r} in {name}: {suggestion(field, kinds)}")
+
+
+def value_of(item: Item, field: str) -> Value:
+    """A field of an item; its id and label are fields too."""
+    if field == "id":
+        return item.id
+    return item.label or None if field == "label" else item.fields.get(field)
+
+
+def answers(
+    catalogue: LocalCatalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
+) -> list[list[Match]]:
+    """The n nearest items of each query, best first, without its own; fewer only where there are no more.
+
+    codes (m, dim): of the queries. Of distinct and grouped answers at most MOST items are looked at.
+    """
+    if narrowing.distinct or narrowing.group_by is not None:
+        return _chosen(catalogue, queries, codes, n, narrowing)
+    if not queries:
+        return []
+    found = _Found(catalogue, codes, n + max(len(query.own) for query in queries), narrowing)
+    items = catalogue.by_row(found.rows)
+    answered = []
+    for query, nearest in zip(queries, found.each(), strict=True):
+        others = [one for one in nearest if items[one[0]].id not in query.own] if query.own else nearest
+        answered.append(
+            [
+                Match(query.name, rank, items[row], score, distance, percentile)
+                for rank, (row, distance, score, percentile) in enumerate(others[:n], 1)
+            ]
+        )
+    return answered
+
+
+def percentiles(quantiles: Sequence[float], distances: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The share, in per cent, of a distribution that is larger than each distance; quantiles: evenly from its least
+    value to its greatest.
+    """
+    known = np.asarray(quantiles, np.float64)
+    above = np.searchsorted(known, distances, side="right")  # of equal ones none is larger
+    low = np.clip(above - 1, 0, len(known) - 2)
+    width = known[low + 1] - known[low]
+    part = np.divide(distances - known[low], width, out=np.zeros(distances.shape), where=width > 0)
+    smaller = np.where(above == len(known), len(known) - 1, np.where(above == 0, 0, low + part))
+    shares: NDArray[np.float64] = 100 * (1 - smaller / (len(known) - 1))
+    return shares
+
+
+def percentiles_in(catalogue: LocalCatalogue, distances: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """The same for the distances from a catalogue's items to their nearest neighbours; None where they are unknown."""
+    quantiles = _measured(catalogue)
+    return None if quantiles is None else percentiles(quantiles, distances)
+
+
+def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> bool:
+    """Whether a query looks like nothing in the catalogue: even its best match is farther away than nearly every
+    item's nearest neighbour. Never where that can't be told, as only some of the items were asked.
+    """
+    if query.own or not matches or matches[0].percentile is None or narrowing.where is not None:
+        return False
+    return matches[0].percentile < STRANGE
+
+
+def _measured(catalogue: LocalCatalogue) -> Sequence[float] | None:
+    """The quantiles of its items' distances; None where there are none, or they are none."""
+    record = catalogue.generation.manifest.catalogue
+    quantiles = record.distances if record else ()
+    known = np.asarray(quantiles)
+    return quantiles if len(known) > 1 and np.isfinite(known).all() and (np.diff(known) >= 0).all() else None
+
+
+class _Found:
+    """The rows (m, k) that are nearest to some codes, cut where they aren't near enough."""
+
+    def __init__(self, catalogue: LocalCatalogue, codes: Codes, n: int, narrowing: Narrowing) -> None:
+        self.rows, self._distances = catalogue.nearest(codes, n, where=narrowing.where)
+        self._scores = catalogue.index.scores(self._distances)
+        self._percentiles = percentiles_in(catalogue, self._distances)
+        near = np.ones(self.rows.shape, bool)
+        if narrowing.min_score is not None:
+            near &= self._scores >= narrowing.min_score
+        if narrowing.min_percentile is not None and self._percentiles is not None:
+            near &= self._percentiles >= narrowing.min_percentile
+        self._near = None if near.all() else near.sum(axis=1).tolist()
+
+    def each(self) -> list[list[tuple[int, float, float, float | None]]]:
+        """Of each query the rows with their distances, scores and percentiles, nearest first."""
+        unknown = [[None] * self.rows.shape[1]] * len(self.rows)
+        known = unknown if self._percentiles is None else self._percentiles.tolist()
+        found = [
+            list(zip(*answer, strict=True))
+            for answer in zip(self.rows.tolist(), self._distances.tolist(), self._scores.tolist(), known, strict=True)
+        ]
+        return found if self._near is None else [nearest[:k] for nearest, k in zip(found, self._near, strict=True)]
+
+
+def _chosen(
+    catalogue: LocalCatalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
+) -> list[list[Match]]:
+    """Answers of which some items don't count: more and more are asked for until there are n that do."""
+    choices = [_Choice(catalogue, query, n, narrowing) for query in queries]
+    open_, size = list(range(len(queries))), n
+    while open_:
+        size = min(MORE * size + max(len(queries[place].own) for place in open_), MOST)
+        found = _Found(catalogue, codes[open_], size, narrowing)
+        for place, nearest in zip(open_, found.each(), strict=True):
+            choices[place].take(nearest)
+            choices[place].ended |= len(nearest) < size or size == MOST
+        open_ = [place for place in open_ if not choices[place].ended]
+    return [choice.matches for choice in choices]
+
+
+class _Choice:
+    """The answer to one query, as it grows."""
+
+    def __init__(self, catalogue: LocalCatalogue, query: Query, n: int, narrowing: Narrowing) -> None:
+        self.matches: list[Match] = []
+        self.ended = False
+        self._catalogue, self._query, self._n, self._narrowing = catalogue, query, n, narrowing
+        self._seen: set[int] = set()
+        self._groups: set[Value] = set()
+        self._details: list[NDArray[np.float32]] = []
+
+    def take(self, nearest: Sequence[tuple[int, float, float, float | None]]) -> None:
+        """Chooses from rows with distance, score and percentile, nearest first; those that it was given before come
+        again.
+        """
+        new = [one for one in nearest if one[0] not in self._seen]
+        self._seen.update(one[0] for one in new)
+        for start in range(0, len(new), READ):
+            some = new[start : start + READ]
+            items = self._catalogue.at([row for row, *_ in some])
+            for item, (_, distance, score, percentile) in zip(items, some, strict=True):
+                if self.ended:
+                    return
+                if item.id not in self._query.own:
+                    self._consider(item, distance, score, percentile)
+
+    def _consider(self, item: Item, distance: float, score: float, percentile: float | None) -> None:
+        field = self._narrowing.group_by
+        group = None if field is None else value_of(item, field)
+        if group in self._groups:
+            return
+        details: NDArray[np.float32] | None = None
+        if self._narrowing.distinct:
+            same, details = self._same_as(item)
+            if same is not None:
+                match = self.matches[same]
+                self.matches[same] = replace(match, alike=(match.alike or 0) + 1)
+                return
+        alike = 0 if self._narrowing.distinct else None
+        self.matches.append(Match(self._query.name, len(self.matches) + 1, item, score, distance, percentile, alike))
+        if group is not None:
+            self._groups.add(group)
+        if details is not None:
+            self._details.append(details)
+        self.ended = len(self.matches) == self._n
+
+    def _same_as(self, item: Item) -> tuple[int | None, NDArray[np.float32] | None]:
+        """The place of the answer that an item is a near-duplicate of, if it is of one, else its own details."""
+        from simrec import near_duplicates
+
+        for place, match in enumerate(self.matches):
+            if item.content and item.content == match.item.content:
+                return place, None
+        picture = self._catalogue.picture(item.id)
+        assert picture is not None
+        details = near_duplicates.details(picture)
+        for place, other in enumerate(self._details):
+            if near_duplicates.same(details, other):
+                return place, None
+        return None, details

@@ -1,0 +1,280 @@
+"""What is looked up: from whatever people have of a picture, or of several, to a query; and what answers it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.catalogue import LocalCatalogue
+from simrec.contracts import Batch, Codes, Images, Item, Metric, Value
+from simrec.errors import RequestError
+from simrec.manifest import EncoderRecord
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PictureOfPillow
+
+    from simrec.images import Crop, Read
+
+SHOWN = 128
+"""Pixels of the longest edge of the picture that a person is shown of a query, where no other number is asked for."""
+
+NOTHING = 1e-6
+"""The length of a direction from which on it is one: directions that cancel out leave less."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One answer: score is higher the better, distance lower (see `simrec.index`).
+
+    percentile: the share, in per cent, of the catalogue's items whose nearest neighbour is farther from them than this
+    match is from the query; None where the catalogue was too small to measure that, or an older simrec made it. alike:
+    how many near-duplicates of the item were left out of the answer; None where nobody asked for that.
+    """
+
+    query: str
+    rank: int
+    item: Item
+    score: float
+    distance: float
+    percentile: float | None = None
+    alike: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The item's."""
+        return self.item.id
+
+    @property
+    def label(self) -> str:
+        """The item's, "" where it has none."""
+        return self.item.label
+
+    @property
+    def source(self) -> str:
+        """Where the item came from: its file's path, or a data set's name."""
+        return self.item.source
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What else is known of the item."""
+        return self.item.fields
+
+    @property
+    def path(self) -> Path | None:
+        """The item's picture file; None where it came from a data set."""
+        from simrec.sources.files import path_of
+
+        return path_of(self.source) if Path(self.source).is_absolute() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "query": self.query, "rank": self.rank, "id": self.id, "score": self.score, "distance": self.distance,
+            "percentile": self.percentile, "label": self.label, "source": self.source,
+            **({} if self.alike is None else {"alike": self.alike}),
+            **({"fields": dict(self.fields)} if self.fields else {}),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to look up, a part of one, or several as one.
+
+    images: what the encoder is fed, (1, h, w, c); None for an item and for a code. own: the ids of that very item and
+    of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim), where
+    it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or PNG
+    file, None where there is nothing but numbers. parts: the queries that this one combines.
+    """
+
+    name: str
+    images: Images | None
+    own: frozenset[str] = frozenset()
+    copies: int = 0
+    code: Codes | None = None
+    encoder: str = ""
+    picture: bytes | None = None
+    parts: tuple[Query, ...] = ()
+
+
+Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
+"""What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
+(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns what is asked into queries for one encoder and, where there is one, one catalogue.
+
+    name: the recommender's.
+    """
+
+    name: str
+    encoder: EncoderRecord
+    catalogue: LocalCatalogue | None
+
+    def read(
+        self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0
+    ) -> list[Query]:
+        """The query of each: see `Recommender.read`. Their copies are looked for in one go."""
+        queries: list[Query | None] = []
+        pictures: list[tuple[str, Read]] = []
+        for one in asked:
+            query = one if isinstance(one, Query) else self._without_picture(one, crop, with_copies, shown)
+            queries.append(query)
+            if query is None:
+                pictures.append(self._picture(one, crop, shown))
+        own = self._copies([read for _, read in pictures])
+        looked_at = iter(
+            Query(
+                name, read.image[np.newaxis], frozenset() if with_copies else ids, max(0, len(ids) - 1),
+                picture=read.preview or None,
+            )
+            for (name, read), ids in zip(pictures, own, strict=True)
+        )  # fmt: skip
+        return [next(looked_at) if query is None else query for query in queries]
+
+    def of_batch(self, batch: Batch, *, with_copies: bool = False) -> list[Query]:
+        """The queries of pictures that a source has read, called by their ids."""
+        queries = [
+            Query(entry.id, batch.images[row : row + 1], picture=batch.previews[row])
+            for row, entry in enumerate(batch.entries)
+        ]
+        own = self._own_of(list(batch.contents), batch.images)
+        return [
+            replace(query, own=frozenset() if with_copies else ids, copies=max(0, len(ids) - 1)) if ids else query
+            for query, ids in zip(queries, own, strict=True)
+        ]
+
+    def _without_picture(self, asked: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
+        """The query of what has a code already; None for a picture."""
+        if isinstance(asked, str) and asked.startswith("id:"):
+            if crop:
+                raise RequestError(f"{asked}: a part can only be taken of a picture file: name the item's file")
+            return self._item(asked, with_copies, shown)
+        dim = self.encoder.dim
+        if isinstance(asked, np.ndarray) and asked.dtype == np.float32 and asked.shape in ((dim,), (1, dim)):
+            return Query("code", None, code=asked.reshape(1, dim), encoder=self.encoder.digest)
+        return None
+
+    def _item(self, asked: str, with_copies: bool, shown: int) -> Query:
+        if self.catalogue is None:
+            raise no_catalogue(self.name)
+        found = self.catalogue.items([asked[3:]])
+        if not found:
+            raise RequestError(
+                f"no item {asked[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
+            )
+        itself = frozenset([found[0].id])
+        alike = itself.union(*self.catalogue.copies_of([found[0].content]))
+        return Query(
+            asked, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(found[0].id),
+            self.encoder.digest, self.catalogue.preview(found[0].id) if shown else None,
+        )  # fmt: skip
+
+    def _copies(self, reads: Sequence[Read]) -> list[frozenset[str]]:
+        """The ids of each picture's exact copies in the catalogue."""
+        if not reads or self.catalogue is None:
+            return [frozenset()] * len(reads)
+        return self._own_of([read.content for read in reads], [read.image for read in reads])
+
+    def _own_of(self, contents: list[str], images: Sequence[NDArray[np.uint8]] | Images) -> list[frozenset[str]]:
+        if self.catalogue is None:
+            return [frozenset()] * len(contents)
+        if self.catalogue.by_pixels:
+            contents = [blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images]
+        return self.catalogue.copies_of(contents)
+
+    def _picture(self, asked: object, crop: Crop | None, shown: int) -> tuple[str, Read]:
+        """The name of a picture that is no item's, and what was read of it."""
+        from PIL import Image
+
+        from simrec import images
+
+        spec = self.encoder.input
+        if isinstance(asked, str | Path):
+            return str(asked), _of_file(Path(asked), str(asked), self.encoder, crop, shown)
+        if isinstance(asked, bytes | bytearray):
+            return "bytes", _of_file(bytes(asked), "bytes", self.encoder, crop, shown)
+        if isinstance(asked, Image.Image):
+            return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
+        if isinstance(asked, np.ndarray):
+            if asked.dtype != np.uint8 or asked.ndim not in (2, 3) or asked.shape[2:] not in ((), (1,), (3,)):
+                raise RequestError(
+                    f"an array {asked.dtype} {asked.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3), "
+                    f"or a code of float32 ({self.encoder.dim},)"
+                )
+            pixels = asked.squeeze(2) if asked.shape[2:] == (1,) else asked
+            return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
+        if hasattr(asked, "read"):
+            from simrec.picture_files import LARGEST_FILE
+
+            data = cast(BinaryIO, asked).read(LARGEST_FILE + 1)
+            return "-", _of_file(data, "standard input", self.encoder, crop, shown)
+        raise RequestError(
+            f"{type(asked).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
+            f"(h, w, c), 'id:ITEM', or a list of these"
+        )
+
+
+def combined(
+    queries: Sequence[Query], codes: Codes, weights: Sequence[float], less: int, metric: Metric, encoder: str
+) -> Query:
+    """One query of several: the mean of their directions, or of their codes where the metric is no cosine.
+
+    codes (n, dim): of the queries, of which the last `less` are what the answer should not look like. From those it
+    moves away, as far as they are from the others' mean. weights: of the queries before them. encoder: the digest of
+    the encoder that made the codes.
+
+    Raises RequestError for weights that are none, and where nothing is left as the directions cancel out.
+    """
+    wanted = len(queries) - less
+    if len(weights) != wanted or not all(0 < weight <= LARGEST_WEIGHT for weight in weights):
+        raise RequestError(
+            f"weights {list(weights)!s:.100} for {wanted} pictures: give each a number above 0, at most "
+            f"{LARGEST_WEIGHT:,}"
+        )
+    points = codes.astype(np.float64)
+    if metric == "cosine":
+        points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    code = np.average(points[:wanted], axis=0, weights=weights)
+    if less:
+        code += code - points[wanted:].mean(axis=0)
+    name = " + ".join(query.name for query in queries[:wanted])
+    name += "".join(f" - {query.name}" for query in queries[wanted:])
+    if metric == "cosine" and np.linalg.norm(code) < NOTHING:
+        raise RequestError(f"{name:.200}: nothing is left of them together, as they cancel out: leave one out")
+    own = frozenset().union(*(query.own for query in queries))
+    return Query(
+        name, None, own, sum(query.copies for query in queries), code.astype(np.float32)[np.newaxis], encoder,
+        parts=tuple(queries),
+    )  # fmt: skip
+
+
+LARGEST_WEIGHT = 1000
+"""The largest weight of a picture in a combined query."""
+
+
+def no_catalogue(name: str) -> RequestError:
+    """The error for a recommender of that name that has no catalogue."""
+    return RequestError(f"{name} has no catalogue yet: run 'simrec index build {name}'")
+
+
+def _of_file(file: Path | bytes, name: str, encoder: EncoderRecord, crop: Crop | None, shown: int) -> Read:
+    """What is read of a picture file. A larger picture than a preview is decoded for itself, so that what the encoder
+    is fed doesn't depend on what a person is shown.
+    """
+    from simrec import images
+
+    def opened() -> Path | BinaryIO:
+        return io.BytesIO(file) if isinstance(file, bytes) else file
+
+    small = 0 < shown <= images.PREVIEW
+    read = images.read_with_preview(opened(), encoder.input, name, shown=small, crop=crop)
+    return replace(read, preview=images.shown(opened(), name, shown, crop)) if shown and not small else read
