@@ -147,7 +147,10 @@ def as_format_2(healthy: Path, folder: Path) -> Path:
     table, thumbnails = sqlite3.connect(inside / TABLE), b""
     table.execute("ATTACH ? AS now", [str(segment / TABLE)])
     table.execute(SCHEMA_2)
-    for row, id_, source, label in table.execute("SELECT row, id, source, label FROM now.items").fetchall():
+    (listed,) = values["catalogue"].pop("sources")
+    root = listed.pop("root")
+    for row, id_, inside_root, label in table.execute("SELECT row, id, source, label FROM now.items").fetchall():
+        source = f"{root}/{inside_root}"
         grey = Image.open(source).convert("L")
         file = io.BytesIO()
         grey.save(file, "PNG")
@@ -163,7 +166,8 @@ def as_format_2(healthy: Path, folder: Path) -> Path:
     (inside / "thumbnails-000001.bin").write_bytes(thumbnails)
     for name in ("version", "interpolation", "crop_pct"):
         del values["encoder"]["input"][name]
-    values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
+    del values["change"], values["catalogue"]["distances"], values["catalogue"]["measured"]
+    values["catalogue"] |= {"source": listed.pop("name"), **listed, "segments": ["thumbnails-000001.bin"]}
     values["files"] = {
         path.relative_to(inside).as_posix(): {
             "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -251,11 +255,17 @@ VALUES: dict[str, list[object]] = {
     "catalogue/count": ["40", -1, 2**63, 40.5, None],
     "catalogue/dtype": ["float16", None],
     "catalogue/labelled": ["yes"],
+    "catalogue/sources": [None, [], {}, ["shop"], [{}], [{"name": "shop"}]],
+    "catalogue/sources/0/root": [5, [], "\ud800"],
+    "catalogue/sources/0/new": [1],
+    "catalogue/distances": [None, ["0.5"], [None], 5, [0.0] * 1002],
+    "catalogue/measured": [-1, "40", None, 2**63],
+    "change": [5, [], {}, {"command": "index; rm"}, {"command": "index.sync", "added": -1}],
     "catalogue/segments": ["previews.bin", [5], ["../../CURRENT"], ["codes.faiss", "/etc/hostname"], {}, [{}], None,
                            [{"folder": "../../CURRENT", "rows": 40}]],
     "catalogue/segments/0/folder": PATHS,
     "catalogue/segments/0/rows": [0, -1, 2**63, "40", None, 40.5, True],
-    "catalogue/segments/0/format": [1, 4, "3", None],
+    "catalogue/segments/0/format": [1, 4, 6, "3", None],
     "catalogue/segments/0/fields": ["../good/CURRENT", "/etc/hostname", "fields", 5, f"{COLUMNS}/../x", f"{COLUMNS}\n"],
     "catalogue/segments/0/removed": ["../good/CURRENT", "/etc/hostname", "removed", [3], f"{GONE}/../x", f"{GONE}\n"],
     "catalogue/segments/0/new": [1],
@@ -263,7 +273,7 @@ VALUES: dict[str, list[object]] = {
     "libraries": [[], {"numpy": {}}],
     "files": [[], None, {INDEX: 5}, {INDEX: {"size": "1"}}],
     f"files/{INDEX}": [{"size": -1, "sha256": "0"}, {"size": 2**70, "sha256": None}, None],
-    "version": [None, "3", 0, -3, 2.5, 1, 2, 3, 5],
+    "version": [None, "3", 0, -3, 2.5, 1, 2, 3, 4, 6],
 }  # fmt: skip
 """What none of the manifest's values may be."""
 
@@ -272,14 +282,21 @@ LATER: dict[str, list[object]] = {
     "catalogue/segments": [[]],
     "catalogue/segments/0/rows": [39, 41, 2**40],
     "catalogue/segments/0/folder": [MORE, "gens/000001-01234567"],
-    "catalogue/segments/0/format": [2],
+    "catalogue/segments/0/format": [2, 3],
     "catalogue/segments/0/fields": [COLUMNS, "{segment}/codes.faiss", "{encoder}/encoder.onnx"],
     "catalogue/segments/0/removed": [GONE, "{segment}/codes.faiss", "{encoder}/encoder.onnx"],
 }
 """What may stand there, but not in this recommender: known when the catalogue is asked."""
 
 CONTROLS = "\x1b]0;owned\x07\x1b[31m\n\x9b2J\r"
-SPOKEN = ["encoder/name", "encoder/preset", "encoder/command", "encoder/provider", "catalogue/source", "created"]
+SPOKEN = [
+    "encoder/name",
+    "encoder/preset",
+    "encoder/command",
+    "encoder/provider",
+    "catalogue/sources/0/name",
+    "created",
+]
 """Values that are shown."""
 
 MANIFESTS = {
@@ -536,16 +553,16 @@ REST = "label, stamp, content, start, length, preview, checksum"
 ENDLESS = "WITH RECURSIVE n(row) AS (SELECT 0 UNION ALL SELECT row + 1 FROM n)"
 TABLES = {
     "is a recursive view": f"ALTER TABLE items RENAME TO mine; CREATE VIEW items AS {ENDLESS} SELECT row, 'a' AS id,"
-    " 'a' AS source, 'a' AS label, '' AS stamp, x'00' AS content, 0 AS start, 9 AS length, 0 AS preview,"
+    " 0 AS origin, 'a' AS source, 'a' AS label, '' AS stamp, x'00' AS content, 0 AS start, 9 AS length, 0 AS preview,"
     " 0 AS checksum FROM n",
     "is a view": "ALTER TABLE items RENAME TO mine; CREATE VIEW items AS SELECT * FROM mine",
     "has a recursive view": f"CREATE VIEW more AS {ENDLESS} SELECT * FROM n",
     "has a trigger": "CREATE TRIGGER t AFTER DELETE ON items BEGIN SELECT 1; END",
     "has another table beside it": "CREATE TABLE more (x)",
     "has another column": "ALTER TABLE items ADD COLUMN more TEXT",
-    "has a generated column": "CREATE TABLE mine (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source TEXT NOT"
-    f" NULL, label TEXT AS (hex(zeroblob(200000000))), {REST.removeprefix('label, ')});"
-    f" INSERT INTO mine SELECT row, id, source, {REST.removeprefix('label, ')} FROM items;"
+    "has a generated column": "CREATE TABLE mine (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, origin INTEGER,"
+    f" source TEXT NOT NULL, label TEXT AS (hex(zeroblob(200000000))), {REST.removeprefix('label, ')});"
+    f" INSERT INTO mine SELECT row, id, origin, source, {REST.removeprefix('label, ')} FROM items;"
     " DROP TABLE items; ALTER TABLE mine RENAME TO items",
     "has an index on an expression": "CREATE INDEX more ON items (hex(zeroblob(length(id))))",
     "lacks its index": "DROP INDEX by_content",
@@ -554,7 +571,7 @@ TABLES = {
     "has ids that are no UTF-8": "UPDATE items SET id = CAST(x'ff' AS TEXT) || row",
     "has stamps that are blobs": "UPDATE items SET stamp = CAST(stamp AS BLOB)",
     "has checksums of previews that are decimal numbers": "UPDATE items SET preview = 0.5",
-    "has labels that are missing": f"CREATE TABLE mine AS SELECT row, id, source, NULL AS {REST} FROM items;"
+    "has labels that are missing": f"CREATE TABLE mine AS SELECT row, id, origin, source, NULL AS {REST} FROM items;"
     " DROP TABLE items; ALTER TABLE mine RENAME TO items",
     "has labels that are missing, against its own rules": "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql ="
     " replace(sql, 'label TEXT NOT NULL', 'label TEXT') WHERE name = 'items'; PRAGMA writable_schema = RESET;"
@@ -563,12 +580,13 @@ TABLES = {
     "has gaps": "UPDATE items SET row = row + 1000 WHERE row >= 20",
     "has too few rows": "DELETE FROM items WHERE row >= 20",
     "has no rows": "DELETE FROM items",
-    "has too many rows": f"INSERT INTO items SELECT row + 40, 'x' || id, source, {REST} FROM items",
+    "has too many rows": f"INSERT INTO items SELECT row + 40, 'x' || id, origin, source, {REST} FROM items",
     "has a row of 2^62": f"UPDATE items SET row = {2**62} WHERE row = 39",
 }
 UNSEALED = {
     "other labels": "UPDATE items SET label = 'x'", "other sources": "UPDATE items SET source = '/etc/hostname'",
     "other ids": "UPDATE items SET id = 'x' || id", "other contents": "UPDATE items SET content = x'00'",
+    "other origins": "UPDATE items SET origin = 1",
     "other previews": "UPDATE items SET preview = preview + 1", "other stamps": "UPDATE items SET stamp = 'x'",
     "a checksum that is text": "UPDATE items SET checksum = 'x'", "a checksum of zero": "UPDATE items SET checksum = 0",
 }  # fmt: skip
@@ -585,6 +603,8 @@ ROWS = {
     "sources that are a folder": ("UPDATE items SET source = '/'", frozenset(["original"])),
     "sources that are a pipe": ("UPDATE items SET source = '{outside}/pipe'", frozenset(["original"])),
     "sources that are no paths": ("UPDATE items SET source = char(10, 27, 155) || '..'", frozenset(["original"])),
+    "sources above their root": ("UPDATE items SET source = '../../../../../../etc/hostname'", frozenset(["original"])),
+    "origins that there aren't": ("UPDATE items SET origin = 7", SEARCHES),
     "sources of 1 MB": ("UPDATE items SET source = '/' || hex(zeroblob(500000))", frozenset(["original"])),
 }
 """Sealed rows, and the commands that can't do with them."""
@@ -616,14 +636,16 @@ def sql(script: str, *, seal: bool = True) -> Callable[[bytes], bytes]:
 
 def resealed(connection: sqlite3.Connection) -> None:
     """Makes the checksums of a table's rows fit, where it has any."""
-    connection.create_function("sealed", 6, row_checksum)
-    connection.execute("UPDATE items SET checksum = sealed(id, source, label, stamp, lower(hex(content)), preview)")
+    connection.create_function("sealed", 7, row_checksum)
+    connection.execute(
+        "UPDATE items SET checksum = sealed(id, source, label, stamp, lower(hex(content)), preview, origin)"
+    )
 
 
 def row_checksum(*values: object) -> int:
-    *texts, preview = values
+    *texts, preview, origin = values
     data = "".join(f"{len(str(text))}:{text}" for text in texts)
-    return zlib.crc32(f"{data}{preview}".encode("utf-8", "surrogatepass"))
+    return zlib.crc32(f"{data}{preview} {origin}".encode("utf-8", "surrogatepass"))
 
 
 def cyclic(data: bytes) -> bytes:
@@ -987,7 +1009,7 @@ def second(changes: dict[str, Callable[[bytes], bytes]], count: int = 80, folder
                 kind = name.removeprefix(f"{first}/")
                 data = changes.get(kind, lambda data: data)((target.folder / name).read_bytes())
                 target.write(f"{MORE}/{kind}", data)
-        more = {"folder": folder, "rows": 40, "format": 3, "fields": None, "removed": None, **record}
+        more = {"folder": folder, "rows": 40, "format": 5, "fields": None, "removed": None, **record}
         target.manifest["catalogue"]["segments"].append(target.name(more))
         target.set("catalogue/count", count)
 
@@ -1170,9 +1192,10 @@ JUNK = {
 BUILDS: dict[str, Change] = {
     "nothing changed": lambda building, outside: None,
     **{f"a plan that is {name}": raw_plan(data) for name, data in JUNK.items()},
-    "a plan of escapes": plan(source=CONTROLS),
-    "a plan of a source that is none": plan(source={"a": [CONTROLS]}),
-    "a plan of a source of 1 MB": plan(source="x" * 10**6),
+    "a plan of escapes": plan(sources=[[CONTROLS, CONTROLS]]),
+    "a plan of a source that is none": plan(sources={"a": [CONTROLS]}),
+    "a plan of sources that are none": plan(sources=[[], [CONTROLS], 5, [["a"]]]),
+    "a plan of a source of 1 MB": plan(sources=[["x" * 10**6, None]]),
     "a plan of another encoder": plan(encoder="0" * 64),
     "a plan of other numbers": plan(dim=2**63),
     "a plan of other codes": plan(dtype="binary"),
@@ -1229,14 +1252,16 @@ BUILDS: dict[str, Change] = {
         "label": [7, CONTROLS, "another", "x" * 2_000_000], "stamp": [3, "another", "x" * 2_000_000],
         "fields": [[], {"a": 1}, {"a": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {CONTROLS: CONTROLS}], "more": [1],
     }.items() for value in values},
-    **{f"a content of {value!r:.40}": line(3, lambda values, value=value: [values[0], value, *values[2:]])
+    **{f"a content of {value!r:.40}": line(3, lambda values, value=value: [*values[:2], value, *values[3:]])
        for value in ("", "zz", "abc", "0" * 32, "0" * 3_000_000, CONTROLS, None, 5, "\u0660" * 32)},
-    **{f"a length of {value!r:.30}": line(3, lambda values, value=value: [*values[:2], value, values[3]])
+    **{f"a length of {value!r:.30}": line(3, lambda values, value=value: [*values[:3], value, values[4]])
        for value in (0, -1, 1, 2**31, 2**62, 2**70, 1e308, "9", None)},
-    **{f"a checksum of {value!r:.30}": line(3, lambda values, value=value: [*values[:3], value])
+    **{f"a checksum of {value!r:.30}": line(3, lambda values, value=value: [*values[:4], value])
        for value in (0, -1, 2**70, "9", None)},
+    **{f"an origin of {value!r:.30}": line(3, lambda values, value=value: [values[0], value, *values[2:]])
+       for value in (1, -1, 2**70, "0", None)},
     "a line that says more": line(3, lambda values: [*values, 1]),
-    "a line that says less": line(3, lambda values: values[:3]),
+    "a line that says less": line(3, lambda values: values[:4]),
     "a value where there are none, and its kind": all_of(entry(fields={"a": "text"}), record(kinds={"a": "int64"})),
     "a value beyond its kind": all_of(entry(fields={"a": 2**63}), record(kinds={"a": "int64"})),
     "previews that are cut short": bytes_of("000001/previews.bin", lambda data: data[:-4]),
@@ -1496,7 +1521,7 @@ def mutant(name: str, target: Target) -> None:
         data = npy(_odd(np.load(io.BytesIO(data)), random))
     elif structural and name == TABLE:
         column = random.choice(
-            ["row", "id", "source", "label", "stamp", "content", "start", "length", "preview", "checksum"]
+            ["row", "id", "origin", "source", "label", "stamp", "content", "start", "length", "preview", "checksum"]
         )
         value = random.choice(["-1", str(2**62), "x'ff'", "''", "1.5", "'a' || row", "CAST(x'ff' AS TEXT)", "-row"])
         script = f"UPDATE OR IGNORE items SET {column} = {value} WHERE row % {random.randint(1, 3)} = 0"

@@ -409,12 +409,16 @@ def interrupted(folder: Path, home: Path) -> Path:
     batch = source.read(entries, record.input)
     codes = opened.encode(batch.images)
     (home / "interrupted").mkdir()
-    plan = Plan(catalogue.source, record.digest, record.input, record.dim, record.metric, "float32")
+    plan = Plan(
+        "build", [(source.name, source.root)], record.digest, record.input, record.dim, record.metric, "float32"
+    )
     building = Building(home / "interrupted", plan)
     building.begin(discard=False)
     for rows in (slice(20), slice(20, 40)):
-        some = Batch(entries[rows], batch.images[rows], batch.previews[rows], batch.contents[rows])
-        building.add(entries[rows], some, codes[rows])
+        some = Batch(
+            entries[rows], batch.images[rows], batch.previews[rows], batch.contents[rows], fields=batch.fields[rows]
+        )
+        building.add(entries[rows], 0, some, codes[rows])
         building.finish_part()
     return building.folder
 
@@ -654,7 +658,7 @@ def test_a_catalogue_built_again_is_written_through_no_link(
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(moved)
     before = tree(target.outside)
-    words = ["--quiet", "--home", str(target.folder.parent), "index", "build", "evil"]
+    words = ["--quiet", "--home", str(target.folder.parent), "index", "build", "evil", "--from-scratch"]
     for _ in range(store.KEPT + 1):  # the last of which delete what the first one found
         reply = child.ask(target.here, words=words)
         assert reply["status"] == 0 or (reply["err"].count("\n") == 1 and not ill_said(reply["err"])), reply
@@ -675,7 +679,9 @@ def test_a_catalogue_built_again_waits_at_no_pipe(
     if path.exists():
         path.rename(target.outside / "moved")
     os.mkfifo(path)
-    reply = child.ask(target.here, words=["--quiet", "--home", str(target.folder.parent), "index", "build", "evil"])
+    reply = child.ask(
+        target.here, words=["--quiet", "--home", str(target.folder.parent), "index", "build", "evil", "--from-scratch"]
+    )
     assert reply.get("status") in (0, 1), reply
     assert not reply["err"] or not ill_said(reply["err"]), reply
 
@@ -690,7 +696,7 @@ def test_a_catalogue_built_again_can_be_read_whatever_the_number_of_the_generati
     target = staged(tmp_path / "root", healthy)
     numbered(name)(target)
     options = ["--quiet", "--home", str(target.folder.parent)]
-    child.ask(target.here, words=[*options, "index", "build", "evil"])
+    child.ask(target.here, words=[*options, "index", "build", "evil", "--from-scratch"])
     reply = child.ask(target.here, words=[*options, "similar", "shoe.png", "--index", "evil"])
     assert (reply["status"], reply["err"]) == (0, "")
 
@@ -706,7 +712,7 @@ def test_a_catalogue_built_again_can_be_read_whatever_lies_among_the_generations
     target = staged(tmp_path / "root", healthy)
     (target.folder / kind).write_bytes(b"a letter to someone")
     options = ["--quiet", "--home", str(target.folder.parent)]
-    child.ask(target.here, words=[*options, "index", "build", "evil"])
+    child.ask(target.here, words=[*options, "index", "build", "evil", "--from-scratch"])
     reply = child.ask(target.here, words=[*options, "similar", "shoe.png", "--index", "evil"])
     assert (reply["status"], reply["err"]) == (0, "")
 
@@ -733,7 +739,7 @@ def built_again(child: Child, name: str, root: Path, healthy: dict[str, Path]) -
         return reply["status"] == 0, reply["err"]
 
     answers, said_before = ask("similar", f"id:{ITEM}", "--index", "evil")
-    built, said_then = ask("index", "build", "evil")
+    built, said_then = ask("index", "build", "evil", "--from-scratch")
     if not answers and not built and "makes the catalogue again" in said_before:
         wrong.append(f"{name}: building again was said to help: {said_then[:400]!r}")
     if built and not (now := ask("similar", f"id:{ITEM}", "--index", "evil", "--grid", "out.png"))[0]:
@@ -798,14 +804,14 @@ def going_on(child: Child, change: Callable[[Path, Path], object], root: Path, h
 
     folder = target.folder / "building"
     ours = folder.is_dir() and not folder.is_symlink()
-    built = ask("index", "build", "evil")
+    built = ask("index", "build", "evil", "--from-scratch")
     if built["status"] == 0 and folder.exists():
         wrong.append("leaves its parts")
     if built["status"] != 0 and ours:
         if "--discard" not in built["err"]:
             wrong.append(f"says nothing of --discard: {built['err'][:300]!r}")
         check_answers(ask, "meanwhile", wrong)
-        built = ask("index", "build", "evil", "--discard")
+        built = ask("index", "build", "evil", "--from-scratch", "--discard")
         if built["status"] != 0:
             wrong.append(f"--discard does not help: {built['err'][:300]!r}")
     check_answers(ask, "then", wrong)
@@ -984,7 +990,9 @@ def test_mutants_of_an_interrupted_build_are_built_or_refused_in_one_line(
         target = staged(root, healthy, "float32", job)
         path = Path(shutil.copytree(healthy["building"], target.folder / "building")) / name
         path.write_bytes(damaged(path.read_bytes(), target.random))
-        reply = child.ask(target.here, words=["--quiet", "--home", str(root / "home"), "index", "build", "evil"])
+        reply = child.ask(
+            target.here, words=["--quiet", "--home", str(root / "home"), "index", "build", "evil", "--from-scratch"]
+        )
         shutil.rmtree(root)
         if reply.get("status") == 0 and not reply["err"]:
             return ""

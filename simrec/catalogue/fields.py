@@ -65,7 +65,7 @@ def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[s
         }
     )
     # As a stream: its messages can be looked at one by one before anything is made of them.
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+    with path.open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
 
 
