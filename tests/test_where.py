@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +13,19 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import simrec
 from simrec import store
 from simrec.arrays import to_npy
 from simrec.catalogue import LocalCatalogue, where
 from simrec.catalogue.building import New
 from simrec.catalogue.fields import kinds
 from simrec.catalogue.writing import Kept, SegmentWriter
+from simrec.cli import cli
 from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value
 from simrec.errors import RequestError
 from simrec.index import Index
@@ -405,6 +409,72 @@ def test_a_catalogues_columns_are_those_of_all_its_segments(shops: list[Shop]) -
     }  # fmt: skip
     with pytest.raises(RequestError, match="did you mean price"):
         shops[0].catalogue.search(shops[0].codes[:1], 10, where="pric < 3")
+
+
+# From the command line.
+
+
+@pytest.fixture
+def priced(photos: Path) -> str:
+    """A recommender of 40 photos with a price each; a tenth of them was removed again."""
+    lines = [f"{path},{path.parent.name},{number}" for number, path in enumerate(sorted(photos.rglob("*.png")))]
+    (photos / "items.csv").write_text("\n".join(["path,label,price", *lines]))
+    simrec.build("mine", str(photos / "items.csv"), encoder="demo")
+    (photos / "items.csv").write_text("\n".join(["path,label,price", *lines[4:]]))
+    return simrec.build("mine", str(photos / "items.csv"), encoder="demo").name
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, words, standalone_mode=False)
+
+
+def test_what_matches_is_exported(priced: str, tmp_path: Path) -> None:
+    done = run("export", priced, "--where", "price < 8 AND label = 'Bag'", "-o", str(tmp_path / "some.csv"))
+    assert done.exit_code == 0
+    lines = (tmp_path / "some.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in lines] == ["Bag"] * 4  # of 0 to 7 the first four are gone
+
+
+def test_an_evaluation_is_of_what_matches(priced: str) -> None:
+    """Of 36 items 16 are bags and dresses; every label of theirs is as likely to be found, and no other."""
+    done = run("evaluate", priced, "--where", "label IN ('Bag', 'Dress')", "--format", "json")
+    assert done.exit_code == 0, done.output
+    (evaluation,) = json.loads(done.stdout)
+    assert evaluation["where"] == "label IN ('Bag', 'Dress')"
+    assert (evaluation["catalogue"], evaluation["queries"], evaluation["how"]) == (16, 16, "leave-one-out")
+    assert set(evaluation["rows"][0]["classes"]) == {"Bag", "Dress"}
+    kept = simrec.open(priced).catalogue
+    items = list(kept.all("label IN ('Bag', 'Dress')"))
+    rows, _ = kept.chosen("label IN ('Bag', 'Dress')").search(np.concatenate([kept.code(item.id) for item in items]), 1)
+    assert rows[:, 0].tolist() == list(range(16))
+    whole = json.loads(run("evaluate", priced, "--format", "json").stdout)[0]
+    assert (whole["catalogue"], whole["where"]) == (36, None)
+
+
+@pytest.mark.long
+def test_an_evaluation_asks_the_test_pictures_of_the_classes_that_match(own_home: Path) -> None:
+    simrec.build("small", "fashion-mnist:small", encoder="demo")
+    done = run("evaluate", "small", "--where", "label IN ('Bag', 'Sandal')", "--format", "json")
+    (evaluation,) = json.loads(done.stdout)
+    assert evaluation["how"] == "test"
+    assert set(evaluation["rows"][0]["classes"]) == {"Bag", "Sandal"}
+    assert 300 < evaluation["queries"] < 500
+    assert evaluation["rows"][0]["P@10"] > 0.95
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "mine"], ["export", "mine", "-o", "all.csv"]], ids=["evaluate", "export"]
+)
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [("price > 1000", "no item matches"), ("prize > 1", "did you mean price?"), ("price > 'x'", "is a text")],
+)
+def test_a_filter_that_cannot_be_met_is_one_line(priced: str, words: list[str], expression: str, found: str) -> None:
+    done = run(*words, "--where", expression)
+    assert isinstance(done.exception, RequestError)
+    assert found in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not Path("all.csv").exists()
 
 
 # Random expressions.
