@@ -26,7 +26,10 @@ LONGEST = 200
 """Characters of a line of text that are looked at: a label may be a book."""
 
 ACROSS = 10
-"""Pictures side by side at most where a sheet compares versions of them."""
+"""Pictures side by side, at most, of one query's answers, or where a sheet compares versions of them."""
+
+LARGEST = 60_000_000
+"""Pixels of the largest contact sheet, about: 180 MB in memory."""
 
 WIDE = 1300
 """Pixels across that the pictures of `inputs_sheet` may take."""
@@ -37,27 +40,73 @@ _INK, _PALE, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#1a7f4b", "#c2412d", "
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture, uint8 (h, w, c) or a Pillow one, one or two lines of text, and whether it is right (None: nobody
-    knows).
+    """A picture, uint8 (h, w, c) or a Pillow one, the lines of text below it, whether it is right (None: nobody knows),
+    and whether it is a query.
     """
 
     picture: NDArray[np.uint8] | Image.Image
     lines: tuple[str, ...]
     right: bool | None = None
+    query: bool = False
 
 
-def contact_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
-    """One row a query: the query first, set apart and framed, then its answers, best first."""
-    side = max(_side(tile.picture) for row in rows for tile in row)
-    step, height = side + _GAP, side + 2 * _LINE + 8
-    columns = max(len(row) for row in rows)
-    sheet = _Sheet(2 * _MARGIN + columns * step + _GAP, len(rows) * (height + _GAP), title)
-    for r, row in enumerate(rows):
-        for c, tile in enumerate(row):
-            colour = _QUERY if c == 0 else {True: _GOOD, False: _BAD, None: None}[tile.right]
-            left = _MARGIN + c * step + (2 * _GAP if c else 0)
-            sheet.place(tile, left, r * (height + _GAP), side, colour)
+def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None = None) -> Image.Image:
+    """One row a query: its own pictures first, set apart and framed, then its answers, best first, ten side by side.
+
+    side: pixels of the pictures' longest edges; without it as their sizes suggest.
+    """
+    layout = _Layout.of(rows, side or max(_side(tile.picture) for row in rows for tile in row))
+    sheet = _Sheet(max(layout.width, _width_of(title)), layout.height(rows), title)
+    top = 0
+    for row in rows:
+        queries = [tile for tile in row if tile.query]
+        for c, tile in enumerate(queries):
+            sheet.place(tile, _MARGIN + c * layout.across, top, layout.side, _QUERY)
+        for number, tile in enumerate([tile for tile in row if not tile.query]):
+            down, c = divmod(number, ACROSS)
+            left = _MARGIN + layout.before + c * layout.across
+            colour = {True: _GOOD, False: _BAD, None: None}[tile.right]
+            sheet.place(tile, left, top + down * layout.down, layout.side, colour)
+        top += layout.lines(row) * layout.down
     return sheet.image
+
+
+def fitting(rows: Sequence[Sequence[Tile]], side: int) -> Sequence[Sequence[Tile]]:
+    """As many of a contact sheet's rows as LARGEST pixels have room for, one at least, and of that what fits."""
+    cut = [row[: max(1, LARGEST // (side + _GAP) ** 2 // 2)] for row in rows]
+    layout = _Layout.of(cut, side)
+    while len(cut) > 1 and layout.width * layout.height(cut) > LARGEST:
+        cut = cut[: len(cut) * 9 // 10]
+    return cut
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the tiles of a contact sheet are placed, in pixels. side: of a picture; across, down: from one to the next.
+    before: what the queries take. width: of the sheet.
+    """
+
+    side: int
+    across: int
+    down: int
+    before: int
+    width: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Tile]], side: int) -> _Layout:
+        across = side + _GAP
+        texts = max(len(tile.lines) for row in rows for tile in row)
+        queries = max(sum(tile.query for tile in row) for row in rows)
+        answers = min(ACROSS, max(sum(not tile.query for tile in row) for row in rows))
+        before = queries * across + (2 * _GAP if queries else 0)
+        return cls(side, across, side + texts * _LINE + 8 + _GAP, before, 2 * _MARGIN + before + answers * across)
+
+    def lines(self, row: Sequence[Tile]) -> int:
+        """How many lines of pictures a row takes."""
+        return max(1, -(-sum(not tile.query for tile in row) // ACROSS))
+
+    def height(self, rows: Sequence[Sequence[Tile]]) -> int:
+        return sum(map(self.lines, rows)) * self.down
 
 
 def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], title: str) -> Image.Image:
@@ -67,7 +116,7 @@ def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], ti
     beside = round(max(_font(12).getlength(name) for name in names)) + 2 * _GAP
     across = min(len(columns), ACROSS)
     bands = math.ceil(len(columns) / ACROSS)
-    width = max(2 * _MARGIN + beside + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN)
+    width = max(2 * _MARGIN + beside + across * step, _width_of(title))
     sheet = _Sheet(width, bands * len(names) * height + (bands - 1) * _MARGIN, title)
     for number, column in enumerate(columns):
         band, place = divmod(number, ACROSS)
@@ -111,7 +160,7 @@ def inputs_sheet(images: Images, names: Sequence[str], title: str) -> Image.Imag
     side = TILE // size * size if size <= TILE else size
     across = min(len(images), max(1, WIDE // (side + _GAP)))
     step, height = side + _GAP, side + _LINE + 8
-    width = max(2 * _MARGIN + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN)
+    width = max(2 * _MARGIN + across * step, _width_of(title))
     sheet = _Sheet(width, math.ceil(len(images) / across) * height, title)
     for number, (image, name) in enumerate(zip(images, names, strict=True)):
         row, column = divmod(number, across)
@@ -125,9 +174,7 @@ def mosaic(images: Images, title: str) -> Image.Image:
     across = math.ceil(math.sqrt(len(images)))
     step = side + 2
     down = math.ceil(len(images) / across)
-    sheet = _Sheet(
-        max(2 * _MARGIN + across * step, round(_font(15).getlength(title)) + 2 * _MARGIN), down * step, title
-    )
+    sheet = _Sheet(max(2 * _MARGIN + across * step, _width_of(title)), down * step, title)
     for number, image in enumerate(images):
         row, column = divmod(number, across)
         sheet.place(Tile(image, ()), _MARGIN + column * step, row * step, side)
@@ -149,7 +196,7 @@ class _Sheet:
         self.image.paste(shown, (left + (side - shown.width) // 2, below + (side - shown.height) // 2))
         if colour:
             self._draw.rectangle((left - 3, below - 3, left + side + 2, below + side + 2), outline=colour, width=3)
-        for i, line in enumerate(tile.lines[:2]):
+        for i, line in enumerate(tile.lines):
             self.write(_fitted(line, side + 4), left, top + side + 4 + i * _LINE, _PALE if i else _INK)
 
     def write(self, text: str, left: int, top: int, colour: str) -> None:
@@ -176,11 +223,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def _width_of(title: str) -> int:
+    return round(_font(15).getlength(title)) + 2 * _MARGIN
+
+
 def _fitted(text: str, width: int) -> str:
-    """The text in one line, its front cut away until it fits: the end of a path says more."""
-    font, text = _font(12), " ".join(text[-LONGEST:].split())
+    """The text in one line, cut until it fits: of a path the front, as its end says more."""
+    font, path = _font(12), "/" in text
+    text = " ".join((text[-LONGEST:] if path else text[:LONGEST]).split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
+        text = text[1:] if path else text[:-1]
+    return f"…{text}" if path else f"{text}…"

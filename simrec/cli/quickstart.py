@@ -106,7 +106,7 @@ def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:
         if number == 0:
             cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}"] for m in matches]
             table(["rank", "id", "label", "score"], cells, title=f"Similar to {test.ids[row]} ({label})")
-        tiles = [sheets.Tile(test.images[row], (label, "query"))]
+        tiles = [sheets.Tile(test.images[row], (label, "query"), query=True)]
         tiles += [
             sheets.Tile(picture, (m.label, f"{m.score:.3f}"), m.label == label)
             for m in matches

@@ -6,17 +6,20 @@ import csv
 import io
 import json
 import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from simrec.cli.terminal import (
     Session,
+    data_dir_option,
     draw_inputs,
     fail,
     picture_option,
-    printable,
     say,
     show_input_option,
     table,
@@ -24,102 +27,204 @@ from simrec.cli.terminal import (
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
+    from simrec.answers import Wishes
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
+    from simrec.verbs.asking import Drawing, Question
+
+KEPT = 1000
+"""Answers that are kept for a sheet; the others are printed and forgotten."""
+
+SHOWN = 24
+"""Pictures that `--show-input` draws, at most: the first ones."""
+
+
+def names(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+show_option = click.option(
+    "--show", metavar="FIELDS", callback=names, help="Fields to show too, with commas between: title,price."
+)
+tile_option = click.option(
+    "--tile", type=click.IntRange(28, 1024), default=160, show_default=True, metavar="PIXELS",
+    help="How large the pictures of a sheet are.",
+)  # fmt: skip
+originals_option = click.option(
+    "--originals", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="A folder of your own pictures that sheets may draw from; those that you indexed are known.",
+)  # fmt: skip
 
 
 @click.command()
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @click.option("--index", "name", metavar="NAME", help="Which recommender answers: a name or a folder.")
 @click.option("-n", "--number", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
+@click.option("--where", metavar="FILTER", help="Only items with these fields: \"price < 20 AND category = 'shoes'\".")
+@click.option("--min-score", type=float, help="Only items that score so much at least.")
+@click.option(
+    "--min-percentile", type=click.FloatRange(0, 100),
+    help="Only items that are nearer than so many per cent of the items' own nearest neighbours are.",
+)  # fmt: skip
+@click.option("--distinct", is_flag=True, help="Of near-duplicates only the best, and how many are alike.")
+@click.option("--group-by", metavar="FIELD", help="Only the best item for each value of a field.")
+@click.option("--crop", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Look up a part of each picture: in pixels, or 10%,...")
+@click.option("--together", is_flag=True, help="All QUERYs are one; weights as in shoe.jpg*2.")
+@click.option("--less", multiple=True, metavar="QUERY", help="What they should not look like; can be repeated.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "ndjson", "csv", "paths"]),
     help="How to print them; without it a table in a terminal, else json.",
 )  # fmt: skip
+@show_option
 @picture_option("--grid", text="Also draw them: a contact sheet, each query first in its row.")
+@tile_option
+@originals_option
 @show_input_option
 @click.option("--with-copies", is_flag=True, help="Show exact copies of the query too.")
+@data_dir_option
 @click.pass_obj
 def similar(
-    session: Session, queries: tuple[str, ...], name: str | None, number: int, form: str | None, grid: Path | None,
-    show_input: Path | None, with_copies: bool,
+    session: Session, /, queries: tuple[str, ...], name: str | None, number: int, form: str | None,
+    show: tuple[str, ...], grid: Path | None, tile: int, originals: Path | None, show_input: Path | None,
+    with_copies: bool, crop: str | None, together: bool, less: tuple[str, ...], data_dir: Path | None, **wishes: Any,
 ) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
-    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. The item itself and its
-    exact copies are left out of the answer.
+    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue; or a folder, a list or
+    another source of pictures, each of which is looked up. The item itself and its exact copies are left out of the
+    answer.
     """
+    from simrec.verbs.asking import Drawing, Question
+
     opened = session.open(name)
-    answers: list[tuple[Query, list[Match]]] = []
-    failed = False
-    for text in queries:
-        try:
-            asked = sys.stdin.buffer if text == "-" else text
-            query = opened.read(asked, with_copies=with_copies, shown=grid is not None)
-            if query.copies and not with_copies:
-                copies = "1 exact copy" if query.copies == 1 else f"{query.copies:,} exact copies"
-                session.notice(
-                    f"{printable(query.name)}: {copies} in the catalogue left out (--with-copies shows them)."
-                )
-            answers.append((query, opened.similar(query, number)))
-        except SimrecError as error:
-            if len(queries) == 1:
-                raise
-            failed = True
-            fail(error)
-    _print(answers, form or ("table" if sys.stdout.isatty() else "json"))
-    if grid and answers:
-        _draw(opened, answers, grid)
-        session.notice(f"Drawn: {grid}")
-    seen = [(query.images[0], query.name) for query, _ in answers if query.images is not None]
+    question = Question(
+        queries, number, crop, together, less, with_copies, tile if grid else 0, sys.stdin.buffer, data_dir
+    )  # fmt: skip
+    drawing = Drawing(grid, tile, show, originals, session.home) if grid else None
+    narrowing = cast("Wishes", wishes)
+    return _asked(session, opened, question, narrowing, _Printer(opened, form, show, narrowing), drawing, show_input)
+
+
+def _asked(
+    session: Session, opened: Recommender, question: Question, wishes: Wishes, printer: _Printer,
+    drawing: Drawing | None, show_input: Path | None,
+) -> int:  # fmt: skip
+    from simrec.answers import Narrowing
+    from simrec.verbs import asking
+
+    failures: list[SimrecError] = []
+    remarks = asking.Remarks(Narrowing(**wishes), question.with_copies)
+    kept: list[tuple[Query, list[Match]]] = []
+    seen: list[tuple[Any, str]] = []
+    with _progress(session) as progress, printer:
+        for query, matches in asking.answers(
+            opened, question, failed=failures.append, progress=progress, notice=session.notice, **wishes
+        ):
+            printer.answer(query, matches)
+            remarks.add(query, matches)
+            if drawing and len(kept) < KEPT:
+                kept.append((query, matches))
+            pictured = [one for one in query.parts or (query,) if one.images is not None] if show_input else []
+            seen += [(one.images[0], one.name) for one in pictured if one.images is not None][: SHOWN - len(seen)]
+    for error in failures:
+        fail(error)
+    remarks.end(session.notice)
+    if drawing and kept and asking.draw(opened, kept, drawing, session.notice):
+        session.notice(f"Drawn: {drawing.file}")
     if show_input and seen:
         draw_inputs(session, opened, seen, show_input)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
-def _print(answers: list[tuple[Query, list[Match]]], form: str) -> None:
-    rows = [match.to_json() for _, matches in answers for match in matches]
-    if form == "json":
-        say(json.dumps(rows, indent=1, ensure_ascii=False))
-    elif form == "ndjson":
-        for row in rows:
-            say(json.dumps(row, ensure_ascii=False))
-    elif form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ["query", "rank", "id", "score", "distance", "label", "source"], extrasaction="ignore",
-            lineterminator="\n",
+@contextmanager
+def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar where answers don't appear in the same terminal."""
+    from simrec.recommender import silent
+
+    if session.quiet or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield silent
+        return
+    with session.counting() as progress:
+        yield progress
+
+
+class _Printer:
+    """Prints answers as they come. show: fields that tables and CSV files have too."""
+
+    def __init__(self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes) -> None:
+        self._form = form or ("table" if sys.stdout.isatty() else "json")
+        self._show, self._alike = show, ["alike"] if wishes.get("distinct") else []
+        self._count = 0
+        if show:
+            from simrec.answers import check_fields
+
+            check_fields(show, opened.catalogue, opened.name)
+
+    def __enter__(self) -> None:
+        if self._form == "csv":
+            columns = ["query", "rank", "id", "score", "distance", "percentile", *self._alike, "label", "source"]
+            say(_csv([*columns, *self._show]), nl=False)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._form == "json" and (kind is None or self._count):
+            say("\n]" if self._count else "[]")
+
+    def answer(self, query: Query, matches: Sequence[Match]) -> None:
+        """One query's."""
+        if self._form == "table":
+            self._table(query, matches)
+        elif matches:
+            say(
+                {"json": self._json, "ndjson": _ndjson, "csv": self._csv, "paths": _paths}[self._form](matches),
+                nl=False,
+            )
+        self._count += len(matches)
+
+    def _json(self, matches: Sequence[Match]) -> str:
+        rows = (textwrap.indent(json.dumps(match.to_json(), indent=1, ensure_ascii=False), " ") for match in matches)
+        return (",\n" if self._count else "[\n") + ",\n".join(rows)
+
+    def _csv(self, matches: Sequence[Match]) -> str:
+        return _csv(
+            *(
+                [
+                    m.query, m.rank, m.id, m.score, m.distance, m.percentile, *([m.alike] if self._alike else []),
+                    m.label, m.source, *self._fields(m),
+                ]
+                for m in matches
+            )
         )  # fmt: skip
-        writer.writeheader()
-        writer.writerows(rows)
-        say(text.getvalue(), nl=False)
-    elif form == "paths":
-        for _, matches in answers:
-            for match in matches:
-                # An item of a data set has no path: the data set and the id say which it is.
-                say(str(match.path or f"{match.source}/{match.id}"))
-    else:
-        for query, matches in answers:
-            cells = [[str(m.rank), m.id, m.label, f"{m.score:.3f}", m.source] for m in matches]
-            table(["rank", "id", "label", "score", "source"], cells, title=f"Similar to {query.name}")
+
+    def _table(self, query: Query, matches: Sequence[Match]) -> None:
+        from simrec.verbs.asking import shown
+
+        cells = [
+            [
+                str(m.rank), m.id, m.label, f"{m.score:.3f}", "-" if m.percentile is None else f"{m.percentile:.1f}",
+                *([str(m.alike)] if self._alike else []), *map(shown, self._fields(m)), m.source,
+            ]
+            for m in matches
+        ]  # fmt: skip
+        columns = ["rank", "id", "label", "score", "percentile", *self._alike, *self._show, "source"]
+        table(columns, cells, title=f"Similar to {query.name}")
+
+    def _fields(self, match: Match) -> list[Any]:
+        from simrec.answers import value_of
+
+        return [value_of(match.item, name) for name in self._show]
 
 
-def _draw(opened: Recommender, answers: list[tuple[Query, list[Match]]], grid: Path) -> None:
-    from simrec import sheets
-    from simrec.catalogue import previews
-    from simrec.files import replacing
+def _ndjson(matches: Sequence[Match]) -> str:
+    return "".join(f"{json.dumps(match.to_json(), ensure_ascii=False)}\n" for match in matches)
 
-    rows = []
-    for query, matches in answers:
-        row = []
-        if query.picture is not None:
-            edge = max(previews.EDGE, opened.manifest.encoder.input.size)
-            row.append(sheets.Tile(previews.opened(query.picture, edge), (Path(query.name).name, "query")))
-        row += [
-            sheets.Tile(picture, (match.label or match.id, f"{match.score:.3f}"))
-            for match in matches
-            if (picture := opened.catalogue.picture(match.id)) is not None
-        ]
-        rows.append(row)
-    with replacing(grid) as file:
-        sheets.contact_sheet(rows, f"simrec: similar items in {opened.name}").save(file, "PNG")
+
+def _paths(matches: Sequence[Match]) -> str:
+    # An item of a data set has no path: the data set and the id say which it is.
+    return "".join(f"{match.path or f'{match.source}/{match.id}'}\n" for match in matches)
+
+
+def _csv(*rows: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -43,7 +43,7 @@ def main() -> None:
             right = [labels[row] == label for row in near]
             hits += sum(right)
             tiles = [sheets.Tile(images[row], (labels[row],), good) for row, good in zip(near, right, strict=True)]
-            sheet.append([sheets.Tile(query, (label, "query")), *tiles])
+            sheet.append([sheets.Tile(query, (label, "query"), query=True), *tiles])
         sheets.contact_sheet(sheet, f"{title}: {hits} of {found.size} are of the query's class").save(file)
         print(f"{file}: {hits} of {found.size}")
 

@@ -1,0 +1,303 @@
+"""Asking a recommender as a person types it: pictures, items, several as one, whole folders; and sheets of answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Unpack
+
+from simrec import library
+from simrec.answers import Narrowing, Wishes, check_fields, strange, value_of
+from simrec.contracts import Item, Notice
+from simrec.errors import RequestError, SimrecError
+from simrec.queries import LARGEST_WEIGHT, Match, Query
+from simrec.recommender import Recommender, silent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from simrec.sheets import Tile
+
+SAID = 3
+"""Queries that are spoken of one by one; of more, only how many there are."""
+
+_WEIGHT = re.compile(r"(.+)\*(\d{1,4}(?:\.\d{1,6})?)", re.DOTALL)
+
+Answer = tuple[Query, list[Match]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, as it was typed.
+
+    queries: picture files, "id:ITEM", "-" for `stdin`, folders, lists and other sources. n: how many items are wanted
+    for each. crop: the part of each picture. together: whether all of them are one query; a weight may follow each, as
+    in "shoe.jpg*2". less: what answers should not look like. with_copies: whether exact copies are answers. shown:
+    pixels of the queries' pictures for a person, 0 for none.
+    """
+
+    queries: Sequence[str]
+    n: int = 10
+    crop: str | None = None
+    together: bool = False
+    less: Sequence[str] = ()
+    with_copies: bool = False
+    shown: int = 0
+    stdin: BinaryIO | None = None
+    data_dir: Path | None = None
+
+
+def answers(
+    opened: Recommender, question: Question, *, failed: Callable[[SimrecError], None],
+    progress: Callable[[str, int, int], None] = silent, notice: Notice = silent, **wishes: Unpack[Wishes],
+) -> Iterator[Answer]:  # fmt: skip
+    """The answers, one query after the other; those of a folder as they are found.
+
+    failed: told, at the end, of each query that can't be answered. wishes: see `simrec.answers.Narrowing`. Raises what
+    is wrong with the question as a whole, and the error of a query that is the only one.
+    """
+    asked = _Asker(opened, question)
+    if question.together:
+        query = asked.together()
+        yield query, opened.similar(query, question.n, **wishes)
+        return
+    errors: list[SimrecError] = []
+    for text in question.queries:
+        try:
+            if is_source(text):
+                if question.crop or question.less:
+                    raise RequestError(f"{text}: a part, or what it should not look like, goes with single pictures")
+                yield from opened.similar_to(
+                    text, question.n, with_copies=question.with_copies, data_dir=question.data_dir, notice=notice,
+                    progress=silent if progress is silent else lambda done, total: progress("looking up", done, total),
+                    unreadable=errors.append, **wishes,
+                )  # fmt: skip
+            else:
+                query = asked.one(text)
+                yield query, opened.similar(query, question.n, **wishes)
+        except SimrecError as error:
+            if len(question.queries) == 1:
+                raise
+            errors.append(error)
+    for one in errors:
+        failed(one)
+
+
+def is_source(text: str) -> bool:
+    """Whether a query is a folder, a list or another source of queries, and not one picture."""
+    from simrec.sources.load import LISTS
+
+    if text == "-" or text.startswith("id:"):
+        return False
+    path = Path(text)
+    try:
+        if path.is_dir() or path.is_file():
+            return path.is_dir() or path.suffix.lower() in LISTS
+    except OSError:  # a name too long, say: reading it says so
+        return False
+    from simrec import host
+    from simrec.contracts import SourceSpec
+
+    name, colon, _ = text.partition(":")
+    return name in host.discover().names(SourceSpec) and (bool(colon) or name not in ("folder", "list"))
+
+
+class _Asker:
+    """Reads the single queries of a question."""
+
+    def __init__(self, opened: Recommender, question: Question) -> None:
+        self._opened, self._question = opened, question
+
+    def one(self, text: str) -> Query:
+        query = self._read(text, self._question.crop)
+        return self._opened.combined([query], less=self._less()) if self._question.less else query
+
+    def together(self) -> Query:
+        queries, weights = [], []
+        for text in self._question.queries:
+            if is_source(text):
+                raise RequestError(f"{text}: a folder or list can't be one picture of several: name its pictures")
+            name, weight = self._weighted(text)
+            queries.append(self._read(name, self._question.crop))
+            weights.append(weight)
+        return self._opened.combined(queries, weights=weights, less=self._less())
+
+    def _less(self) -> list[Query]:
+        return [self._read(text, None) for text in self._question.less]
+
+    def _read(self, text: str, crop: str | None) -> Query:
+        asked = self._question.stdin if text == "-" and self._question.stdin else text
+        return self._opened.read(
+            asked, crop=crop, with_copies=self._question.with_copies, shown=self._question.shown
+        )  # fmt: skip
+
+    def _weighted(self, text: str) -> tuple[str, float]:
+        """A query and the weight that follows it; the file or item that is really called so comes first."""
+        found = _WEIGHT.fullmatch(text)
+        if not found or self._there(text):
+            return text, 1.0
+        weight = float(found[2])
+        if not 0 < weight <= LARGEST_WEIGHT:
+            raise RequestError(f"{text}: a weight is a number above 0, at most {LARGEST_WEIGHT:,}")
+        return found[1], weight
+
+    def _there(self, text: str) -> bool:
+        if text.startswith("id:"):
+            return bool(self._opened.catalogue.items([text[3:]]))
+        try:
+            return Path(text).is_file()
+        except OSError:
+            return False
+
+
+@dataclass
+class Remarks:
+    """What a person should know of answers, said at the end: copies that were left out, queries that look like nothing.
+
+    narrowing: what the answers were narrowed to. with_copies: whether copies are among them.
+    """
+
+    narrowing: Narrowing
+    with_copies: bool
+    count: int = 0
+    copies: list[tuple[str, int]] = field(default_factory=list)
+    strange: list[tuple[str, float]] = field(default_factory=list)
+    _copied: int = 0
+    _strange: int = 0
+
+    def add(self, query: Query, matches: Sequence[Match]) -> None:
+        """Looks at one answer."""
+        self.count += 1
+        if query.copies and not self.with_copies:
+            self._copied += 1
+            self.copies += [(query.name, query.copies)][: SAID - len(self.copies)]
+        if strange(query, matches, self.narrowing):
+            self._strange += 1
+            self.strange += [(query.name, matches[0].percentile or 0.0)][: SAID - len(self.strange)]
+
+    def end(self, notice: Notice) -> None:
+        """Says it."""
+        if self._copied > SAID:
+            notice(
+                f"{self._copied:,} of {self.count:,} queries have exact copies in the catalogue, which are left out "
+                f"(--with-copies shows them)."
+            )
+        else:
+            for name, count in self.copies:
+                copies = "1 exact copy" if count == 1 else f"{count:,} exact copies"
+                notice(f"{name}: {copies} in the catalogue left out (--with-copies shows them).")
+        if self._strange > SAID:
+            names = ", ".join(name for name, _ in self.strange)
+            notice(f"{self._strange:,} of {self.count:,} queries look like nothing in the catalogue: {names}, ...")
+        else:
+            for name, percentile in self.strange:
+                notice(
+                    f"{name}: this looks like nothing in the catalogue: the best match is farther away than "
+                    f"{100 - percentile:.1f} % of the items' own nearest neighbours are."
+                )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a sheet is drawn. tile: pixels of a picture's longest edge. show: fields that are written below it.
+
+    originals: another folder of the user's own pictures. home: where recommenders are, and what folders are known.
+    """
+
+    file: Path
+    tile: int = 160
+    show: Sequence[str] = ()
+    originals: Path | None = None
+    home: Path | None = None
+
+    def check(self, opened: Recommender) -> None:
+        """Raises RequestError for a field that the items don't have."""
+        check_fields(self.show, opened.catalogue, opened.name)
+
+
+def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice: Notice = silent) -> bool:
+    """Draws a sheet of answers, each query first in its row; whether there was anything to draw.
+
+    What is drawn of an item is its file, read again, where that lies below the user's own folders, else the preview.
+    Raises StoreError where the file can't be written, RequestError for a field that isn't there.
+    """
+    from simrec.sheets import Tile
+
+    drawing.check(opened)
+    pictures = _Pictures(opened, drawing)
+    rows = []
+    for query, matches in given[: pictures.most]:
+        row = [
+            Tile(picture, (Path(part.name).name, "query"), query=True)
+            for part in query.parts or (query,)
+            if (picture := pictures.of_query(part)) is not None
+        ]
+        for match in matches[: pictures.most]:
+            lines = (f"{match.rank}.  {match.score:.3f}", match.id, *pictures.fields(match.item))
+            row.append(Tile(pictures.of_item(match.item), lines))
+        rows.append(row)
+    return pictures.sheet(rows, f"simrec: similar items in {opened.name}", len(given), notice)
+
+
+class _Pictures:
+    """The pictures of a sheet."""
+
+    def __init__(self, opened: Recommender, drawing: Drawing) -> None:
+        from simrec import sheets
+        from simrec.originals import Originals
+
+        home = drawing.home or library.default()
+        if drawing.originals is not None:
+            if not drawing.originals.is_dir():
+                raise RequestError(f"{drawing.originals}: no folder: name the one that your pictures are in")
+            library.remember_root(home, drawing.originals)
+        self._opened, self._drawing = opened, drawing
+        self._originals = Originals(library.roots(home), drawing.tile)
+        self.most = max(1, sheets.LARGEST // drawing.tile**2)
+
+    def of_query(self, query: Query) -> Image | None:
+        """What a person is shown of a query; None where there are only numbers."""
+        from simrec.catalogue import previews
+
+        if query.name.startswith("id:") and query.images is None:
+            return self.of_item(self._opened.catalogue.items([query.name[3:]])[0])
+        edge = max(self._drawing.tile, previews.EDGE, self._opened.manifest.encoder.input.size)
+        return None if query.picture is None else previews.opened(query.picture, edge)
+
+    def of_item(self, item: Item) -> Image:
+        """An item's original, else its preview."""
+        picture = self._originals.picture(item) or self._opened.catalogue.picture(item.id)
+        assert picture is not None
+        return picture
+
+    def fields(self, item: Item) -> list[str]:
+        """The lines of the fields that are shown."""
+        return [f"{name}: {shown(value_of(item, name))}" for name in self._drawing.show]
+
+    def sheet(self, rows: Sequence[Sequence[Tile]], title: str, count: int, notice: Notice) -> bool:
+        """Draws rows, of which there are `count` in all; whether there is anything in them."""
+        from simrec import sheets
+        from simrec.files import replacing
+
+        if not any(rows):
+            return False
+        drawn = sheets.fitting([row for row in rows if row], self._drawing.tile)
+        with replacing(self._drawing.file) as file:
+            sheets.contact_sheet(drawn, title, self._drawing.tile).save(file, "PNG")
+        if len(drawn) < count and len(drawn) < len(rows):
+            notice(f"{self._drawing.file}: the first {len(drawn):,} of {count:,} rows, which is all it has room for.")
+        causes = [
+            (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
+            (self._originals.gone, "are gone or have changed since"),
+        ]
+        if any(number for number, _ in causes):
+            told = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
+            notice(f"Drawn from the catalogue's small previews, instead of their files: {told}.")
+        return True
+
+
+def shown(value: str | int | float | None) -> str:
+    """A field's value as a person is shown it, "-" where there is none."""
+    return "-" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
