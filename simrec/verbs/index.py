@@ -380,6 +380,7 @@ class _Change:
         )  # fmt: skip
         made = _committed(writer, before, revision, coming, change, context, building, new)
         building.end()
+        _remember(context, self.records)
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
     def _opened(self, number: int) -> Held:
@@ -451,6 +452,13 @@ def _revisable(record: CatalogueRecord, name: str, notice: Notice) -> bool:
 def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
     if catalogue.by_pixels:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
+
+
+def _remember(context: Context, sources: Iterable[SourceRecord]) -> None:
+    """Sheets may draw from folders that this user indexed."""
+    for root in (one.root for one in sources):
+        if root is not None:
+            library.remember_root(context.home or library.default(), root)
 
 
 def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
@@ -549,6 +557,7 @@ def _built(
         change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
         writer.commit(Manifest.new(kept, made, change))
         building.end()
+    _remember(context, made.sources)
     return Recommender(folder)
 
 
