@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from simrec.contracts import ImageSpec
+from simrec.contracts import Entry, ImageSpec, Value
 from simrec.errors import DataError, ImageError, RequestError
 from simrec.sources import fashion_mnist
 from simrec.sources.fashion_mnist import DEBIAN, EMBEDDED, MD5
-from simrec.sources.load import Pictures, load
+from simrec.sources.lists import List, rows_of
+from simrec.sources.load import Pictures, load, open_source
 
 FASHION = ImageSpec()
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -472,6 +478,215 @@ def test_a_list_that_is_none_says_why(tmp_path: Path, content: bytes, found: str
     message = refused(f"list:{tmp_path / 'items.csv'}")
     assert found in message
     assert "items.csv" in message
+
+
+def listed(path: Path, said: list[str] | None = None) -> list[Entry]:
+    """The entries of a list of that path, and what was said."""
+    source = open_source(str(path), notice=print if said is None else said.append)
+    return list(source.entries())
+
+
+ITEMS: list[dict[str, Value]] = [
+    {"path": "a.png", "id": "007", "label": "shoes", "price": 19.9, "stock": 3, "name": 'A, "b"; c', "empty": None},
+    {"path": "/pictures/b.png", "id": "é", "label": None, "price": 20, "stock": None, "name": None, "empty": None},
+    {"path": None, "id": "left out", "label": None, "price": 1, "stock": 1, "name": "no path", "empty": None},
+    {"path": "sub/c.png", "id": None, "label": "bags", "price": None, "stock": -1, "name": "ü\nline", "empty": None},
+]
+
+
+def written(path: Path, rows: Sequence[dict[str, Value]] = ITEMS) -> Path:
+    """A list of those rows in the format of the path's ending; ".semicolons.csv" has these between its columns."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    elif path.suffix == ".jsonl":
+        lines = [json.dumps({name: value for name, value in row.items() if value is not None}) for row in rows]
+        path.write_text("\n\n".join(lines))
+    else:
+        delimiter = "\t" if path.suffix == ".tsv" else ";" if ".semicolons" in path.name else ","
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            table = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+            table.writeheader()
+            table.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".semicolons.csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("prefix", ["", "list:"])
+def test_a_list_is_the_same_in_every_format(tmp_path: Path, ending: str, prefix: str) -> None:
+    path = written(tmp_path / f"items{ending}")
+    source = open_source(f"{prefix}{path}", notice=print)
+    assert source.name == f"list:{path}"
+    assert source.root == str(tmp_path)
+    entries = list(source.entries())
+    assert [entry.id for entry in entries] == ["007", "é", "sub/c.png"]
+    assert [entry.source for entry in entries] == [
+        str(tmp_path / "a.png"),
+        "/pictures/b.png",
+        str(tmp_path / "sub/c.png"),
+    ]
+    assert [entry.label for entry in entries] == ["shoes", "", "bags"]
+    empty = {} if ending == ".jsonl" else {"empty": None}  # of which its lines say nothing
+    assert [entry.fields for entry in entries] == [
+        {"price": 19.9, "stock": 3, "name": 'A, "b"; c', **empty},
+        {"price": 20.0, "stock": None, "name": None, **empty},
+        {"price": None, "stock": -1, "name": "ü\nline", **empty},
+    ]
+    assert type(entries[1].fields["price"]) is float
+    assert list(source.entries()) == entries
+
+
+def test_a_column_of_numbers_and_texts_is_text_and_that_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(
+        "path,price,art,year,plain\na,1.50,007,1999,x\nb,on request,12,2e3,y\nc,2,13,,z\n"
+    )
+    said: list[str] = []
+    source = open_source(str(tmp_path / "items.csv"), notice=said.append)
+    entries = list(source.entries())
+    assert list(source.entries()) == entries
+    assert [entry.fields["price"] for entry in entries] == ["1.50", "on request", "2"]
+    assert [entry.fields["art"] for entry in entries] == ["007", "12", "13"]
+    assert [entry.fields["year"] for entry in entries] == [1999.0, 2000.0, None]
+    assert [text.partition(": ")[2] for text in said] == [
+        "column 'price' is kept as text: line 3 has 'on request', which is no number",
+        "column 'art' is kept as text: line 2 has '007', which is no number",
+    ]
+
+
+def test_the_numbers_of_json_are_numbers_and_its_truth_values_are_1_and_0(tmp_path: Path) -> None:
+    lines = [
+        '{"path": "a", "n": 1, "sold": true, "text": "12", "mixed": 1}',
+        '{"path": "b", "n": 2.5, "id": 7, "mixed": "x"}',
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    said: list[str] = []
+    entries = listed(tmp_path / "items.jsonl", said)
+    assert [entry.fields for entry in entries] == [
+        {"n": 1.0, "sold": 1, "text": "12", "mixed": "1"}, {"n": 2.5, "sold": None, "text": None, "mixed": "x"},
+    ]  # fmt: skip
+    assert entries[1].id == "7"
+    assert len(said) == 1
+    assert "line 2 has 'x'" in said[0]
+
+
+def test_whole_numbers_of_more_than_64_bits_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(f"path,most,more\na,{2**63 - 1},{2**63}\nb,{-(2**63)},{10**30}\n")
+    assert [entry.fields for entry in listed(tmp_path / "items.csv")] == [
+        {"most": 2**63 - 1, "more": str(2**63)}, {"most": -(2**63), "more": str(10**30)},
+    ]  # fmt: skip
+
+
+def test_what_parquet_holds_is_numbers_and_texts(tmp_path: Path) -> None:
+    """As pandas and databases write it: decimals, dates, categories, and NaN for nothing."""
+    table = {
+        "path": pa.array(["a", "b"], pa.large_string()),
+        "id": pa.array([1.0, 2.0]),
+        "kind": pa.array(["x", None]).dictionary_encode(),
+        "price": pa.array([1, None], pa.decimal128(10, 2)),
+        "day": pa.array([0, 1], pa.date32()),
+        "sold": pa.array([True, None]),
+        "weight": pa.array([float("nan"), 0.5], pa.float32()),
+        "small": pa.array([1, 2], pa.uint8()),
+        "nothing": pa.nulls(2),
+    }
+    pq.write_table(pa.table(table), tmp_path / "items.parquet")
+    entries = listed(tmp_path / "items.parquet")
+    assert [entry.id for entry in entries] == ["1", "2"]
+    assert [entry.fields for entry in entries] == [
+        {"kind": "x", "price": 1.0, "day": "1970-01-01", "sold": 1, "weight": None, "small": 1, "nothing": None},
+        {"kind": None, "price": None, "day": "1970-01-02", "sold": None, "weight": 0.5, "small": 2, "nothing": None},
+    ]
+
+
+def test_the_fields_of_a_list_come_by_id_without_a_path(tmp_path: Path) -> None:
+    (tmp_path / "prices.csv").write_text("id,price,label\na,1\nb,2.5,x\n,3\n")
+    assert list(rows_of(str(tmp_path / "prices.csv"), print)) == [("a", {"price": 1.0}), ("b", {"price": 2.5})]
+    assert list(rows_of(f"list:{written(tmp_path / 'items.jsonl')}", print))[3][0] == "sub/c.png"
+    (tmp_path / "paths.csv").write_text("path,price\nsub/a.png,1\n")
+    assert list(rows_of(str(tmp_path / "paths.csv"), print)) == [("sub/a.png", {"price": 1})]
+    for content, found in [
+        ("id,n\na,1\na,2\n", "the id 'a' is there more than once"),
+        ("n\n1\n", "needs a column 'id'"),
+    ]:
+        (tmp_path / "bad.csv").write_text(content)
+        with pytest.raises(DataError, match=found):
+            list(rows_of(str(tmp_path / "bad.csv"), print))
+
+
+def test_a_list_of_any_length_takes_little_memory(tmp_path: Path) -> None:
+    def count(path: Path, rows: int) -> int:
+        with path.open("w") as file:
+            file.write("path,title\n")
+            file.writelines(f"{row}.png,{'title ' * 20}\n" for row in range(rows))
+        tracemalloc.start()
+        assert sum(1 for _ in List(str(path), data_dir=None, notice=print).entries()) == rows
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert count(tmp_path / "long.csv", 4_000) < count(tmp_path / "short.csv", 400) + 200_000
+
+
+MANY = ",".join(f"c{number}" for number in range(10_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.csv", b"path,price\na.png,1,5\n", "line 2 has 3 values for 2 columns"),
+        ("a.csv", b"path,n,n\na.png,1,2\n", "more than one of its columns is called 'n'"),
+        ("a.csv", f"path,{MANY}\n".encode(), "10,001 columns, 1,000 are the limit"),
+        ("a.csv", b"path,n\na.png,1\nb.png,\x00\n", "line 3 has a NUL byte"),
+        ("a.csv", "path,n\na,é\n".encode("utf-16"), "cannot be read as a list"),
+        ("a.csv", "path,n\na,é\n".encode("latin-1"), "cannot be read as a list"),
+        ("a.csv", b"path," + b"n" * 2_000 + b"\n", "longer than 1,000 characters"),
+        ("a.csv", b"path\n" + b"a" * 2_000_000, "line 2 is longer than 1,048,576 characters"),
+        ("a.csv", b"path\n" + b"a" * 200_000, "cannot be read as a list (Error: field larger"),
+        ("a.csv", b'path,n\na.png,"1\n', "cannot be read as a list"),
+        ("a.jsonl", b"", "first row names none"),
+        ("a.jsonl", b'{"file": "a.png"}\n', "needs a column 'path', its first row names file"),
+        ("a.jsonl", b'{"path": "a.png"}\n{"path": "b.p', "line 2 is no JSON object (Input data was truncated)"),
+        ("a.jsonl", b'{"path": "a.png"}\n[1]\n', "line 2 is no JSON object"),
+        ("a.jsonl", b'{"path": "a.png", "n": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "line 1"),
+        ("a.jsonl", b'{"path": "a.png", "tags": ["x"]}\n', "line 1: 'tags' holds a list or an object"),
+        ("a.jsonl", b'{"path": "a.png", "size": {"w": 1}}\n', "line 1: 'size' holds a list or an object"),
+        ("a.jsonl", b'{"path": "a\\u0000.png"}\n', "line 1: 'path' holds a NUL byte"),
+        ("a.jsonl", b'{"path": 3}\n', "line 1: its path is the number 3"),
+        ("a.jsonl", b'{"path": "a.png", "n": 1e999}\n', "line 1 is no JSON object"),
+        ("a.jsonl", json.dumps({"path": "a", **{str(n): n for n in range(10_000)}}).encode(), "1,000 are the limit"),
+        ("a.jsonl", b"".join(b'{"path": "a", "c%d": 1}\n' % n for n in range(1_200)), "1,000 are the limit"),
+        ("a.parquet", b"", "cannot be read as a list"),
+        ("a.parquet", b"PAR1 and no more", "cannot be read as a list"),
+    ],
+)
+def test_a_list_of_any_format_that_is_none_says_why(tmp_path: Path, name: str, content: bytes, found: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refused(str(tmp_path / name))
+    assert found in message
+    assert name in message
+    assert len(message) < 500
+
+
+def test_a_parquet_file_that_is_no_list_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    written(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cannot be read as a list" in refused(str(path))
+    path.write_bytes(whole[:4] + bytes(200) + whole[204:])
+    assert "cannot be read as a list" in refused(str(path))
+    codes = pa.array([[1.0]], pa.list_(pa.float32(), 1))
+    pq.write_table(pa.table({"id": ["a"], "code": codes}), path)  # as `simrec export` writes it
+    assert "a list needs a column 'path', this file has id, code" in refused(str(path))
+    pq.write_table(pa.table({"path": ["a"], "code": codes}), path)
+    assert "its column 'code' holds fixed_size_list<" in refused(str(path))
+    pq.write_table(pa.table({"path": ["a"], "raw": [b"x"]}), path)
+    assert "its column 'raw' holds binary" in refused(str(path))
+    pq.write_table(pa.table({"path": ["a"], **{str(n): [n] for n in range(1_001)}}), path)
+    assert "1,002 columns, 1,000 are the limit" in refused(str(path))
+    pq.write_table(pa.table({"path": ["a"], "n": ["\0"]}), path)
+    assert "row 1 holds a NUL byte" in refused(str(path))
+    pq.write_table(pa.table({"path": [3]}), path)
+    assert "row 1: its path is the number 3" in refused(str(path))
 
 
 def test_a_list_that_is_not_there_is_one_line() -> None:

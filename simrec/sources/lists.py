@@ -1,243 +1,371 @@
-"""Lists that name pictures and say what else is known of them: CSV, JSON Lines and Parquet files.
+"""Lists of pictures: CSV, JSON Lines or Parquet files whose column `path` names the pictures' files.
 
-Each is read as a stream, twice: a column's type is that of all its values. Whole numbers, numbers, else text; a column
-of numbers in which one value is a text is text as a whole, which is said. True and false are 1 and 0.
+    .csv .tsv    UTF-8, its first line names the columns; commas, semicolons or tabs stand between them
+    .jsonl       UTF-8, a JSON object on each line; an empty line is passed over
+    .parquet     columns of numbers, texts, dates or truth values
+
+`path` counts from the list's folder on, or is absolute; a line without one is passed over. `id` (else the path) and
+`label` are the items' own, every other column is a field of theirs.
+
+A column's type is that of all its values, in the whole file: whole numbers of 64 bits, numbers, or texts; an empty cell
+or null is no value and fits all of them. A column that has numbers and texts is texts, the numbers as they stand there,
+and that is said. In a CSV file a value is a number that is written like one in JSON: 007 and 1,5 are texts. Whole
+numbers of more than 64 bits are texts too: they are article numbers and no amounts. The truth values of JSON and
+Parquet are 1 and 0; in a CSV file true is a text.
+
+A list may be of any length: it is read twice, and a batch of its lines is in memory at a time.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol, TextIO
 
-from simrec.catalogue.fields import LARGEST
+from msgspec import DecodeError
+from msgspec.json import Decoder
+
 from simrec.contracts import Entry, Notice, Value
 from simrec.errors import DataError, reason
 from simrec.files import opened
 from simrec.sources.files import Files, printable, stamp_of, status_of
 
 NAMES = ("path", "id", "label")
-"""The columns that aren't fields of the items."""
+"""The columns of a list that aren't fields of its items."""
 
-LONGEST = 1 << 20
-"""Characters of the longest line."""
+COLUMNS = 1000
+"""Columns, at most."""
 
-BATCH = 4096
-"""Rows of a Parquet file that are read at a time."""
+LONGEST_NAME = 1000
+"""Characters of a column's name, at most."""
 
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?")
-"""Numbers as a CSV file writes them. An article number such as 007 is none."""
+LONGEST_LINE = 1 << 20
+"""Characters of a line, at most."""
 
-Row = tuple[int, Mapping[str, Value]]
-"""A row's number in its file, from 1 on, and its values; "" and None are empty ones. 0: only names columns."""
+ROWS = 1024
+"""Rows of a Parquet file that are in memory at a time."""
+
+SAID = 10
+"""Columns of numbers and texts that are named one by one."""
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
+_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?", re.ASCII)
+
+_MAKERS: dict[str, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
+
+Row = Mapping[str, Value]
+
+
+class _Table(Protocol):
+    """A file's rows.
+
+    columns: as far as they are known before all is read. texts: whether its numbers are texts that look like numbers.
+    unit: what its rows are called.
+    """
+
+    columns: Sequence[str]
+    texts: bool
+    unit: str
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Each row with its number in the file, counted from 1."""
+        ...
 
 
 class List(Files):
-    """The pictures that a file of that path names, in its order.
+    """The pictures that a list of that path names, in its order."""
 
-    Its column `path` names them, from the file's folder on or absolute; `id` (else the path) and `label` are as in
-    every source, and the others are fields of the items. In a CSV file commas, semicolons or tabs separate the columns
-    that its first line names.
-    """
-
-    def __init__(self, text: str, *, data_dir: Path | None, notice: Notice, need: str = "path") -> None:
+    def __init__(self, text: str, *, data_dir: Path | None, notice: Notice) -> None:
         self._path, self._text, self._notice = Path(text), text, notice
         self.name = f"list:{self._path.absolute()}"
         self.root = printable(self._path.absolute().parent)
-        self._columns: dict[str, _Column] | None = None
-        names = list(next((row for _, row in self._rows()), {}))
-        if need not in names and not (need == "id" and "path" in names):
-            there = ", ".join(names[:20]) or "none"
-            raise DataError(f"{text}: a list needs a column {need!r}, its first row names {there:.500}")
+        self._kinds: dict[str, str] | None = None
+        with _opened(self._path, text) as table:
+            _check_has("path", table, text)
 
     def entries(self) -> Iterator[Entry]:
         """Its rows that name a path."""
+        if self._kinds is None:
+            self._kinds = _kinds(self._path, self._text, self._notice)
         found = False
-        for row in self._typed():
-            if path := row.get("path"):
+        with _opened(self._path, self._text) as table:
+            for number, row in table.rows():
+                if row.get("path") in (None, ""):
+                    continue
                 found = True
-                place = self._path.parent / str(path)
+                named = _text(row, "path", number, table, self._text)
+                path = self._path.parent / named
                 yield Entry(
-                    id=_text(row.get("id")) or printable(Path(str(path))),
-                    source=printable(place.absolute()),
-                    label=_text(row.get("label")),
-                    stamp=stamp_of(status_of(place)),
-                    fields={name: value for name, value in row.items() if name not in NAMES},
+                    id=_text(row, "id", number, table, self._text) or printable(Path(named)),
+                    source=printable(path.absolute()),
+                    label=_text(row, "label", number, table, self._text),
+                    stamp=stamp_of(status_of(path)),
+                    fields=_fields(row, self._kinds),
                 )
         if not found:
             raise DataError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
 
-    def by_id(self) -> Iterator[tuple[str, Mapping[str, Value]]]:
-        """The fields of all rows, by their ids."""
-        for row in self._typed():
-            id_ = _text(row.get("id")) or _text(row.get("path"))
-            yield id_, {name: value for name, value in row.items() if name not in NAMES}
 
-    def _typed(self) -> Iterator[dict[str, Value]]:
-        """Its rows, every column of one type."""
-        if self._columns is None:
-            self._columns = self._inferred()
-        columns = self._columns
-        for number, row in self._rows():
-            if number:
-                yield {
-                    name: _text(row.get(name)) if name in NAMES else column.value(row.get(name))
-                    for name, column in columns.items()
-                }
+def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]]]:
+    """The ids of a list's rows and their fields; a column `path` is not needed, and stands for the id without one.
 
-    def _inferred(self) -> dict[str, _Column]:
-        columns: dict[str, _Column] = {}
-        for number, row in self._rows():
-            for name, value in row.items():
-                columns.setdefault(name, _Column()).add(number, value)
-            if len(columns) > LARGEST:
-                raise DataError(f"{self._text}: more than {LARGEST:,} columns: leave some out")
-        for name, column in columns.items():
-            if column.text and column.number is not None and name not in NAMES:
-                line, value = column.text
-                self._notice(f"{self._text}: column {name!r} is text, since row {line:,} has {value!r:.60}.")
-        return columns
-
-    def _rows(self) -> Iterator[Row]:
-        with self._explained():
-            ending = self._path.suffix.lower()
-            rows = _json_rows if ending == ".jsonl" else _parquet_rows if ending == ".parquet" else _csv_rows
-            for number, row in rows(self._path):
-                for name, value in row.items():
-                    if isinstance(value, str) and "\0" in value:
-                        raise _ListError(f"row {number:,} has a NUL in column {name!r:.60}")
-                yield number, row
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except _ListError as error:
-            raise DataError(f"{self._text}: {error}: correct it there") from error
-        except (OSError, ValueError, csv.Error, RecursionError) as error:
-            why = getattr(error, "strerror", None) or reason(error)
-            raise DataError(
-                f"{self._text}: cannot be read as a list ({why:.300}): name a CSV file in UTF-8, JSON Lines or Parquet"
-            ) from error
-
-
-class _ListError(Exception):
-    """What is wrong in a list that can be read; where, for a person."""
-
-
-def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, Mapping[str, Value]]]:
-    """The fields that a list has, by ids: those of its column `id`, else its paths. Raises DataError as `List` does."""
-    return List(source.removeprefix("list:"), data_dir=None, notice=notice, need="id").by_id()
-
-
-@dataclass
-class _Column:
-    """What is known of a column's values. whole: all numbers are; number: the first row with one; text: the first row
-    with a text, and that.
+    source: its path, after `list:` or alone. Raises DataError for what is no list, and for an id that is there twice.
     """
-
-    whole: bool = True
-    number: int | None = None
-    text: tuple[int, str] | None = None
-
-    def add(self, row: int, value: Value) -> None:
-        if value is None or value == "":
-            return
-        number = _number(value)
-        if number is None:
-            self.text = self.text or (row, str(value))
-            return
-        self.number = self.number or row
-        self.whole = self.whole and isinstance(number, int)
-
-    def value(self, value: Value) -> Value:
-        """A value as the column's type has it."""
-        if value is None or value == "":
-            return None
-        if self.text:
-            return _text(value)
-        number = _number(value)
-        return number if self.whole or number is None else float(number)
+    text = source.removeprefix("list:")
+    path = Path(text)
+    with _opened(path, text) as table:
+        key = "path" if "path" in table.columns and "id" not in table.columns else "id"
+        _check_has(key, table, text)
+    kinds = _kinds(path, text, notice)
+    seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
+    with _opened(path, text) as table:
+        for number, row in table.rows():
+            id_ = _text(row, key, number, table, text) or _text(row, "path", number, table, text)
+            if not id_:
+                continue
+            if key == "path" or not row.get("id"):
+                id_ = printable(Path(id_))
+            if hash(id_) in seen:
+                raise DataError(f"{text}: the id {id_!r:.100} is there more than once: give each item its own")
+            seen.add(hash(id_))
+            yield id_, _fields(row, kinds)
 
 
-def _number(value: Value) -> int | float | None:
-    """The number that a value is, None for a text."""
-    if isinstance(value, str):
-        if _WHOLE.fullmatch(value):
-            return int(value)
-        return float(value) if _DECIMAL.fullmatch(value) else None
-    return int(value) if isinstance(value, bool) else value
-
-
-def _text(value: Value) -> str:
+def _text(row: Row, name: str, number: int, table: _Table, list_: str) -> str:
+    """What a row has for a path, id or label, "" for nothing."""
+    value = row.get(name)
+    if name == "path" and not isinstance(value, str | None):
+        raise DataError(f"{list_}: {table.unit} {number}: its path is the number {value}: write a file's path")
+    if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers of which some are missing
+        value = int(value)
     return "" if value is None else str(value)
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    with io.TextIOWrapper(opened(path), "utf-8-sig", newline="") as file:
-        first = file.readline(LONGEST)
-        file.seek(0)
-        table = csv.reader(file, strict=True, delimiter=max(",;\t", key=first.count))
-        names = next(table, [])
-        if len(names) > LARGEST + len(NAMES):
-            raise _ListError(f"{len(names):,} columns are more than {LARGEST:,}")
-        if len(set(names)) < len(names):
-            raise _ListError(f"it has the column {max(names, key=names.count)!r:.60} more than once")
-        yield 0, dict.fromkeys(filter(None, names))
-        for number, values in enumerate(table, 1):
-            if len(values) > len(names):
-                raise _ListError(f"row {number:,} has {len(values):,} values for {len(names):,} columns")
-            if values:
-                yield number, {name: value for name, value in zip(names, values, strict=False) if name}
+def _fields(row: Row, kinds: Mapping[str, str]) -> dict[str, Value]:
+    return {
+        name: None if (value := row.get(name)) in (None, "") else _MAKERS[kind](value) for name, kind in kinds.items()
+    }
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    from msgspec.json import Decoder
-
-    decoder = Decoder(dict[str, str | int | float | bool | None])
-    with opened(path) as file:
-        number = 0
-        while line := file.readline(LONGEST + 1):
-            number += 1
-            if len(line) > LONGEST:
-                raise _ListError(f"line {number:,} is longer than {LONGEST:,} bytes")
-            if line.strip():
-                try:
-                    yield number, decoder.decode(line)
-                except ValueError as error:  # msgspec's are such too
-                    raise _ListError(f"line {number:,}: {error}") from error
+def _check_has(name: str, table: _Table, list_: str) -> None:
+    if name not in table.columns:
+        columns = ", ".join(table.columns[:SAID]) + (" ..." if len(table.columns) > SAID else "")
+        raise DataError(
+            f"{list_}: a list needs a column {name!r}, its first row names {columns or 'none'}"
+            if table.unit == "line"
+            else f"{list_}: a list needs a column {name!r}, this file has {columns or 'none'}"
+        )
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    from pyarrow import parquet
+def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
+    """What each field's values are, from all of them; a column of numbers and texts is said aloud."""
+    kinds: dict[str, str | None] = {}
+    numbers: set[str] = set()
+    texts: dict[str, tuple[int, Value]] = {}
+    with _opened(path, list_) as table:
+        kinds |= dict.fromkeys(name for name in table.columns if name not in NAMES)
+        for number, row in table.rows():
+            for name, value in row.items():
+                if value in (None, "") or name in NAMES:
+                    kinds.setdefault(name, None)
+                    continue
+                kind = _kind(value, table.texts)
+                if kind == "string":
+                    texts.setdefault(name, (number, value))
+                else:
+                    numbers.add(name)
+                before = kinds.get(name)
+                if before is None or kind == "string" or (before, kind) == ("int64", "double"):
+                    kinds[name] = kind
+            if len(kinds) > COLUMNS:
+                raise _too_many(list_, len(kinds))
+        mixed = [name for name in kinds if name in texts and name in numbers]
+        for name in mixed[:SAID]:
+            number, value = texts[name]
+            why = "which is no number" if isinstance(value, str) else "which has more than 64 bits"
+            notice(f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}, {why}")
+        if len(mixed) > SAID:
+            notice(f"{list_}: {len(mixed) - SAID:,} more columns have numbers and texts, and are kept as text")
+    return {name: kind or "int64" for name, kind in kinds.items() if name not in NAMES}
 
-    try:
-        with opened(path) as file, parquet.ParquetFile(pa.PythonFile(file, mode="r")) as table:
-            if len(table.schema_arrow) > LARGEST + len(NAMES):
-                raise _ListError(f"{len(table.schema_arrow):,} columns are more than {LARGEST:,}")
-            for column in table.schema_arrow:
-                if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-                    raise _ListError(f"column {column.name!r:.60} holds {column.type}: leave it out")
-            number = 0
-            for batch in table.iter_batches(BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, {name: _plain(value) for name, value in row.items()}
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
 
-
-def _plain(value: Any) -> Value:
-    """A value of a Parquet column: dates and the like become text."""
-    if value is None or isinstance(value, str | int):
-        return value
+def _kind(value: Value, texts: bool) -> str:
+    """The narrowest of "int64", "double" and "string" for a value."""
+    if isinstance(value, int):
+        return "int64" if -(2**63) <= value < 2**63 else "string"
     if isinstance(value, float):
-        return value if value == value else None
-    return str(value)
+        return "double"
+    if not texts or not isinstance(value, str):
+        return "string"
+    if _WHOLE.fullmatch(value):
+        return "int64" if -(2**63) <= int(value) < 2**63 else "string"
+    return "double" if _DECIMAL.fullmatch(value) and not value.lstrip("-").isdigit() else "string"
+
+
+def _too_many(list_: str, count: int) -> DataError:
+    return DataError(f"{list_}: {count:,} columns, {COLUMNS:,} are the limit: leave some out")
+
+
+@contextmanager
+def _opened(path: Path, list_: str) -> Iterator[_Table]:
+    """A list, to be read in the block. What is wrong with it is a DataError, a line."""
+    ending = path.suffix.lower()
+    kind = {".jsonl": "a file of JSON lines in UTF-8", ".parquet": "a Parquet file"}.get(ending, "a CSV file in UTF-8")
+    errors: tuple[type[Exception], ...] = (OSError, UnicodeDecodeError, csv.Error)
+    if ending == ".parquet":
+        import pyarrow as pa
+
+        errors += (pa.ArrowException,)
+    try:
+        with opened(path) as data:
+            if ending == ".parquet":
+                yield _Parquet(data, list_)
+            else:
+                with io.TextIOWrapper(data, "utf-8-sig", newline="") as text:
+                    yield (_JsonLines if ending == ".jsonl" else _Csv)(text, list_)
+    except errors as error:
+        why = getattr(error, "strerror", None) or " ".join(reason(error).split())[:200]
+        raise DataError(f"{list_}: cannot be read as a list ({why}): name {kind}") from error
+
+
+def _check_columns(columns: Sequence[str], list_: str) -> None:
+    """Raises DataError for columns that can't be told apart, are too many or have endless names."""
+    if len(columns) > COLUMNS:
+        raise _too_many(list_, len(columns))
+    if len(set(columns)) < len(columns):
+        name = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"{list_}: more than one of its columns is called {name!r:.100}: give each its own name")
+    for name in columns:
+        if len(name) > LONGEST_NAME:
+            raise DataError(f"{list_}: the name {name!r:.100} of a column is longer than {LONGEST_NAME:,} characters")
+
+
+def _lines(file: TextIO, list_: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text in UTF-8, each with its number. Raises DataError for one that no text has."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{list_}: line {number} is longer than {LONGEST_LINE:,} characters: is it a list?")
+        if "\0" in line:
+            raise DataError(f"{list_}: line {number} has a NUL byte, which no text has: save it as text in UTF-8")
+        yield number, line
+
+
+class _Csv:
+    unit, texts = "line", True
+
+    def __init__(self, file: TextIO, list_: str) -> None:
+        self._list = list_
+        lines = _lines(file, list_)
+        _, first = next(lines, (0, ""))
+        self._reader = csv.reader(
+            chain([first], (line for _, line in lines)),
+            strict=True, skipinitialspace=True, delimiter=max(",;\t", key=first.count),
+        )  # fmt: skip
+        self._names = [name.strip() for name in next(self._reader, [])]
+        self.columns: Sequence[str] = [name for name in self._names if name]
+        _check_columns(self.columns, list_)
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        for cells in self._reader:
+            if any(cells[len(self._names) :]):
+                raise DataError(
+                    f"{self._list}: line {self._reader.line_num} has {len(cells)} values for {len(self._names)} "
+                    f"columns: put a value that has the separator in it in double quotes"
+                )
+            named = zip(self._names, cells, strict=False)
+            yield self._reader.line_num, {name: cell for name, cell in named if name and cell}
+
+
+class _JsonLines:
+    unit, texts = "line", False
+
+    def __init__(self, file: TextIO, list_: str) -> None:
+        self._objects = _objects(file, list_)
+        self._first = next(self._objects, None)
+        self.columns: Sequence[str] = list(self._first[1]) if self._first else []
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        if self._first:
+            yield self._first
+        yield from self._objects
+
+
+def _objects(file: TextIO, list_: str) -> Iterator[tuple[int, Row]]:
+    """The objects of JSON lines, each with its line's number."""
+    decoder = Decoder(dict)
+    for number, line in _lines(file, list_):
+        if line.isspace():
+            continue
+        try:
+            row = decoder.decode(line)
+        except (DecodeError, RecursionError) as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise DataError(f"{list_}: line {number} is no JSON object ({why}): correct or remove it") from error
+        _check_columns(list(row), list_)
+        for name, value in row.items():
+            if isinstance(value, list | dict):
+                raise DataError(
+                    f"{list_}: line {number}: {name!r:.100} holds a list or an object: a field is one value"
+                )
+            if isinstance(value, str) and "\0" in value:
+                raise DataError(f"{list_}: line {number}: {name!r:.100} holds a NUL byte, which no text has")
+        yield number, {name: int(value) if isinstance(value, bool) else value for name, value in row.items()}
+
+
+class _Parquet:
+    unit, texts = "row", False
+
+    def __init__(self, file: BinaryIO, list_: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._list = list_
+        self._file = pq.ParquetFile(file)
+        self.columns: Sequence[str] = list(self._file.schema_arrow.names)
+        _check_columns(self.columns, list_)
+
+    def _read_as(self, field: Any) -> Any:
+        """The type that a column's values are taken as."""
+        import pyarrow as pa
+        from pyarrow import types
+
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if types.is_integer(kind):
+            return kind
+        if types.is_boolean(kind):
+            return pa.int8()
+        if types.is_floating(kind) or types.is_decimal(kind):
+            return pa.float64()
+        text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        if text or types.is_date(kind) or types.is_timestamp(kind):
+            return pa.string()
+        if types.is_null(kind):
+            return pa.null()
+        raise DataError(
+            f"{self._list}: its column {field.name!r:.100} holds {str(kind)[:100]}: leave it out, or make it numbers "
+            f"or texts"
+        )
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        types = [self._read_as(field) for field in self._file.schema_arrow]
+        number = 0
+        for batch in self._file.iter_batches(ROWS):
+            columns = [column.cast(type_).to_pylist() for column, type_ in zip(batch.columns, types, strict=True)]
+            for values in zip(*columns, strict=True):
+                number += 1
+                row = {name: _number(value) for name, value in zip(self.columns, values, strict=True)}
+                if any(isinstance(value, str) and "\0" in value for value in values):
+                    raise DataError(f"{self._list}: row {number} holds a NUL byte, which no text has")
+                yield number, row
+
+
+def _number(value: Value) -> Value:
+    """The value; None for a number that is none, as pandas writes what is missing."""
+    return None if isinstance(value, float) and math.isnan(value) else value
