@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import resource
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from PIL import Image
 import simrec
 from simrec.contracts import ImageSpec
 from simrec.sources.load import load
+from simrec.verbs import index
 
 SYNCED, BUILT, ADDED, ADDS, ASKED = 100_000, 60_000, 1_000, 50, 10_000
 
@@ -86,7 +86,7 @@ def adding(name: str, folder: Path, times: int, seed: int) -> float:
     for number in range(times):
         place = folder / f"{name}-{number}"
         files(place, ADDED, seed + number)
-        taken += timed(lambda place=place: simrec.verbs.index.add(name, str(place)))
+        taken += timed(lambda place=place: index.add(name, str(place)))
     return taken / times
 
 
@@ -96,49 +96,39 @@ def add(folder: Path, large: int) -> None:
     mean = adding("shop", folder, ADDS, 1000)
     print(f"building {BUILT:,} JPEGs: {whole:.1f} s; adding {ADDED:,}: {mean:.2f} s, 1/{whole / mean:.0f} of it")
     if large:
-        million.installed(folder)
-        sys.path.insert(0, str(folder))
-        simrec.build("large", f"many:{large}", encoder="demo")
-        much = adding("large", folder, ADDS, 2000)
+        made(folder, large)
+        much = adding(f"many-{large}", folder, ADDS, 2000)
         print(f"adding {ADDED:,} to {large:,}: {much:.2f} s, {much / mean:.2f} of adding to {BUILT:,}")
 
 
-def numbered(folder: Path, count: int) -> Path:
-    """A list of pictures with a column of numbers, evenly from 0 to 1, and one of texts."""
-    rng = random.Random(0)
-    files(folder / "pictures", 1000, 3)
-    paths = sorted((folder / "pictures").rglob("*.jpg"))
-    lines = ["path,id,x,kind"]
-    for number in range(count):
-        lines.append(
-            f"{paths[number % len(paths)]},{number:07d},{rng.random():.6f},{rng.choice('abcdefgh')}{number % 97}"
-        )
-    listed = folder / f"numbered-{count}.csv"
-    listed.write_text("\n".join(lines) + "\n")
-    return listed
+def made(folder: Path, count: int) -> None:
+    """A catalogue of so many items with fields, unless it is there."""
+    if not (folder / "simrec_many.py").exists():
+        million.installed(folder)
+        sys.path.insert(0, str(folder))
+    if not (folder / "home" / f"many-{count}").exists():
+        simrec.build(f"many-{count}", f"many:{count},fields", encoder="demo")
 
 
 def filtered(folder: Path, large: int) -> None:
     for count in (BUILT, large):
         if not count:
             continue
-        simrec.build(f"filtered-{count}", str(numbered(folder, count)), encoder="demo")
-        opened = simrec.open(f"filtered-{count}")
+        made(folder, count)
+        opened = simrec.open(f"many-{count}")
         query = opened.read("id:0000000")
-        opened.similar(query, 10, where="x < 0.5 AND kind LIKE 'a%'")
+
+        def asked(where: str, opened: simrec.Recommender = opened, query: object = query) -> float:
+            return timed(lambda: opened.similar(query, 10, where=where))
+
+        asked("x < 0.5 AND kind LIKE 'a%'")
         plain = timed(lambda opened=opened, query=query: opened.similar(query, 10), RUNS)
         print(f"{count:,} items: unfiltered {1000 * plain:.2f} ms", end="")
         for share in SHARES:
-            taken = [
-                timed(lambda where=f"x <= {share + number / 1e9:.9f}": opened.similar(query, 10, where=where))  # noqa: B023
-                for number in range(RUNS)
-            ]  # fmt: skip
+            taken = [asked(f"x <= {share + number / 1e9:.9f}") for number in range(RUNS)]
             print(f", {share:.2%} {1000 * statistics.median(taken):.2f}", end="")
-        texts = [
-            timed(lambda where=f"kind LIKE '%{number}' OR kind IN ('a1', 'b{number}')": opened.similar(query, 10, where=where))  # noqa: B023, E501
-            for number in range(RUNS)
-        ]  # fmt: skip
-        print(f", LIKE and IN {1000 * statistics.median(texts):.2f}")
+        taken = [asked(f"kind LIKE '%{number}' OR kind IN ('a1', 'b{number}')") for number in range(RUNS)]
+        print(f", LIKE and IN {1000 * statistics.median(taken):.2f}")
 
 
 def batch(folder: Path) -> None:
@@ -171,10 +161,10 @@ def main() -> None:
         os.environ["SIMREC_HOME"] = str(folder / "home")
         if "sync" in parts:
             sync(folder)
-        if "add" in parts:
-            add(folder, given.large)
         if "filter" in parts:
             filtered(folder, given.large)
+        if "add" in parts:
+            add(folder, given.large)
         if "batch" in parts:
             batch(folder)
 

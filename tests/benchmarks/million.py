@@ -37,7 +37,7 @@ from simrec.hookspecs import hookimpl
 
 
 class Stream:
-    """text: how many pictures."""
+    """text: how many pictures; "1000,fields": with a number evenly from 0 to 1 and a text each."""
 
     test = None
     reduced = False
@@ -46,12 +46,15 @@ class Stream:
         from simrec.contracts import ImageSpec
         from simrec.sources.load import load
 
-        self.name, self.count = f"many:{text}", int(text)
+        count, _, fields = text.partition(",")
+        self.name, self.count, self.fields = f"many:{text}", int(count), bool(fields)
         self.pictures = load("fashion-mnist:test", ImageSpec(), notice=notice).images
 
     def entries(self) -> Iterator[Entry]:
         for number in range(self.count):
-            yield Entry(f"{number:07d}", "many", stamp="1")
+            mixed = number * 2654435761 % 2**32  # spreads the numbers evenly, in no order
+            fields = {"x": mixed / 2**32, "kind": f"{'abcdefgh'[mixed % 8]}{number % 97}"} if self.fields else {}
+            yield Entry(f"{number:07d}", "many", stamp="1", fields=fields)
 
     def read(self, entries: Sequence[Entry], spec):
         from simrec.reading import batch
