@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
     from simrec.verbs.evaluate import Evaluation, evaluate
-    from simrec.verbs.index import build
+    from simrec.verbs.generations import history, rollback, verify
+    from simrec.verbs.index import Context, Outcome, add, build, remove, set_fields, sync
     from simrec.verbs.train import Plan, train
 
-__all__ = ["Evaluation", "Match", "Plan", "Query", "Recommender", "build", "evaluate", "listing", "open", "train"]
+__all__ = [
+    "Context", "Evaluation", "Match", "Outcome", "Plan", "Query", "Recommender", "add", "build", "evaluate", "history",
+    "listing", "open", "remove", "rollback", "set_fields", "sync", "train", "verify",
+]  # fmt: skip
 
 _PLACES = {
     "Evaluation": "simrec.verbs.evaluate",
@@ -28,11 +32,12 @@ _PLACES = {
     "Plan": "simrec.verbs.train",
     "Query": "simrec.queries",
     "Recommender": "simrec.recommender",
-    "build": "simrec.verbs.index",
     "evaluate": "simrec.verbs.evaluate",
     "listing": "simrec.library",
     "open": "simrec.library",
     "train": "simrec.verbs.train",
+    **dict.fromkeys(("history", "rollback", "verify"), "simrec.verbs.generations"),
+    **dict.fromkeys(("Context", "Outcome", "add", "build", "remove", "set_fields", "sync"), "simrec.verbs.index"),
 }
 
 

@@ -166,7 +166,7 @@ def test_segments_together_find_what_one_index_of_all_finds(codes: np.ndarray, d
     assert np.allclose(expected[1], found[1], atol=1e-6)
     if dtype != "binary":  # whose distances are often equal
         assert (expected[0] == found[0]).mean() > 0.99
-    assert np.array_equal(together.codes, whole.codes)
+    assert np.allclose(together.codes, whole.codes, atol=1e-6)  # BLAS rounds by the number of rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])

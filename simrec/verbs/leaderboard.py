@@ -144,7 +144,7 @@ class Leaderboard:
             # Without a test split the queries are the catalogue, whose codes are there; some pictures tell the time.
             queries = run.codes if asked is None else run.encode(asked)
             shown = run.originals(run.catalogue.at(range(min(210, len(self.pictures))))) if asked is None else asked
-            figures = self._exam.figures(run.index, queries)
+            figures = self._exam.figures(run.catalogue.chosen(), queries)
             figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
             figures["seconds"] = run.manifest.encoder.results.seconds
             measured.append(figures)
