@@ -26,12 +26,20 @@ edges, and 0.53 for 95 %. So what is counted with it is a lower bound.
 """
 
 
-def details(picture: Image.Image) -> NDArray[np.float32]:
+COARSE = 8
+"""Pixels of the edges of an even smaller version, whose differences tell most pictures apart."""
+
+ALIKE = 0.985
+"""Pictures that are the same photo reach this cosine of their coarse differences. Of 1,916 copies of clothing photos
+(see SAME) whose differences reach SAME, the least has 0.996; of 73,536 pairs of different photos 0.01 % reach 0.9."""
+
+
+def details(picture: Image.Image, side: int = SIDE) -> NDArray[np.float32]:
     """The differences between neighbouring pixels of a picture's small grey version, as a vector of length 1.
 
-    Zeros for a picture of one colour. Float32 (2 * SIDE * (SIDE - 1),).
+    side: pixels of that version's edges. Zeros for a picture of one colour. Float32 (2 * side * (side - 1),).
     """
-    small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = picture.convert("L").resize((side, side), Image.Resampling.BOX)
     grey = np.asarray(small, np.float32)
     differences = np.concatenate([np.diff(grey, axis=0).ravel(), np.diff(grey, axis=1).ravel()])
     vector: NDArray[np.float32] = (differences / max(float(np.linalg.norm(differences)), 1)).astype(np.float32)

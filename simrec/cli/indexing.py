@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simrec.cli.duplicates import duplicates
 from simrec.cli.terminal import Session, data_dir_option, draw_inputs, fail, say, show_input_option, table
 from simrec.errors import StoreError
 
@@ -42,6 +43,9 @@ yes_option = click.option("--yes", is_flag=True, help="Even if more than half of
 @click.group()
 def index() -> None:
     """Build catalogues and see what is there."""
+
+
+index.add_command(duplicates)
 
 
 @index.command()

@@ -241,6 +241,20 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
     return pictures.sheet(rows, f"simrec: similar items in {opened.name}", len(given), notice)
 
 
+def draw_groups(
+    opened: Recommender, groups: Sequence[tuple[str, Sequence[Item]]], drawing: Drawing, notice: Notice = silent
+) -> bool:
+    """Draws a sheet of items, a row for each group, with what the group is called; otherwise as `draw`."""
+    from simrec.sheets import Tile
+
+    drawing.check(opened)
+    pictures, rows = _Pictures(opened, drawing), []
+    for number, (kind, items) in enumerate(groups[: pictures.most], 1):
+        lines = [(f"{number}.  {kind}", item.id, *pictures.fields(item)) for item in items[: pictures.most]]
+        rows.append([Tile(pictures.of_item(item), line) for item, line in zip(items, lines, strict=False)])
+    return pictures.sheet(rows, f"simrec: duplicates in {opened.name}", len(groups), notice)
+
+
 class _Pictures:
     """The pictures of a sheet."""
 

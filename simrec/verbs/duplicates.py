@@ -1,0 +1,193 @@
+"""Which items of a catalogue are the same: identical files, identical pictures, near-duplicates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec import near_duplicates
+from simrec.answers import Narrowing, percentiles_in
+from simrec.catalogue import LocalCatalogue
+from simrec.contracts import Item
+from simrec.recommender import Recommender, silent
+
+NEIGHBOURS = 10
+"""Of each item, that are compared with it; what is alike beyond these is found through them."""
+
+BLOCK = 1024
+"""Items whose neighbours are looked for at a time."""
+
+Kind = Literal["identical files", "identical pictures", "near-duplicates"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items that are the same, in the order of the catalogue: two at least.
+
+    kind: "identical files" have the same bytes, "identical pictures" the same preview, "near-duplicates" are the same
+    photo, or as near to each other as somebody asked for; of a mixed group the loosest of these.
+    """
+
+    kind: Kind
+    items: tuple[Item, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "kind": self.kind,
+            "items": [{"id": item.id, "label": item.label, "source": item.source} for item in self.items],
+        }
+
+
+def duplicates(
+    opened: Recommender, percentile: float | None = None, progress: Callable[[str, int, int], None] = silent
+) -> list[Group]:
+    """The groups of items that are the same, the largest first.
+
+    percentile: nearer than so many per cent of the items' own nearest neighbours counts as near-duplicate; without it
+    what `simrec.near_duplicates` takes for the same photo, seen in the previews of an item and its NEIGHBOURS nearest
+    ones. progress: told a stage, how many items are done, and of how many.
+
+    Raises RequestError when nothing was indexed yet, and for a percentile where distances were not measured.
+    """
+    catalogue = opened.catalogue
+    Narrowing(min_percentile=percentile).check(catalogue, opened.name)
+    looks = _Looks.of(catalogue, percentile is None, progress)
+    sets = _Sets(len(looks.rows))
+    for first, second in _equal(looks.contents):
+        sets.join(first, second)
+    for first, second in _equal(looks.previews):
+        if not sets.joined(first, second) and _same_bytes(catalogue, looks, first, second):
+            sets.join(first, second)
+    for first, second in _near(catalogue, looks, percentile, sets, progress):
+        sets.join(first, second)
+    groups = [
+        Group(looks.kind(places, catalogue.by_pixels), tuple(catalogue.at(looks.rows[places].tolist())))
+        for places in sets.groups()
+    ]
+    return sorted(groups, key=lambda group: -len(group.items))
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What is known of each item, by its place: its row in the catalogue (n,), the digest of its file (n,), its
+    preview's checksum and length in one number (n,), and the coarse details of its preview (n, d), d being 0 where
+    nobody asked for them.
+    """
+
+    rows: NDArray[np.int64]
+    contents: NDArray[np.bytes_]
+    previews: NDArray[np.int64]
+    details: NDArray[np.float16]
+
+    @classmethod
+    def of(cls, catalogue: LocalCatalogue, detailed: bool, progress: Callable[[str, int, int], None]) -> _Looks:
+        """Looks at every item once."""
+        count, done, start = len(catalogue), 0, 0
+        side = near_duplicates.COARSE
+        rows, contents, previews = np.empty(count, np.int64), np.empty(count, "S16"), np.empty(count, np.int64)
+        details = np.zeros((count, 2 * side * (side - 1) if detailed else 0), np.float16)
+        for one in catalogue.segments:
+            removed = set(one.removed.tolist())
+            for some in one.batches(BLOCK):
+                for row in some:
+                    if row.number not in removed:
+                        rows[done] = start + row.number
+                        contents[done] = bytes.fromhex(row.item.content)
+                        # Of old formats without checksums each is its own.
+                        previews[done] = (row.preview << 24) + row.length if row.preview >= 0 else -1 - done
+                        if detailed:
+                            details[done] = near_duplicates.details(one.picture(row), side)
+                        done += 1
+                progress("looking", done, count)
+            start += len(one)
+        return cls(rows, contents, previews, details)
+
+    def kind(self, places: Sequence[int], by_pixels: bool) -> Kind:
+        """What the items in some places are to each other."""
+        if (self.contents[places] == self.contents[places[0]]).all():
+            return "identical pictures" if by_pixels else "identical files"
+        same = (self.previews[places] == self.previews[places[0]]).all()
+        return "identical pictures" if same else "near-duplicates"
+
+
+def _equal(keys: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """The places of equal keys, two at a time."""
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    yield from zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
+
+
+def _near(
+    catalogue: LocalCatalogue, looks: _Looks, percentile: float | None, sets: _Sets,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[tuple[int, int]]:  # fmt: skip
+    """The places of items that are near-duplicates of their neighbours, two at a time."""
+    count, different = len(looks.rows), set[tuple[int, int]]()
+    for start in range(0, count, BLOCK):
+        places = np.arange(start, min(start + BLOCK, count))
+        found, distances = catalogue.index.search_rows(looks.rows[places], min(count, NEIGHBOURS + 1))
+        others = np.searchsorted(looks.rows, found)
+        if percentile is None:
+            cosines = np.einsum("id,ijd->ij", looks.details[places], looks.details[others], dtype=np.float32)
+            near = cosines >= near_duplicates.ALIKE
+        else:
+            shares = percentiles_in(catalogue, distances)
+            assert shares is not None
+            near = shares >= percentile
+        for row, column in np.argwhere(near).tolist():
+            first, second = sorted((start + row, int(others[row, column])))
+            if sets.joined(first, second) or (first, second) in different:
+                continue
+            if percentile is not None or _same(catalogue, looks, first, second):
+                yield first, second
+            else:
+                different.add((first, second))
+        progress("comparing", int(places[-1]) + 1, count)
+
+
+def _same(catalogue: LocalCatalogue, looks: _Looks, first: int, second: int) -> bool:
+    """Whether the previews of the items in two places are the same photo."""
+    one, other = (catalogue.picture(item.id) for item in catalogue.at(looks.rows[[first, second]].tolist()))
+    assert one is not None and other is not None
+    return near_duplicates.same_photo(one, other)
+
+
+def _same_bytes(catalogue: LocalCatalogue, looks: _Looks, first: int, second: int) -> bool:
+    one, other = (catalogue.preview(item.id) for item in catalogue.at(looks.rows[[first, second]].tolist()))
+    return one == other
+
+
+class _Sets:
+    """Places that are in one group with others."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = list(range(count))
+
+    def _first(self, place: int) -> int:
+        parents = self._parents
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+    def joined(self, first: int, second: int) -> bool:
+        """Whether two places are in one group."""
+        return self._first(first) == self._first(second)
+
+    def join(self, first: int, second: int) -> None:
+        """Makes the groups of two places one."""
+        one, other = self._first(first), self._first(second)
+        self._parents[max(one, other)] = min(one, other)
+
+    def groups(self) -> list[list[int]]:
+        """The groups of two and more, in the order of their first places."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for place in range(len(self._parents)):
+            found[self._first(place)].append(place)
+        return [places for places in found.values() if len(places) > 1]
