@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
@@ -16,6 +16,10 @@ from simrec.errors import StoreError
 
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """A pipe without a writer would keep whoever opens it waiting for ever, but for O_NONBLOCK."""
+
+
+ROOM = 64 << 20
+"""Bytes that are free where it isn't for want of them that a file can't be written: what fails has filled the rest."""
 
 
 def opened(path: Path, *, follow: bool = True) -> BinaryIO:
@@ -117,15 +121,46 @@ def making(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explained(
-    where: Path, otherwise: str = "choose a home you can write to with --home or SIMREC_HOME"
+    where: Path,
+    otherwise: str = "choose a home you can write to with --home or SIMREC_HOME",
+    *,
+    making: Sequence[Path] = (),
 ) -> Iterator[None]:
-    """Turns an OSError in writing at `where` into a StoreError; otherwise: the remedy, unless there is no room."""
+    """Turns an OSError in writing at `where` into a StoreError.
+
+    otherwise: the remedy, unless there is no room. making: files and folders in the making: if there is no room, the
+    error says how much they take already.
+    """
     try:
         yield
     except OSError as error:
+        why = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            otherwise = "make room there, or choose another place"
-        raise StoreError(f"{where}: cannot be written ({error.strerror or error}): {otherwise}") from error
+            why, otherwise = os.strerror(error.errno), "make room there, or choose another place"
+        if error.errno == errno.ENOSPC:
+            why += _room(where, making)
+        raise StoreError(f"{where}: cannot be written ({why}): {otherwise}") from error
+
+
+def _room(where: Path, making: Sequence[Path]) -> str:
+    """For an error about a full disk: how much is free, and how much was not enough; "" if nobody knows.
+
+    That is so too where there is room, but no more files may be made.
+    """
+    try:
+        free = shutil.disk_usage(next(path for path in (where, *where.parents) if path.exists())).free
+        inside = [found for path in making for found in (path, *path.rglob("*")) if found.is_file()]
+        # What has another name was not written, but linked.
+        written = sum(found.stat().st_size for found in inside if found.stat().st_nlink == 1)
+    except OSError:
+        return ""
+    if free > ROOM:
+        return ""
+    return f"; it needs more than {_megabytes(written + free)}, and {_megabytes(free)} are free"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _umask() -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, ValidationError, convert
@@ -347,7 +348,8 @@ def _check_fields(values: dict[str, Any]) -> None:
         raise ValueError(f"encoder.input lacks {', '.join(sorted(missing))}")
 
 
-def _libraries() -> dict[str, str]:
+@cache
+def _libraries() -> Mapping[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

@@ -1,7 +1,7 @@
 """Generations on disk: a pool of immutable files, and manifests that name them with their digests.
 
     NAME/CURRENT                  "000012 <sha256 of its manifest>"; replacing this file is the commit
-    NAME/LOCK                     held by the one writer
+    NAME/LOCK                     held by the one writer, and says which process on which computer that is
     NAME/generations/000012.json  a manifest, which lists files with size and SHA-256
     NAME/encoder/<id>/            the files of an encoder
     NAME/segments/<id>/           the files of a segment of the catalogue
@@ -43,6 +43,15 @@ _OLD = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 """The name of a generation of format 1 or 2."""
 
 _NAME = re.compile(r"\d{6,18}")
+
+_HOLDER = re.compile(r"(\d{1,10}) ([\w.-]{1,255})\n?", re.ASCII)
+"""What LOCK says. It may have come from anyone."""
+
+BUILT = "building/built"
+"""Says in which manifest, by its SHA-256, everything is that `building` holds."""
+
+_DELETED = ".simrec-deleted-"
+"""How the name begins that a recommender has while it is being deleted."""
 
 KEPT = 5
 """Generations that stay on disk."""
@@ -144,13 +153,16 @@ class Generation:
         self._handle(name)
 
     def check_folder(self, name: str) -> Path:
-        """Where a folder lies, for a plugin that reads what is in it: each file is checked, and there is no other.
+        """Where a folder lies, for a plugin that reads what is in it: each file is there and checked, and no other is.
 
         Raises StoreError.
         """
         for path in sorted((self.recommender / name).rglob("*")):
             if path.is_symlink() or not path.is_dir():
                 self.read(path.relative_to(self.recommender).as_posix())
+        for file in self.manifest.files:
+            if file.startswith(f"{name}/"):
+                self.check_there(file)
         return self.recommender / name
 
     def damaged(self, name: str, why: str) -> StoreError:
@@ -312,10 +324,20 @@ _seeking = threading.Lock()
 
 def _live(folder: Path) -> str:
     """The name in CURRENT, "" where there is none."""
+    return _words(folder)[0]
+
+
+def _live_digest(folder: Path) -> str:
+    """The digest in CURRENT, "" where there is none."""
+    return _words(folder)[1]
+
+
+def _words(folder: Path) -> tuple[str, str]:
     try:
-        return (*(folder / "CURRENT").read_text("utf-8", "replace").split(), "")[0]
+        name, digest, *_ = (*(folder / "CURRENT").read_text("utf-8", "replace").split(), "", "")
     except OSError:
-        return ""
+        return "", ""
+    return name, digest
 
 
 class Writer:
@@ -339,7 +361,10 @@ class Writer:
                 self._locks.enter_context(_locked(self.folder))
                 for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
                     files.clear(left)
+                for left in self.folder.parent.glob(f"{_DELETED}*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 self.staging.mkdir()
+                self._drop_built()
             except OSError:
                 self.__exit__()
                 raise
@@ -355,6 +380,16 @@ class Writer:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
+    def _drop_built(self) -> None:
+        """Gives up `building` where the live generation has what it holds: at once, as half of it would be taken for
+        what an interrupted build has finished.
+        """
+        with contextlib.suppress(OSError):
+            built = _small(self.folder, BUILT, 100).decode("ascii", "replace")
+            if built and built == _live_digest(self.folder):
+                (self.folder / "building").rename(self.staging / "building")
+                _sync_folder(self.folder)
+
     def _check_places(self) -> None:
         """Raises StoreError where what this one writes to is a link, which would be followed, or a pipe."""
         folders = ((name, stat.S_ISDIR) for name in ("gens", "building", *POOL))
@@ -364,6 +399,10 @@ class Writer:
                     raise StoreError(
                         f"{self.folder / name}: a link or something else that nobody should write to: {COPY}"
                     )
+
+    def explained(self) -> contextlib.AbstractContextManager[None]:
+        """Turns an OSError in writing into a StoreError."""
+        return explained(self.folder, making=[self.staging, self.folder / "building"])
 
     def new(self, pool: str) -> str:
         """The name of a folder to come in a pool: "segments/<id>"."""
@@ -379,7 +418,7 @@ class Writer:
 
     def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """A file of the coming generation. Raises StoreError for a name that no manifest may hold."""
-        with explained(self.folder):
+        with self.explained():
             self.path(name).write_bytes(data)
 
     def keep(self, generation: Generation, folder: str) -> None:
@@ -407,7 +446,7 @@ class Writer:
 
         Raises StoreError when one of them is damaged.
         """
-        with explained(self.folder):
+        with self.explained():
             for name in generation.manifest.files:
                 inside = name.removeprefix(f"{folder}/")
                 if inside == name or inside in without:
@@ -419,12 +458,13 @@ class Writer:
                 except OSError:  # another file system, or one without links
                     target.write_bytes(data)
 
-    def commit(self, manifest: Manifest) -> Generation:
+    def commit(self, manifest: Manifest, *, built: bool = False) -> Generation:
         """Makes what was staged and kept the live generation.
 
-        Raises StoreError, the generation before still live, when it cannot.
+        built: whether that has what `building` holds, which is deleted then. Raises StoreError, the generation before
+        still live, when it cannot.
         """
-        with explained(self.folder):
+        with self.explained():
             before = self._adopt()
             staged = {
                 path.relative_to(self.staging).as_posix(): _sync_and_digest(path)
@@ -440,9 +480,12 @@ class Writer:
             try:
                 self._into_pool(staged)
                 _replace(self.folder / "generations" / f"{name}.json", data)
+                digest = hashlib.sha256(data).hexdigest()
+                if built:  # or after a crash right behind this commit it would go in once more
+                    _replace(self.folder / BUILT, digest.encode())
                 if coming.is_symlink() or coming.is_file():  # of a writer that crashed
                     coming.unlink()
-                _write_synced(coming, f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+                _write_synced(coming, f"{name} {digest}\n".encode())
                 coming.replace(self.folder / "CURRENT")
             except BaseException:
                 if _live(self.folder) != name:  # Ctrl-C may come when all is done
@@ -452,19 +495,21 @@ class Writer:
                 raise
             _sync_folder(self.folder)
             _sync_folder(self.folder.parent)
+            self._drop_built()
             self._clean()
         return Generation(self.folder, name, manifest)
 
     def delete(self) -> None:
         """Deletes the recommender with all that is in its folder. It is gone at once, even if this is interrupted."""
-        with explained(self.folder):
-            gone = self.folder.with_name(f".deleted-{_random()}")
+        with self.explained():
+            gone = self.folder.with_name(f"{_DELETED}{_random()}")
             self.folder.rename(gone)
+            _sync_folder(gone.parent)
             shutil.rmtree(gone, ignore_errors=True)
 
     def rename(self, folder: Path) -> None:
         """Moves the recommender to a folder that isn't there yet."""
-        with explained(self.folder):
+        with self.explained():
             shutil.rmtree(self.staging, ignore_errors=True)
             self.folder.rename(folder)
             _sync_folder(folder.parent)
@@ -542,9 +587,13 @@ def _json(manifest: Manifest) -> bytes:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Held by one writer of a folder at a time. Raises StoreError when another one has it."""
+    import socket
+
     from filelock import FileLock, Timeout
 
-    taken = StoreError(f"{folder}: another simrec is writing it: wait until that one is done")
+    def taken() -> StoreError:
+        return StoreError(f"{folder}: another simrec is writing it{_holder(folder)}: wait until that one is done")
+
     with contextlib.ExitStack() as locks:
         if os.name != "nt":
             # LOCK can be deleted while it is held, and another writer would then make one of its own; the folder can't.
@@ -556,13 +605,39 @@ def _locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise taken from None
+                    raise taken() from None
                 # Some network file systems lock no folders: LOCK alone must do.
         try:
             locks.enter_context(FileLock(folder / "LOCK", timeout=0))
         except Timeout:
-            raise taken from None
+            raise taken() from None
+        _note_holder(folder, f"{os.getpid()} {socket.gethostname()}\n")
+        locks.callback(_note_holder, folder, "")
         yield
+
+
+def _note_holder(folder: Path, text: str) -> None:
+    """Writes into LOCK where that can be: Windows lets nobody write to a file that is locked."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder / "LOCK", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(handle, "wb") as file:
+            if os.fstat(handle).st_nlink == 1:  # else it is a second name of another file
+                file.truncate()
+                file.write(text.encode("ascii", "replace"))
+
+
+def _holder(folder: Path) -> str:
+    """The end of a sentence about whoever holds the lock, "" where LOCK doesn't say it."""
+    import socket
+
+    try:
+        found = _HOLDER.fullmatch(_small(folder, "LOCK", 1000).decode("ascii", "replace"))
+    except OSError:
+        return ""
+    if found is None:
+        return ""
+    pid, host = found.groups()
+    return f" (process {pid} on {'this computer' if host == socket.gethostname() else host})"
 
 
 def _sync_and_digest(path: Path) -> FileRecord:

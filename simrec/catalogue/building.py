@@ -1,6 +1,7 @@
 """Building a catalogue from a stream: parts, which an interruption leaves, and the segments that are made of them.
 
     building/plan.json    what is built: the source, the encoder, how codes are kept
+    building/built        see `simrec.store.BUILT`
     building/000001/      a part: codes.f32, items.jsonl, previews.bin, and when it is finished part.json
 
 A part ends after SECONDS or ROWS, at the end of a batch, so an interruption costs no more than that. The next build
@@ -190,7 +191,7 @@ class Building:
                 f"{self.folder}: holds what an interrupted {_described(found)} had finished: run that one to its "
                 f"end, or add --discard to throw it away"
             )
-        with explained(self.folder):
+        with explained(self.folder, making=[self.folder]):
             if found is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
@@ -251,7 +252,7 @@ class Building:
 
     def add(self, entries: Sequence[Entry], origin: int, batch: Batch, codes: Codes) -> None:
         """Writes what came of some entries of one source; codes (n, dim) are those of the batch's."""
-        with explained(self.folder):
+        with explained(self.folder, making=[self.folder]):
             if self._part is None:
                 self._part = _PartWriter(self.folder / _name(len(self.parts)))
             self._part.add(entries, origin, batch, codes)
@@ -262,7 +263,7 @@ class Building:
         """Ends the part that is being written, so that it is found again."""
         if self._part is not None:
             part, self._part = self._part, None
-            with explained(self.folder):
+            with explained(self.folder, making=[self.folder]):
                 self.parts.append(Part(part.folder, part.finish()))
 
     def stop(self) -> None:

@@ -24,7 +24,6 @@ from simrec.catalogue.local import LocalCatalogue
 from simrec.catalogue.segment import Row, Segment
 from simrec.catalogue.writing import Kept, SegmentWriter
 from simrec.contracts import Codes, Dtype, Entry, Metric, Value
-from simrec.files import explained
 from simrec.manifest import SegmentRecord
 from simrec.store import Generation, Writer
 
@@ -130,7 +129,7 @@ class Revision:
                 rows = self._written(group, new, size)
                 one = None
                 for segment_rows in rows:
-                    with explained(writer.folder):
+                    with writer.explained():
                         one = one or SegmentWriter(writer, kept)
                         segment_rows(one)
                         written += ADDED
@@ -237,7 +236,8 @@ class Revision:
     def _ended(self, one: SegmentWriter, writer: Writer, kept: Kept) -> SegmentRecord:
         from simrec.index import Index
 
-        record = one.finish()
+        with writer.explained():
+            record = one.finish()
         path = writer.path(f"{record.folder}/codes.faiss")
         self._indexes.append(Index.opened(_mapped(path), path, record.rows, kept.dim, kept.metric, kept.dtype))
         return record
@@ -256,7 +256,7 @@ class Revision:
             writer.keep_file(self._generation, record.removed)
         if changes or one.kinds != columns:
             fields = f"{writer.new('fields')}.arrow"
-            with explained(writer.folder):
+            with writer.explained():
                 revise(writer.path(fields), one.columns, len(one), changes, columns)
             record = replace(record, fields=fields)
         elif record.fields:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,17 +51,22 @@ class SegmentWriter:
 
         self._writer, self._kept = writer, kept
         self._folder = writer.new("segments")
-        self._table = sqlite3.connect(writer.path(f"{self._folder}/items.sqlite"), isolation_level=None)
-        for setting in ("journal_mode", "synchronous"):  # the file counts only once it is whole
-            self._table.execute(f"PRAGMA {setting} = OFF")
-        self._table.execute("BEGIN")
-        self._table.execute(segment.SCHEMA)
+        with _as_os_error():
+            self._table = self._new_table()
         self._previews = writer.path(f"{self._folder}/previews.bin").open("xb")
         empty = np.empty((0, kept.dim), np.float32)
         trained = Index(empty, kept.metric, kept.dtype, trained=kept.sample)
         self._index = trained if kept.like is None else kept.like.emptied()
         self._lengths: list[NDArray[np.float32]] = []
         self._fields: list[Mapping[str, Value]] = []
+
+    def _new_table(self) -> sqlite3.Connection:
+        table = sqlite3.connect(self._writer.path(f"{self._folder}/items.sqlite"), isolation_level=None)
+        for setting in ("journal_mode", "synchronous"):  # the file counts only once it is whole
+            table.execute(f"PRAGMA {setting} = OFF")
+        table.execute("BEGIN")
+        table.execute(segment.SCHEMA)
+        return table
 
     def __len__(self) -> int:
         return len(self._index)
@@ -98,15 +105,17 @@ class SegmentWriter:
             checksum = segment.checksum(texts, crc, origin)
             rows.append((number, entry.id, origin, *texts[1:4], bytes.fromhex(content), *place, checksum))
             self._previews.write(preview)
-        self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 11)})", rows)
+        with _as_os_error():
+            self._table.executemany(f"INSERT INTO items VALUES ({', '.join('?' * 11)})", rows)
         if self._kept.kinds:
             self._fields += [entry.fields for entry in entries]
 
     def finish(self) -> SegmentRecord:
         """Ends the files; what the manifest says of them."""
-        self._table.execute(segment.INDEX)
-        self._table.execute("COMMIT")
-        self._table.close()
+        with _as_os_error():
+            self._table.execute(segment.INDEX)
+            self._table.execute("COMMIT")
+            self._table.close()
         self._previews.close()
         self._writer.write(f"{self._folder}/codes.faiss", self._index.to_bytes())
         if self._lengths:
@@ -116,3 +125,13 @@ class SegmentWriter:
             fields = f"{self._writer.new('fields')}.arrow"
             write(self._writer.path(fields), self._fields, self._kept.kinds)
         return SegmentRecord(self._folder, len(self), fields=fields)
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Turns what SQLite says of a file that can't be written into the error that other files raise."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error

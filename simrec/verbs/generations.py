@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from simrec import library, store
-from simrec.errors import RequestError, StoreError
+from simrec.errors import RequestError, SimrecError, StoreError
 from simrec.manifest import ChangeRecord
 from simrec.recommender import Recommender, silent
 
@@ -108,7 +108,7 @@ def verify(
     try:
         recommender = Recommender(generation.recommender)
         recommender.encoder  # noqa: B018 - which opens it
-    except StoreError as error:
+    except SimrecError as error:
         problems.append(str(error))
     return Checked(len(generation.manifest.files), total, items, tuple(dict.fromkeys(problems)))
 

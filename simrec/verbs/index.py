@@ -346,6 +346,8 @@ class _Change:
             opened = {number: self._opened(number) for number in self.chosen}
             with _keeping(building, context.notice):
                 _encode(building, iter(listed), opened, before, left_out, context, lambda: len(listed))
+        else:
+            building.resumed(iter(()))  # what an interrupted one has finished isn't listed any more
         left_out.end(self.unread.list)
         live = store.current(self.folder, hold=False).manifest.catalogue
         if not building.rows and all(one.nothing_else for one in found) and live == record:
@@ -379,7 +381,6 @@ class _Change:
             or any(entry.label for one in found for entry, _ in one.relabelled),
         )  # fmt: skip
         made = _committed(writer, before, revision, coming, change, context, building, new)
-        building.end()
         _remember(context, self.records)
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
@@ -503,7 +504,7 @@ def _committed(
         record, count=count, labelled=record.labelled and count > 0, segments=segments, distances=distances,
         measured=measured,
     )  # fmt: skip
-    writer.commit(Manifest.new(encoder, made, change))
+    writer.commit(Manifest.new(encoder, made, change), built=building is not None)
     counts = {name: getattr(change, name) for name in ("added", "changed", "removed", "renamed")}
     return Outcome(Recommender(before.folder), count, **counts)
 
@@ -555,8 +556,7 @@ def _built(
             measured=building.rows,
         )
         change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
-        writer.commit(Manifest.new(kept, made, change))
-        building.end()
+        writer.commit(Manifest.new(kept, made, change), built=True)
     _remember(context, made.sources)
     return Recommender(folder)
 
