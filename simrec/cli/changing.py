@@ -108,7 +108,10 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 @click.argument("source", metavar="LIST")
 @click.pass_obj
 def fields(session: Session, name: str, source: str) -> None:
-    """Give the items of NAME the columns that a LIST has for their ids, such as prices; pictures aren't touched."""
+    """Give the items of NAME the columns that a LIST has for their ids, such as prices; pictures aren't touched.
+
+    Columns that the catalogue's own source has come back with the next sync.
+    """
     from simrec.verbs import index as verb
 
     _told(f"{name}: ", verb.set_fields(name, source, context=_context(session)))
