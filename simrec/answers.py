@@ -27,7 +27,13 @@ READ = 256
 """Items that are read at a time for such an answer."""
 
 STRANGE = 1.0
-"""The percentile under which a query's best match is farther away than nearly all of the catalogue's own."""
+"""The percentile under which a query's best match is farther away than nearly all of the catalogue's own.
+
+With 341 clothing photos by `photo` none of 124 other clothing photos is under it, 91 of 100 Fashion-MNIST pictures are,
+and so are 12 of 17 photos of other things. How badly a decoder rebuilds a picture adds nothing: with 60,000 items of
+Fashion-MNIST by `demo`, 40 % of the clothing photos under it and 34 % of the others are rebuilt worse than 99 % of its
+test pictures, and of the 17 photos, the farthest away (the moon) is rebuilt best.
+"""
 
 
 class Wishes(TypedDict, total=False):

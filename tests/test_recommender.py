@@ -84,9 +84,9 @@ def test_every_format_holds_the_same_answer(shoe: Path) -> None:
 def test_the_grid_shows_the_query_first(shoe: Path, tmp_path: Path, pictures: Pictures) -> None:
     answer("similar", str(shoe), str(shoe), "-n", "3", "--grid", str(tmp_path / "grid.png"))
     sheet = np.asarray(Image.open(tmp_path / "grid.png").convert("L"))
-    query = np.kron(pictures.images[0, :, :, 0], np.ones((4, 4), np.uint8))  # a tile is 4 x 28 pixels wide
-    assert (sheet[44:156, 18:130] == query).all()
-    assert sheet.shape[0] > 2 * 112
+    query = np.kron(pictures.images[0, :, :, 0], np.ones((5, 5), np.uint8))  # in the middle of a tile of 160 pixels
+    assert (sheet[54:194, 28:168] == query).all()
+    assert sheet.shape[0] > 2 * 160
 
 
 def test_without_a_name_the_only_recommender_answers_else_the_demo(photos: Path, shoe: Path) -> None:

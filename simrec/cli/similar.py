@@ -52,7 +52,7 @@ tile_option = click.option(
     help="How large the pictures of a sheet are.",
 )  # fmt: skip
 originals_option = click.option(
-    "--originals", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    "--originals", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="FOLDER",
     help="A folder of your own pictures that sheets may draw from; those that you indexed are known.",
 )  # fmt: skip
 

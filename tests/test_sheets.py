@@ -1,0 +1,204 @@
+"""Sheets of answers: the originals where they are this user's, previews elsewhere, and readable text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import simrec
+from simrec import library, sheets
+from simrec.cli import main
+from simrec.contracts import Item
+from simrec.errors import StoreError
+from simrec.originals import Originals
+
+Run = Callable[..., str]
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Large plain pictures and the sheet that is drawn of them."""
+
+    folder: Path
+    sheet: Path
+
+    def shows(self, colour: str, size: tuple[int, int] = (160, 120)) -> bool:
+        """Whether somewhere on the sheet there is a rectangle of that colour and size."""
+        pixels = np.asarray(Image.open(self.sheet).convert("RGB")).astype(int)
+        near = (np.abs(pixels - COLOURS[colour]).max(axis=2) < 12).astype(int)
+        sums = np.pad(near.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        width, height = size[0] - 2, size[1] - 2
+        inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+        return bool((inside == width * height).any())
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    folder = tmp_path / "stock"
+    folder.mkdir()
+    for colour, rgb in COLOURS.items():
+        Image.new("RGB", (800, 600), rgb).save(folder / f"{colour}.png")
+    return Shop(folder, tmp_path / "sheet.png")
+
+
+@pytest.fixture
+def draw(shop: Shop, shoe: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Draws a sheet of answers to a shoe; what was said meanwhile."""
+
+    def drawn(name: object, *words: object) -> str:
+        with pytest.raises(SystemExit) as leaving:
+            main(["similar", str(shoe), "--index", str(name), "--grid", str(shop.sheet), *map(str, words)])
+        said = capsys.readouterr().err
+        assert not leaving.value.code, said
+        return said
+
+    return drawn
+
+
+def test_the_originals_are_drawn_large_and_upright(shop: Shop, draw: Run) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (600, 800), COLOURS["red"]).save(shop.folder / "red.png", exif=turned)
+    simrec.build("shop", str(shop.folder), encoder="demo")
+    said = draw("shop", "--show", "width,name")
+    assert all(map(shop.shows, COLOURS))  # previews would be 128 pixels wide
+    assert "previews" not in said
+    draw("shop", "--tile", "320")
+    assert shop.shows("blue", (320, 240))
+
+
+def test_where_files_are_gone_or_changed_previews_are_drawn_and_that_is_said_once(shop: Shop, draw: Run) -> None:
+    simrec.build("shop", str(shop.folder), encoder="demo")
+    (shop.folder / "red.png").unlink()
+    Image.new("RGB", (900, 600), COLOURS["red"]).save(shop.folder / "green.png")
+    said = draw("shop")
+    assert said.count("2 that are gone or have changed since") == 1
+    assert shop.shows("blue")
+    assert not shop.shows("red")
+    assert shop.shows("red", (128, 96))
+    assert shop.shows("green", (128, 96))
+
+
+def test_a_copied_recommender_shows_nothing_of_folders_that_are_not_this_users(
+    shop: Shop, draw: Run, tmp_path: Path, own_home: Path
+) -> None:
+    simrec.build("shop", str(shop.folder), encoder="demo", home_folder=tmp_path / "stranger")
+    shutil.copytree(tmp_path / "stranger" / "shop", own_home / "copied")
+    assert "3 that do not lie below a folder that you indexed" in draw("copied")
+    assert not any(map(shop.shows, COLOURS))
+    assert "3 that do not lie below" in draw("copied", "--originals", own_home)
+    assert "previews" not in draw("copied", "--originals", shop.folder)
+    assert all(map(shop.shows, COLOURS))
+    assert "previews" not in draw("copied")  # it is remembered
+
+
+@pytest.mark.parametrize("path", ["{outside}/a.png", "{root}/../outside/a.png", "{root}/link/a.png", "{root}/a.png"])
+def test_no_path_leads_out_of_the_users_folders(path: str, tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    Image.new("RGB", (300, 300), "red").save(outside / "a.png")
+    (root / "link").symlink_to(outside)
+    (root / "a.png").symlink_to(outside / "a.png")
+    originals = Originals([root], 160)
+    assert originals.picture(Item("a", path.format(root=root, outside=outside))) is None
+    assert originals.elsewhere == 1
+
+
+def test_outside_of_the_users_folders_the_file_system_is_not_even_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    originals = Originals([tmp_path], 160)
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the file system was asked")
+
+    for function in ("stat", "lstat", "readlink"):
+        monkeypatch.setattr(f"os.{function}", asked)
+    for source in ("/elsewhere/a.png", "/elsewhere/%2e%2e/a.png", "//server/share/a.png"):
+        assert originals.picture(Item("a", source)) is None
+
+
+def test_a_folder_that_is_a_link_of_the_users_own_is_theirs(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    Image.new("RGB", (300, 300), "red").save(tmp_path / "disk" / "a.png")
+    (tmp_path / "photos").symlink_to(tmp_path / "disk")
+    originals = Originals([tmp_path / "photos"], 160)
+    picture = originals.picture(Item("a", str(tmp_path / "photos" / "a.png")))
+    assert picture is not None
+    assert picture.size == (160, 160)
+
+
+def test_a_hostile_original_is_no_worse_than_one_that_is_gone(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "text.png").write_text("no picture")
+    originals = Originals([tmp_path], 160)
+    for name in ("pipe.png", "text.png", "missing.png"):
+        assert originals.picture(Item(name, str(tmp_path / name))) is None
+    assert originals.gone == 3
+
+
+def test_the_home_remembers_folders_once_and_says_when_it_cannot(own_home: Path, tmp_path: Path) -> None:
+    assert library.roots(own_home) == []
+    for root in (tmp_path / "a", tmp_path / "b", tmp_path / "a", str(tmp_path / "c" / ".." / "b")):
+        library.remember_root(own_home, root)
+    assert library.roots(own_home) == [tmp_path / "a", tmp_path / "b"]
+    for damaged in (b"{", b'{"a": 1}', json.dumps(["relative"]).encode(), b"[" * 100_000):
+        (own_home / library.ROOTS).write_bytes(damaged)
+        with pytest.raises(StoreError, match="delete it"):
+            library.roots(own_home)
+    assert library.names(own_home) == []
+
+
+def test_a_query_of_an_item_or_a_part_is_drawn_as_what_was_asked(shop: Shop, draw: Run, tmp_path: Path) -> None:
+    simrec.build("shop", str(shop.folder), encoder="demo")
+    both = Image.new("RGB", (1600, 600), COLOURS["green"])
+    both.paste(Image.new("RGB", (800, 600), (90, 200, 210)), (800, 0))
+    both.save(tmp_path / "both.png")
+    with pytest.raises(SystemExit):
+        main(["similar", "both.png", "--crop", "50%,0%,100%,100%", "--index", "shop", "--grid", str(shop.sheet)])
+    pixels = np.asarray(Image.open(shop.sheet).convert("RGB")).astype(int)
+    near = np.abs(pixels - (90, 200, 210)).max(axis=2) < 12
+    assert near.sum() > 150 * 110
+    with pytest.raises(SystemExit):
+        main(["similar", "id:red.png", "--index", "shop", "--grid", str(shop.sheet)])
+    assert all(map(shop.shows, COLOURS))
+
+
+def tile(lines: tuple[str, ...] = ("a", "b"), **options: bool) -> sheets.Tile:
+    return sheets.Tile(np.zeros((28, 28, 1), np.uint8), lines, **options)
+
+
+def test_many_answers_wrap_at_ten_beside_their_query() -> None:
+    one = sheets.contact_sheet([[tile(query=True), *[tile()] * 10]], "a", 160)
+    more = sheets.contact_sheet([[tile(query=True), *[tile()] * 25]], "a", 160)
+    assert more.width == one.width < 12 * 180
+    assert more.height > one.height + 2 * 160
+
+
+def test_a_sheet_has_room_for_so_many_rows_and_no_more() -> None:
+    rows = [[tile(query=True), *[tile()] * 10]] * 2000
+    drawn = sheets.fitting(rows, 160)
+    assert 10 < len(drawn) < 2000
+    assert len(sheets.fitting([[tile()] * 100_000], 160)[0]) < 10_000
+    assert sheets.fitting(rows[:3], 160) == rows[:3]
+
+
+def test_text_is_cut_to_the_width_of_its_tile() -> None:
+    def ink(*lines: str) -> int:
+        sheet = sheets.contact_sheet([[tile(), tile(lines)]], "", 160)
+        return int((np.asarray(sheet.convert("L")) < 200).any(axis=0).nonzero()[0][-1])
+
+    assert ink("a " * 500) <= ink() + 20
+    assert ink("deep/" * 200 + "end.png", "title: " + "word " * 100) <= ink() + 20
