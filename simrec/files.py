@@ -137,6 +137,8 @@ def explained(
         why = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             why, otherwise = os.strerror(error.errno), "make room there, or choose another place"
+        if error.errno == errno.EIO:
+            otherwise = "look after the disk it is on, or choose another place"
         if error.errno == errno.ENOSPC:
             why += _room(where, making)
         raise StoreError(f"{where}: cannot be written ({why}): {otherwise}") from error
@@ -156,11 +158,11 @@ def _room(where: Path, making: Sequence[Path]) -> str:
         return ""
     if free > ROOM:
         return ""
-    return f"; it needs more than {_megabytes(written + free)}, and {_megabytes(free)} are free"
+    return f"; it needs more than {_size(written + free)}, and {_size(free)} are free"
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 def _umask() -> int:

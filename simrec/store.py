@@ -373,9 +373,10 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
         self._locks.close()
-        if not exists(self.folder) and not (self.folder / "building").exists():
-            with contextlib.suppress(OSError):
-                (self.folder / "LOCK").unlink()
+        if not exists(self.folder):
+            if not (self.folder / "building").exists():
+                with contextlib.suppress(OSError):
+                    (self.folder / "LOCK").unlink()
             for empty in (*(self.folder / pool for pool in POOL), self.folder, *self._made):
                 with contextlib.suppress(OSError):
                     empty.rmdir()
@@ -389,6 +390,7 @@ class Writer:
             if built and built == _live_digest(self.folder):
                 (self.folder / "building").rename(self.staging / "building")
                 _sync_folder(self.folder)
+                shutil.rmtree(self.staging / "building", ignore_errors=True)
 
     def _check_places(self) -> None:
         """Raises StoreError where what this one writes to is a link, which would be followed, or a pipe."""

@@ -195,7 +195,11 @@ class Building:
             if found is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
-                _write(self.folder / "plan.json", json.dumps(plan).encode())
+                try:
+                    _write(self.folder / "plan.json", json.dumps(plan).encode())
+                except BaseException:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    raise
             for path in sorted(self.folder.iterdir()):
                 record = self._found_part(path) if path.name == _name(len(self.parts)) else None
                 if record is not None:
