@@ -307,7 +307,7 @@ def tree(root: Path, but: Path | None = None) -> dict[str, object]:
         files += [name for name in names if Path(folder, name).is_symlink()]
         for path in (Path(folder), *(Path(folder) / name for name in files)):
             name = path.relative_to(root).as_posix()
-            if name.startswith(("home/copy", "here/out.")):
+            if name.startswith(("home/copy", "home/.simrec-roots.json", "here/out.")):
                 continue
             kind = path.lstat()
             found[name] = kind.st_mode

@@ -120,22 +120,26 @@ def build(
     sources = [source] if source is not None else [one.name for one in catalogue.sources] if catalogue else None
     sources = sources or [origin.manifest.encoder.trained_on.source]
     opened = [open_source(one, data_dir=data_dir, notice=notice) for one in sources]
-    if catalogue and catalogue.source != ", ".join(one.name for one in opened):
-        if not replace:
-            raise StoreError(
-                f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
-                f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
-            )
-    elif catalogue and other:
+    coming = ", ".join(one.name for one in opened)
+    if catalogue and catalogue.source != coming and not replace:
+        raise StoreError(
+            f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
+            f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
+        )
+    built: Recommender | None = None
+    again = bool(catalogue and other and catalogue.source == coming)
+    if again:
         notice(f"{name}: encoded again with {origin.manifest.encoder.title}; what it has answers until that is done.")
-        return _built(folder, origin, opened, dtype or catalogue.dtype, discard, unread, context, again=True)
-    elif catalogue and not from_scratch and dtype in (None, catalogue.dtype) and _revisable(catalogue, name, notice):
+    same = catalogue is not None and catalogue.source == coming and dtype in (None, catalogue.dtype)
+    if catalogue and same and not other and not from_scratch and _revisable(catalogue, name, notice):
         outcome = sync(name, yes=yes, discard=discard, unread=unread, context=context)
         notice(f"{name}: {outcome}.")
-        return outcome.recommender
-    return _built(
-        folder, origin, opened, dtype or (catalogue.dtype if catalogue else "float32"), discard, unread, context
-    )
+        built = outcome.recommender
+    kept_as: Dtype = dtype or (catalogue.dtype if catalogue else "float32")
+    built = built or _built(folder, origin, opened, kept_as, discard, unread, context, again=again)
+    if source is not None:
+        _remember(context, opened[0])
+    return built
 
 
 def sync(
@@ -162,6 +166,7 @@ def sync(
     folder = _own(name, context)
     records = list(_record(folder, name).sources)
     chosen = list(range(len(records)))
+    opened: Held | None = None
     if source is not None or root is not None:
         text = source if root is None else _moved(records, source, root)
         assert text is not None
@@ -177,7 +182,10 @@ def sync(
         chosen = same or [0]
         records[chosen[0]] = _source_record(opened)
     change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, context)
-    return change.made()
+    outcome = change.made()
+    if opened is not None and not dry_run:
+        _remember(context, opened)
+    return outcome
 
 
 def add(
@@ -191,7 +199,10 @@ def add(
     if opened.name in (one.name for one in records):
         raise RequestError(f"{opened.name}: {name} has this source already: 'simrec index sync {name}' follows it")
     records.append(_source_record(opened))
-    return _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context).made()
+    change = _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context)
+    outcome = change.made()
+    _remember(context, opened)
+    return outcome
 
 
 def remove(
@@ -381,7 +392,6 @@ class _Change:
             or any(entry.label for one in found for entry, _ in one.relabelled),
         )  # fmt: skip
         made = _committed(writer, before, revision, coming, change, context, building, new)
-        _remember(context, self.records)
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
     def _opened(self, number: int) -> Held:
@@ -455,11 +465,12 @@ def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
 
 
-def _remember(context: Context, sources: Iterable[SourceRecord]) -> None:
-    """Sheets may draw from folders that this user indexed."""
-    for root in (one.root for one in sources):
-        if root is not None:
-            library.remember_root(context.home or library.default(), root)
+def _remember(context: Context, source: Held) -> None:
+    """Sheets may draw from a folder that this user has named: not from one that only a recommender names, which may
+    have come from anyone.
+    """
+    if source.root is not None:
+        library.remember_root(context.home or library.default(), source.root)
 
 
 def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
@@ -557,7 +568,6 @@ def _built(
         )
         change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
         writer.commit(Manifest.new(kept, made, change), built=True)
-    _remember(context, made.sources)
     return Recommender(folder)
 
 
