@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 import simrec
-from simrec import host, manifest, store
+from simrec import host, library, manifest, store
 from simrec.catalogue import revising
 from simrec.cli import main as main_of_simrec
 from simrec.recommender import Recommender
@@ -152,7 +152,9 @@ def catalogue_sources(opened: Recommender) -> list[str]:
 def left_behind(home: Path) -> list[str]:
     """What lies in the home's recommenders and belongs to no generation that is kept."""
     known = {"CURRENT", "LOCK", *store.POOL}
-    found = [path.name for path in home.iterdir() if path.name not in ("tiny", "mine", "new")]
+    # Nobody has a lock on the home, so what another process may be writing of its roots, a few bytes, is left alone.
+    found = [path.name for path in home.iterdir() if not path.name.startswith((library.ROOTS, f".{library.ROOTS}"))]
+    found = [name for name in found if name not in ("tiny", "mine", "new")]
     for folder in (home / "mine", home / "new"):
         if not folder.exists():
             continue

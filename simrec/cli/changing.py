@@ -208,6 +208,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
         try:
             click.confirm(f"Delete {name}{items}? This cannot be undone", abort=True, err=True)
         except click.Abort:
+            click.echo(err=True)  # behind the question
             raise RequestError(f"{name} was not deleted: add --yes to delete it without a question") from None
     verb(name, home_folder=session.home)
     session.notice(f"{name} is deleted.")

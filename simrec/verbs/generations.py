@@ -69,7 +69,7 @@ def rollback(name: str, to: int | None = None, *, home_folder: Path | None = Non
         chosen = [one for one in store.kept(folder) if to is not None and int(one.name) == to] or before[-1:]
         if not chosen or (to is not None and int(chosen[0].name) != to):
             there = ", ".join(str(int(one.name)) for one in before) or "none"
-            wanted = "an earlier generation" if to is None else f"generation {to}"
+            wanted = "earlier generation" if to is None else f"generation {to}"
             raise RequestError(
                 f"{name} has no {wanted} to go back to: there is {there}: see 'simrec index history {name}'"
             )

@@ -1,0 +1,509 @@
+"""Catalogues that live: they follow their sources, can be gone back with, checked, renamed and deleted."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from crashes import picture, save
+from test_store import tree
+
+import simrec
+from simrec import library, manifest, store
+from simrec.catalogue import revising
+from simrec.cli import main
+from simrec.errors import DataError, ImageError, RequestError, SimrecError, StoreError
+from simrec.recommender import Recommender
+from simrec.verbs import generations, index
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a small encoder, `tiny`."""
+    place = tmp_path_factory.mktemp("trained")
+    save(place / "photos", *range(12))
+    plan = simrec.Plan("pca", changes={"dim": "8"})
+    simrec.train(plan, source=str(place / "photos"), name="tiny", home_folder=place / "home")
+    return place / "home"
+
+
+@pytest.fixture
+def photos(tmp_path: Path, trained: Path, own_home: Path) -> Path:
+    """A folder of twelve pictures, of which `mine` is a catalogue."""
+    shutil.copytree(trained, own_home)
+    save(tmp_path / "photos", *range(12))
+    simrec.build("mine", str(tmp_path / "photos"), encoder="tiny")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures were encoded, each time."""
+    counts: list[int] = []
+    real = Recommender.encode
+
+    def encode(self: Recommender, images: Any, *args: Any) -> Any:
+        counts.append(len(images))
+        return real(self, images, *args)
+
+    monkeypatch.setattr(Recommender, "encode", encode)
+    return counts
+
+
+def ran(*words: object) -> tuple[int, str, str]:
+    """The exit status of a command that nobody types into, and what it says on stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch,
+        pytest.raises(SystemExit) as end,
+    ):  # fmt: skip
+        patch.setattr("sys.stdin", io.StringIO())
+        main(list(map(str, words)))
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def ids(name: str = "mine") -> list[str]:
+    return sorted(item.id for item in simrec.open(name).catalogue.all())
+
+
+def code(id_: str) -> list[float]:
+    """The code that is kept of an item of `mine`."""
+    found = simrec.open("mine").catalogue.code(id_)
+    assert found is not None
+    return [round(float(number), 4) for number in found[0]]
+
+
+def refused(change: Callable[[], object], kind: type[SimrecError], says: str, folder: Path) -> None:
+    """A change that is refused in one line, and changes nothing."""
+    before = tree(folder)
+    with pytest.raises(kind, match=says) as raised:
+        change()
+    assert "\n" not in str(raised.value)
+    assert tree(folder) == before
+
+
+# Sync.
+
+
+def test_sync_says_what_it_did_and_the_catalogue_is_what_the_folder_is(photos: Path) -> None:
+    save(photos, 20, 21)
+    picture(30).save(photos / "000.png")
+    (photos / "001.png").unlink()
+    (photos / "002.png").rename(photos / "sofa.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    words = "2 added, 1 changed, 1 removed, 1 renamed, 9 unchanged, 1 unreadable"
+    would = ran("index", "sync", "mine", "--dry-run")[1]
+    assert would == "mine: would be 3 added, 1 changed, 1 removed, 1 renamed, 9 unchanged, 0 unreadable.\n"
+    assert ran("index", "sync", "mine")[1] == f"mine: {words}.\n"
+    assert ids() == sorted(path.name for path in photos.iterdir() if path.name != "broken.png")
+    assert ran("index", "sync", "mine")[1].startswith("mine: 0 added, 0 changed, 0 removed, 0 renamed, 13 unchanged")
+
+
+def test_a_dry_run_changes_nothing(photos: Path, own_home: Path) -> None:
+    save(photos, 20)
+    before = tree(own_home)
+    assert index.sync("mine", dry_run=True).added == 1
+    assert tree(own_home) == before
+
+
+def test_only_what_is_new_or_changed_is_encoded(photos: Path, encoded: list[int]) -> None:
+    (photos / "chairs").mkdir()
+    (photos / "003.png").rename(photos / "chairs" / "003.png")
+    (photos / "004.png").rename(photos / "renamed.png")
+    shutil.copy(photos / "005.png", photos / "twice.png")
+    os.utime(photos / "006.png", (1e9, 1e9))
+    before = {name: code(name) for name in ("003.png", "004.png", "005.png")}
+    encoded.clear()
+    outcome = index.sync("mine")
+    assert encoded == []
+    assert (outcome.added, outcome.changed, outcome.renamed, outcome.removed) == (1, 0, 2, 0)
+    assert code("chairs/003.png") == before["003.png"]
+    assert code("renamed.png") == before["004.png"]
+    assert code("twice.png") == code("005.png") == before["005.png"]
+    save(photos, 20)
+    picture(21).save(photos / "007.png")
+    index.sync("mine")
+    assert encoded == [2]
+
+
+def test_what_another_file_took_the_place_of_is_not_found_any_more(photos: Path) -> None:
+    old = simrec.open("mine").similar(photos / "008.png", 20)
+    assert "008.png" not in [match.id for match in old]  # itself
+    picture(99).save(photos / "008.png")
+    index.sync("mine")
+    opened = simrec.open("mine")
+    picture(99).save(photos.parent / "asked.png")
+    assert opened.similar(photos.parent / "asked.png", 1)[0].id != "008.png"  # an exact copy is no answer
+    picture(100).save(photos.parent / "asked.png")
+    assert opened.similar(photos.parent / "asked.png", 1)[0].id == "008.png"
+    assert len(opened.similar(photos.parent / "asked.png", 100)) == 12
+
+
+def test_fields_of_a_folder_are_those_of_the_files_now(photos: Path) -> None:
+    (photos / "bags").mkdir()
+    (photos / "000.png").rename(photos / "bags" / "red.png")
+    os.utime(photos / "bags" / "red.png", (1e9, 1e9))
+    index.sync("mine")
+    (item,) = simrec.open("mine").catalogue.items(["bags/red.png"])
+    size = (photos / "bags" / "red.png").stat().st_size
+    assert item.fields == {
+        "folder": "bags", "name": "red.png", "bytes": size, "width": 28, "height": 28,
+        "modified": "2001-09-09T01:46:40Z",
+    }  # fmt: skip
+    assert item.label == "bags"
+    os.utime(photos / "bags" / "red.png", (2e9, 2e9))
+    assert index.sync("mine").removed == 0
+    (item,) = simrec.open("mine").catalogue.items(["bags/red.png"])
+    assert item.fields["modified"] == "2033-05-18T03:33:20Z"
+
+
+def test_a_picture_that_can_t_be_read_any_more_keeps_the_item_that_it_was(photos: Path) -> None:
+    before = code("004.png")
+    (photos / "004.png").write_bytes(b"half of")
+    outcome = index.sync("mine")
+    assert (outcome.changed, outcome.unreadable, outcome.items) == (0, 1, 12)
+    assert code("004.png") == before
+    with pytest.raises(ImageError, match=r"004\.png"):
+        index.sync("mine", unread=index.Unread(strict=True))
+
+
+def test_build_on_a_catalogue_of_the_same_source_is_a_sync(photos: Path, encoded: list[int]) -> None:
+    save(photos, 20)
+    simrec.build("mine", str(photos))
+    simrec.build("mine")
+    assert encoded == [1]
+    simrec.build("mine", from_scratch=True)
+    assert encoded == [1, 13]
+    with pytest.raises(StoreError, match="add --replace to give it up"):
+        simrec.build("mine", str(photos.parent))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_many_small_syncs_leave_few_segments_and_the_answers_of_one_build(photos: Path, dtype: Any) -> None:
+    simrec.build("mine", dtype=dtype, from_scratch=True)
+    learned = simrec.open("mine").catalogue.segments[0].learned
+    for number in range(20, 31):
+        save(photos, number)
+        index.sync("mine")
+    opened = simrec.open("mine")
+    assert len(opened.catalogue.segments) == revising.SEGMENTS
+    assert {one.learned for one in opened.catalogue.segments} == {learned}
+    assert generations.verify("mine").problems == ()
+    if dtype == "float32":  # of the others a new build takes other ranges or medians
+        whole = simrec.build("whole", str(photos), encoder="tiny")
+        for item in whole.catalogue.all():
+            one, other = opened.similar(f"id:{item.id}", 5), whole.similar(f"id:{item.id}", 5)
+            assert np.allclose([m.distance for m in one], [m.distance for m in other], atol=1e-5)
+
+
+# What no sync may do.
+
+
+def test_a_source_of_which_most_is_gone_is_no_reason_to_forget_it(photos: Path, own_home: Path) -> None:
+    for number in range(7):
+        (photos / f"{number:03d}.png").unlink()
+    refused(lambda: index.sync("mine"), StoreError, "7 of its 12 items are gone, more than half: .* --yes", own_home)
+    refused(lambda: simrec.build("mine"), StoreError, "more than half", own_home)
+    assert index.sync("mine", yes=True).removed == 7
+    assert len(ids()) == 5
+
+
+def test_half_of_a_source_may_go(photos: Path) -> None:
+    for number in range(6):
+        (photos / f"{number:03d}.png").unlink()
+    assert index.sync("mine").removed == 6
+
+
+def test_a_source_that_is_suddenly_empty_or_gone_changes_nothing(photos: Path, own_home: Path) -> None:
+    moved = photos.rename(photos.parent / "moved")
+    gone = f"{photos}: is not there, so nothing was changed: .* --root"
+    refused(lambda: index.sync("mine", yes=True), DataError, gone, own_home)
+    photos.mkdir()  # a mount point
+    refused(lambda: index.sync("mine", yes=True), DataError, "no pictures in this folder", own_home)
+    photos.rmdir()
+    moved.rename(photos)
+    assert index.sync("mine").unchanged == 12
+
+
+def test_clocks_that_run_backwards_hide_no_change(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(UTC) - timedelta(days=1)
+
+    monkeypatch.setattr(manifest, "datetime", Yesterday)
+    picture(60).save(photos / "003.png")
+    os.utime(photos / "003.png", (1, 1))
+    picture(61).save(photos / "004.png")
+    os.utime(photos / "004.png", (-1e9, -1e9))
+    picture(62).save(photos / "005.png")
+    os.utime(photos / "005.png", (9e9, 9e9))
+    assert index.sync("mine").changed == 3
+    live, before = generations.history("mine")
+    assert (live.number, live.live, before.number) == (2, True, 1)
+    assert live.created < before.created
+    assert int(generations.rollback("mine").generation.name) == 3
+
+
+# Several sources, and removing.
+
+
+@pytest.fixture
+def more(photos: Path) -> Path:
+    """Another source."""
+    save(photos.parent / "more", *range(100, 104))
+    return photos.parent / "more"
+
+
+def test_another_source_is_added_and_each_is_followed(photos: Path, more: Path, own_home: Path) -> None:
+    assert index.add("mine", str(more)).added == 4
+    refused(lambda: index.add("mine", str(more)), RequestError, "has this source already: 'simrec index sync", own_home)
+    save(photos, 20)
+    save(more, 104)
+    (more / "100.png").unlink()
+    assert index.sync("mine", str(more)).added == 1
+    assert index.sync("mine").added == 1
+    opened = simrec.open("mine")
+    origins = {item.id: item.origin for item in opened.catalogue.all()}
+    assert origins["020.png"] == str(photos)
+    assert origins["104.png"] == str(more)
+    assert len(origins) == 17
+    assert all(Path(item.source).is_file() for item in opened.catalogue.all())
+    refused(lambda: index.sync("mine", str(photos.parent / "home")), SimrecError, ": ", own_home)
+
+
+def test_ids_that_clash_are_refused_before_anything_is_written(photos: Path, more: Path, own_home: Path) -> None:
+    shutil.copy(photos / "000.png", more / "003.png")
+    refused(
+        lambda: index.add("mine", str(more)), DataError, "its id '003.png' is an item of .*photos already", own_home
+    )
+    (more / "003.png").unlink()
+    index.add("mine", str(more))
+    save(photos, 101)  # which is in the other one
+    refused(lambda: index.sync("mine"), DataError, "its id '101.png' is an item of .*more already", own_home)
+
+
+def test_items_are_removed_by_id_and_a_sync_brings_them_back(photos: Path, own_home: Path) -> None:
+    refused(lambda: index.remove("mine", ["000.png", "none.png"]), RequestError, "no item 'none.png' in mine", own_home)
+    assert ran("index", "remove", "mine", "000.png", "011.png")[1].startswith("mine: 0 added, 0 changed, 2 removed")
+    assert len(ids()) == 10
+    opened = simrec.open("mine")
+    assert opened.catalogue.items(["000.png"]) == []
+    assert len(opened.similar("id:001.png", 100)) == 9
+    assert (photos / "000.png").is_file()
+    assert index.sync("mine").added == 2
+
+
+def test_items_that_an_expression_is_true_of_are_removed(photos: Path, own_home: Path) -> None:
+    where = "name < '007'"
+    refused(lambda: index.remove("mine", where=where), RequestError, "7 of its 12 items match, .* --yes", own_home)
+    refused(lambda: index.remove("mine", where="name = 'x'"), RequestError, "no item matches", own_home)
+    assert index.remove("mine", where=where, yes=True).removed == 7
+    assert ids() == [f"{number:03d}.png" for number in range(7, 12)]
+
+
+def test_all_items_may_go_and_come_again(photos: Path) -> None:
+    assert index.remove("mine", ids()).items == 0
+    assert simrec.open("mine").similar(photos / "000.png", 3) == []
+    assert generations.verify("mine").problems == ()
+    assert index.sync("mine").added == 12
+    assert len(simrec.open("mine").similar(photos / "000.png", 100)) == 11
+
+
+# Catalogues that move.
+
+
+def test_a_folder_that_moved_is_followed_without_encoding_anything(photos: Path, encoded: list[int]) -> None:
+    moved = photos.rename(photos.parent / "elsewhere")
+    save(moved, 20)
+    outcome = index.sync("mine", root=moved)
+    assert (outcome.added, outcome.removed, outcome.unchanged) == (1, 0, 12)
+    assert encoded == [1]
+    opened = simrec.open("mine")
+    assert all(Path(item.source).parent == moved for item in opened.catalogue.all())
+    assert index.sync("mine").unchanged == 13
+
+
+def test_another_encoder_keeps_ids_and_fields_and_until_it_is_done_the_old_one_answers(
+    photos: Path, own_home: Path
+) -> None:
+    before = {item.id: item.fields for item in simrec.open("mine").catalogue.all()}
+    opened = simrec.open("mine")
+    seen = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        seen.append(simrec.open("mine").manifest.encoder.title == opened.manifest.encoder.title)
+
+    built = simrec.build("mine", encoder="demo-sparse", progress=progress)
+    assert all(seen)
+    assert seen
+    assert built.manifest.encoder.name == "sparse"
+    assert {item.id: item.fields for item in built.catalogue.all()} == before
+
+
+# Generations.
+
+
+def test_history_says_what_each_generation_changed(photos: Path, more: Path) -> None:
+    save(photos, 20)
+    (photos / "000.png").rename(photos / "renamed.png")
+    index.sync("mine")
+    index.add("mine", str(more))
+    index.remove("mine", ["003.png"])
+    status, said, _ = ran("index", "history", "mine")
+    assert status == 0
+    rows = [line.split(maxsplit=4) for line in said.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["4", "3", "2", "1"]
+    assert [row[3] for row in rows] == ["16", "17", "13", "12"]
+    assert "index remove: 1 removed" in rows[0][4]
+    assert "answers" in rows[0][4]
+    assert f"index add of {more}: 4 added" in rows[1][4]
+    assert "index sync: 1 added, 1 renamed" in rows[2][4]
+    assert "index build: 12 added" in rows[3][4]
+
+
+def test_a_rollback_goes_back_and_can_be_undone(photos: Path, own_home: Path) -> None:
+    save(photos, 20)
+    index.sync("mine")
+    index.remove("mine", ["003.png"])
+    now = ids()
+    assert "back to generation 2, 13 items, as generation 4" in ran("index", "rollback", "mine")[2]
+    assert ids() == sorted([*now, "003.png"])
+    generations.rollback("mine", to=1)
+    assert ids() == [f"{number:03d}.png" for number in range(12)]
+    assert len(simrec.open("mine").similar("id:003.png", 100)) == 11
+    generations.rollback("mine", to=3)
+    assert ids() == now
+    refused(
+        lambda: generations.rollback("mine", to=99), RequestError, "no generation 99 .* 'simrec index hist", own_home
+    )
+    assert generations.verify("mine").problems == ()
+    assert index.sync("mine").added == 1  # the picture that was removed is still there
+
+
+def test_a_rollback_to_what_is_damaged_is_refused(photos: Path, own_home: Path) -> None:
+    save(photos, 20)
+    simrec.build("mine", from_scratch=True)
+    first = store.kept(own_home / "mine")[0].manifest.catalogue
+    assert first is not None
+    (own_home / "mine" / first.segments[0].folder / "items.sqlite").unlink()
+    refused(lambda: generations.rollback("mine"), StoreError, r"items\.sqlite: cannot be read", own_home)
+    assert len(ids()) == 13
+
+
+def test_there_is_nothing_before_the_first_generation(photos: Path, own_home: Path) -> None:
+    refused(lambda: generations.rollback("mine"), RequestError, "no earlier generation to go back to", own_home)
+
+
+def test_five_generations_are_kept(photos: Path) -> None:
+    for number in range(20, 27):
+        save(photos, number)
+        index.sync("mine")
+    assert [one.number for one in generations.history("mine")] == [8, 7, 6, 5, 4]
+    with pytest.raises(RequestError, match="there is 4, 5, 6, 7"):
+        generations.rollback("mine", to=3)
+
+
+def test_verify_reads_every_byte_and_names_the_file_that_is_damaged(photos: Path, own_home: Path) -> None:
+    save(photos, 20)
+    index.sync("mine")
+    index.remove("mine", ["001.png"])
+    status, said, _ = ran("index", "verify", "mine")
+    files = store.current(own_home / "mine").manifest.files
+    assert (status, said.startswith(f"mine: good: {len(files)} files, ")) == (0, True)
+    assert {name.partition("/")[0] for name in files} == {"encoder", "segments", "fields", "removed"}
+    for name in files:
+        path = own_home / "mine" / name
+        good = path.read_bytes()
+        for bad in (good[:-1], good + b"\0", good[:-1] + bytes([good[-1] ^ 1])):
+            path.write_bytes(bad)
+            status, said, error = ran("index", "verify", "mine")
+            assert (status, said) == (1, "")
+            assert str(path) in error, name
+            assert all(line.startswith("Error: ") for line in error.splitlines())
+        path.write_bytes(good)
+    assert generations.verify("mine").problems == ()
+
+
+def test_verify_finds_an_id_that_is_there_twice(photos: Path, own_home: Path) -> None:
+    """As a fault in simrec could leave it: all digests are right."""
+    index.remove("mine", ["001.png"])
+    with store.Writer(own_home / "mine") as writer:
+        live, first = store.current(own_home / "mine"), store.kept(own_home / "mine")[0]
+        catalogue = live.manifest.catalogue
+        assert catalogue is not None
+        assert first.manifest.catalogue is not None
+        writer.keep_all(live)
+        segments = (*catalogue.segments, *first.manifest.catalogue.segments)
+        whole = manifest.replace(catalogue, segments=segments, count=23)
+        writer.commit(manifest.replace(live.manifest, catalogue=whole))
+    (problem,) = generations.verify("mine").problems
+    assert "11 ids are there more than once: 'simrec index build mine --from-scratch'" in problem
+
+
+# Whole recommenders.
+
+
+def test_a_recommender_is_renamed_with_all_that_it_has(photos: Path, own_home: Path) -> None:
+    before = tree(own_home / "mine")
+    assert ran("index", "rename", "mine", "yours")[0] == 0
+    assert tree(own_home / "yours") == before
+    assert not (own_home / "mine").exists()
+    assert index.sync("yours").unchanged == 12
+    taken = "is there already: choose another name"
+    refused(lambda: generations.rename("yours", "tiny"), RequestError, f"tiny {taken}", own_home)
+    refused(lambda: generations.rename("yours", "demo"), RequestError, f"demo {taken}", own_home)
+    refused(lambda: generations.rename("yours", "../mine"), RequestError, "cannot be a recommender's name", own_home)
+    refused(lambda: generations.rename("mine", "other"), RequestError, "no recommender 'mine'", own_home)
+
+
+def test_a_recommender_is_deleted_only_for_who_says_so(photos: Path, own_home: Path) -> None:
+    status, _, error = ran("index", "delete", "mine")
+    assert (status, error.splitlines()[-1]) == (
+        1, "Error: mine was not deleted: add --yes to delete it without a question",
+    )  # fmt: skip
+    assert len(ids()) == 12
+    assert ran("index", "delete", "mine", "--yes")[0] == 0
+    assert {path.name for path in own_home.iterdir()} == {"tiny", library.ROOTS}
+    assert len(list(photos.iterdir())) == 12
+
+
+@pytest.mark.parametrize("verb", ["delete", "rollback", "rename", "sync", "remove", "add"])
+def test_a_shipped_recommender_is_refused(own_home: Path, verb: str) -> None:
+    rest = {"delete": ["--yes"], "rename": ["mine"], "remove": ["test/00000"], "add": ["fashion-mnist"]}
+    status, _, error = ran("index", verb, "demo", *rest.get(verb, []))
+    assert (status, error.count("\n")) == (1, 1)
+    assert "demo is shipped and read-only" in error
+
+
+# Watching.
+
+
+def test_watching_tells_of_files_that_come(photos: Path) -> None:
+    """One is written again and again until it is seen, as nobody says when watching has begun."""
+    stop, ended = threading.Event(), threading.Event()
+
+    def write() -> None:
+        while not ended.wait(0.1):
+            picture(77).save(photos / "new.png")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    bursts: Iterator[None] = index.changes("mine", stop=stop)
+    try:
+        with closing(bursts):  # type: ignore[type-var]
+            next(bursts)
+    finally:
+        ended.set()
+        stop.set()
+        thread.join()
+    assert index.sync("mine").added == 1
