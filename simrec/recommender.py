@@ -42,7 +42,7 @@ BATCH = 4096
 TOGETHER = 1 << 14
 """Queries, at most, that are answered at a time."""
 
-LARGEST_ANSWER = 1 << 22
+LARGEST_ANSWER = 1 << 20
 """Items, about, that the answers to these have together."""
 
 
