@@ -13,6 +13,7 @@ from simrec.catalogue import LocalCatalogue
 from simrec.contracts import Codes, Item, Value
 from simrec.errors import RequestError, suggestion
 from simrec.queries import Match, Query
+from simrec.streams import chunks
 
 if TYPE_CHECKING:
     from simrec.contracts import Filter
@@ -22,6 +23,9 @@ MOST = 100_000
 
 MORE = 4
 """How many times as many items are asked for when those before weren't enough."""
+
+AT_ONCE = 1 << 19
+"""Items, about, that are asked for at a time, for all queries together."""
 
 READ = 256
 """Items that are read at a time for such an answer."""
@@ -187,10 +191,11 @@ def _chosen(
     open_, size = list(range(len(queries))), n
     while open_:
         size = min(MORE * size + max(len(queries[place].own) for place in open_), MOST)
-        found = _Found(catalogue, codes[open_], size, narrowing)
-        for place, nearest in zip(open_, found.each(), strict=True):
-            choices[place].take(nearest)
-            choices[place].ended |= len(nearest) < size or size == MOST
+        for some in chunks(open_, max(1, AT_ONCE // size)):
+            found = _Found(catalogue, codes[some], size, narrowing)
+            for place, nearest in zip(some, found.each(), strict=True):
+                choices[place].take(nearest)
+                choices[place].ended |= len(nearest) < size or size == MOST
         open_ = [place for place in open_ if not choices[place].ended]
     return [choice.matches for choice in choices]
 

@@ -5,6 +5,7 @@ Nothing here imports torch: everything runs on ONNX Runtime, unless the encoder 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,10 @@ BATCH = 4096
 TOGETHER = 1 << 14
 """Queries, at most, that are answered at a time."""
 
-LARGEST_ANSWER = 1 << 22
+SECONDS = 1.0
+"""How long queries of a source are gathered: FAISS answers a few thousand much faster than a few at a time."""
+
+LARGEST_ANSWER = 1 << 20
 """Items, about, that the answers to these have together."""
 
 
@@ -342,17 +346,27 @@ class Recommender:
         total = 0 if progress is silent else sum(1 for _ in opened.entries())
         errors: list[ImageError] = []
 
-        done = 0
+        done, read, codes, begun = 0, list[Query](), list[Codes](), time.monotonic()
+
+        def answered() -> Iterator[tuple[Query, list[Match]]]:
+            if read:
+                found = answers(now.catalogue, read, np.concatenate(codes), n, narrowing)
+                yield from zip(read, found, strict=True)
+
         batches = (opened.read(chunk, spec) for chunk in chunks(opened.entries(), at_once(spec)))
         with ahead(batches) as stream:
             for batch in stream:
                 for _, error in batch.errors:
                     (unreadable or errors.append)(error)
                 queries = reader.of_batch(batch, with_copies=with_copies)
-                found = answers(now.catalogue, queries, self._codes_of(now, queries), n, narrowing)
-                yield from zip(queries, found, strict=True)
+                read += queries
+                codes.append(self._codes_of(now, queries))
+                if len(read) >= TOGETHER // 4 or time.monotonic() > begun + SECONDS:
+                    yield from answered()
+                    read, codes, begun = [], [], time.monotonic()
                 done += len(queries) + len(batch.errors)
                 progress(done, total)
+        yield from answered()
         if errors:
             raise errors[0]
 
