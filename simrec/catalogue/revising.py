@@ -7,6 +7,7 @@ are copied with their codes as they are kept, byte for byte.
 
 from __future__ import annotations
 
+import mmap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -239,7 +240,11 @@ class Revision:
         with writer.explained():
             record = one.finish()
         path = writer.path(f"{record.folder}/codes.faiss")
-        self._indexes.append(Index.opened(_mapped(path), path, record.rows, kept.dim, kept.metric, kept.dtype))
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS takes no path that is no UTF-8
+            place = held if held.exists() else path
+            self._indexes.append(Index.opened(data, place, record.rows, kept.dim, kept.metric, kept.dtype))
         return record
 
     def _carried(self, number: int, writer: Writer, columns: Mapping[str, Kind]) -> SegmentRecord:
@@ -284,10 +289,3 @@ def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[flo
 def _entry_of(row: Row, fields: Mapping[str, Value]) -> Entry:
     item = row.item
     return Entry(item.id, item.source, item.label, item.stamp, fields)
-
-
-def _mapped(path: Path) -> bytes:
-    import mmap
-
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
