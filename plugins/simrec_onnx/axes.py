@@ -34,9 +34,13 @@ class Axes:
 
     def codes(self, features: Features) -> Features:
         """Features (n, f) to codes (n, dim)."""
-        centred: Features = features - self.mean
-        codes: Features = (_unit(centred) if self.unit else centred) @ self.matrix - self.shift
+        codes: Features = self.centred(features) @ self.matrix - self.shift
         return codes
+
+    def centred(self, features: Features) -> Features:
+        """What of features (n, f) the matrix is multiplied with."""
+        centred: Features = features - self.mean
+        return _unit(centred) if self.unit else centred
 
 
 def learned(features: Features, dim: int, *, smoothing: float = 0.0, whitening: float = 0.0) -> Axes:
@@ -110,6 +114,13 @@ def lost(axes: Axes, features: Features, known: Features) -> float:
     return float(np.square(rest).sum() / max(np.square(wanted).sum(), 1e-30))
 
 
+def nearest(features: Features) -> NDArray[np.int64]:
+    """The rows of each picture's nearest others, by the cosine of features (n, f): (n, k), k at most NEIGHBOURS."""
+    unit = _unit(features)
+    parts = [_nearest(unit[start : start + 1000], unit, first=start) for start in range(0, len(unit), 1000)]
+    return np.concatenate(parts)
+
+
 def _targets(axes: Axes, features: Features, known: Features) -> NDArray[np.float64]:
     """What codes of features (n, f) are to hold, (n, f)."""
     centred = features - axes.mean
@@ -120,16 +131,21 @@ def _targets(axes: Axes, features: Features, known: Features) -> NDArray[np.floa
 
 def _shared(unit: Features, known: Features, *, itself: bool) -> NDArray[np.float64]:
     """Rows (n, f) of length 1, each added to its nearest among known rows (m, f), and scaled to length 1 again."""
-    near = min(NEIGHBOURS, len(known) - itself)
     sums: NDArray[np.float64] = unit.astype(np.float64)
     for start in range(0, len(unit), 1000):
-        alike = unit[start : start + 1000] @ known.T
-        if itself:
-            alike[np.arange(len(alike)), np.arange(start, start + len(alike))] = -np.inf
-        if near:
-            sums[start : start + 1000] += known[np.argpartition(-alike, near - 1, axis=1)[:, :near]].sum(axis=1)
+        near = _nearest(unit[start : start + 1000], known, first=start if itself else None)
+        sums[start : start + 1000] += known[near].sum(axis=1)
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
     return sums
+
+
+def _nearest(unit: Features, known: Features, first: int | None) -> NDArray[np.int64]:
+    """Which known rows (m, f) are nearest to rows (n, f), which are those from `first` on where that is no None."""
+    alike = unit @ known.T
+    if first is not None:
+        alike[np.arange(len(alike)), np.arange(first, first + len(alike))] = -np.inf
+    near = min(NEIGHBOURS, len(known) - (first is not None))
+    return np.argpartition(-alike, max(0, near - 1), axis=1)[:, :near]
 
 
 def _unit(vectors: Features) -> Features:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,8 +33,8 @@ from simrec.contracts import (
     setting,
 )
 from simrec.errors import ImageError, PluginError, RequestError, TrainingError, reason
-from simrec_onnx import axes
-from simrec_onnx.axes import Features
+from simrec_onnx import agreement, axes
+from simrec_onnx.axes import Axes, Features
 from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, TowerError, opset
 
 SAMPLE = 4_000
@@ -47,8 +47,8 @@ NUMBERS = 1 << 20
 class TowerEncoder:
     """What encoders made of vision towers share: a graph from pictures to features, and axes that are learned.
 
-    A subclass sets `Settings` (with `dim`, `smoothing`, `whitening`), `presets` and `input`, and writes `compose` and
-    `opset`.
+    A subclass sets `Settings` (with `dim`, `smoothing`, `whitening`, `copies`), `presets` and `input`, and writes
+    `compose` and `opset`.
     """
 
     Settings: ClassVar[type[Any]]
@@ -79,11 +79,12 @@ class TowerEncoder:
         progress: Callable[[Progress], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> History:
-        """Takes the main axes of some pictures' features, in one epoch; neither chance nor the device matters.
+        """Takes the main axes of some pictures' features, or learns axes from copies of them, in one epoch.
 
-        The losses are shares of variance that a code does not hold (see `simrec_onnx.axes.lost`). Raises RequestError
-        or TrainingError for a model that can't be used, for fewer than two pictures, and for pictures that look all
-        the same.
+        The device doesn't matter, and chance only where there are copies; `stop` is asked after each pass over the
+        pictures or their features. The losses are shares of variance that a code does not hold (see
+        `simrec_onnx.axes.lost`). Raises RequestError or TrainingError for a model that can't be used, for fewer than
+        two pictures, and for pictures that look all the same.
         """
         begun = time.perf_counter()
         self._check(images)
@@ -95,15 +96,29 @@ class TowerEncoder:
         session = _session(_checked(whole))
         sample = images[:: max(1, len(images) // SAMPLE)][:SAMPLE]
         held_out = validation[:: max(1, len(validation) // 500)]
-        parts, steps = list[Features](), len(sample) + 1
-        for part in _run(session, sample, "features"):
-            parts.append(part)
+        copies: int = self.settings.copies
+        done, steps = 0, (1 + copies) * len(sample) + (agreement.steps(len(sample)) if copies else 0) + 1
+
+        def step(count: int = 1) -> None:
+            nonlocal done
+            done += count
             # Nothing is held of the variance as long as no axis is known.
-            progress(Progress(1, 1, sum(map(len, parts)), steps, loss=1.0, validation_loss=None))
-        exact = np.concatenate(parts)
-        found = axes.learned(
-            exact, self.settings.dim, smoothing=self.settings.smoothing, whitening=self.settings.whitening
-        )
+            progress(Progress(1, 1, done, steps, loss=1.0, validation_loss=None))
+
+        def seen(number: int) -> Features:
+            parts = list[Features]()
+            for part in _run(session, sample, "features", partial(agreement.changed, seed=seed, number=number)):
+                parts.append(part)
+                step(len(part))
+            return np.concatenate(parts)
+
+        exact = seen(0)
+        found = self._axes(exact)
+        known = [exact]
+        while len(known) <= copies and not stop():
+            known.append(seen(len(known)))
+        if copies and len(known) > copies:  # without all of them the same picture is found less well
+            found = agreement.agreeing(found, known, seed=seed, step=step, stop=stop)
         self.dim = found.matrix.shape[1]
         codes = graph.projected(features, found.mean, found.matrix, found.shift, unit=found.unit)
         self._learn(graph.model(self.input, codes, "codes", ["n", self.dim]))
@@ -113,6 +128,10 @@ class TowerEncoder:
         progress(Progress(1, 1, steps, steps, loss=losses[0], validation_loss=None))
         epoch = Epoch(1, losses[0], losses[1], {}, time.perf_counter() - begun)
         return History((epoch,), kept=1, ended="interrupted" if stop() else "finished")
+
+    def _axes(self, features: Features) -> Axes:
+        given = self.settings
+        return axes.learned(features, given.dim, smoothing=given.smoothing, whitening=given.whitening)
 
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim). Raises ImageError for another shape or dtype."""
@@ -163,13 +182,22 @@ def features_of(model: onnx.ModelProto, images: Images) -> Iterator[Features]:
     yield from _run(_session(_checked(model)), images, "features")
 
 
-def _run(session: onnxruntime.InferenceSession, images: Images, name: str) -> Iterator[Features]:
-    """As `features_of`. Each core takes pictures of its own: a few at a time, whose layers stay in its cache."""
+def _run(
+    session: onnxruntime.InferenceSession,
+    images: Images,
+    name: str,
+    change: Callable[[Images, int], Images] = lambda images, first: images,
+) -> Iterator[Features]:
+    """As `features_of`. Each core takes pictures of its own: a few at a time, whose layers stay in its cache.
+
+    change: what is done to some images first, the first of which is in that row.
+    """
     step = max(1, NUMBERS // math.prod(images.shape[1:]))
 
     def compute(start: int) -> Features:
+        fed = np.ascontiguousarray(change(images[start : start + step], start))
         try:
-            (found,) = session.run([name], {"images": np.ascontiguousarray(images[start : start + step])})
+            (found,) = session.run([name], {"images": fed})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise TrainingError(f"the model cannot be run on these pictures: {_first_line(error)}") from error
         result: Features = found
@@ -205,12 +233,14 @@ def _first_line(error: Exception) -> str:
 
 
 def check_axes(settings: Any) -> None:
-    """Raises ValueError for a dim, smoothing or whitening that no axes can have."""
+    """Raises ValueError for a dim, smoothing or whitening that no axes can have, and for too many copies."""
     if settings.dim < 1:
         raise ValueError(f"dim is {settings.dim}: it must be 1 or more")
     for name in ("smoothing", "whitening"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ValueError(f"{name} is {getattr(settings, name)}: it must be from 0 to 1")
+    if not 0 <= settings.copies <= 20:
+        raise ValueError(f"copies is {settings.copies}: it must be from 0 to 20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +263,7 @@ class OnnxSettings:
     dim: int = setting(64, "numbers in a code, at most")
     smoothing: float = setting(0.0, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
     whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
+    copies: int = setting(0, "changed copies of each picture to learn from, which makes training take longer; 0: none")
 
     def __post_init__(self) -> None:
         check_axes(self)

@@ -55,6 +55,7 @@ class PhotoSettings:
     dim: int = setting(128, "numbers in a code, at most")
     smoothing: float = setting(0.2, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
     whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
+    copies: int = setting(0, "changed copies of each picture to learn from, which makes training take longer; 0: none")
 
     def __post_init__(self) -> None:
         check_axes(self)
@@ -76,12 +77,13 @@ PRESETS = {
     "default": PhotoSettings(),
     "tiny": PhotoSettings(views=("lite0@256",), smoothing=0.5),
     "best": PhotoSettings(views=("lite0@288", "lite2@320", "lite2@384+mirrored"), smoothing=0.5),
+    "trained": PhotoSettings(smoothing=0.5, copies=3),
 }
 """What was tried stands in tests/benchmarks/README.md; `tests/benchmarks/photo_variants.py` measures it.
 
 More smoothing finds more of a kind, and tells two photos of one thing apart less well. The default stops where a photo
-still finds its original once it is cropped and recoloured (`tests/benchmarks/photo_adaptation.py`); the other two still
-do with more.
+still finds its original once it is cropped and recoloured (`tests/benchmarks/photo_adaptation.py`); `tiny` and `best`
+still do with more, `trained` as it learns from copies that are.
 """
 
 
@@ -124,7 +126,10 @@ class Photo(TowerEncoder):
 
     def summary(self) -> str:
         """The views in one line."""
-        return f"Looking through {', '.join(self.settings.views)}: a code is at most {self.settings.dim} numbers."
+        line = f"Looking through {', '.join(self.settings.views)}: a code is at most {self.settings.dim} numbers."
+        if self.settings.copies:
+            line += f" It learns from {self.settings.copies} changed copies of each picture, which takes minutes."
+        return line
 
 
 def seen(images: Images, name: str, size: int) -> Iterator[Features]:
