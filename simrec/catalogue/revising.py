@@ -49,6 +49,9 @@ MEASURED = 1000
 QUANTILES = 201
 """How many quantiles of these distances are kept."""
 
+PICTURE_FIELDS = ("width", "height")
+"""Fields that reading a picture gives: see `simrec.reading`."""
+
 _NEW = -1
 """Stands for what comes, among the numbers of segments."""
 
@@ -65,11 +68,12 @@ class Coding:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A row whose code and preview another entry takes over."""
+    """A row whose code and preview another entry takes over. same: see `Revision.copy`."""
 
     row: int
     entry: Entry
     origin: int
+    same: bool
 
 
 class Revision:
@@ -91,11 +95,13 @@ class Revision:
         """The item in that row gets these fields; others that it has stay."""
         self._fields[segment][row] = fields
 
-    def copy(self, segment: int, row: int, entry: Entry, origin: int) -> None:
-        """Another entry, of the source of that number, gets the code and the preview of that row. Fields that the row
-        has and the entry hasn't come along.
+    def copy(self, segment: int, row: int, entry: Entry, origin: int, *, same: bool = True) -> None:
+        """Another entry, of the source of that number, gets the code and the preview of that row.
+
+        same: whether it is the same item. Then fields that the row has and the entry hasn't come along; else only those
+        of its picture.
         """
-        self._copies[segment].append(_Copy(row, entry, origin))
+        self._copies[segment].append(_Copy(row, entry, origin, same))
 
     @property
     def count(self) -> int:
@@ -228,9 +234,10 @@ class Revision:
     def _copying(self, one: Segment, copies: Sequence[_Copy]) -> Callable[[SegmentWriter], None]:
         numbers = [copy.row for copy in copies]
         rows, fields = one.rows(numbers), one.fields(numbers)
-        entries = [
-            replace(copy.entry, fields={**held, **copy.entry.fields}) for copy, held in zip(copies, fields, strict=True)
-        ]
+        entries = []
+        for copy, held in zip(copies, fields, strict=True):
+            kept = held if copy.same else {name: value for name, value in held.items() if name in PICTURE_FIELDS}
+            entries.append(replace(copy.entry, fields={**kept, **copy.entry.fields}))
         origins = [copy.origin for copy in copies]
         return partial(SegmentWriter.copy, other=one, rows=rows, entries=entries, origins=origins)
 

@@ -374,7 +374,7 @@ class _Change:
                 revision.copy(item.segment, item.row, entry, number)
                 revision.remove(item.segment, item.row)
             for entry, item in one.copied:
-                revision.copy(item.segment, item.row, entry, number)
+                revision.copy(item.segment, item.row, entry, number, same=False)
             for item, fields in one.fields:
                 revision.update(item.segment, item.row, fields)
             for item in one.removed:
