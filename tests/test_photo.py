@@ -6,17 +6,20 @@ import io
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from simrec_onnx import agreement
+from simrec_onnx.axes import smoothed_axes
 from simrec_photo import model
 from simrec_photo.model import Photo, PhotoSettings, View, seen
 
 import simrec
 from simrec import library
-from simrec.contracts import Images, ImageSpec
+from simrec.contracts import Images, ImageSpec, Progress
 from simrec.errors import RequestError, SimrecError
 from simrec.images import of_picture
 
@@ -87,6 +90,80 @@ def test_a_cropped_recoloured_compressed_photo_finds_its_original(images: Images
     codes /= np.linalg.norm(codes, axis=1, keepdims=True)  # the copies' lengths make no difference to which is nearest
     found = (encoder.encode(np.stack(copies)) @ codes.T).argmax(axis=1) == np.arange(len(images))
     assert found.mean() >= 0.8  # of pieces that overlap; .85 here, and .79 where axes are smoothed by .5
+
+
+def found_again(encoder: Photo, images: Images) -> float:
+    """How many of 96 x 96 images are found first by the mirror image of a part of them, in another light."""
+    codes = encoder.encode(images)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    copies = np.clip(images[:, 14:, 81::-1] * np.array([0.8, 1.0, 1.2]), 0, 255).astype(np.uint8)
+    parts = np.stack([np.asarray(Image.fromarray(copy).resize((96, 96))) for copy in copies])
+    return float(((encoder.encode(parts) @ codes.T).argmax(axis=1) == np.arange(len(images))).mean())
+
+
+def test_what_learns_from_copies_finds_the_same_picture_in_another_view(images: Images) -> None:
+    settings = replace(Photo.presets["trained"], views=("lite0@96",))
+    trained, fitted, told = Photo(settings), Photo(replace(settings, copies=0)), list[Progress]()
+    assert trained.fit(images, validation=images[:4], progress=told.append).ended == "finished"
+    fitted.fit(images, validation=images[:4])
+    assert found_again(trained, images) > found_again(fitted, images)  # .83 and .77
+    assert [at.step for at in told] == sorted(at.step for at in told)
+    assert told[-1].step == told[-1].steps
+
+
+def test_the_same_seed_learns_the_same_from_copies() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3, 40, 30)).astype(np.float32)
+    start = smoothed_axes(features[0], 8, 0.5)
+    one, same, other = (agreement.agreeing(start, features, seed=seed).codes(features[0]) for seed in (0, 0, 1))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_pictures_are_enough_to_learn_from_copies(count: int) -> None:
+    features = np.random.default_rng(0).normal(size=(2, count, 30)).astype(np.float32)
+    found = agreement.agreeing(smoothed_axes(features[0], 8, 0.5), features)
+    assert np.isfinite(found.codes(features[1])).all()
+
+
+def test_learning_from_copies_that_is_interrupted_keeps_the_axes(images: Images) -> None:
+    given = images[:, :64, :64]
+    stopped, plain = Photo(replace(SMALL, copies=3)), Photo(SMALL)
+    assert stopped.fit(given, validation=given[:4], stop=lambda: True).ended == "interrupted"
+    plain.fit(given, validation=given[:4])
+    assert (stopped.encode(given) == plain.encode(given)).all()
+
+
+def test_a_copy_shows_a_part_of_the_picture_and_leaves_its_margins_white(images: Images) -> None:
+    letterboxed = images.copy()
+    letterboxed[:, :20] = letterboxed[:, -20:] = 255
+    before = letterboxed.copy()
+    copies = agreement.changed(letterboxed, 0, seed=0, number=1)
+    assert (letterboxed == before).all()
+    assert (copies[:, :20] == 255).all()
+    assert (copies[:, -20:] == 255).all()
+    assert (copies[:, 20:-20] != letterboxed[:, 20:-20]).any(axis=(1, 2, 3)).all()
+    assert (agreement.changed(letterboxed[5:], 5, seed=0, number=1) == copies[5:]).all()  # whatever is beside it
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 3), (2, 64, 64, 1)])
+def test_white_pictures_and_grey_ones_have_copies_too(shape: tuple[int, ...]) -> None:
+    white = np.full(shape, 255, np.uint8)
+    white[-1, 4, 4] = 0
+    assert agreement.changed(white, 0, seed=0, number=1).shape == shape
+
+
+def test_the_loss_of_pairs_changes_as_its_slopes_say() -> None:
+    rng = np.random.default_rng(0)
+    one, other, *nudges = rng.normal(size=(4, 20, 7)) * np.linspace(0.2, 2, 7)
+    _, slopes = agreement.vicreg(one, other)
+    for nudge, slope, sides in zip(nudges, slopes, ((1, 0), (0, 1)), strict=True):
+        higher, lower = (
+            agreement.vicreg(one + size * sides[0] * nudge, other + size * sides[1] * nudge)[0]
+            for size in (1e-5, -1e-5)
+        )
+        assert (higher - lower) / 2e-5 == pytest.approx((slope * nudge).sum(), rel=1e-5)
 
 
 def test_grey_pictures_are_seen_in_their_three_channels(images: Images) -> None:
@@ -172,7 +249,7 @@ def test_photos_are_indexed_looked_up_and_fitted_without_torch(photos: Path, own
     for words in (
         ["index", "build", "shop", str(photos)],
         ["similar", shoe, "--index", "shop", "--grid", "sheet.png", "--format", "csv"],
-        ["train", "photo", "--set", "views=lite0@64", "--data", str(photos), "--name", "own"],
+        ["train", "photo", "--preset", "trained", "--set", "views=lite0@64", "--data", str(photos), "--name", "own"],
     ):
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr

@@ -6,10 +6,10 @@
 FOLDER as for photo_variants.py, and a cache for each: train photos are the catalogue and all that anything learns from,
 validation photos are the queries, labels only score. Each row makes codes from the features of a tower, which are
 computed once and cached: axes as `photo` fits them; heads of 128 numbers that rebuild the features (plain, denoising,
-variational); heads that make the codes of two views of a photo, or of neighbours, agree (VICReg). The columns are P@1,
-P@10 and MAP@100, R@1 of the same photo (each query cropped, recoloured and compressed finds its original among all, see
-photos.py), 95 % of what resampled queries give for the differences from the row --against, in the same order, and the
-seconds of learning.
+variational); heads that make the codes of two views of a photo, or of neighbours, agree (VICReg, as `photo --preset
+trained` does, whose copies the views are). The columns are P@1, P@10 and MAP@100, R@1 of the same photo (each query
+cropped, recoloured and compressed finds its original among all, see photos.py), 95 % of what resampled queries give for
+the differences from the row --against, in the same order, and the seconds of learning.
 
 With --layers, how long fine-tuning a tower's last two blocks takes: decoding two views of each of 100 photos, the
 frozen layers, and forward, backward and step of the last ones, for one epoch of the train photos. One thread computes.
@@ -45,8 +45,9 @@ from photo_variants import (
     shared,
     unit,
 )  # fmt: skip
-from photos import EDGE, Change, cropped, found_again, recoloured
-from PIL import Image, ImageOps
+from photos import EDGE, found_again
+from simrec_onnx import agreement
+from simrec_onnx.axes import smoothed_axes
 from simrec_photo import towers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,24 +60,27 @@ DIM, HIDDEN = 128, 512
 EPOCHS, BATCH, RATE = 60, 256, 1e-3
 
 VIEWS = 3
-"""Views of each train photo, beside the photo itself."""
+"""Copies of each train photo, beside the photo itself."""
 
 TIMED = 100
 """Photos that --layers measures."""
 
 
-def view(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Between 0.7 and all of its edges, in another light, mirrored or not."""
-    share, across, down = rng.uniform(0.7, 1), rng.random(), rng.random()
-    part = recoloured(cropped(photo, share, across, down), rng.uniform(0.8, 1.2, 3))
-    return ImageOps.mirror(part) if rng.random() < 0.5 else part
+def read(file: Path, size: int) -> Array:
+    """A photo as a tower takes it: uint8 (1, size, size, 3)."""
+    return images.read(file, ImageSpec(size, 3, "photo", version=2))
 
 
-def changed(file: Path, size: int, change: Change, rng: np.random.Generator) -> Array:
-    """A photo, changed, as a tower takes it: uint8 (1, size, size, 3)."""
+def again(file: Path, size: int, number: int) -> Array:
+    """The same photo, cropped, recoloured and compressed (see photos.py); number: which photo it is."""
     with picture_files.opened(file, str(file), picture_files.Enough(max(EDGE, 2 * size))) as picture:
-        photo = picture.convert("RGB")
-    return np.asarray(images.of_picture(change(photo, rng), ImageSpec(size, 3, "photo", version=2), str(file)))
+        photo = found_again(picture.convert("RGB"), np.random.default_rng([0, number]))
+    return np.asarray(images.of_picture(photo, ImageSpec(size, 3, "photo", version=2), str(file)))
+
+
+def copy(file: Path, size: int, number: int, copies: int) -> Array:
+    """A copy of a photo, as the preset learns from; number: which photo it is, copies: which copy."""
+    return agreement.changed(read(file, size), number, seed=0, number=copies)
 
 
 class Photos:
@@ -92,15 +96,17 @@ class Photos:
     @cached_property
     def changed(self) -> Array:
         """Of each query, cropped, recoloured and compressed: (m, f)."""
-        return self._of("changed", self.bench.files[self.bench.known :], found_again, seed=0)
+        return self._of("changed", self.bench.files[self.bench.known :], again)
 
     @cached_property
     def views(self) -> Array:
-        """Of views of each train photo: (VIEWS, n, f)."""
+        """Of copies of each train photo: (VIEWS, n, f)."""
         files = self.bench.files[: self.bench.known]
-        return np.stack([self._of(f"view-{number}", files, view, seed=number + 1) for number in range(VIEWS)])
+        return np.stack(
+            [self._of(f"copy-{number}", files, partial(copy, copies=number)) for number in range(1, VIEWS + 1)]
+        )
 
-    def _of(self, name: str, files: Sequence[Path], change: Change, seed: int) -> Array:
+    def _of(self, name: str, files: Sequence[Path], look: Callable[[Path, int, int], Array]) -> Array:
         tower, size, _ = parts(self.branch)
         path = self.bench.kept / f"{name}-{tower}-{size}.npy"
         if not path.exists():
@@ -108,8 +114,7 @@ class Photos:
 
             def compute(numbered: tuple[int, Path]) -> Array:
                 number, file = numbered
-                image = changed(file, size, change, np.random.default_rng([seed, number]))
-                (maps,) = model.run(None, {"images": image})
+                (maps,) = model.run(None, {"images": look(file, size, number)})
                 return POOLINGS["gem2"](maps.transpose(0, 2, 3, 1), maps)
 
             with ThreadPoolExecutor() as pool:
@@ -232,44 +237,39 @@ def rebuilt(photos: Photos, *, hidden: float = 0.0, spread: float = 0.0, shared_
     return codes_by(head, size)
 
 
-def agreeing(photos: Photos, *, deep: bool = False, neighbours: float = 0.0, views: int = VIEWS) -> Learned:
-    """A head whose codes of two views agree, by VICReg (Bardes, Ponce, LeCun 2022, arXiv:2105.04906), with an expander.
+def agreeing(photos: Photos, *, neighbours: float = 0.0, views: int = VIEWS) -> Learned:
+    """The linear head of `photo --preset trained`, from the smoothed axes on.
 
-    deep: with a hidden layer; otherwise it is linear and starts from the smoothed axes. neighbours: how often the other
-    view is one of a neighbour's. views: how many there are of a photo, beside itself.
+    neighbours: how often the other view is one of a neighbour's. views: how many there are of a photo, beside itself.
     """
+    start = smoothed_axes(photos.train, DIM, SMOOTHED.smoothing)
+    head = agreement.agreeing(start, [photos.train, *photos.views[:views]], seed=photos.seed, beside=neighbours)
+    return head.codes
+
+
+def agreeing_deep(photos: Photos, *, neighbours: float = 0.0) -> Learned:
+    """The same with a hidden layer, from nothing on."""
     torch.manual_seed(photos.seed)
+    rng = np.random.default_rng(photos.seed)
     size = photos.train.shape[1] ** 0.5
-    given = photos.views[:views] if views else ()
-    seen = torch.from_numpy((np.stack([photos.train, *given]) * size).astype(np.float32))
-    near = torch.from_numpy(nearest(photos.train, SMOOTHED.k))
+    seen = torch.from_numpy((np.stack([photos.train, *photos.views]) * size).astype(np.float32))
+    near = nearest(photos.train, SMOOTHED.k)
     count, width = seen.shape[1:]
-    head = layers(width, HIDDEN, DIM) if deep else layers(width, DIM)
-    if not deep:
-        matrix, shift = axes_of(photos.train, shared(photos.train, SMOOTHED.k), SMOOTHED)
-        scale = ((photos.train @ matrix - shift) ** 2).mean() ** -0.5
-        with torch.no_grad():
-            head[0].weight.copy_(torch.from_numpy(matrix.T * scale / size))
-            head[0].bias.copy_(torch.from_numpy(-shift * scale))
+    head = layers(width, HIDDEN, DIM)
     expander = nn.Sequential(
         nn.Linear(DIM, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN)
     )  # fmt: skip
 
     def loss(rows: Tensor) -> Tensor:
-        one = torch.randint(len(seen), rows.shape)
-        other = (one + torch.randint(1, max(2, len(seen)), rows.shape)) % len(seen)
-        partners = rows
-        if neighbours:
-            beside = near[rows, torch.randint(near.shape[1], rows.shape)]
-            partners = torch.where(torch.rand(rows.shape) < neighbours, beside, rows)
-        return vicreg(expander(head(seen[one, rows])), expander(head(seen[other, partners])))
+        one, other = agreement.pairs(rows.numpy(), near, len(seen), neighbours, rng)
+        return vicreg(expander(head(seen[one])), expander(head(seen[other])))
 
     trained(nn.ModuleList([head, expander]), loss, count, photos.seed)
     return codes_by(head, size)
 
 
 def vicreg(one: Tensor, other: Tensor) -> Tensor:
-    """Its loss of two views' vectors (n, d), with the paper's weights."""
+    """As `simrec_onnx.agreement.vicreg`, for networks of several layers."""
     terms = 25 * F.mse_loss(one, other)
     for z in (one, other):
         z = z - z.mean(dim=0)
@@ -319,11 +319,11 @@ ROWS: Mapping[str, Learner] = {
     "variational, 1": partial(rebuilt, spread=1.0),
     "variational, 0.5, to what neighbours share": partial(rebuilt, spread=0.5, shared_with=SMOOTHED.k),
     "VICReg, linear": agreeing,
-    "VICReg": partial(agreeing, deep=True),
+    "VICReg": agreeing_deep,
     "VICReg, linear, neighbours as views": partial(agreeing, neighbours=0.5),
     "VICReg, linear, neighbours alone": partial(agreeing, neighbours=1.0, views=0),
     "VICReg, linear, always neighbours": partial(agreeing, neighbours=1.0),
-    "VICReg, neighbours as views": partial(agreeing, deep=True, neighbours=0.5),
+    "VICReg, neighbours as views": partial(agreeing_deep, neighbours=0.5),
 }  # fmt: skip
 
 
@@ -362,7 +362,7 @@ def layers_timed(bench: Bench, branch: str) -> Mapping[str, float]:
     model = session(TOWERS / f"{tower}.onnx")
     files = bench.files[: bench.known][:: bench.known // TIMED][:TIMED]
     begun = time.perf_counter()
-    seen = [changed(file, size, view, np.random.default_rng(number)) for number, file in enumerate(2 * files)]
+    seen = [copy(file, size, number, copies=1) for number, file in enumerate(2 * files)]
     decoded = time.perf_counter()
     for image in seen:
         (maps,) = model.run(None, {"images": image})
