@@ -102,7 +102,10 @@ class Columns:
         try:
             with pa.memory_map(str(path)) as file:
                 messages = pa.ipc.MessageReader.open_stream(file)
-                schema = pa.ipc.read_schema(messages.read_next_message())
+                first = messages.read_next_message()
+                if first.type != "schema":  # pyarrow would read any other as one, and crash
+                    raise ValueError("it doesn't begin with a schema")
+                schema = pa.ipc.read_schema(first)
                 kinds = {str(field.type) for field in schema} - {"int64", "double", "string"}
                 extended = schema.metadata or any(field.metadata for field in schema)
                 if kinds or extended or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
