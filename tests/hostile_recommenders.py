@@ -1117,8 +1117,8 @@ def shown(data: bytes) -> Change:
         path = building / "000001" / "previews.bin"
         before = path.read_bytes()
         *_, last = (building / "000001" / "items.jsonl").read_bytes().splitlines()
-        path.write_bytes(before[: len(before) - json.loads(last)[2]] + data)
-        line(-1, lambda values: [*values[:2], len(data), zlib.crc32(data)])(building, outside)
+        path.write_bytes(before[: len(before) - json.loads(last)[3]] + data)
+        line(-1, lambda values: [*values[:3], len(data), zlib.crc32(data)])(building, outside)
 
     return change
 
