@@ -403,8 +403,9 @@ class _PartWriter:
 def _described(plan: Mapping[str, object]) -> str:
     """A plan in a person's words; it may come from an older simrec."""
     sources = plan.get("sources")
-    named = [str(one[0]) for one in sources if one] if isinstance(sources, list) else [str(plan.get("source"))]
-    return f"{plan.get('command', 'build')} of {', '.join(named)!r:.200}"
+    listed = sources if isinstance(sources, list) else [[plan.get("source")]]
+    named = [str(one[0]) for one in listed if isinstance(one, list) and one]
+    return f"{str(plan.get('command', 'build')):.20} of {', '.join(named)!r:.200}"
 
 
 def _name(number: int) -> str:
