@@ -79,7 +79,8 @@ class Generation:
         self.recommender = recommender
         self.name = name
         self.manifest = manifest
-        self._files: dict[str, BinaryIO | StoreError] = {}
+        # Of one that can't be opened, why: an error has a traceback, which would keep this object for ever.
+        self._files: dict[str, BinaryIO | str] = {}
         self._checked: set[str] = set()
         self._lock = threading.RLock()
         weakref.finalize(self, _close, self._files)
@@ -91,12 +92,12 @@ class Generation:
                 try:
                     self._files[name] = self._open(name)
                 except StoreError as error:
-                    self._files[name] = error
+                    self._files[name] = str(error)
 
     @property
     def whole(self) -> bool:
         """Whether all its files could be opened."""
-        return not any(isinstance(file, StoreError) for file in self._files.values())
+        return not any(isinstance(file, str) for file in self._files.values())
 
     def close(self) -> None:
         """Closes its files; what was mapped into memory stays. It opens them again when it is asked again."""
@@ -142,9 +143,15 @@ class Generation:
         except (OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from error
 
-    def path(self, name: str) -> Path:
-        """Where a library that opens files by itself finds one, deleted or not; a small one was checked."""
+    def path(self, name: str, *, whole: bool = False) -> Path:
+        """Where a library that opens files by itself finds one, deleted or not; a small one was checked.
+
+        whole: whether a large one is to be checked too, as all of it is needed.
+        """
         self._check_small(name)
+        if whole and name not in self._checked:
+            self.check(name, lambda _: None)
+            self._checked.add(name)
         held = Path(f"/proc/self/fd/{self._handle(name)}")
         return held if held.exists() else self.recommender / name
 
@@ -190,8 +197,8 @@ class Generation:
         if name not in self._files:
             self.hold()
         file = self._files[name]
-        if isinstance(file, StoreError):
-            raise file
+        if isinstance(file, str):
+            raise StoreError(file)
         return file.fileno()
 
     def _open(self, name: str) -> BinaryIO:
@@ -222,9 +229,9 @@ class Generation:
         )
 
 
-def _close(opened: dict[str, BinaryIO | StoreError]) -> None:
+def _close(opened: dict[str, BinaryIO | str]) -> None:
     for file in opened.values():
-        if not isinstance(file, StoreError):
+        if not isinstance(file, str):
             file.close()
     opened.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -432,6 +433,20 @@ def test_verify_reads_every_byte_and_names_the_file_that_is_damaged(photos: Path
             assert all(line.startswith("Error: ") for line in error.splitlines())
         path.write_bytes(good)
     assert generations.verify("mine").problems == ()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="other systems don't say what is open")
+def test_a_damaged_recommender_that_is_opened_again_and_again_keeps_no_files_open(photos: Path, own_home: Path) -> None:
+    catalogue = store.current(own_home / "mine").manifest.catalogue
+    assert catalogue is not None
+    (own_home / "mine" / catalogue.segments[0].folder / "codes.faiss").unlink()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(10):
+        with pytest.raises(StoreError, match=r"codes\.faiss"):
+            simrec.open("mine").similar("id:000.png", 3)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 def test_verify_finds_an_id_that_is_there_twice(photos: Path, own_home: Path) -> None:

@@ -103,8 +103,11 @@ LONG, SLOW = pytest.mark.long, pytest.mark.slow
 # A process that runs commands, as one of them may kill it or never end.
 
 
-def serve() -> None:
-    """Answers requests on standard input, a line each: run in a process of its own by `Child`."""
+def serve(asked: Callable[..., dict[str, Any]] | None = None) -> None:
+    """Answers requests on standard input, a line each: run in a process of its own by `Child`.
+
+    asked: answers those that are no commands.
+    """
     answers = os.fdopen(os.dup(1), "w")
     resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30,) * 2)  # the machine survives what takes more
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -112,7 +115,7 @@ def serve() -> None:
         request = json.loads(line)
         os.chdir(request["here"])
         before, begun = _peak(forget=True), time.monotonic()
-        reply = _ran(request["words"]) if "words" in request else _asked(**request)
+        reply = _ran(request["words"]) if "words" in request else (asked or _asked)(**request)
         peak = _peak()
         times = {"seconds": time.monotonic() - begun, "peak": peak, "taken": peak - before}
         print(json.dumps({**reply, **times}), file=answers, flush=True)
@@ -218,13 +221,14 @@ def _outcome(question: Callable[[], object], expected: type[Exception] | tuple[t
 class Child:
     """A process that answers requests, and another one when it died or was stopped at the limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "test_hostile_recommenders") -> None:
+        self.module = module
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, here: Path, **request: object) -> dict[str, Any]:
         """The reply, or {"lost": how the process ended}."""
         if self.process is None:
-            command = [sys.executable, "-c", "import test_hostile_recommenders as t; t.serve()"]
+            command = [sys.executable, "-c", f"import {self.module} as t; t.serve()"]
             paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
@@ -253,10 +257,10 @@ class Child:
         return process.returncode
 
 
-def shared(work: Callable[[Child, Any], Any], jobs: list[Any]) -> list[Any]:
+def shared(work: Callable[[Child, Any], Any], jobs: list[Any], module: str = "test_hostile_recommenders") -> list[Any]:
     """What becomes of each job, in order: two processes work on them."""
     children: SimpleQueue[Child] = SimpleQueue()
-    every = [Child(), Child()]
+    every = [Child(module), Child(module)]
     for child in every:
         children.put(child)
 

@@ -220,6 +220,7 @@ class Revision:
 
     def _moved(self, number: int) -> Iterator[Callable[[SegmentWriter], None]]:
         one, gone, changes = self._segments[number], self._gone_of(number), self._fields[number]
+        one.check_codes()  # or what is damaged would get a digest of its own
         for rows in one.batches(ADDED):
             there = [row for row in rows if row.number not in gone]
             fields = one.fields([row.number for row in there])

@@ -189,6 +189,10 @@ class Segment:
             raise self._generation.damaged(name, str(error)) from error
         return rows
 
+    def check_codes(self) -> None:
+        """Reads all its codes. Raises StoreError when they are not what was written."""
+        self._generation.path(self._codes, whole=True)
+
     def codes(self, start: int, count: int) -> Codes:
         """The codes of those rows as the encoder gave them, (count, dim), as far as the dtype keeps them."""
         codes = self.index.some_codes(start, count)
@@ -319,7 +323,8 @@ class Segment:
         from simrec.catalogue.fields import Columns
 
         try:
-            return Columns(self._generation.path(name), len(self))
+            # Its values have no checksums of their own.
+            return Columns(self._generation.path(name, whole=True), len(self))
         except ValueError as error:
             raise self._generation.damaged(name, str(error)) from error
 
@@ -377,6 +382,11 @@ class Segment:
             held = set(self._connection.execute("SELECT type, name, sql FROM sqlite_schema"))
             if held != _TABLES[self.record.format] | {("index", "sqlite_autoindex_items_1", None)}:
                 raise self._damaged(f"it holds other tables: {', '.join(sorted(str(n) for _, n, _ in held))}")
+            codes = self._generation.manifest.files.get(self._codes)
+            if self.record.format > 3 and codes is not None:
+                (mark,) = self._connection.execute("PRAGMA user_version").fetchone()
+                if mark != mark_of(codes.sha256):
+                    raise self._damaged("it is another segment's")
             last = self._connection.execute("SELECT max(row) FROM items").fetchone()[0]
             if last != len(self) - 1:
                 raise self._damaged(f"its last row is {last}, of {len(self):,} items")
@@ -446,6 +456,13 @@ class Segment:
 
     def _damaged(self, why: str) -> StoreError:
         return self._generation.damaged(self._items, why)
+
+
+def mark_of(sha256: str) -> int:
+    """What a table of format 5 has as its `user_version`, so that it isn't taken for another segment's: the beginning
+    of the digest of the codes beside it.
+    """
+    return int(sha256[:7], 16)
 
 
 def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:

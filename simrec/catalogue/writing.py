@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,12 +113,14 @@ class SegmentWriter:
 
     def finish(self) -> SegmentRecord:
         """Ends the files; what the manifest says of them."""
+        codes = self._index.to_bytes()
         with _as_os_error():
             self._table.execute(segment.INDEX)
+            self._table.execute(f"PRAGMA user_version = {segment.mark_of(hashlib.sha256(codes).hexdigest())}")
             self._table.execute("COMMIT")
             self._table.close()
         self._previews.close()
-        self._writer.write(f"{self._folder}/codes.faiss", self._index.to_bytes())
+        self._writer.write(f"{self._folder}/codes.faiss", codes)
         if self._lengths:
             self._writer.write(f"{self._folder}/lengths.npy", to_npy(np.concatenate(self._lengths)))
         fields = None
