@@ -36,6 +36,7 @@ import simrec
 from simrec import host, library, manifest, store
 from simrec.catalogue import revising
 from simrec.cli import main as main_of_simrec
+from simrec.contracts import Dtype
 from simrec.recommender import Recommender
 from simrec.verbs import generations
 from simrec.verbs import index as verbs
@@ -61,7 +62,7 @@ def save(folder: Path, *numbers: int) -> None:
         picture(number).save(folder / f"{number:03d}.png")
 
 
-def prepare(root: Path) -> None:
+def prepare(root: Path, dtype: Dtype = "float32") -> None:
     """Makes a home with an encoder, `tiny`, and a catalogue, `mine`, of three segments, two of which have lost a row;
     then the folder of its photos changes. `more` is another source.
     """
@@ -70,7 +71,7 @@ def prepare(root: Path) -> None:
     save(root / "more", *range(100, 104))
     context = verbs.Context(home=home)
     simrec.train(simrec.Plan("pca", changes={"dim": "8"}), source=str(photos), name="tiny", home_folder=home)
-    simrec.build("mine", str(photos), encoder="tiny", home_folder=home)
+    simrec.build("mine", str(photos), encoder="tiny", dtype=dtype, home_folder=home)
     for number in (20, 30):
         save(photos, *range(number, number + 6))
         verbs.sync("mine", context=context)
@@ -282,7 +283,9 @@ def checked(root: Path, name: str, home: Path, right: tuple[Any, Any]) -> str:
             change.again(root, home)
         if (seen == "old" or change.again) and answers(home) != after:
             return f"{seen}, and then not what a change makes"
-        for place in (home / "tiny", home / "mine", home / "new"):
+        with store.Writer(home / "tiny"):  # the next change in this home
+            pass
+        for place in (home / "mine", home / "new"):
             if store.exists(place):
                 with store.Writer(place):
                     pass

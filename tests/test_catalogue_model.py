@@ -328,7 +328,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("times", "steps"),
-    [(3, 6), pytest.param(100, 10, marks=pytest.mark.long), pytest.param(2000, 30, marks=pytest.mark.slow)],
+    [(3, 6), pytest.param(100, 8, marks=pytest.mark.long), pytest.param(2000, 30, marks=pytest.mark.slow)],
 )
 def test_after_any_sequence_of_changes_a_catalogue_is_what_a_dictionary_is(
     tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, times: int, steps: int
