@@ -129,8 +129,8 @@ def difference(
 ) -> Difference:  # fmt: skip
     """Compares what the source of that number lists with the items that came from it.
 
-    contents: asked only about entries that may have an item's picture. Entries whose ids are items of another source
-    are not looked at here: see `clashes`.
+    contents: asked only about entries that may have an item's picture. Raises DataError for an id that is an item of
+    another source.
     """
     known = {item.id: item for item in known_items(catalogue)}
     own = {id_ for id_, item in known.items() if item.origin == origin}

@@ -210,6 +210,11 @@ class LocalCatalogue:
             raise RequestError(f"{self.generation.recommender.name}: no item matches {where!r:.200}: widen the filter")
         return count
 
+    def places(self, where: str) -> Iterator[tuple[int, int]]:
+        """The number of the segment and the row of each item that matches a filter."""
+        for number, rows in enumerate(self._wanted(where)):
+            yield from ((number, int(row)) for row in np.flatnonzero(rows))
+
     def chosen(self, where: str | None = None) -> Searchable:
         """The codes of the items that `all` gives, which are numbered in that order."""
         from simrec.index import Chosen

@@ -85,7 +85,7 @@ class Revision:
         self._gone: dict[int, set[int]] = defaultdict(set)
         self._fields: dict[int, dict[int, Mapping[str, Value]]] = defaultdict(dict)
         self._copies: dict[int, list[_Copy]] = defaultdict(list)
-        self._indexes: list[Index] = []
+        self._indexes: list[Callable[[], Index]] = []
 
     def remove(self, segment: int, row: int) -> None:
         """The item in that row goes."""
@@ -157,7 +157,7 @@ class Revision:
         """
         from simrec.index import Together
 
-        indexes, self._indexes = [index for index in self._indexes if index.count], []  # Windows moves no mapped file
+        indexes = [index for opened in self._indexes if (index := opened()).count]
         if sum(index.count for index in indexes) < 2:
             return ()
         return nearest_distances(Together(indexes), indexes)
@@ -243,16 +243,10 @@ class Revision:
         return partial(SegmentWriter.copy, other=one, rows=rows, entries=entries, origins=origins)
 
     def _ended(self, one: SegmentWriter, writer: Writer, kept: Kept) -> SegmentRecord:
-        from simrec.index import Index
-
         with writer.explained():
             record = one.finish()
         path = writer.path(f"{record.folder}/codes.faiss")
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS takes no path that is no UTF-8
-            place = held if held.exists() else path
-            self._indexes.append(Index.opened(data, place, record.rows, kept.dim, kept.metric, kept.dtype))
+        self._indexes.append(partial(_index, path, record.rows, kept))
         return record
 
     def _carried(self, number: int, writer: Writer, columns: Mapping[str, Kind]) -> SegmentRecord:
@@ -274,7 +268,7 @@ class Revision:
             record = replace(record, fields=fields)
         elif record.fields:
             writer.keep_file(self._generation, record.fields)
-        self._indexes.append(one.index.without(np.array(gone, np.int64)))
+        self._indexes.append(lambda: one.index.without(np.array(gone, np.int64)))
         return record
 
 
@@ -292,6 +286,16 @@ def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[flo
     nearest = np.where(found[:, 0] == chosen, distances[:, 1], distances[:, 0])
     quantiles = np.quantile(nearest.astype(np.float64), np.linspace(0, 1, QUANTILES))
     return tuple(float(value) for value in quantiles)
+
+
+def _index(path: Path, rows: int, kept: Kept) -> Index:
+    """The index in a file that was just written."""
+    from simrec.index import Index
+
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS takes no path that is no UTF-8
+        return Index.opened(data, held if held.exists() else path, rows, kept.dim, kept.metric, kept.dtype)
 
 
 def _entry_of(row: Row, fields: Mapping[str, Value]) -> Entry:

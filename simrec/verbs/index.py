@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -19,12 +20,11 @@ from simrec.contracts import Batch, Codes, Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import Held, LeftOut, at_once, open_source
+from simrec.sources.load import READ, Held, LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
 
 DRIFT = 0.1
 """The share by which a catalogue grows or shrinks before its items' distances are measured again."""
-
 
 FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
 """The fields that picture files give by themselves."""
@@ -219,22 +219,21 @@ def remove(
         before = Recommender(folder)
         _check_revisable(before.catalogue, name)
         revision = Revision(before.catalogue)
-        wanted = list(ids)
-        if where is not None:
-            wanted += [item.id for items, _ in before.catalogue.batches(where) for item in items]
-        known = {id_: known_item(before.catalogue, id_) for id_ in wanted}
+        known = {id_: known_item(before.catalogue, id_) for id_ in ids}
         if missing := [id_ for id_, item in known.items() if item is None]:
             raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
-        if not known:
-            raise RequestError(f"{name}: nothing to remove: no item matches")
-        if where is not None and 2 * len(known) > len(before.catalogue) and not yes:
+        rows = {(item.segment, item.row) for item in known.values() if item is not None}
+        matching = set() if where is None else set(before.catalogue.places(where))
+        if 2 * len(matching) > len(before.catalogue) and not yes:
             raise RequestError(
-                f"{name}: {len(known):,} of its {len(before.catalogue):,} items match, more than half: add --yes to "
+                f"{name}: {len(matching):,} of its {len(before.catalogue):,} items match, more than half: add --yes to "
                 f"remove them"
             )
-        for item in filter(None, known.values()):
-            revision.remove(item.segment, item.row)
-        change = ChangeRecord("index.remove", removed=len(known))
+        if not rows | matching:
+            raise RequestError(f"{name}: nothing to remove: no item matches")
+        for segment, row in rows | matching:
+            revision.remove(segment, row)
+        change = ChangeRecord("index.remove", removed=len(rows | matching))
         return _committed(writer, before, revision, before.manifest.catalogue, change, context)
 
 
@@ -316,8 +315,6 @@ class _Change:
         with store.Writer(self.folder) as writer:
             before = self._before()
             found = [self._compared(before.catalogue, number) for number in self.chosen]
-            record = before.manifest.catalogue
-            assert record is not None
             return self._written(writer, before, found)
 
     def _before(self) -> Recommender:
@@ -329,9 +326,10 @@ class _Change:
     def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
         record, source = self.records[number], self._opened(number)
         entries = _told(source.entries(), self.context.progress)
+        contents = partial(_contents, source, self.context.progress)
         if self.command == "index.add":
-            return addition(entries, catalogue, source.contents)
-        found = difference(entries, catalogue, number, source.contents)
+            return addition(entries, catalogue, contents)
+        found = difference(entries, catalogue, number, contents)
         held = len(found.removed) + found.unchanged + len(found.changed) + len(found.renamed)
         held += len(found.relabelled) + len(found.fields)
         if 2 * len(found.removed) > held and not self.yes:
@@ -356,7 +354,7 @@ class _Change:
         if listed:
             opened = {number: self._opened(number) for number in self.chosen}
             with _keeping(building, context.notice):
-                _encode(building, iter(listed), opened, before, left_out, context, lambda: len(listed))
+                _encode(building, iter(listed), opened, before, left_out, context, lambda: listed)
         else:
             building.resumed(iter(()))  # what an interrupted one has finished isn't listed any more
         left_out.end(self.unread.list)
@@ -389,7 +387,7 @@ class _Change:
         change = ChangeRecord(self.command, note, outcome.added, outcome.changed, outcome.removed, outcome.renamed)
         coming = replace_fields(
             record, sources=tuple(self.records), labelled=record.labelled or building.labelled
-            or any(entry.label for one in found for entry, _ in one.relabelled),
+            or any(entry.label for one in found for entry, _ in [*one.relabelled, *one.copied, *one.renamed]),
         )  # fmt: skip
         made = _committed(writer, before, revision, coming, change, context, building, new)
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
@@ -483,6 +481,15 @@ def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -
     progress("comparing", count, count)
 
 
+def _contents(source: Held, progress: Callable[[str, int, int], None], entries: Sequence[Entry]) -> list[str | None]:
+    """The digests of entries' files, which can take a while."""
+    found: list[str | None] = []
+    for some in chunks(entries, READ):
+        found += source.contents(some)
+        progress("reading files", len(found), len(entries))
+    return found
+
+
 def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: LocalCatalogue) -> Iterator[New]:
     """What was encoded; an item that changed keeps the fields that its source doesn't give."""
     for some in new:
@@ -543,8 +550,8 @@ def _built(
         building.begin(discard=discard)
         with _keeping(building, context.notice):
             listed = _items(held) if held else _with_fields_of(folder, _listed(sources))
-            count = (lambda: len(held)) if held else (lambda: sum(1 for one in sources for _ in one.entries()))
-            _encode(building, listed, dict(enumerate(sources)), origin, left_out, context, count)
+            every = held.all if held else lambda: (entry for one in sources for entry in one.entries())
+            _encode(building, listed, dict(enumerate(sources)), origin, left_out, context, every)
             if not building.rows:
                 raise DataError(
                     f"{sources[0].name}: none of its {left_out.count:,} pictures can be read: {left_out.first}"
@@ -643,11 +650,11 @@ def _keeping(building: Building, notice: Notice) -> Iterator[None]:
 
 def _encode(
     building: Building, listed: Iterator[Listed], sources: dict[int, Held], origin: Recommender, left_out: LeftOut,
-    context: Context, count: Callable[[], int],
+    context: Context, every: Callable[[], Iterable[object]],
 ) -> None:  # fmt: skip
     """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes.
 
-    sources: by their numbers. count: how many entries there are, asked beside the work.
+    sources: by their numbers. every: all that is listed, to be counted beside the work.
     """
     spec = origin.manifest.encoder.input
     entries = building.resumed(listed)
@@ -656,7 +663,7 @@ def _encode(
     for place, reason in building.skipped:
         left_out.say(place, reason)
     done = sum(part.record.entries for part in building.parts)
-    with _counted(count, context.progress) as total:
+    with _counted(every, context.progress) as total:
         context.progress("encoding", done, total[0])
         read = (
             (number, chunk, sources[number].read(chunk, spec))
@@ -681,18 +688,28 @@ def _encoded(
 
 
 @contextmanager
-def _counted(count: Callable[[], int], progress: object) -> Iterator[list[int]]:
-    """How many entries there are, counted beside the work where someone wants to know; 0 until then."""
-    total = [0]
+def _counted(every: Callable[[], Iterable[object]], progress: object) -> Iterator[list[int]]:
+    """How many there are, counted beside the work where someone wants to know; 0 until then."""
+    total, ended = [0], threading.Event()
 
     def work() -> None:
         with suppress(Exception):  # the build itself says what is wrong with the source
-            total[0] = count()
+            count = 0
+            for _ in every():
+                count += 1
+                if ended.is_set():
+                    return
+            total[0] = count
 
     thread = threading.Thread(target=work, daemon=True)
     if progress is not silent:
         thread.start()
-    yield total
+    try:
+        yield total
+    finally:
+        ended.set()
+        if thread.ident is not None:
+            thread.join()
 
 
 def _kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
