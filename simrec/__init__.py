@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from simrec.library import listing, open
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
+    from simrec.verbs.build import build
+    from simrec.verbs.encoding import Context
     from simrec.verbs.evaluate import Evaluation, evaluate
     from simrec.verbs.generations import history, rollback, verify
-    from simrec.verbs.index import Context, Outcome, add, build, remove, set_fields, sync
+    from simrec.verbs.index import Outcome, add, remove, set_fields, sync
     from simrec.verbs.train import Plan, train
 
 __all__ = [
@@ -27,17 +29,19 @@ __all__ = [
 ]  # fmt: skip
 
 _PLACES = {
+    "Context": "simrec.verbs.encoding",
     "Evaluation": "simrec.verbs.evaluate",
     "Match": "simrec.queries",
     "Plan": "simrec.verbs.train",
     "Query": "simrec.queries",
     "Recommender": "simrec.recommender",
+    "build": "simrec.verbs.build",
     "evaluate": "simrec.verbs.evaluate",
     "listing": "simrec.library",
     "open": "simrec.library",
     "train": "simrec.verbs.train",
     **dict.fromkeys(("history", "rollback", "verify"), "simrec.verbs.generations"),
-    **dict.fromkeys(("Context", "Outcome", "add", "build", "remove", "set_fields", "sync"), "simrec.verbs.index"),
+    **dict.fromkeys(("Outcome", "add", "remove", "set_fields", "sync"), "simrec.verbs.index"),
 }
 
 

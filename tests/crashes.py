@@ -40,6 +40,7 @@ from simrec.contracts import Dtype
 from simrec.recommender import Recommender
 from simrec.verbs import generations
 from simrec.verbs import index as verbs
+from simrec.verbs.encoding import Context
 
 SEGMENTS = 3
 """Instead of eight: the next one makes the writer merge."""
@@ -69,7 +70,7 @@ def prepare(root: Path, dtype: Dtype = "float32") -> None:
     home, photos = root / "home", root / "photos"
     save(photos, *range(12))
     save(root / "more", *range(100, 104))
-    context = verbs.Context(home=home)
+    context = Context(home=home)
     simrec.train(simrec.Plan("pca", changes={"dim": "8"}), source=str(photos), name="tiny", home_folder=home)
     simrec.build("mine", str(photos), encoder="tiny", dtype=dtype, home_folder=home)
     for number in (20, 30):
@@ -99,11 +100,11 @@ class Change:
 
 
 def _sync(root: Path, home: Path) -> object:
-    return verbs.sync("mine", yes=True, context=verbs.Context(home=home))
+    return verbs.sync("mine", yes=True, context=Context(home=home))
 
 
 def _add(root: Path, home: Path) -> object:
-    return verbs.add("mine", str(root / "more"), context=verbs.Context(home=home))
+    return verbs.add("mine", str(root / "more"), context=Context(home=home))
 
 
 def _build(root: Path, home: Path) -> object:
@@ -116,9 +117,9 @@ CHANGES: dict[str, Change] = {
         lambda root, home: simrec.build("mine", from_scratch=True, dtype="int8", home_folder=home)
     ),
     "sync": Change(_sync, _sync),
-    "add": Change(_add, lambda root, home: verbs.sync("mine", str(root / "more"), context=verbs.Context(home=home))),
-    "merge": Change(_add, lambda root, home: verbs.sync("mine", str(root / "more"), context=verbs.Context(home=home))),
-    "remove": Change(lambda root, home: verbs.remove("mine", ["007.png", "025.png"], context=verbs.Context(home=home))),
+    "add": Change(_add, lambda root, home: verbs.sync("mine", str(root / "more"), context=Context(home=home))),
+    "merge": Change(_add, lambda root, home: verbs.sync("mine", str(root / "more"), context=Context(home=home))),
+    "remove": Change(lambda root, home: verbs.remove("mine", ["007.png", "025.png"], context=Context(home=home))),
     "rollback": Change(lambda root, home: generations.rollback("mine", 2, home_folder=home)),
     "rename": Change(lambda root, home: generations.rename("mine", "new", home_folder=home)),
     "delete": Change(lambda root, home: generations.delete("mine", home_folder=home)),

@@ -26,6 +26,7 @@ from simrec.catalogue import revising
 from simrec.contracts import content
 from simrec.errors import DataError, RequestError
 from simrec.verbs import generations, index
+from simrec.verbs.encoding import Context
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
 
@@ -103,7 +104,7 @@ class Catalogue(RuleBasedStateMachine):
         self.home = self.base.place / "home"
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self.base.place / "base", self.home, copy_function=os.link)
-        self.context = index.Context(home=self.home)
+        self.context = Context(home=self.home)
         self.opened = simrec.open("mine", home_folder=self.home)
         self.next = 5
         items = {name: Held(number, "photos") for name, number in self.base.files["photos"].items()}

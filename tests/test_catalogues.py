@@ -25,6 +25,7 @@ from simrec.cli import main
 from simrec.errors import DataError, ImageError, RequestError, SimrecError, StoreError
 from simrec.recommender import Recommender
 from simrec.verbs import generations, index
+from simrec.verbs.encoding import Unread
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_a_picture_that_can_t_be_read_any_more_keeps_the_item_that_it_was(photos
     assert (outcome.changed, outcome.unreadable, outcome.items) == (0, 1, 12)
     assert code("004.png") == before
     with pytest.raises(ImageError, match=r"004\.png"):
-        index.sync("mine", unread=index.Unread(strict=True))
+        index.sync("mine", unread=Unread(strict=True))
 
 
 def test_build_on_a_catalogue_of_the_same_source_is_a_sync(photos: Path, encoded: list[int]) -> None:

@@ -23,6 +23,7 @@ from simrec.errors import SimrecError
 from simrec.recommender import Recommender
 from simrec.verbs import generations
 from simrec.verbs import index as verbs
+from simrec.verbs.encoding import Context
 
 DTYPES = ["float32", "int8", "binary"]
 KINDS = {
@@ -104,7 +105,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for dtype in DTYPES:
         root = tmp_path_factory.mktemp(dtype)
         crashes.prepare(root, dtype)
-        context = verbs.Context(home=root / "home")
+        context = Context(home=root / "home")
         verbs.add("mine", str(root / "more"), context=context)
         verbs.sync("mine", context=context)
         crashes.picture(999).save(root / "asked.png")

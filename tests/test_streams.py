@@ -28,7 +28,7 @@ from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
 from simrec.sources.load import collected, load, open_source
 from simrec.streams import ahead, chunks
-from simrec.verbs.index import Unread
+from simrec.verbs.encoding import Unread
 from simrec.verbs.train import Watch
 
 

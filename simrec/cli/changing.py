@@ -41,8 +41,9 @@ def sync(
     removed. SOURCE: one of its sources, by default all of them.
     """
     from simrec.verbs import index as verb
+    from simrec.verbs.encoding import Unread
 
-    options: dict[str, Any] = {"yes": yes, "discard": discard, "unread": verb.Unread(strict, unread)}
+    options: dict[str, Any] = {"yes": yes, "discard": discard, "unread": Unread(strict, unread)}
 
     def once(source: str | None, root: Path | None = None) -> None:
         with session.counting() as progress:
@@ -76,10 +77,11 @@ def add(
 ) -> None:
     """Add the pictures of another SOURCE to the catalogue of NAME."""
     from simrec.verbs import index as verb
+    from simrec.verbs.encoding import Unread
 
     with session.counting() as progress:
         outcome = verb.add(
-            name, source, discard=discard, unread=verb.Unread(strict, unread),
+            name, source, discard=discard, unread=Unread(strict, unread),
             context=_context(session, data_dir, progress),
         )  # fmt: skip
     _told(f"{name}: ", outcome)
@@ -216,7 +218,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
 
 def _context(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
     from simrec.recommender import silent
-    from simrec.verbs.index import Context
+    from simrec.verbs.encoding import Context
 
     return Context(progress or silent, session.notice, session.home, data_dir)
 

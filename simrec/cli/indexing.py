@@ -77,12 +77,13 @@ def build(
     A catalogue that is there already is synced, as 'simrec index sync' does; with another --encoder all is encoded
     again. Ctrl-C keeps what was finished: the same command goes on from there.
     """
-    from simrec.verbs import index as verb
+    from simrec.verbs.build import build as verb
+    from simrec.verbs.encoding import Unread
 
     with session.counting() as progress:
-        built = verb.build(
+        built = verb(
             name, source, encoder=encoder, dtype=dtype, replace=replace, from_scratch=from_scratch, yes=yes,
-            discard=discard, unread=verb.Unread(strict, unread), data_dir=data_dir, home_folder=session.home,
+            discard=discard, unread=Unread(strict, unread), data_dir=data_dir, home_folder=session.home,
             progress=progress, notice=session.notice,
         )  # fmt: skip
     catalogue = built.manifest.catalogue

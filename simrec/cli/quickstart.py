@@ -30,8 +30,8 @@ SHEET = Path("simrec-quickstart.png")
 def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     """Do everything once, from data to contact sheet."""
     from simrec import library, store
+    from simrec.verbs import build as building
     from simrec.verbs import evaluate as evaluating
-    from simrec.verbs import index as indexing
 
     place = session.home or library.default()
     if not again and store.exists(place / NAME) and _finished(opened := library.open(NAME, place)):
@@ -43,7 +43,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
         _train(session, source, data_dir)
         session.notice("2. Indexing.")
         with session.counting() as progress:
-            opened = indexing.build(
+            opened = building.build(
                 NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice
             )
     session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")

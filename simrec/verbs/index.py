@@ -1,54 +1,29 @@
-"""Catalogues: sources in, a recommender with its codes out; and kept in step with them."""
+"""Catalogues kept in step with their sources, and changed by hand."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 from simrec import library, store
 from simrec.catalogue import LocalCatalogue
-from simrec.catalogue.building import Building, Listed, New, Plan
-from simrec.catalogue.comparing import Difference, FieldsOf, Known, addition, difference, known_item, known_items
+from simrec.catalogue.building import Building, New, Plan
+from simrec.catalogue.comparing import Difference, Known, addition, difference, known_item, known_items
 from simrec.catalogue.revising import Coding, Revision
-from simrec.contracts import Batch, Codes, Dtype, Entry, Notice, Value
+from simrec.contracts import Codes, Entry
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
-from simrec.recommender import Recommender, silent
-from simrec.sources.load import READ, Held, LeftOut, at_once, open_source
-from simrec.streams import ahead, chunks
+from simrec.recommender import Recommender
+from simrec.sources.load import READ, Held, LeftOut, open_source
+from simrec.streams import chunks
+from simrec.verbs.encoding import Context, Unread, encode, keeping, remember, source_record
 
 DRIFT = 0.1
 """The share by which a catalogue grows or shrinks before its items' distances are measured again."""
-
-FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
-"""The fields that picture files give by themselves."""
-
-
-@dataclass(frozen=True)
-class Unread:
-    """What to do about pictures that can't be read. strict: the first one is an error. list: a file for all of them."""
-
-    strict: bool = False
-    list: Path | None = None
-
-
-@dataclass(frozen=True)
-class Context:
-    """Who is told what happens, and where recommenders and data sets are.
-
-    progress: told a stage, how much is done, and of how much, 0 while that isn't known.
-    """
-
-    progress: Callable[[str, int, int], None] = silent
-    notice: Notice = silent
-    home: Path | None = None
-    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,76 +45,6 @@ class Outcome:
         counts = [(self.added, "added"), (self.changed, "changed"), (self.removed, "removed")]
         counts += [(self.renamed, "renamed"), (self.unchanged, "unchanged"), (self.unreadable, "unreadable")]
         return ", ".join(f"{count:,} {what}" for count, what in counts)
-
-
-def build(
-    name: str,
-    source: str | None = None,
-    *,
-    encoder: str | None = None,
-    dtype: Dtype | None = None,
-    replace: bool = False,
-    from_scratch: bool = False,
-    yes: bool = False,
-    discard: bool = False,
-    unread: Unread | None = None,
-    data_dir: Path | None = None,
-    home_folder: Path | None = None,
-    progress: Callable[[str, int, int], None] = silent,
-    notice: Notice = silent,
-) -> Recommender:
-    """Encodes a source and commits it as the catalogue of a recommender; one that is there already is synced.
-
-    Reading, encoding and writing go on at the same time, and nothing needs all pictures in memory. A build that is
-    interrupted leaves what it has finished; the next one of the same source and encoder goes on from there.
-
-    source: by default the ones it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take; by default the one that `name` has, else a shipped one that suits the source. A catalogue of
-    another encoder is encoded again, with its ids and fields. dtype: how codes are kept (see `simrec.index`); by
-    default as they were before, else float32. replace: whether another source's catalogue may go. from_scratch: encodes
-    everything, even what hasn't changed. yes: see `sync`. discard: throws away what an interrupted build has finished.
-    progress: told a stage ("encoding", "writing"), how many pictures are done, and of how many, 0 while that isn't
-    known.
-
-    Raises RequestError or StoreError when the recommender is not there, is a shipped one, or has another source's
-    catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
-    """
-    context = Context(progress, notice, home_folder, data_dir)
-    place = home_folder or library.default()
-    folder = place / library.check_name(name)
-    unread = unread or Unread()
-    origin = _origin(name, source, encoder, place, notice)
-    before = store.current(folder, hold=False).manifest if store.exists(folder) else None
-    catalogue = before.catalogue if before else None
-    other = before is not None and before.encoder.digest != origin.manifest.encoder.digest
-    if before and other and not catalogue:
-        raise StoreError(
-            f"{folder}: has encoder {before.encoder.title}, not {origin.manifest.encoder.title} of {origin.name}: "
-            f"choose another name"
-        )
-    sources = [source] if source is not None else [one.name for one in catalogue.sources] if catalogue else None
-    sources = sources or [origin.manifest.encoder.trained_on.source]
-    opened = [open_source(one, data_dir=data_dir, notice=notice) for one in sources]
-    coming = ", ".join(one.name for one in opened)
-    if catalogue and catalogue.source != coming and not replace:
-        raise StoreError(
-            f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
-            f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
-        )
-    built: Recommender | None = None
-    again = bool(catalogue and other and catalogue.source == coming)
-    if again:
-        notice(f"{name}: encoded again with {origin.manifest.encoder.title}; what it has answers until that is done.")
-    same = catalogue is not None and catalogue.source == coming and dtype in (None, catalogue.dtype)
-    if catalogue and same and not other and not from_scratch and _revisable(catalogue, name, notice):
-        outcome = sync(name, yes=yes, discard=discard, unread=unread, context=context)
-        notice(f"{name}: {outcome}.")
-        built = outcome.recommender
-    kept_as: Dtype = dtype or (catalogue.dtype if catalogue else "float32")
-    built = built or _built(folder, origin, opened, kept_as, discard, unread, context, again=again)
-    if source is not None:
-        _remember(context, opened[0])
-    return built
 
 
 def sync(
@@ -180,11 +85,11 @@ def sync(
                 f"'simrec index add {name} {text}' adds it"
             )
         chosen = same or [0]
-        records[chosen[0]] = _source_record(opened)
+        records[chosen[0]] = source_record(opened)
     change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, context)
     outcome = change.made()
     if opened is not None and not dry_run:
-        _remember(context, opened)
+        remember(context, opened)
     return outcome
 
 
@@ -198,10 +103,10 @@ def add(
     opened = open_source(source, data_dir=context.data_dir, notice=context.notice)
     if opened.name in (one.name for one in records):
         raise RequestError(f"{opened.name}: {name} has this source already: 'simrec index sync {name}' follows it")
-    records.append(_source_record(opened))
+    records.append(source_record(opened))
     change = _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context)
     outcome = change.made()
-    _remember(context, opened)
+    remember(context, opened)
     return outcome
 
 
@@ -353,8 +258,8 @@ class _Change:
         building.begin(discard=self.discard)
         if listed:
             opened = {number: self._opened(number) for number in self.chosen}
-            with _keeping(building, context.notice):
-                _encode(building, iter(listed), opened, before, left_out, context, lambda: listed)
+            with keeping(building, context.notice):
+                encode(building, iter(listed), opened, before, left_out, context, lambda: listed)
         else:
             building.resumed(iter(()))  # what an interrupted one has finished isn't listed any more
         left_out.end(self.unread.list)
@@ -446,29 +351,9 @@ def _elsewhere(record: SourceRecord, root: Path) -> str:
     return record.name.replace(record.root or "\0", root.absolute().as_posix(), 1)
 
 
-def _source_record(source: Held) -> SourceRecord:
-    return SourceRecord(source.name, source.root, source.test, source.reduced)
-
-
-def _revisable(record: CatalogueRecord, name: str, notice: Notice) -> bool:
-    """Whether a catalogue can be changed in part; says so where not."""
-    if any(segment.format == 2 for segment in record.segments):
-        notice(f"{name}: an older simrec wrote its catalogue: everything is encoded again.")
-        return False
-    return True
-
-
 def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
     if catalogue.by_pixels:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
-
-
-def _remember(context: Context, source: Held) -> None:
-    """Sheets may draw from a folder that this user has named: not from one that only a recommender names, which may
-    have come from anyone.
-    """
-    if source.root is not None:
-        library.remember_root(context.home or library.default(), source.root)
 
 
 def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
@@ -531,195 +416,3 @@ def _none(encoder: EncoderRecord) -> Codes:
     import numpy as np
 
     return np.empty((0, encoder.dim), np.float32)
-
-
-def _built(
-    folder: Path, origin: Recommender, sources: Sequence[Held], dtype: Dtype, discard: bool, unread: Unread,
-    context: Context, *, again: bool = False,
-) -> Recommender:  # fmt: skip
-    """A catalogue of everything that some sources list; again: of the items that it has already, with their fields."""
-    record = origin.manifest.encoder
-    left_out = LeftOut(context.notice, unread.strict)
-    roots = [(one.name, one.root) for one in sources]
-    command = "encode" if again else "build"
-    with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
-        held = Recommender(folder).catalogue if again else None
-        kept = _kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
-        plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
-        building = Building(folder, plan)
-        building.begin(discard=discard)
-        with _keeping(building, context.notice):
-            listed = _items(held) if held else _with_fields_of(folder, _listed(sources))
-            every = held.all if held else lambda: (entry for one in sources for entry in one.entries())
-            _encode(building, listed, dict(enumerate(sources)), origin, left_out, context, every)
-            if not building.rows:
-                raise DataError(
-                    f"{sources[0].name}: none of its {left_out.count:,} pictures can be read: {left_out.first}"
-                )
-        left_out.end(unread.list)
-        revision = Revision(None)
-        coding = Coding(record.dim, record.metric, dtype, building.sample())
-        segments = revision.finish(
-            writer, coding, [one.root for one in sources], building.stream(), building.rows, building.kinds,
-            lambda done: context.progress("writing", done, building.rows),
-        )  # fmt: skip
-        made = CatalogueRecord(
-            sources=tuple(_source_record(one) for one in sources),
-            count=building.rows,
-            labelled=building.labelled,
-            encoder=record.digest,
-            dtype=dtype,
-            segments=segments,
-            distances=revision.distances(),
-            measured=building.rows,
-        )
-        change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
-        writer.commit(Manifest.new(kept, made, change), built=True)
-    return Recommender(folder)
-
-
-def _listed(sources: Sequence[Held]) -> Iterator[Listed]:
-    """The entries of all sources. Raises DataError for an id that two of them have."""
-    seen: set[int] = set()
-    for number, source in enumerate(sources):
-        for entry in source.entries():
-            if len(sources) > 1:  # within one it looks itself
-                if hash(entry.id) in seen:
-                    raise DataError(
-                        f"{source.name}: the id {entry.id!r} is in another source too: rename one of the two"
-                    )
-                seen.add(hash(entry.id))
-            yield number, entry
-
-
-def _with_fields_of(folder: Path, listed: Iterator[Listed]) -> Iterator[Listed]:
-    """The entries; those that are items already keep the fields that no source gives, as `set_fields` set them."""
-    kept: dict[str, dict[str, Value]] = {}
-    with suppress(StoreError, RequestError):  # a damaged catalogue is built from what there is
-        catalogue = Recommender(folder).catalogue
-        names = {name for one in catalogue.segments for name in one.kinds} - FILE_FIELDS
-        held = FieldsOf(catalogue)
-        for item in known_items(catalogue) if names else ():
-            fields = held.of(item)
-            kept[item.id] = {name: fields[name] for name in names & fields.keys() if fields[name] is not None}
-    for number, entry in listed:
-        if extra := kept.get(entry.id):
-            entry = replace_fields(entry, fields={**extra, **entry.fields})
-        yield number, entry
-
-
-def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
-    """A catalogue's items as entries, with all their fields, source by source."""
-    for origin in sorted({item.origin for item in known_items(catalogue)}):
-        for one in catalogue.segments:
-            removed = set(one.removed.tolist())
-            for rows in one.batches():
-                there = [row for row in rows if row.number not in removed and row.origin == origin]
-                for row, fields in zip(there, one.fields([row.number for row in there]), strict=True):
-                    yield origin, Entry(row.item.id, row.item.source, row.item.label, row.item.stamp, fields)
-
-
-def _origin(name: str, source: str | None, encoder: str | None, place: Path, notice: Notice) -> Recommender:
-    """The recommender whose encoder is taken."""
-    if encoder is None and not store.exists(place / name):
-        if name in library.SHIPPED:
-            raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
-        if source is None:
-            library.check_there(name, place)
-        else:
-            encoder = library.ready_for(source)
-            notice(f"{name} is new: it takes the encoder {encoder!r}, which comes along (--encoder OTHER).")
-            return Recommender(library.shipped() / encoder)
-    return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
-
-
-@contextmanager
-def _keeping(building: Building, notice: Notice) -> Iterator[None]:
-    """Whatever ends the block early, what was finished until then is found again by the next build."""
-    try:
-        yield
-    except BaseException:
-        building.stop()
-        if building.rows:
-            notice(
-                f"What was encoded is kept, {building.rows:,} items: the same command goes on from there "
-                f"(--discard throws it away)."
-            )
-        raise
-
-
-def _encode(
-    building: Building, listed: Iterator[Listed], sources: dict[int, Held], origin: Recommender, left_out: LeftOut,
-    context: Context, every: Callable[[], Iterable[object]],
-) -> None:  # fmt: skip
-    """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes.
-
-    sources: by their numbers. every: all that is listed, to be counted beside the work.
-    """
-    spec = origin.manifest.encoder.input
-    entries = building.resumed(listed)
-    if building.rows:
-        context.notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
-    for place, reason in building.skipped:
-        left_out.say(place, reason)
-    done = sum(part.record.entries for part in building.parts)
-    with _counted(every, context.progress) as total:
-        context.progress("encoding", done, total[0])
-        read = (
-            (number, chunk, sources[number].read(chunk, spec))
-            for number, group in groupby(entries, key=lambda one: one[0])
-            for chunk in chunks((entry for _, entry in group), at_once(spec))
-        )
-        with ahead(read) as batches, ahead(_encoded(batches, origin)) as results:
-            for number, chunk, batch, codes in results:
-                left_out.add(batch.errors)
-                building.add(chunk, number, batch, codes)
-                done += len(chunk)
-                context.progress("encoding", done, total[0])
-        building.finish_part()
-        context.progress("encoding", done, done)
-
-
-def _encoded(
-    batches: Iterator[tuple[int, Sequence[Entry], Batch]], origin: Recommender
-) -> Iterator[tuple[int, Sequence[Entry], Batch, Codes]]:
-    for number, chunk, batch in batches:
-        yield number, chunk, batch, origin.encode(batch.images)
-
-
-@contextmanager
-def _counted(every: Callable[[], Iterable[object]], progress: object) -> Iterator[list[int]]:
-    """How many there are, counted beside the work where someone wants to know; 0 until then."""
-    total, ended = [0], threading.Event()
-
-    def work() -> None:
-        with suppress(Exception):  # the build itself says what is wrong with the source
-            count = 0
-            for _ in every():
-                count += 1
-                if ended.is_set():
-                    return
-            total[0] = count
-
-    thread = threading.Thread(target=work, daemon=True)
-    if progress is not silent:
-        thread.start()
-    try:
-        yield total
-    finally:
-        ended.set()
-        if thread.ident is not None:
-            thread.join()
-
-
-def _kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
-    """Names the encoder's files again, or takes them over from another recommender; what the manifest says of it."""
-    record = origin.manifest.encoder
-    if origin.folder.resolve() == folder.resolve():
-        writer.keep(origin.generation, record.folder)
-        return record
-    # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
-    needless = frozenset(["weights.safetensors"] if record.runtime == "onnx" else [])
-    to = writer.new("encoder")
-    writer.copy(origin.generation, record.folder, to, without=needless)
-    return replace_fields(record, folder=to)
