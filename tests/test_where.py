@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 import simrec
 from simrec import store
 from simrec.arrays import to_npy
-from simrec.catalogue import LocalCatalogue, where
+from simrec.catalogue import LocalCatalogue, masks, where
 from simrec.catalogue.building import New
 from simrec.catalogue.fields import kinds
 from simrec.catalogue.writing import Kept, SegmentWriter
 from simrec.cli import cli
 from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value
+from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, Empty
 from simrec.errors import RequestError
 from simrec.index import Index
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, Results, SourceRecord, TrainedOn
@@ -112,6 +113,8 @@ def test_an_expression_means_what_sql_says(expression: str) -> None:
         return pa.chunked_array([column.dictionary_encode() if column.type == pa.string() else column])
 
     assert filter_.mask(encoded, len(ROWS)).tolist() == expected.tolist()
+    for_a_database = masks.fitted(filter_.condition, KINDS.get)
+    assert masks.mask(for_a_database, plain, len(ROWS)).tolist() == expected.tolist()
 
 
 def test_like_ignores_the_case_of_all_letters() -> None:
@@ -126,11 +129,12 @@ def test_like_ignores_the_case_of_all_letters() -> None:
     assert mask("straße") == [False] * 4
 
 
-def test_a_filter_says_which_columns_it_asks_about_and_keeps_its_tree() -> None:
+def test_a_filter_says_which_columns_it_asks_about_and_what_without_not() -> None:
     names = {"order": "int64", "a b": "string", "id": "string"}
     filter_ = where.parsed("order < 2 AND \"a b\" IN ('x') OR NOT id IS NULL", names)
     assert filter_.columns == {"order", "a b", "id"}
-    assert filter_.tree.sql("sqlite") == '"order" < 2 AND "a b" IN (\'x\') OR NOT "id" IS NULL'
+    either = AllOf((Compared("order", "<", 2), Among("a b", ("x",)))), Empty("id", negated=True)
+    assert filter_.condition == AnyOf(either)
 
 
 def test_names_that_are_words_of_sql_are_columns_where_the_catalogue_has_them() -> None:

@@ -30,21 +30,32 @@ the grammar above are taken, and nothing is evaluated but these.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]
 
+from simrec.catalogue import masks
 from simrec.catalogue.fields import Kind
+from simrec.catalogue.masks import Columns
+from simrec.contracts.filters import (
+    AllOf,
+    Among,
+    AnyOf,
+    Compared,
+    ComparedColumns,
+    Condition,
+    Empty,
+    Like,
+    Operator,
+)
 from simrec.errors import RequestError
 
 LONGEST = 10_000
@@ -62,12 +73,6 @@ LONGEST_PATTERN = 500
 
 NAMED = 10
 """Columns that an error lists, at most."""
-
-Columns: TypeAlias = Callable[[str], Any]
-"""Gives a column by its name: an Array or ChunkedArray of int64, double, string or a dictionary of strings."""
-
-Condition: TypeAlias = Callable[[Columns], Any]
-"""Gives a BooleanArray, null for unknown."""
 
 Number: TypeAlias = int | float
 
@@ -87,15 +92,13 @@ _SIGNS = {
 _ENDS = {TokenType.IDENTIFIER, TokenType.STRING, TokenType.NUMBER, TokenType.NULL, TokenType.R_PAREN}
 """What can stand before AND and OR."""
 
-_OPERATORS: dict[type[exp.Expression], str] = {
+_OPERATORS: dict[type[exp.Expression], Operator] = {
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
 }  # fmt: skip
 
-_TURNED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_TURNED: dict[Operator, Operator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
-_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
-    "=": pc.equal, "<>": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
-}  # fmt: skip
+_NEGATED: dict[Operator, Operator] = {"=": "<>", "<>": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 _ARGUMENTS: dict[type[exp.Expression], set[str]] = {
     **dict.fromkeys((*_OPERATORS, exp.And, exp.Or, exp.Is), {"this", "expression"}),
@@ -120,14 +123,12 @@ _NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 class Where:
     """A filter, parsed and checked; see `parsed`.
 
-    text: as it was typed. columns: those that it asks about. tree: sqlglot's, every column's name in it quoted, for
-    whoever translates it for a database.
+    text: as it was typed. columns: those that it asks about. condition: what it says, without NOT.
     """
 
     text: str
     columns: frozenset[str]
-    tree: exp.Expression = field(repr=False, compare=False)
-    _condition: Condition = field(repr=False, compare=False)
+    condition: Condition = field(repr=False)
 
     def mask(self, column: Columns, rows: int) -> NDArray[np.bool_]:
         """The rows for which it is true, (rows,).
@@ -135,18 +136,7 @@ class Where:
         column: asked for each of `columns`; all of them have so many rows. A column of nothing but nulls may be of any
         type; one of texts in the catalogue must be of texts here.
         """
-        arrays: dict[str, Any] = {}
-
-        def known(name: str) -> Any:
-            if name not in arrays:
-                array = column(name)
-                arrays[name] = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-            return arrays[name]
-
-        found: NDArray[np.bool_] = self._condition(known).fill_null(False).to_numpy(zero_copy_only=False)
-        if len(found) != rows:
-            raise ValueError(f"columns of {len(found):,} rows, not {rows:,}")
-        return found
+        return masks.mask(self.condition, column, rows)
 
 
 def parsed(text: str, kinds: Mapping[str, Kind | None]) -> Where:
@@ -161,7 +151,7 @@ def parsed(text: str, kinds: Mapping[str, Kind | None]) -> Where:
         condition = reading.condition(tree)
     except RecursionError:
         raise reading.refused("it is nested too deeply: write it with fewer parentheses") from None
-    return Where(text, frozenset(reading.columns), tree, condition)
+    return Where(text, frozenset(reading.columns), condition)
 
 
 class _Reading:
@@ -252,34 +242,32 @@ class _Reading:
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
         return f"there is {', '.join(names[:NAMED])}{more}" if names else "there is none"
 
-    def condition(self, node: exp.Expression) -> Condition:
-        """What a node says of a row."""
+    def condition(self, node: exp.Expression, negated: bool = False) -> Condition:
+        """What a node says of an item, or when it is false. Of NULL it is neither."""
         self._check_node(node)
         if isinstance(node, exp.Paren):
-            return self.condition(node.this)
+            return self.condition(node.this, negated)
         if isinstance(node, exp.Not):
-            negated = self.condition(node.this)
-            return lambda columns: pc.invert(negated(columns))
+            return self.condition(node.this, not negated)
         if isinstance(node, exp.And | exp.Or):
-            return self._joined(node)
+            return self._joined(node, negated)
         self._conditions += 1
         if self._conditions > CONDITIONS:
             raise self.refused(f"it has more than {CONDITIONS} comparisons: list values as in id IN ('a', 'b')")
         if isinstance(node, exp.In):
-            return self._in(node)
+            return self._in(node, negated)
         if isinstance(node, exp.Between):
-            low = self._comparison(">=", node.this, node.args["low"])
-            high = self._comparison("<=", node.this, node.args["high"])
-            return lambda columns: pc.and_kleene(low(columns), high(columns))
+            low = self._comparison(">=", node.this, node.args["low"], negated)
+            high = self._comparison("<=", node.this, node.args["high"], negated)
+            return AnyOf((low, high)) if negated else AllOf((low, high))
         if isinstance(node, exp.Like):
-            return self._like(node)
+            return self._like(node, negated)
         if isinstance(node, exp.Is):
             if not isinstance(node.expression, exp.Null):
                 raise self.refused("IS goes with NULL or NOT NULL: write = for values")
-            name = self._column(node.this)
-            return lambda columns: pc.is_null(columns(name))
+            return Empty(self._column(node.this), negated)
         if type(node) in _OPERATORS:
-            return self._comparison(_OPERATORS[type(node)], node.this, node.expression)
+            return self._comparison(_OPERATORS[type(node)], node.this, node.expression, negated)
         raise self._no_condition(node)
 
     def _check_node(self, node: exp.Expression) -> None:
@@ -291,24 +279,16 @@ class _Reading:
     def _no_condition(self, node: exp.Expression) -> RequestError:
         return self.refused(f"{node.sql()[:50]} is no condition: compare it, as in price < 20 or colour = 'red'")
 
-    def _joined(self, node: exp.And | exp.Or) -> Condition:
+    def _joined(self, node: exp.And | exp.Or, negated: bool) -> Condition:
         """A chain of ANDs or of ORs, however long it is."""
         kind, parts = type(node), []
-        joined = pc.and_kleene if kind is exp.And else pc.or_kleene
         left: exp.Expression = node
         while type(left) is kind:
             self._check_node(left)
             parts.append(left.expression)
             left = left.this
-        conditions = [self.condition(part) for part in (left, *reversed(parts))]
-
-        def all_of_them(columns: Columns) -> Any:
-            found = conditions[0](columns)
-            for condition in conditions[1:]:
-                found = joined(found, condition(columns))
-            return found
-
-        return all_of_them
+        conditions = tuple(self.condition(part, negated) for part in (left, *reversed(parts)))
+        return AllOf(conditions) if (kind is exp.And) != negated else AnyOf(conditions)
 
     def _column(self, node: exp.Expression) -> str:
         node = _inner(node)
@@ -347,25 +327,23 @@ class _Reading:
                 raise self.refused(f"{name} holds numbers and {_quoted(value)[:50]} is a text: write a number")
             raise self.refused(f"{name} holds texts and {value} is a number: write '{value}' in single quotes")
 
-    def _comparison(self, operator: str, left: exp.Expression, right: exp.Expression) -> Condition:
+    def _comparison(self, operator: Operator, left: exp.Expression, right: exp.Expression, negated: bool) -> Condition:
         left, right = _inner(left), _inner(right)
         if not isinstance(left, exp.Column) and isinstance(right, exp.Column):
             operator, left, right = _TURNED[operator], right, left
+        operator = _NEGATED[operator] if negated else operator
         name = self._column(left)
         if isinstance(right, exp.Column):
             other = self._column(right)
             kinds = (self._kinds[name], self._kinds[other])
             if None not in kinds and (kinds[0] == "string") != (kinds[1] == "string"):
                 raise self.refused(f"one of {name} and {other} holds numbers, the other texts: they can't be compared")
-            return lambda columns: _of_columns(operator, columns(name), columns(other))
+            return ComparedColumns(name, operator, other)
         value = self._value(right)
         self._check_kinds(name, value)
-        if isinstance(value, str):
-            return lambda columns: _of_texts(columns(name), lambda texts: _COMPARED[operator](texts, pa.scalar(value)))
-        number = value
-        return lambda columns: _of_numbers(operator, columns(name), number)
+        return Compared(name, operator, value)
 
-    def _in(self, node: exp.In) -> Condition:
+    def _in(self, node: exp.In, negated: bool) -> Condition:
         name = self._column(node.this)
         if not node.expressions:
             raise self.refused("IN goes with a list of values in parentheses, as in IN ('shoes', 'bags')")
@@ -373,35 +351,17 @@ class _Reading:
         values = [self._value(part) for part in listed]
         for value in values:
             self._check_kinds(name, value)
-        texts = [value for value in values if isinstance(value, str)]
-        numbers = [value for value in values if not isinstance(value, str)]
-        unknown = len(listed) < len(node.expressions)
+        if not values or (negated and len(listed) < len(node.expressions)):
+            return AnyOf(())  # of something that isn't in a list with NULL it is unknown whether it is
+        return Among(name, tuple(values), negated)
 
-        def among(columns: Columns) -> Any:
-            array = columns(name)
-            if texts:
-                wanted = pa.array(texts, pa.string())
-                found = _of_texts(array, lambda held: _or_null(held, pc.is_in(held, value_set=wanted)))
-            else:
-                found = _among_numbers(array, numbers)
-            return pc.or_kleene(found, pa.scalar(None, pa.bool_())) if unknown else found
-
-        return among
-
-    def _like(self, node: exp.Like) -> Condition:
+    def _like(self, node: exp.Like, negated: bool) -> Condition:
         name, pattern = self._column(node.this), self._value(node.expression)
         if not isinstance(pattern, str) or self._kinds[name] not in ("string", None):
             raise self.refused("LIKE compares a column of texts with a text in single quotes: use = for numbers")
         if len(pattern) > LONGEST_PATTERN:
             raise self.refused(f"LIKE's text has {len(pattern):,} characters: {LONGEST_PATTERN} is the limit")
-        plain = re.sub("%+", "%", pattern.replace("\\", "\\\\"))
-        negate = bool(node.args.get("negate"))
-
-        def like(columns: Columns) -> Any:
-            found = _of_texts(columns(name), lambda texts: pc.match_like(texts, plain, ignore_case=True))
-            return pc.invert(found) if negate else found
-
-        return like
+        return Like(name, pattern, bool(node.args.get("negate")) != negated)
 
 
 def _inner(node: exp.Expression) -> exp.Expression:
@@ -417,117 +377,3 @@ def _quoted(text: str) -> str:
 
 def _double_quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
-
-
-def _nothing(array: Any) -> bool:
-    """Whether a column has no value at all, and so may be of any type."""
-    return bool(array.null_count == len(array))
-
-
-def _unknown(array: Any) -> Any:
-    return pa.nulls(len(array), pa.bool_())
-
-
-def _or_null(array: Any, found: Any) -> Any:
-    """What was found, null where the array is."""
-    return found if array.null_count == 0 else pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_()))
-
-
-def _everywhere(array: Any, held: bool) -> Any:
-    """That truth for every row that has a value."""
-    return _or_null(array, pa.array(np.full(len(array), held)))
-
-
-def _of_texts(array: Any, test: Callable[[Any], Any]) -> Any:
-    """A test of texts; of a dictionary it is made once for each distinct one."""
-    if _nothing(array):
-        return _unknown(array)
-    if not isinstance(array, pa.DictionaryArray):
-        return test(array)
-    held = test(array.dictionary).to_numpy(zero_copy_only=False)
-    true = np.flatnonzero(held)
-    if len(true) == 0:
-        return _everywhere(array, False)
-    if len(true) == 1:
-        return pc.equal(array.indices, pa.scalar(int(true[0]), array.indices.type))
-    return pc.take(pa.array(held), array.indices)
-
-
-def _of_numbers(operator: str, array: Any, number: Number) -> Any:
-    """A comparison of numbers with one, exact whichever of them are whole."""
-    if _nothing(array):
-        return _unknown(array)
-    whole = array.type == pa.int64()
-    asked, near = (_among_whole if whole else _among_doubles)(operator, number)
-    if near is None:
-        return _everywhere(array, asked == "true")
-    return _COMPARED[asked](array, pa.scalar(near, array.type))
-
-
-def _among_whole(operator: str, number: Number) -> tuple[str, int | None]:
-    """The same comparison of whole numbers of 64 bits with one of them; "true" or "false" where it needs none."""
-    if isinstance(number, int):
-        return operator, number
-    if number.is_integer() and -(2.0**63) <= number < 2.0**63:
-        return operator, int(number)
-    if operator in ("=", "<>"):
-        return ("true" if operator == "<>" else "false"), None
-    if not -(2.0**63) <= number < 2.0**63:
-        return ("true" if (number > 0) == (operator in ("<", "<=")) else "false"), None
-    below = int(np.floor(number))  # less than it is less than or equal to the whole number below
-    return ("<=", below) if operator in ("<", "<=") else (">", below)
-
-
-def _among_doubles(operator: str, number: Number) -> tuple[str, float | None]:
-    """The same comparison of doubles with one of them; "true" or "false" where it needs none."""
-    near = float(number)
-    if isinstance(number, float) or int(near) == number:
-        return operator, near
-    if operator in ("=", "<>"):
-        return ("true" if operator == "<>" else "false"), None
-    if operator in ("<", "<="):
-        return ("<=" if near < number else "<"), near
-    return (">=" if near > number else ">"), near
-
-
-def _among_numbers(array: Any, numbers: Sequence[Number]) -> Any:
-    if _nothing(array) or not numbers:
-        return _unknown(array)
-    whole = array.type == pa.int64()
-    wanted: list[Number] = []
-    for number in numbers:
-        near = (_among_whole if whole else _among_doubles)("=", number)[1]
-        if near is not None:
-            wanted += [near] if whole or near else [0.0, -0.0]  # which are equal, and two to a hash table
-    return _or_null(array, pc.is_in(array, value_set=pa.array(wanted, array.type)))
-
-
-def _of_columns(operator: str, left: Any, right: Any) -> Any:
-    if _nothing(left) or _nothing(right):
-        return _unknown(left)
-    left, right = (a.dictionary_decode() if isinstance(a, pa.DictionaryArray) else a for a in (left, right))
-    if left.type == right.type:
-        return _COMPARED[operator](left, right)
-    if left.type == pa.int64():
-        order = _order(left, right)
-    else:
-        order = -_order(right, left)
-    compared = _COMPARED[operator](pa.array(order), pa.scalar(0, pa.int8()))
-    return _or_null(left, _or_null(right, compared))
-
-
-def _order(whole: Any, doubles: Any) -> NDArray[np.int8]:
-    """-1, 0 or 1 where a whole number is less than, equal to or greater than the double beside it.
-
-    As a double a whole number is rounded, but never past another double: only where both are equal can the rounding
-    hide a difference, and there the double is whole.
-    """
-    integers, others = whole.fill_null(0).to_numpy(), doubles.fill_null(0.0).to_numpy()
-    rounded = integers.astype(np.float64)
-    order: NDArray[np.int8] = (rounded > others).astype(np.int8) - (rounded < others).astype(np.int8)
-    level = rounded == others
-    largest = level & (others >= 2.0**63)  # one more than a whole number of 64 bits can be
-    exact = np.where(level & ~largest, others, 0).astype(np.int64)
-    order[level] = (integers[level] > exact[level]).astype(np.int8) - (integers[level] < exact[level]).astype(np.int8)
-    order[largest] = -1
-    return order

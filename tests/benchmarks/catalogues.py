@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,15 @@ SYNCED, BUILT, ADDED, ADDS, ASKED = 100_000, 60_000, 1_000, 50, 10_000
 SHARES = (0.0001, 0.01, 0.1, 0.5, 0.9, 1.0)
 
 RUNS = 15
+
+SYNC = """
+import re
+from pathlib import Path
+from simrec.cli import cli
+cli.main(["index", "sync", "synced"], standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+"""A sync in a process of its own, then the kilobytes that it had at most."""
 
 
 def silent(text: str) -> None:
@@ -68,15 +76,12 @@ def timed(action: Callable[[], object], runs: int = 1) -> float:
 def sync(folder: Path) -> None:
     files(folder / "synced", SYNCED, 1, "png")
     simrec.build("synced", str(folder / "synced"), encoder="demo")
-    seconds, memory = [], 0
+    seconds, memory = [], 0.0
     for _ in range(3):
         begun = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "simrec", "index", "sync", "synced"], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        said = process.stdout.read().decode().strip()
-        process.wait()
+        said, peak = subprocess.run([sys.executable, "-c", SYNC], stdout=subprocess.PIPE, text=True).stdout.splitlines()
         seconds.append(time.perf_counter() - begun)
-        memory = max(memory, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+        memory = max(memory, float(peak))
     print(f"sync of {SYNCED:,} unchanged files: {statistics.median(seconds):.2f} s, {memory / 1000:.0f} MB ({said})")
 
 
