@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from simrec import files, store
-from simrec.errors import DataError, RequestError, StoreError, reason, suggestion
+from simrec import store
+from simrec.errors import DataError, RequestError, StoreError, suggestion
+from simrec.home import MARKER, default
 from simrec.recommender import Recommender
 from simrec.store import exists
-
-MARKER = ".simrec-home"
 
 SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
 """The recommenders that come ready-made. In a checkout they lie in the same `indexes` as the user's own."""
@@ -22,28 +20,7 @@ SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
 READY = {"fashion-mnist": "demo"}
 """The shipped recommender whose encoder suits a source, by the source's name; "photo" suits all others."""
 
-ROOTS = ".simrec-roots.json"
-"""The file in a home that remembers which folders are the user's own: no recommender can have that name."""
-
-MOST_ROOTS = 1000
-"""Folders that are remembered; of more, the latest."""
-
-LARGEST_ROOTS = 10_000_000
-"""Bytes of the largest such file."""
-
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-def default() -> Path:
-    """The user's home for recommenders: SIMREC_HOME, else ./indexes when its marker says so, else the platform's."""
-    if named := os.environ.get("SIMREC_HOME"):
-        return Path(named)
-    here = Path("indexes")
-    if (here / MARKER).is_file():
-        return here
-    from platformdirs import user_data_path
-
-    return user_data_path("simrec", appauthor=False)
 
 
 def shipped() -> Path:
@@ -122,45 +99,6 @@ def own(home: Path) -> list[str]:
     """The names of the user's own recommenders: those in the home that are not the shipped ones."""
     checkout = (home / MARKER).is_file()
     return [name for name in names(home) if not (checkout and name in SHIPPED)]
-
-
-def roots(home: Path) -> list[Path]:
-    """The folders that this user indexed, or named: picture files below them may be read again to be shown.
-
-    A recommender that comes from elsewhere says where its pictures lie, but not that they are this user's. Raises
-    StoreError where the file that remembers them is damaged.
-    """
-    path = home / ROOTS
-    try:
-        with files.opened(path) as file:
-            known = json.loads(files.read(file, LARGEST_ROOTS))
-        if not isinstance(known, list) or not all(isinstance(root, str) and Path(root).is_absolute() for root in known):
-            raise ValueError("no list of folders")
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(
-            f"{path}: cannot be read ({reason(error)}): delete it, and name your folders with --originals"
-        ) from error
-    return [Path(root) for root in known]
-
-
-def remember_root(home: Path, root: str | Path) -> None:
-    """Remembers a folder as this user's own: see `roots`. root: as a source calls it, or a path.
-
-    Raises StoreError where it can't be written.
-    """
-    from simrec.sources.files import path_of
-
-    path = path_of(str(root)).absolute()
-    path = path.resolve() if ".." in path.parts else path  # else links stay, as items' paths have them too
-    known = roots(home)
-    if path in known:
-        return
-    with files.explained(home):
-        home.mkdir(parents=True, exist_ok=True)
-    with files.replacing(home / ROOTS) as file:
-        file.write(json.dumps([str(one) for one in [*known, path][-MOST_ROOTS:]]).encode())
 
 
 def check_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """The pictures of items as their files have them, read again to be shown, below the user's own folders only.
 
 A recommender may have come from anyone, and says itself where its items' files are. So a file is read only if it lies
-below a folder that this user indexed or named (see `simrec.library.roots`), with all links followed; of a path outside
+below a folder that this user indexed or named (see `simrec.home.roots`), with all links followed; of a path outside
 of these nothing is asked of the file system at all.
 """
 

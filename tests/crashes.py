@@ -33,10 +33,11 @@ import numpy as np
 from PIL import Image
 
 import simrec
-from simrec import host, library, manifest, store
+from simrec import host, manifest, store
 from simrec.catalogue import revising
 from simrec.cli import main as main_of_simrec
 from simrec.contracts import Dtype
+from simrec.home import ROOTS
 from simrec.recommender import Recommender
 from simrec.verbs import generations
 from simrec.verbs import index as verbs
@@ -155,7 +156,7 @@ def left_behind(home: Path) -> list[str]:
     """What lies in the home's recommenders and belongs to no generation that is kept."""
     known = {"CURRENT", "LOCK", *store.POOL}
     # Nobody has a lock on the home, so what another process may be writing of its roots, a few bytes, is left alone.
-    found = [path.name for path in home.iterdir() if not path.name.startswith((library.ROOTS, f".{library.ROOTS}"))]
+    found = [path.name for path in home.iterdir() if not path.name.startswith((ROOTS, f".{ROOTS}"))]
     found = [name for name in found if name not in ("tiny", "mine", "new")]
     for folder in (home / "mine", home / "new"):
         if not folder.exists():

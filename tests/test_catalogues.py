@@ -19,7 +19,7 @@ from crashes import picture, save
 from test_store import tree
 
 import simrec
-from simrec import library, manifest, store
+from simrec import home, manifest, store
 from simrec.catalogue import revising
 from simrec.cli import main
 from simrec.errors import DataError, ImageError, RequestError, SimrecError, StoreError
@@ -489,7 +489,7 @@ def test_a_recommender_is_deleted_only_for_who_says_so(photos: Path, own_home: P
     )  # fmt: skip
     assert len(ids()) == 12
     assert ran("index", "delete", "mine", "--yes")[0] == 0
-    assert {path.name for path in own_home.iterdir()} == {"tiny", library.ROOTS}
+    assert {path.name for path in own_home.iterdir()} == {"tiny", home.ROOTS}
     assert len(list(photos.iterdir())) == 12
 
 

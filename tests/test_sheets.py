@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import simrec
-from simrec import library, sheets
+from simrec import home, library, sheets
 from simrec.cli import main
 from simrec.contracts import Item
 from simrec.errors import StoreError
@@ -150,14 +150,14 @@ def test_a_hostile_original_is_no_worse_than_one_that_is_gone(tmp_path: Path) ->
 
 
 def test_the_home_remembers_folders_once_and_says_when_it_cannot(own_home: Path, tmp_path: Path) -> None:
-    assert library.roots(own_home) == []
+    assert home.roots(own_home) == []
     for root in (tmp_path / "a", tmp_path / "b", tmp_path / "a", str(tmp_path / "c" / ".." / "b")):
-        library.remember_root(own_home, root)
-    assert library.roots(own_home) == [tmp_path / "a", tmp_path / "b"]
+        home.remember_root(own_home, root)
+    assert home.roots(own_home) == [tmp_path / "a", tmp_path / "b"]
     for damaged in (b"{", b'{"a": 1}', json.dumps(["relative"]).encode(), b"[" * 100_000):
-        (own_home / library.ROOTS).write_bytes(damaged)
+        (own_home / home.ROOTS).write_bytes(damaged)
         with pytest.raises(StoreError, match="delete it"):
-            library.roots(own_home)
+            home.roots(own_home)
     assert library.names(own_home) == []
 
 

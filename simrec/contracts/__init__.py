@@ -3,7 +3,7 @@
 A source lists entries and reads their pictures; a picture becomes `Images`, an encoder turns those into `Codes`, and
 codes that lie near each other belong to items that look alike. A plugin's hooks return specs, each of which names code
 that follows a protocol: `EncoderSpec` an `Encoder`, `SourceSpec` a `Source`, `ExporterSpec` an `Exporter`, `EngineSpec`
-a `Catalogue`.
+an `Engine`.
 """
 
 from importlib import import_module
@@ -27,32 +27,19 @@ from simrec.contracts.sources import Batch, Digested, Entry, OpenSource, Source,
 from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, SourceSpec, Spec, setting
 
 if TYPE_CHECKING:
-    from simrec.contracts.engines import (
-        Added,
-        Catalogue,
-        Change,
-        Changed,
-        Counts,
-        Filter,
-        OpenCatalogue,
-        Removed,
-        Renamed,
-    )
+    from simrec.contracts.engines import Engine, Filter, OpenEngine, Row, Table
     from simrec.contracts.exporters import Exporter, Origin
 
 __all__ = [
-    "API", "Added", "Batch", "Catalogue", "Change", "Changed", "Checked", "Codes", "Counts", "Decoder", "Digested",
-    "Dtype", "Encoder", "EncoderSpec", "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter",
-    "FittedEncoder", "History", "Hit", "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice",
-    "OpenCatalogue", "OpenSource", "Origin", "Progress", "Rebuilt", "Recipe", "Removed", "Renamed", "Sampled", "Source",
-    "SourceSpec", "Spec", "Summarised", "Value", "Variational", "content", "setting",
+    "API", "Batch", "Checked", "Codes", "Decoder", "Digested", "Dtype", "Encoder", "EncoderSpec", "Engine",
+    "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder", "History", "Hit",
+    "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice", "OpenEngine", "OpenSource", "Origin",
+    "Progress", "Rebuilt", "Recipe", "Row", "Sampled", "Source", "SourceSpec", "Spec", "Summarised", "Table",
+    "Value", "Variational", "content", "setting",
 ]  # fmt: skip
 
 _PLACES = {
-    **dict.fromkeys(
-        ("Added", "Catalogue", "Change", "Changed", "Counts", "Filter", "OpenCatalogue", "Removed", "Renamed"),
-        "simrec.contracts.engines",
-    ),
+    **dict.fromkeys(("Engine", "Filter", "OpenEngine", "Row", "Table"), "simrec.contracts.engines"),
     **dict.fromkeys(("Exporter", "Origin"), "simrec.contracts.exporters"),
 }
 """What no look-up needs is imported when it is asked for: making a dataclass takes half a millisecond."""

@@ -97,7 +97,7 @@ class EngineSpec:
     """One kind of catalogue outside simrec's own files: a database that holds items with their codes.
 
     name: what an address begins with (`NAME://...`). summary: one line for lists. factory: "package.module:name", an
-    `OpenCatalogue`, imported only when it is used. api: the contract's version.
+    `OpenEngine`, imported only when it is used. api: the contract's version.
 
     Raises PluginError for a field that cannot be right.
     """

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
-from simrec import library
 from simrec.answers import Narrowing, Wishes, check_fields, strange, value_of
 from simrec.contracts import Item, Notice
 from simrec.errors import RequestError, SimrecError
+from simrec.home import default, remember_root, roots
 from simrec.queries import LARGEST_WEIGHT, Match, Query
 from simrec.recommender import Recommender, silent
 
@@ -262,13 +262,13 @@ class _Pictures:
         from simrec import sheets
         from simrec.originals import Originals
 
-        home = drawing.home or library.default()
+        home = drawing.home or default()
         if drawing.originals is not None:
             if not drawing.originals.is_dir():
                 raise RequestError(f"{drawing.originals}: no folder: name the one that your pictures are in")
-            library.remember_root(home, drawing.originals)
+            remember_root(home, drawing.originals)
         self._opened, self._drawing = opened, drawing
-        self._originals = Originals(library.roots(home), drawing.tile)
+        self._originals = Originals(roots(home), drawing.tile)
         self.most = max(1, sheets.LARGEST // drawing.tile**2)
 
     def of_query(self, query: Query) -> Image | None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from simrec import library
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
+from simrec.home import default, remember_root
 from simrec.manifest import SourceRecord
 from simrec.recommender import Recommender, silent
 from simrec.sources.load import Held, LeftOut, at_once
@@ -128,4 +128,4 @@ def remember(context: Context, source: Held) -> None:
     have come from anyone.
     """
     if source.root is not None:
-        library.remember_root(context.home or library.default(), source.root)
+        remember_root(context.home or default(), source.root)
