@@ -1,7 +1,7 @@
 """Where a user's recommenders live, and what is remembered there as this user's own: folders and databases.
 
-A recommender that comes from elsewhere says where its pictures lie, or which database holds its items, but not that they
-are this user's. So nothing below a folder is read again to be shown, and no database is asked, unless it is known here.
+A recommender that comes from elsewhere says where its pictures lie, or which database holds its items, but not that
+they are this user's. So no file is read again to be shown, and no database is asked, unless its place is known here.
 """
 
 from __future__ import annotations

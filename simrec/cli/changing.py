@@ -199,9 +199,10 @@ def delete(session: Session, name: str, yes: bool) -> None:
     """Delete the recommender NAME, encoder, catalogue and all generations; pictures stay where they are."""
     from simrec import library
     from simrec.errors import StoreError
+    from simrec.home import default
     from simrec.verbs.generations import delete as verb
 
-    library.check_changeable(name, session.home or library.default())
+    library.check_changeable(name, session.home or default())
     if not yes:
         items = ""
         with suppress(StoreError):

@@ -30,10 +30,11 @@ SHEET = Path("simrec-quickstart.png")
 def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     """Do everything once, from data to contact sheet."""
     from simrec import library, store
+    from simrec.home import default
     from simrec.verbs import build as building
     from simrec.verbs import evaluate as evaluating
 
-    place = session.home or library.default()
+    place = session.home or default()
     if not again and store.exists(place / NAME) and _finished(opened := library.open(NAME, place)):
         session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again trains a new one).")
     else:

@@ -73,9 +73,10 @@ class Session:
     def open(self, name: str | None) -> Recommender:
         """The recommender of that name; without one, the one that is meant when none is named, and a notice."""
         from simrec import library
+        from simrec.home import default
 
         if name is None:
-            name = library.default_name(self.home or library.default())
+            name = library.default_name(self.home or default())
             self.notice(f"No --index named: answering from {name!r}.")
         return library.open(name, self.home)
 
@@ -88,11 +89,11 @@ class Session:
         import signal
         import subprocess
 
-        from simrec import library
+        from simrec.home import default
 
         # -P: the simrec that is running, not one that happens to lie in the current folder.
         command = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if self.quiet else []), *words]
-        place = str(self.home or library.default())
+        place = str(self.home or default())
         # Ctrl-C reaches both processes: the command decides what it means.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:

@@ -77,8 +77,8 @@ class Engine(Protocol):
         ...
 
     def rows(
-        self, where: Condition | None = None, *, ids: Sequence[str] | None = None, contents: Sequence[str] | None = None,
-        codes: bool = True, previews: bool = False,
+        self, where: Condition | None = None, *, ids: Sequence[str] | None = None,
+        contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
     ) -> Iterator[Sequence[Row]]:  # fmt: skip
         """Rows, some at a time, in the order of their ids: all of them, or those that match, or those with these ids
         or contents. What wasn't asked for is empty.

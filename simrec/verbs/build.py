@@ -14,6 +14,7 @@ from simrec.catalogue.comparing import FieldsOf, known_items
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
+from simrec.home import default
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest
 from simrec.recommender import Recommender, silent
 from simrec.sources.load import Held, LeftOut, open_source
@@ -57,7 +58,7 @@ def build(
     catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
     """
     context = Context(progress, notice, home_folder, data_dir)
-    place = home_folder or library.default()
+    place = home_folder or default()
     folder = place / library.check_name(name)
     unread = unread or Unread()
     origin = _origin(name, source, encoder, place, notice)

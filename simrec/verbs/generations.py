@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simrec import library, store
 from simrec.errors import RequestError, SimrecError, StoreError
+from simrec.home import default
 from simrec.manifest import ChangeRecord
 from simrec.recommender import Recommender, silent
 
@@ -41,7 +42,7 @@ def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
 
     Raises RequestError when there is no such recommender, StoreError when it can't be read.
     """
-    folder = library.find(name, home_folder or library.default())
+    folder = library.find(name, home_folder or default())
     live = store.current(folder, hold=False)
     generations = [one for one in store.kept(folder) if one.name != live.name]
     found = [
@@ -60,7 +61,7 @@ def rollback(name: str, to: int | None = None, *, home_folder: Path | None = Non
 
     Raises RequestError when there is no such generation, StoreError when one of its files is damaged.
     """
-    place = home_folder or library.default()
+    place = home_folder or default()
     library.check_changeable(name, place)
     folder = place / name
     with store.Writer(folder) as writer:
@@ -90,7 +91,7 @@ def verify(
     numbers of items agree, that the encoder can be opened. Raises RequestError when there is no such recommender,
     StoreError when its manifest can't be read.
     """
-    generation = store.current(library.find(name, home_folder or library.default()))
+    generation = store.current(library.find(name, home_folder or default()))
     problems: list[str] = []
     total, done = sum(record.size for record in generation.manifest.files.values()), 0
 
@@ -155,7 +156,7 @@ def _check_items(
 
 def delete(name: str, *, home_folder: Path | None = None) -> None:
     """Deletes a recommender, encoder and all. Raises RequestError when there is none of that name or it is shipped."""
-    place = home_folder or library.default()
+    place = home_folder or default()
     library.check_changeable(name, place)
     with store.Writer(place / name) as writer:
         writer.delete()
@@ -163,7 +164,7 @@ def delete(name: str, *, home_folder: Path | None = None) -> None:
 
 def rename(name: str, new: str, *, home_folder: Path | None = None) -> Recommender:
     """Gives a recommender another name. Raises RequestError when that one is taken or there is none of the old name."""
-    place = home_folder or library.default()
+    place = home_folder or default()
     library.check_changeable(name, place)
     if (place / library.check_name(new)).exists() or store.exists(library.shipped() / new):
         raise RequestError(f"{new} is there already: choose another name, or delete it first")

@@ -16,6 +16,7 @@ from simrec.catalogue.comparing import Difference, Known, addition, difference, 
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Codes, Entry
 from simrec.errors import DataError, RequestError, StoreError
+from simrec.home import default
 from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.sources.load import READ, Held, LeftOut, open_source
@@ -182,7 +183,7 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
         from watchfiles import watch
     except ImportError as error:
         raise RequestError("watchfiles, which --watch needs, is not installed: pip install 'simrec[watch]'") from error
-    folder = (home_folder or library.default()) / name
+    folder = (home_folder or default()) / name
     roots = [one.root for one in _record(folder, name).sources if one.root is not None]
     if not roots:
         raise RequestError(f"{name} has no folder or list to watch: run 'simrec index sync {name}' now and then")
@@ -320,7 +321,7 @@ class _Change:
 
 def _own(name: str, context: Context) -> Path:
     """The folder of a recommender that may be changed. Raises RequestError when there is none of that name."""
-    place = context.home or library.default()
+    place = context.home or default()
     library.check_changeable(name, place)
     return place / name
 

@@ -19,10 +19,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simrec import host, library, settings, store
+from simrec import host, settings, store
 from simrec.contracts import EncoderSpec, ImageSpec, Notice
 from simrec.errors import PluginError, RequestError, StoreError
 from simrec.faults import blamed_on
+from simrec.home import default
 from simrec.library import listing
 from simrec.recommender import Recommender
 from simrec.sources.load import Pictures, load
@@ -88,7 +89,7 @@ class Leaderboard:
         from simrec.evaluation import Exam
 
         self._data_dir, self._notice = data_dir, notice
-        self.home = home_folder or library.default()
+        self.home = home_folder or default()
         self.pictures: Pictures = load(source, ImageSpec(), data_dir=data_dir, notice=notice)
         if not self.pictures.labelled:
             raise RequestError(f"{source}: its pictures have no labels to score with: name a labelled source")

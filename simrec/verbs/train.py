@@ -21,6 +21,7 @@ from simrec import library, store
 from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, encoded
+from simrec.home import default
 from simrec.manifest import ChangeRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
 from simrec.recommender import Recommender, silent
@@ -117,7 +118,7 @@ def train(
     plan = Plan(plan) if isinstance(plan, str) else plan
     watch = watch or Watch()
     model = _model(plan, watch.notice)
-    folder = (home_folder or library.default()) / library.check_name(name or plan.encoder)
+    folder = (home_folder or default()) / library.check_name(name or plan.encoder)
     with store.Writer(folder) as writer:  # before the pictures are read, which takes minutes
         _check_replaceable(folder, replace_catalogue)
         _check_device(plan.device)
