@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.catalogue import LocalCatalogue
+from simrec.catalogue import Catalogue
 from simrec.contracts import Codes, Item, Value
 from simrec.errors import RequestError, suggestion
 from simrec.queries import Match, Query
@@ -67,7 +67,7 @@ class Narrowing:
     distinct: bool = False
     group_by: str | None = None
 
-    def check(self, catalogue: LocalCatalogue, name: str) -> None:
+    def check(self, catalogue: Catalogue, name: str) -> None:
         """Raises RequestError for a field that isn't there, and for percentiles where there are none.
 
         name: the recommender's.
@@ -81,7 +81,7 @@ class Narrowing:
             )
 
 
-def check_fields(fields: Sequence[str], catalogue: LocalCatalogue, name: str) -> None:
+def check_fields(fields: Sequence[str], catalogue: Catalogue, name: str) -> None:
     """Raises RequestError for a field that the items of a catalogue don't have; name: the recommender's."""
     kinds = catalogue.kinds
     for field in fields:
@@ -97,7 +97,7 @@ def value_of(item: Item, field: str) -> Value:
 
 
 def answers(
-    catalogue: LocalCatalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
+    catalogue: Catalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
 ) -> list[list[Match]]:
     """The n nearest items of each query, best first, without its own; fewer only where there are no more.
 
@@ -108,7 +108,7 @@ def answers(
     if not queries:
         return []
     found = _Found(catalogue, codes, n + max(len(query.own) for query in queries), narrowing)
-    items = catalogue.by_row(found.rows)
+    items = found.nearest.items()
     answered = []
     for query, nearest in zip(queries, found.each(), strict=True):
         others = [one for one in nearest if items[one[0]].id not in query.own] if query.own else nearest
@@ -135,7 +135,7 @@ def percentiles(quantiles: Sequence[float], distances: NDArray[np.float32]) -> N
     return shares
 
 
-def percentiles_in(catalogue: LocalCatalogue, distances: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def percentiles_in(catalogue: Catalogue, distances: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """The same for the distances from a catalogue's items to their nearest neighbours; None where they are unknown."""
     quantiles = _measured(catalogue)
     return None if quantiles is None else percentiles(quantiles, distances)
@@ -150,22 +150,22 @@ def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> boo
     return matches[0].percentile < STRANGE
 
 
-def _measured(catalogue: LocalCatalogue) -> Sequence[float] | None:
+def _measured(catalogue: Catalogue) -> Sequence[float] | None:
     """The quantiles of its items' distances; None where there are none, or they are none."""
-    record = catalogue.generation.manifest.catalogue
-    quantiles = record.distances if record else ()
+    quantiles = catalogue.record.distances
     known = np.asarray(quantiles)
     return quantiles if len(known) > 1 and np.isfinite(known).all() and (np.diff(known) >= 0).all() else None
 
 
 class _Found:
-    """The rows (m, k) that are nearest to some codes, cut where they aren't near enough."""
+    """What is nearest to some codes, cut where it isn't near enough."""
 
-    def __init__(self, catalogue: LocalCatalogue, codes: Codes, n: int, narrowing: Narrowing) -> None:
-        self.rows, self._distances = catalogue.nearest(codes, n, where=narrowing.where)
-        self._scores = catalogue.index.scores(self._distances)
-        self._percentiles = percentiles_in(catalogue, self._distances)
-        near = np.ones(self.rows.shape, bool)
+    def __init__(self, catalogue: Catalogue, codes: Codes, n: int, narrowing: Narrowing) -> None:
+        self.nearest = catalogue.nearest(codes, n, where=narrowing.where)
+        distances = self.nearest.distances
+        self._scores = catalogue.scores(distances)
+        self._percentiles = percentiles_in(catalogue, distances)
+        near = self.nearest.rows >= 0
         if narrowing.min_score is not None:
             near &= self._scores >= narrowing.min_score
         if narrowing.min_percentile is not None and self._percentiles is not None:
@@ -174,17 +174,18 @@ class _Found:
 
     def each(self) -> list[list[tuple[int, float, float, float | None]]]:
         """Of each query the rows with their distances, scores and percentiles, nearest first."""
-        unknown = [[None] * self.rows.shape[1]] * len(self.rows)
+        rows, distances = self.nearest.rows, self.nearest.distances
+        unknown = [[None] * rows.shape[1]] * len(rows)
         known = unknown if self._percentiles is None else self._percentiles.tolist()
         found = [
             list(zip(*answer, strict=True))
-            for answer in zip(self.rows.tolist(), self._distances.tolist(), self._scores.tolist(), known, strict=True)
+            for answer in zip(rows.tolist(), distances.tolist(), self._scores.tolist(), known, strict=True)
         ]
         return found if self._near is None else [nearest[:k] for nearest, k in zip(found, self._near, strict=True)]
 
 
 def _chosen(
-    catalogue: LocalCatalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
+    catalogue: Catalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
 ) -> list[list[Match]]:
     """Answers of which some items don't count: more and more are asked for until there are n that do."""
     choices = [_Choice(catalogue, query, n, narrowing) for query in queries]
@@ -194,7 +195,7 @@ def _chosen(
         for some in chunks(open_, max(1, AT_ONCE // size)):
             found = _Found(catalogue, codes[some], size, narrowing)
             for place, nearest in zip(some, found.each(), strict=True):
-                choices[place].take(nearest)
+                choices[place].take(nearest, found.nearest.at)
                 choices[place].ended |= len(nearest) < size or size == MOST
         open_ = [place for place in open_ if not choices[place].ended]
     return [choice.matches for choice in choices]
@@ -203,7 +204,7 @@ def _chosen(
 class _Choice:
     """The answer to one query, as it grows."""
 
-    def __init__(self, catalogue: LocalCatalogue, query: Query, n: int, narrowing: Narrowing) -> None:
+    def __init__(self, catalogue: Catalogue, query: Query, n: int, narrowing: Narrowing) -> None:
         self.matches: list[Match] = []
         self.ended = False
         self._catalogue, self._query, self._n, self._narrowing = catalogue, query, n, narrowing
@@ -211,15 +212,17 @@ class _Choice:
         self._groups: set[Value] = set()
         self._details: list[NDArray[np.float32]] = []
 
-    def take(self, nearest: Sequence[tuple[int, float, float, float | None]]) -> None:
+    def take(
+        self, nearest: Sequence[tuple[int, float, float, float | None]], at: Callable[[Sequence[int]], list[Item]]
+    ) -> None:
         """Chooses from rows with distance, score and percentile, nearest first; those that it was given before come
-        again.
+        again. at: gives the items of some rows.
         """
         new = [one for one in nearest if one[0] not in self._seen]
         self._seen.update(one[0] for one in new)
         for start in range(0, len(new), READ):
             some = new[start : start + READ]
-            items = self._catalogue.at([row for row, *_ in some])
+            items = at([row for row, *_ in some])
             for item, (_, distance, score, percentile) in zip(items, some, strict=True):
                 if self.ended:
                     return
@@ -254,7 +257,8 @@ class _Choice:
             if item.content and item.content == match.item.content:
                 return place, None
         picture = self._catalogue.picture(item.id)
-        assert picture is not None
+        if picture is None:  # its code came without one
+            return None, None
         details = near_duplicates.details(picture)
         for place, other in enumerate(self._details):
             if near_duplicates.same(details, other):

@@ -119,7 +119,7 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
     place = home_folder or default()
     if name is None:
         name = default_name(place)
-    return Recommender(find(name, place))
+    return Recommender(find(name, place), home=place)
 
 
 def default_name(place: Path) -> str:
@@ -145,7 +145,7 @@ def listing(
     opened = []
     for folder in [*(place / name for name in mine), *(shipped() / name for name in ready)]:
         try:
-            opened.append(Recommender(folder, hold=False))
+            opened.append(Recommender(folder, hold=False, home=place))
         except StoreError as error:
             if unreadable is None:
                 raise

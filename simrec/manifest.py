@@ -99,12 +99,12 @@ def _with_sources(values: dict[str, Any], place: str) -> dict[str, Any]:
     """4 to 5: a catalogue may have several sources, and a generation says what it changed."""
     catalogue = values["catalogue"]
     if catalogue:
-        if unknown := {"sources", "distances", "measured"} & set(catalogue):
+        if unknown := {"sources", "distances", "measured", "engine"} & set(catalogue):
             raise ValueError(f"an unknown field {min(unknown)!r}")
         others = {name: value for name, value in catalogue.items() if name not in ("source", "test", "reduced")}
         source = {"name": catalogue["source"], "root": None}
         source |= {"test": catalogue["test"], "reduced": catalogue["reduced"]}
-        catalogue = {**others, "sources": [source], "distances": [], "measured": 0}
+        catalogue = {**others, "sources": [source], "distances": [], "measured": 0, "engine": ""}
     if "change" in values:
         raise ValueError("an unknown field 'change'")
     return {**values, "catalogue": catalogue, "change": None}
@@ -211,7 +211,8 @@ class CatalogueRecord:
     sources: where its items come from; an item says which by its place. count: of items. labelled: whether they have
     labels. encoder: the digest of the encoder that made its codes. dtype: how it keeps them. distances: quantiles of
     the distances from its items to their nearest neighbours, evenly from the least to the greatest; empty where they
-    were not measured. measured: how many items there were then.
+    were not measured. measured: how many items there were then. engine: the address of the table that its items are in,
+    without a password; "" where they are in segments.
     """
 
     sources: Annotated[tuple[SourceRecord, ...], Meta(min_length=1, max_length=1000)]
@@ -222,6 +223,7 @@ class CatalogueRecord:
     segments: Annotated[tuple[SegmentRecord, ...], Meta(max_length=1000)]
     distances: Annotated[tuple[float, ...], Meta(max_length=1001)] = ()
     measured: Count = 0
+    engine: Place = ""
 
     @property
     def source(self) -> str:

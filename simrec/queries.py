@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.catalogue import LocalCatalogue
+from simrec.catalogue import Catalogue
 from simrec.contracts import Batch, Codes, Images, Item, Metric, Value
 from simrec.errors import RequestError
 from simrec.manifest import EncoderRecord
@@ -117,7 +117,7 @@ class Reader:
 
     name: str
     encoder: EncoderRecord
-    catalogue: LocalCatalogue | None
+    catalogue: Catalogue | None
 
     def read(
         self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0

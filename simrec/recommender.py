@@ -19,10 +19,11 @@ import numpy as np
 
 from simrec import store
 from simrec.answers import Narrowing, Wishes, answers
-from simrec.catalogue import LocalCatalogue
+from simrec.catalogue import Catalogue, LocalCatalogue, RemoteCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
 from simrec.errors import DataError, ImageError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
+from simrec.home import databases, default
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.queries import SHOWN, Asked, Match, Query, Reader, combined, no_catalogue
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from simrec.generation import Mixture
     from simrec.host import Offer
     from simrec.images import Crop
-    from simrec.index import Together
+    from simrec.index import Searchable
     from simrec.sources.load import Pictures
 
 BATCH = 4096
@@ -55,10 +56,10 @@ def silent(*_: Any) -> None:
 
 
 class _State:
-    """What answers: one generation, and what was opened of it."""
+    """What answers: one generation, and what was opened of it. home: knows which databases are the user's own."""
 
-    def __init__(self, generation: store.Generation) -> None:
-        self.generation = generation
+    def __init__(self, generation: store.Generation, home: Path | None) -> None:
+        self.generation, self.home = generation, home
         self.manifest: Manifest = generation.manifest
         self.name = generation.recommender.name
         record, catalogue = self.manifest.encoder, self.manifest.catalogue
@@ -72,7 +73,7 @@ class _State:
 
     def hold(self) -> None:
         """Opens what could not be opened any more once another generation has taken this one's place."""
-        if self.manifest.catalogue:
+        if self.manifest.catalogue and not self.manifest.catalogue.engine:
             try:
                 self.catalogue.hold()
             except StoreError:  # said when the catalogue is asked
@@ -120,9 +121,25 @@ class _State:
         return self.manifest.catalogue
 
     @cached_property
-    def catalogue(self) -> LocalCatalogue:
-        self.record  # noqa: B018 - which raises
-        return LocalCatalogue(self.generation)
+    def catalogue(self) -> Catalogue:
+        if not self.record.engine:
+            return LocalCatalogue(self.generation)
+        from simrec.catalogue import remote
+
+        home = self.home or default()
+        if self.record.engine not in databases(home):  # whoever made the recommender chose what it names
+            raise RequestError(
+                f"{self.name}: its items are in {self.record.engine}, which you haven't named yet: if it is yours, run "
+                f"'simrec index connect {self.name} {self.record.engine}'"
+            )
+        engine = remote.opened(self.record.engine, silent)
+        return remote.RemoteCatalogue(self.name, self.record, self.manifest.encoder, engine)
+
+    def close(self) -> None:
+        """Ends the connections to a database, where there are any."""
+        catalogue = self.__dict__.get("catalogue")
+        if isinstance(catalogue, RemoteCatalogue):
+            catalogue.engine.close()
 
     @property
     def reader(self) -> Reader:
@@ -181,16 +198,17 @@ class Recommender:
     meanwhile.
 
     hold: whether its files are opened now, or when they are first needed, which is too late once others took their
-    place.
+    place. home: remembers which databases are the user's own, by default the user's home.
     """
 
-    def __init__(self, folder: Path, *, hold: bool = True) -> None:
+    def __init__(self, folder: Path, *, hold: bool = True, home: Path | None = None) -> None:
         self.name = folder.name
         self.folder = folder
+        self._home = home
         self._now = self._live(hold=hold)
 
     def _live(self, *, hold: bool) -> _State:
-        state = _State(store.current(self.folder, hold=hold))
+        state = _State(store.current(self.folder, hold=hold), self._home)
         if hold:
             state.hold()
         return state
@@ -200,17 +218,18 @@ class Recommender:
 
     def __exit__(self, *_: object) -> None:
         """Closes its files; it opens them again when it is asked again, as long as they are there."""
-        generation = self._now.generation
-        self._now = _State(store.Generation(self.folder, generation.name, generation.manifest))
+        before, generation = self._now, self._now.generation
+        self._now = _State(store.Generation(self.folder, generation.name, generation.manifest), self._home)
         generation.close()
+        before.close()
 
     def with_sources(self, sources: tuple[SourceRecord, ...]) -> Self:
         """The same with other sources in its manifest, such as the same ones in another place: see `index.sync`."""
         generation, record = self._now.generation, self._now.record
         manifest = replace(generation.manifest, catalogue=replace(record, sources=sources))
         other = self.__class__.__new__(self.__class__)
-        other.name, other.folder = self.name, self.folder
-        other._now = _State(store.Generation(self.folder, generation.name, manifest))
+        other.name, other.folder, other._home = self.name, self.folder, self._home
+        other._now = _State(store.Generation(self.folder, generation.name, manifest), self._home)
         other._now.generation.hold()
         return other
 
@@ -246,12 +265,23 @@ class Recommender:
         return self._now.encoder
 
     @property
-    def catalogue(self) -> LocalCatalogue:
+    def catalogue(self) -> Catalogue:
         """Its items. Raises RequestError when none were indexed yet."""
         return self._now.catalogue
 
     @property
-    def index(self) -> Together:
+    def segments(self) -> LocalCatalogue:
+        """Its items, where they are in its own files. Raises RequestError when they are in a database."""
+        catalogue = self._now.catalogue
+        if isinstance(catalogue, RemoteCatalogue):
+            raise RequestError(
+                f"{self.name}: its items are in {catalogue.record.engine}: "
+                f"'simrec index pull {self.name} --as OTHER' brings them here first"
+            )
+        return catalogue
+
+    @property
+    def index(self) -> Searchable:
         """Its codes, ready to be searched by row. Raises RequestError when none were indexed yet."""
         return self._now.catalogue.index
 

@@ -7,34 +7,23 @@ was touched, moved or copied isn't encoded again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from simrec.catalogue.local import LocalCatalogue
-from simrec.catalogue.segment import Row
+from simrec.catalogue.known import Known
 from simrec.contracts import Entry, Value
 from simrec.errors import DataError
 from simrec.streams import chunks
+
+if TYPE_CHECKING:
+    from simrec.catalogue import Catalogue
 
 LOOKED_UP = 1000
 """Entries that `addition` looks for at a time."""
 
 Contents = Callable[[Sequence[Entry]], Sequence[str | None]]
 """The digests of entries' pictures: see `simrec.contracts.Digested`."""
-
-
-class Known(NamedTuple):  # which is made faster than a dataclass
-    """An item that a catalogue holds, and in which row of which segment."""
-
-    segment: int
-    row: int
-    id: str
-    origin: int
-    source: str
-    label: str
-    stamp: str
-    content: str
 
 
 @dataclass
@@ -68,24 +57,7 @@ class Difference:
         return not (self.copied or self.renamed or self.touched or self.relabelled or self.fields or self.removed)
 
 
-def known_items(catalogue: LocalCatalogue) -> Iterator[Known]:
-    """Every item, segment by segment."""
-    for number, one in enumerate(catalogue.segments):
-        removed = set(one.removed.tolist())
-        for row, id_, origin, source, label, stamp, content in one.listed():
-            if row not in removed:
-                yield Known(number, row, id_, origin, source, label, stamp, content)
-
-
-def known_item(catalogue: LocalCatalogue, id_: str) -> Known | None:
-    """The item with that id, None where there is none."""
-    for number in reversed(range(len(catalogue.segments))):
-        if (row := catalogue.segments[number].with_id(id_)) is not None:
-            return _known(number, row)
-    return None
-
-
-def addition(entries: Iterable[Entry], catalogue: LocalCatalogue, contents: Contents) -> Difference:
+def addition(entries: Iterable[Entry], catalogue: Catalogue, contents: Contents) -> Difference:
     """What a new source adds. It costs what the source has, not what the catalogue has.
 
     Raises DataError for an id that is an item already.
@@ -93,10 +65,10 @@ def addition(entries: Iterable[Entry], catalogue: LocalCatalogue, contents: Cont
     found = Difference()
     for some in chunks(entries, LOOKED_UP):
         for entry in some:
-            if (item := known_item(catalogue, entry.id)) is not None:
+            if (item := catalogue.known_item(entry.id)) is not None:
                 raise _taken(catalogue, entry, item)
         for entry, content in zip(some, contents(some), strict=True):
-            alike = None if content is None else _alike(catalogue, content)
+            alike = None if content is None else catalogue.known_copy(content)
             if alike is None:
                 found.added.append(entry)
             else:
@@ -104,20 +76,8 @@ def addition(entries: Iterable[Entry], catalogue: LocalCatalogue, contents: Cont
     return found
 
 
-def _alike(catalogue: LocalCatalogue, content: str) -> Known | None:
-    for number, one in enumerate(catalogue.segments):
-        for row in one.with_contents([content]):
-            return _known(number, row)
-    return None
-
-
-def _known(segment: int, row: Row) -> Known:
-    item = row.item
-    return Known(segment, row.number, item.id, row.origin, item.source, item.label, item.stamp, item.content)
-
-
-def _taken(catalogue: LocalCatalogue, entry: Entry, item: Known) -> DataError:
-    names = catalogue.generation.manifest.catalogue.sources  # type: ignore[union-attr]
+def _taken(catalogue: Catalogue, entry: Entry, item: Known) -> DataError:
+    names = catalogue.record.sources
     return DataError(
         f"{entry.source}: its id {entry.id!r} is an item of {names[item.origin].name} already: rename one of the two, "
         f"or list the new ones in a CSV file with ids of their own"
@@ -125,14 +85,14 @@ def _taken(catalogue: LocalCatalogue, entry: Entry, item: Known) -> DataError:
 
 
 def difference(
-    entries: Iterable[Entry], catalogue: LocalCatalogue, origin: int, contents: Contents
+    entries: Iterable[Entry], catalogue: Catalogue, origin: int, contents: Contents
 ) -> Difference:  # fmt: skip
     """Compares what the source of that number lists with the items that came from it.
 
     contents: asked only about entries that may have an item's picture. Raises DataError for an id that is an item of
     another source.
     """
-    known = {item.id: item for item in known_items(catalogue)}
+    known = {item.id: item for item in catalogue.known()}
     own = {id_ for id_, item in known.items() if item.origin == origin}
     found, new, doubtful = Difference(), [], []
     columns = FieldsOf(catalogue)
@@ -207,7 +167,7 @@ def _size(stamp: str) -> str:
 class FieldsOf:
     """The fields of a catalogue's items, in memory once they were asked for."""
 
-    def __init__(self, catalogue: LocalCatalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._columns: dict[int, dict[str, list[Value]]] = {}
 
@@ -217,8 +177,7 @@ class FieldsOf:
 
     def _held(self, segment: int) -> dict[str, list[Value]]:
         if segment not in self._columns:
-            columns = self._catalogue.segments[segment].columns
-            self._columns[segment] = {name: columns.values(name) for name in columns.kinds} if columns else {}
+            self._columns[segment] = self._catalogue.columns_of(segment)
         return self._columns[segment]
 
     def changes(self, entry: Entry, item: Known) -> dict[str, Value]:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.catalogue import segment
+from simrec.catalogue.known import Known, Nearest
 from simrec.catalogue.segment import Row, Segment
-from simrec.contracts import Codes, Hit, Item
+from simrec.contracts import Codes, Hit, Item, Value
 from simrec.errors import RequestError, StoreError
 from simrec.store import Generation
 
@@ -42,7 +43,7 @@ class LocalCatalogue:
     def __init__(self, generation: Generation) -> None:
         record = generation.manifest.catalogue
         assert record is not None
-        self.generation, self._record = generation, record
+        self.generation, self.record, self.name = generation, record, generation.recommender.name
         self.segments: Sequence[Segment] = segment.opened(generation)
         self._read: dict[int, Item] = {}
         self._starts = [0]
@@ -55,7 +56,7 @@ class LocalCatalogue:
             one.hold()
 
     def __len__(self) -> int:
-        return self._record.count
+        return self.record.count
 
     @cached_property
     def index(self) -> Together:
@@ -67,7 +68,7 @@ class LocalCatalogue:
             return Together([Index(empty, self.generation.manifest.encoder.metric)])
         first, *others = self.segments
         for other in others:
-            if self._record.dtype != "float32" and other.learned != first.learned:
+            if self.record.dtype != "float32" and other.learned != first.learned:
                 raise StoreError(
                     f"{self.generation.recommender}: two of its segments keep codes in other ways, so they can't be "
                     f"compared: 'simrec index build {self.generation.recommender.name} --from-scratch' makes it again"
@@ -127,9 +128,10 @@ class LocalCatalogue:
         without: ids that are left out of every answer. where: only items that match this filter are found: n of them
         wherever there are so many.
         """
-        rows, distances = self.nearest(codes, n + len(without), where=where)
-        answers = zip(rows.tolist(), distances.tolist(), self.index.scores(distances).tolist(), strict=True)
-        items = self.by_row(rows)
+        found = self.nearest(codes, n + len(without), where=where)
+        scores = self.scores(found.distances).tolist()
+        answers = zip(found.rows.tolist(), found.distances.tolist(), scores, strict=True)
+        items = found.items()
         return [
             [
                 Hit(item, distance, score)
@@ -139,19 +141,14 @@ class LocalCatalogue:
             for answer in answers
         ]
 
-    def nearest(
-        self, codes: Codes, n: int, *, where: str | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The rows (m, k) of the n nearest items of each code (m, dim) and their distances, nearest first; k is less
-        than n where there are no more. where: see `search`.
-        """
+    def nearest(self, codes: Codes, n: int, *, where: str | None = None) -> Nearest:
+        """The n nearest items of each code (m, dim), fewer where there are no more. where: see `search`."""
         masks = None if where is None or not self.segments else self.masks(where)
-        return self.index.search(codes, n, masks)
+        return Nearest(*self.index.search(codes, n, masks), self.at)
 
-    def by_row(self, rows: NDArray[np.int64]) -> dict[int, Item]:
-        """The items in some rows, each read once."""
-        wanted = sorted(set(rows.ravel().tolist()))  # np.unique would import numpy.ma
-        return dict(zip(wanted, self.at(wanted), strict=True))
+    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Higher is better: see `simrec.index.Searchable`."""
+        return self.index.scores(distances)
 
     def at(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order, with their fields."""
@@ -196,7 +193,39 @@ class LocalCatalogue:
     @property
     def by_pixels(self) -> bool:
         """Whether an item's content is a digest of what the encoder was fed, as formats 1 and 2 had it."""
-        return any(record.format == 2 for record in self._record.segments)
+        return any(record.format == 2 for record in self.record.segments)
+
+    def known(self) -> Iterator[Known]:
+        """Every item, segment by segment."""
+        for number, one in enumerate(self.segments):
+            removed = set(one.removed.tolist())
+            for row, id_, origin, source, label, stamp, content in one.listed():
+                if row not in removed:
+                    yield Known(number, row, id_, origin, source, label, stamp, content)
+
+    def known_item(self, id_: str) -> Known | None:
+        """The item with that id, None where there is none."""
+        for number in reversed(range(len(self.segments))):
+            if (row := self.segments[number].with_id(id_)) is not None:
+                return _known(number, row)
+        return None
+
+    def known_copy(self, content: str) -> Known | None:
+        """An item with that content, None where there is none."""
+        for number, one in enumerate(self.segments):
+            for row in one.with_contents([content]):
+                return _known(number, row)
+        return None
+
+    def fields_of(self, item: Known) -> dict[str, Value]:
+        """The fields of an item."""
+        (held,) = self.segments[item.segment].fields([item.row])
+        return held
+
+    def columns_of(self, segment: int) -> dict[str, list[Value]]:
+        """The fields of a segment's items, by row."""
+        columns = self.segments[segment].columns
+        return {name: columns.values(name) for name in columns.kinds} if columns else {}
 
     def all(self, where: str | None = None) -> Iterator[Item]:
         """Every item, by row; those that match a filter, else all of them."""
@@ -261,6 +290,19 @@ class LocalCatalogue:
             wanted.append(there)
         return wanted
 
+    def whole(self) -> Iterator[tuple[list[Item], Codes, list[bytes]]]:
+        """Every item with its fields, its code (n, dim) and its preview, a JPEG or PNG file."""
+        for one in self.segments:
+            removed = set(one.removed.tolist())
+            for rows in one.batches():
+                there = [row for row in rows if row.number not in removed]
+                numbers = [row.number for row in there]
+                items = [
+                    replace(row.item, fields=fields) for row, fields in zip(there, one.fields(numbers), strict=True)
+                ]  # fmt: skip
+                codes = one.codes(rows[0].number, len(rows))[[number - rows[0].number for number in numbers]]
+                yield items, codes, [one.preview(row) for row in there]
+
     def _batches(self, where: str | None = None, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
         for one, wanted in zip(self.segments, self._wanted(where), strict=True):
             for rows in one.batches():
@@ -271,6 +313,11 @@ class LocalCatalogue:
                     for place, fields in zip(there, one.fields(numbers), strict=True)
                 ]
                 yield items, one.codes(rows[0].number, len(rows))[there] if codes else np.empty(0, np.float32)
+
+
+def _known(segment: int, row: Row) -> Known:
+    item = row.item
+    return Known(segment, row.number, item.id, row.origin, item.source, item.label, item.stamp, item.content)
 
 
 def _with_fields(row: Row, one: Segment) -> Item:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from simrec.cli import changing  # noqa: F401 - which adds commands to `index`
+from simrec.cli import changing, pushing  # noqa: F401 - which add commands to `index`
 from simrec.cli.compressing import compress, decompress
 from simrec.cli.decoding import denoise, generate, reconstruct
 from simrec.cli.evaluating import evaluate

@@ -48,9 +48,9 @@ def sync(
     def once(source: str | None, root: Path | None = None) -> None:
         with session.counting() as progress:
             outcome = verb.sync(
-                name, source, root=root, dry_run=dry_run, context=_context(session, data_dir, progress), **options
+                name, source, root=root, dry_run=dry_run, context=context(session, data_dir, progress), **options
             )
-        _told(f"{name}: would be " if dry_run else f"{name}: ", outcome)
+        told(f"{name}: would be " if dry_run else f"{name}: ", outcome)
 
     if stay and dry_run:
         raise click.UsageError("--watch does what --dry-run only says: leave one of them out")
@@ -82,9 +82,9 @@ def add(
     with session.counting() as progress:
         outcome = verb.add(
             name, source, discard=discard, unread=Unread(strict, unread),
-            context=_context(session, data_dir, progress),
+            context=context(session, data_dir, progress),
         )  # fmt: skip
-    _told(f"{name}: ", outcome)
+    told(f"{name}: ", outcome)
 
 
 @index.command()
@@ -102,7 +102,7 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 
     if not ids and where is None:
         raise click.UsageError("name the ids of items, or say --where")
-    _told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=_context(session)))
+    told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=context(session)))
 
 
 @index.command()
@@ -116,7 +116,7 @@ def fields(session: Session, name: str, source: str) -> None:
     """
     from simrec.verbs import index as verb
 
-    _told(f"{name}: ", verb.set_fields(name, source, context=_context(session)))
+    told(f"{name}: ", verb.set_fields(name, source, context=context(session)))
 
 
 @index.command()
@@ -213,18 +213,24 @@ def delete(session: Session, name: str, yes: bool) -> None:
         except click.Abort:
             click.echo(err=True)  # behind the question
             raise RequestError(f"{name} was not deleted: add --yes to delete it without a question") from None
+    engine = ""
+    with suppress(StoreError):
+        catalogue = library.open(name, session.home).manifest.catalogue
+        engine = catalogue.engine if catalogue else ""
     verb(name, home_folder=session.home)
-    session.notice(f"{name} is deleted.")
+    session.notice(f"{name} is deleted.{engine and f' Its items are still in {engine}.'}")
 
 
-def _context(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
+def context(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
+    """Who is told what a change does: the person at the prompt."""
     from simrec.recommender import silent
     from simrec.verbs.encoding import Context
 
     return Context(progress or silent, session.notice, session.home, data_dir)
 
 
-def _told(before: str, outcome: Outcome) -> None:
+def told(before: str, outcome: Outcome) -> None:
+    """Says what a change did."""
     say(f"{before}{outcome}.")
 
 

@@ -55,7 +55,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     assert catalogue is not None and catalogue.test is not None
     _look_up(session, opened, opened.pictures(catalogue.test, data_dir))
     click.echo("\nTry next:")
-    click.echo(f"  {session.simrec} similar id:{opened.catalogue.at([0])[0].id} --index {NAME} --grid similar.png")
+    click.echo(f"  {session.simrec} similar id:{next(opened.catalogue.all()).id} --index {NAME} --grid similar.png")
     click.echo(f"  {session.simrec} similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
     click.echo(f"  {session.simrec} index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
 

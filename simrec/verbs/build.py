@@ -10,15 +10,15 @@ from pathlib import Path
 from simrec import library, store
 from simrec.catalogue import LocalCatalogue
 from simrec.catalogue.building import Building, Listed, Plan
-from simrec.catalogue.comparing import FieldsOf, known_items
+from simrec.catalogue.comparing import FieldsOf
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.home import default
-from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest
+from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest
 from simrec.recommender import Recommender, silent
 from simrec.sources.load import Held, LeftOut, open_source
-from simrec.verbs.encoding import Context, Unread, encode, keeping, remember, source_record
+from simrec.verbs.encoding import Context, Unread, encode, keeping, kept_encoder, remember, source_record
 from simrec.verbs.index import sync
 
 FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
@@ -79,6 +79,11 @@ def build(
             f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
             f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
         )
+    if catalogue and catalogue.engine and (other or from_scratch or catalogue.source != coming or dtype is not None):
+        raise RequestError(
+            f"{name}: its items are in {catalogue.engine}: build a recommender of another name and push that one "
+            f"there, with --replace"
+        )
     built: Recommender | None = None
     again = bool(catalogue and other and catalogue.source == coming)
     if again:
@@ -105,8 +110,8 @@ def _built(
     roots = [(one.name, one.root) for one in sources]
     command = "encode" if again else "build"
     with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
-        held = Recommender(folder).catalogue if again else None
-        kept = _kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
+        held = Recommender(folder).segments if again else None
+        kept = kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
         plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
         building = Building(folder, plan)
         building.begin(discard=discard)
@@ -158,10 +163,10 @@ def _with_fields_of(folder: Path, listed: Iterator[Listed]) -> Iterator[Listed]:
     """The entries; those that are items already keep the fields that no source gives, as `set_fields` set them."""
     kept: dict[str, dict[str, Value]] = {}
     with suppress(StoreError, RequestError):  # a damaged catalogue is built from what there is
-        catalogue = Recommender(folder).catalogue
+        catalogue = Recommender(folder).segments
         names = {name for one in catalogue.segments for name in one.kinds} - FILE_FIELDS
         held = FieldsOf(catalogue)
-        for item in known_items(catalogue) if names else ():
+        for item in catalogue.known() if names else ():
             fields = held.of(item)
             kept[item.id] = {name: fields[name] for name in names & fields.keys() if fields[name] is not None}
     for number, entry in listed:
@@ -172,7 +177,7 @@ def _with_fields_of(folder: Path, listed: Iterator[Listed]) -> Iterator[Listed]:
 
 def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
     """A catalogue's items as entries, with all their fields, source by source."""
-    for origin in sorted({item.origin for item in known_items(catalogue)}):
+    for origin in sorted({item.origin for item in catalogue.known()}):
         for one in catalogue.segments:
             removed = set(one.removed.tolist())
             for rows in one.batches():
@@ -193,19 +198,6 @@ def _origin(name: str, source: str | None, encoder: str | None, place: Path, not
             notice(f"{name} is new: it takes the encoder {encoder!r}, which comes along (--encoder OTHER).")
             return Recommender(library.shipped() / encoder)
     return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
-
-
-def _kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
-    """Names the encoder's files again, or takes them over from another recommender; what the manifest says of it."""
-    record = origin.manifest.encoder
-    if origin.folder.resolve() == folder.resolve():
-        writer.keep(origin.generation, record.folder)
-        return record
-    # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
-    needless = frozenset(["weights.safetensors"] if record.runtime == "onnx" else [])
-    to = writer.new("encoder")
-    writer.copy(origin.generation, record.folder, to, without=needless)
-    return replace_fields(record, folder=to)
 
 
 def _revisable(record: CatalogueRecord, name: str, notice: Notice) -> bool:

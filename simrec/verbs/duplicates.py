@@ -55,7 +55,7 @@ def duplicates(
 
     Raises RequestError when nothing was indexed yet, and for a percentile where distances were not measured.
     """
-    catalogue = opened.catalogue
+    catalogue = opened.segments
     Narrowing(min_percentile=percentile).check(catalogue, opened.name)
     looks = _Looks.of(catalogue, percentile is None, progress)
     sets = _Sets(len(looks.rows))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from simrec import store
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
 from simrec.home import default, remember_root
-from simrec.manifest import SourceRecord
+from simrec.manifest import EncoderRecord, SourceRecord
 from simrec.recommender import Recommender, silent
 from simrec.sources.load import Held, LeftOut, at_once
 from simrec.streams import ahead, chunks
@@ -129,3 +130,23 @@ def remember(context: Context, source: Held) -> None:
     """
     if source.root is not None:
         remember_root(context.home or default(), source.root)
+
+
+def kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
+    """Names the encoder's files again, or takes them over from another recommender; what the manifest says of it."""
+    record = origin.manifest.encoder
+    if origin.folder.resolve() == folder.resolve():
+        writer.keep(origin.generation, record.folder)
+        return record
+    # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
+    needless = frozenset(["weights.safetensors"] if record.runtime == "onnx" else [])
+    to = writer.new("encoder")
+    writer.copy(origin.generation, record.folder, to, without=needless)
+    return replace(record, folder=to)
+
+
+def no_codes(encoder: EncoderRecord) -> Codes:
+    """None of an encoder's codes, (0, dim)."""
+    import numpy as np
+
+    return np.empty((0, encoder.dim), np.float32)

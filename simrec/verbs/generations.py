@@ -75,6 +75,11 @@ def rollback(name: str, to: int | None = None, *, home_folder: Path | None = Non
                 f"{name} has no {wanted} to go back to: there is {there}: see 'simrec index history {name}'"
             )
         target = chosen[-1]
+        if _engine(live) and _engine(target):
+            raise RequestError(
+                f"{name}: its items are in {_engine(live)}, where simrec keeps no earlier ones: "
+                f"'simrec index pull' keeps them here"
+            )
         writer.keep_all(target)
         change = ChangeRecord("index.rollback", f"to generation {int(target.name)}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -105,13 +110,41 @@ def verify(
             generation.check(file, read)
         except StoreError as error:
             problems.append(str(error))
-    items = _check_items(generation, problems, progress)
+    if _engine(generation):
+        items = _check_table(name, home_folder, problems, progress)
+    else:
+        items = _check_items(generation, problems, progress)
     try:
         recommender = Recommender(generation.recommender)
         recommender.encoder  # noqa: B018 - which opens it
     except SimrecError as error:
         problems.append(str(error))
     return Checked(len(generation.manifest.files), total, items, tuple(dict.fromkeys(problems)))
+
+
+def _engine(generation: store.Generation) -> str:
+    """The address of the table that its items are in, "" where they are in its files."""
+    record = generation.manifest.catalogue
+    return record.engine if record else ""
+
+
+def _check_table(name: str, home: Path | None, problems: list[str], progress: Callable[[str, int, int], None]) -> int:
+    """How many items could be read, of a catalogue in a table."""
+    from simrec.catalogue.remote import RemoteCatalogue, row_of
+
+    catalogue = library.open(name, home).catalogue
+    assert isinstance(catalogue, RemoteCatalogue)
+    count, wrong, total = 0, 0, len(catalogue)
+    for rows in catalogue.engine.rows(previews=True):
+        wrong += sum(row_of(row.item, row.code, row.preview, catalogue.table).digest != row.digest for row in rows)
+        count += len(rows)
+        progress("checking items", count, total)
+    if wrong:
+        problems.append(
+            f"{catalogue.record.engine}: {wrong:,} of {count:,} rows are not what was written: push the catalogue again"
+        )
+    catalogue.engine.close()
+    return count
 
 
 def _check_items(

@@ -10,18 +10,20 @@ from functools import partial
 from pathlib import Path
 
 from simrec import library, store
-from simrec.catalogue import LocalCatalogue
+from simrec.catalogue import Catalogue, LocalCatalogue
 from simrec.catalogue.building import Building, New, Plan
-from simrec.catalogue.comparing import Difference, Known, addition, difference, known_item, known_items
+from simrec.catalogue.comparing import Difference, addition, difference
+from simrec.catalogue.known import Known
+from simrec.catalogue.remote import RemoteRevision
 from simrec.catalogue.revising import Coding, Revision
-from simrec.contracts import Codes, Entry
+from simrec.contracts import Entry
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.home import default
-from simrec.manifest import CatalogueRecord, ChangeRecord, EncoderRecord, Manifest, SourceRecord
+from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.sources.load import READ, Held, LeftOut, open_source
 from simrec.streams import chunks
-from simrec.verbs.encoding import Context, Unread, encode, keeping, remember, source_record
+from simrec.verbs.encoding import Context, Unread, encode, keeping, no_codes, remember, source_record
 
 DRIFT = 0.1
 """The share by which a catalogue grows or shrinks before its items' distances are measured again."""
@@ -122,10 +124,10 @@ def remove(
     context = context or Context()
     folder = _own(name, context)
     with store.Writer(folder) as writer:
-        before = Recommender(folder)
+        before = Recommender(folder, home=context.home)
         _check_revisable(before.catalogue, name)
-        revision = Revision(before.catalogue)
-        known = {id_: known_item(before.catalogue, id_) for id_ in ids}
+        revision = _revision(before.catalogue)
+        known = {id_: before.catalogue.known_item(id_) for id_ in ids}
         if missing := [id_ for id_, item in known.items() if item is None]:
             raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
         rows = {(item.segment, item.row) for item in known.values() if item is not None}
@@ -153,10 +155,10 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
     context = context or Context()
     folder = _own(name, context)
     with store.Writer(folder) as writer:
-        before = Recommender(folder)
+        before = Recommender(folder, home=context.home)
         _check_revisable(before.catalogue, name)
-        known = {item.id: item for item in known_items(before.catalogue)}
-        revision, unknown, changed = Revision(before.catalogue), 0, 0
+        known = {item.id: item for item in before.catalogue.known()}
+        revision, unknown, changed = _revision(before.catalogue), 0, 0
         for id_, fields in rows_of(source, context.notice):
             item = known.get(id_)
             if item is None:
@@ -225,11 +227,11 @@ class _Change:
 
     def _before(self) -> Recommender:
         """The recommender, as if its catalogue had the coming sources already."""
-        before = Recommender(self.folder)
+        before = Recommender(self.folder, home=self.context.home)
         _check_revisable(before.catalogue, before.name)
         return before.with_sources(tuple(self.records))
 
-    def _compared(self, catalogue: LocalCatalogue, number: int) -> Difference:
+    def _compared(self, catalogue: Catalogue, number: int) -> Difference:
         record, source = self.records[number], self._opened(number)
         entries = _told(source.entries(), self.context.progress)
         contents = partial(_contents, source, self.context.progress)
@@ -268,7 +270,7 @@ class _Change:
         if not building.rows and all(one.nothing_else for one in found) and live == record:
             building.end()
             return replace_fields(self._outcome(before, found, left_out.count, record.count), added=0, changed=0)
-        revision = Revision(catalogue)
+        revision = _revision(catalogue)
         changed = {entry.id: item for one in found for entry, item in one.changed}
         read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
         for id_ in changed.keys() & read:
@@ -352,7 +354,11 @@ def _elsewhere(record: SourceRecord, root: Path) -> str:
     return record.name.replace(record.root or "\0", root.absolute().as_posix(), 1)
 
 
-def _check_revisable(catalogue: LocalCatalogue, name: str) -> None:
+def _revision(catalogue: Catalogue) -> Revision | RemoteRevision:
+    return Revision(catalogue) if isinstance(catalogue, LocalCatalogue) else RemoteRevision(catalogue)
+
+
+def _check_revisable(catalogue: Catalogue, name: str) -> None:
     if catalogue.by_pixels:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
 
@@ -376,27 +382,26 @@ def _contents(source: Held, progress: Callable[[str, int, int], None], entries: 
     return found
 
 
-def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: LocalCatalogue) -> Iterator[New]:
+def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: Catalogue) -> Iterator[New]:
     """What was encoded; an item that changed keeps the fields that its source doesn't give."""
     for some in new:
         entries = list(some.entries)
         for place, entry in enumerate(entries):
             if (item := changed.get(entry.id)) is not None:
-                (held,) = catalogue.segments[item.segment].fields([item.row])
-                entries[place] = replace_fields(entry, fields={**held, **entry.fields})
+                entries[place] = replace_fields(entry, fields={**catalogue.fields_of(item), **entry.fields})
         yield replace_fields(some, entries=entries)
 
 
 def _committed(
-    writer: store.Writer, before: Recommender, revision: Revision, record: CatalogueRecord | None, change: ChangeRecord,
-    context: Context, building: Building | None = None, new: Iterable[New] = (),
+    writer: store.Writer, before: Recommender, revision: Revision | RemoteRevision, record: CatalogueRecord | None,
+    change: ChangeRecord, context: Context, building: Building | None = None, new: Iterable[New] = (),
 ) -> Outcome:  # fmt: skip
     """Makes a revision the live generation."""
     assert record is not None
     encoder, coming = before.manifest.encoder, building.rows if building else 0
     writer.keep(before.generation, encoder.folder)
     count = revision.count + coming
-    coding = Coding(encoder.dim, encoder.metric, record.dtype, building.sample() if building else _none(encoder))
+    coding = Coding(encoder.dim, encoder.metric, record.dtype, building.sample() if building else no_codes(encoder))
     segments = revision.finish(
         writer, coding, [one.root for one in record.sources], new, coming, building.kinds if building else {},
         lambda done: context.progress("writing", done, coming),
@@ -410,10 +415,4 @@ def _committed(
     )  # fmt: skip
     writer.commit(Manifest.new(encoder, made, change), built=building is not None)
     counts = {name: getattr(change, name) for name in ("added", "changed", "removed", "renamed")}
-    return Outcome(Recommender(before.folder), count, **counts)
-
-
-def _none(encoder: EncoderRecord) -> Codes:
-    import numpy as np
-
-    return np.empty((0, encoder.dim), np.float32)
+    return Outcome(Recommender(before.folder, home=context.home), count, **counts)

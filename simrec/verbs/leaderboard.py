@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ class Leaderboard:
         for run in runs.values():
             # Without a test split the queries are the catalogue, whose codes are there; some pictures tell the time.
             queries = run.codes if asked is None else run.encode(asked)
-            shown = run.originals(run.catalogue.at(range(min(210, len(self.pictures))))) if asked is None else asked
+            shown = run.originals(list(islice(run.catalogue.all(), 210))) if asked is None else asked
             figures = self._exam.figures(run.catalogue.chosen(), queries)
             figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
             figures["seconds"] = run.manifest.encoder.results.seconds

@@ -1,0 +1,465 @@
+"""An engine on PostgreSQL with pgvector (https://github.com/pgvector/pgvector).
+
+A table has the columns id, label and source, one for each field, `code` (vector or halfvec; of a length of 1 where the
+metric is cosine, so that <=>, <#> and <-> agree) and what simrec itself needs: stamp, content, origin, preview, digest.
+What it says of itself is in its comment.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, LiteralString
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector import HalfVector, Vector
+from pgvector.psycopg import register_vector
+from psycopg import sql
+
+from simrec.contracts import Codes, Item, Notice, Row, Table
+from simrec.contracts.filters import Condition
+from simrec.errors import RequestError, StoreError
+from simrec_pgvector.filters import named, to_sql
+
+OWN = ("id", "label", "source", "code", "stamp", "content", "origin", "preview", "digest")
+"""Columns that every table has; a field of such a name gets another one."""
+
+LONGEST_NAME = 63
+"""Bytes of the longest name of a column; PostgreSQL cuts longer ones."""
+
+LARGEST = {"float32": 16_000, "float16": 16_000}
+LARGEST_INDEXED = {"float32": 2_000, "float16": 4_000}
+"""Numbers in a code, at most: of pgvector's types, and of its index."""
+
+TYPES = {"int64": "bigint", "double": "double precision", "string": 'text COLLATE "C"'}
+
+READ = 1000
+"""Rows that are read at a time."""
+
+LOOKED_AT = 200
+"""Items that the index looks at for an answer, at least (hnsw.ef_search): more miss less, and take longer."""
+
+CONNECTIONS = 8
+"""Connections that are kept for the next question."""
+
+_TABLE = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
+
+
+class Postgres:
+    """A table in PostgreSQL."""
+
+    def __init__(self, address: str, *, notice: Notice) -> None:
+        parts = urlsplit(address)
+        if not _TABLE.fullmatch(parts.fragment):
+            raise RequestError(
+                f"{_shown(address)}: which table? Write postgresql://USER@HOST/DATABASE#TABLE, of letters, digits and _"
+            )
+        self._address, self._shown = urlunsplit(parts._replace(fragment="")), _shown(address)
+        self._table, self._notice = sql.Identifier(*parts.fragment.split(".")), notice
+        self._name = parts.fragment
+        self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
+        self._lock = threading.Lock()
+        self._known: tuple[Table | None] | None = None
+        with self._asked() as connection:
+            version = connection.info.server_version
+        # PostgreSQL 17 brought a collation that knows the capitals of all alphabets and depends on no system.
+        self._folding = "pg_c_utf8" if version >= 170_000 else "und-x-icu"
+
+    @property
+    def table(self) -> Table | None:
+        """See `simrec.contracts.Engine`."""
+        with self._lock:
+            if self._known is None:
+                with self._asked() as connection:
+                    self._known = (self._read_table(connection),)
+            return self._known[0]
+
+    def __len__(self) -> int:
+        with self._asked() as connection:
+            (count,) = _one(connection.execute(self._sql("SELECT count(*) FROM {table}")))
+        return int(count)
+
+    def search(
+        self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
+    ) -> list[list[tuple[Item, float]]]:
+        """See `simrec.contracts.Engine`. With an index, pgvector looks on until n are found that match; where it gives
+        up before, all that match are compared.
+        """
+        table = self._there()
+        cosine = table.metric == "cosine"
+        found = []
+        with self._asked() as connection:
+            condition, values = self._condition(where, table)
+            ask = self._sql(
+                "SELECT {columns}, code {operator} %s AS distance FROM {table} WHERE {condition} "
+                "ORDER BY distance LIMIT %s",
+                columns=self._columns(table), operator=sql.SQL("<#>" if cosine else "<->"), condition=condition,
+            )  # fmt: skip
+            for code in _comparable(codes, cosine):
+                question = (_vector(code, table), *values, n)
+                rows: list[tuple[Any, ...]] = []
+                if table.approximate and not exact:
+                    rows = connection.execute(ask, question, prepare=True, binary=True).fetchall()
+                if len(rows) < n:
+                    with self._all_compared(connection, table):
+                        rows = connection.execute(ask, question, prepare=True, binary=True).fetchall()
+                one = 1.0 if cosine else 0.0
+                found.append([(self._item(row, table), max(0.0, one + row[-1])) for row in rows])
+        return found
+
+    def count(self, where: Condition) -> int:
+        """See `simrec.contracts.Engine`."""
+        condition, values = self._condition(where, self._there())
+        ask = self._sql("SELECT count(*) FROM {table} WHERE {condition}", condition=condition)
+        with self._asked() as connection:
+            return int(_one(connection.execute(ask, values))[0])
+
+    def rows(
+        self, where: Condition | None = None, *, ids: Sequence[str] | None = None,
+        contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
+    ) -> Iterator[Sequence[Row]]:  # fmt: skip
+        """See `simrec.contracts.Engine`."""
+        table = self._there()
+        condition, values = self._condition(where, table)
+        for name, wanted in (("id", ids), ("content", contents)):
+            if wanted is not None:
+                condition = sql.SQL("{} AND {} = ANY(%s)").format(condition, named(name))
+                values.append([one for one in wanted if "\0" not in one])
+        ask = self._sql(
+            "SELECT {columns}, {code}, {preview}, digest FROM {table} WHERE {condition} ORDER BY id",
+            columns=self._columns(table), condition=condition,
+            code=sql.SQL("code" if codes else "NULL"), preview=sql.SQL("preview" if previews else "NULL"),
+        )  # fmt: skip
+        none = np.empty(0, np.float32)
+        with (
+            self._asked() as connection,
+            connection.transaction(),
+            connection.cursor("rows", binary=True) as cursor,
+        ):
+            cursor.itersize = READ
+            cursor.execute(ask, values)
+            while some := cursor.fetchmany(READ):
+                yield [
+                    Row(self._item(row, table), none if code is None else _numbers(code), preview or b"", digest)
+                    for row in some
+                    for code, preview, digest in [row[-3:]]
+                ]
+
+    def digests(self) -> Iterator[tuple[str, str]]:
+        """See `simrec.contracts.Engine`."""
+        with self._asked() as connection, connection.transaction(), connection.cursor("digests", binary=True) as cursor:
+            cursor.itersize = 10 * READ
+            cursor.execute(self._sql("SELECT id, digest FROM {table}"))
+            yield from cursor
+
+    def apply(self, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], *, replace: bool) -> None:
+        """See `simrec.contracts.Engine`."""
+        self._check(table)
+        with self._lock:
+            self._known = None
+        with self._asked() as connection, connection.transaction():
+            try:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            except psycopg.Error as error:
+                raise StoreError(
+                    f"{self._shown}: the extension pgvector is missing ({_first(error)}): install it there"
+                ) from error
+            register_vector(connection)
+            # Others read meanwhile, and of two that push the second one waits.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._name,))
+            before = self._read_table(connection, others=replace)
+            new = before is None or replace
+            staged = self._beside("simrec_new") if new else sql.Identifier("simrec_staged")
+            if new:
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(staged))
+            self._create(connection, staged, table, "TABLE" if new else "TEMP TABLE", "" if new else " ON COMMIT DROP")
+            self._fill(connection, staged, table, rows)
+            if new:
+                self._take_place(connection, staged, table, removed)
+            else:
+                assert before is not None
+                self._alter(connection, before, table)
+                self._merge(connection, staged, table, removed)
+            self._index(connection, None if new else before, table)
+            says = json.dumps({"simrec": 1, **asdict(table)}, ensure_ascii=False)
+            connection.execute(self._sql("COMMENT ON TABLE {table} IS {says}", says=sql.Literal(says)))
+
+    def close(self) -> None:
+        """See `simrec.contracts.Engine`."""
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except queue.Empty:
+                return
+
+    @contextmanager
+    def _asked(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection for this thread. What goes wrong is a StoreError in a line."""
+        try:
+            connection = self._connection()
+            try:
+                yield connection
+            finally:
+                if connection.broken or self._idle.qsize() >= CONNECTIONS:
+                    connection.close()
+                else:
+                    self._idle.put(connection)
+        except psycopg.errors.UndefinedTable as error:
+            raise StoreError(f"{self._shown}: the table is gone: 'simrec index push' makes it again") from error
+        except psycopg.OperationalError as error:
+            raise StoreError(f"{self._shown}: {_first(error)}: look whether it runs, and PGPASSWORD") from error
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            raise StoreError(f"{self._shown}: {_first(error)}") from error
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        while True:
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                connection.execute("")  # one that the server has closed fails here
+                return connection
+            except psycopg.OperationalError:
+                connection.close()
+        connection = psycopg.connect(self._address, autocommit=True, connect_timeout=10, application_name="simrec")
+        connection.execute("SET hnsw.iterative_scan = strict_order")
+        connection.execute(f"SET hnsw.ef_search = {LOOKED_AT}")
+        if _one(connection.execute("SELECT count(*) FROM pg_type WHERE typname = 'halfvec'"))[0]:
+            register_vector(connection)
+        return connection
+
+    @contextmanager
+    def _all_compared(self, connection: psycopg.Connection[Any], table: Table) -> Iterator[None]:
+        """Without the index, in the block."""
+        if not table.approximate:
+            yield
+            return
+        with connection.transaction():
+            connection.execute("SET LOCAL enable_indexscan = off")
+            yield
+
+    def _sql(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(text).format(table=self._table, **parts)
+
+    def _there(self) -> Table:
+        table = self.table
+        if table is None:
+            raise StoreError(f"{self._shown}: there is no such table: 'simrec index push' makes it")
+        return table
+
+    def _read_table(self, connection: psycopg.Connection[Any], *, others: bool = False) -> Table | None:
+        """What the table says of itself. others: a table that simrec hasn't made is none."""
+        found = connection.execute(
+            "SELECT obj_description(oid) FROM pg_class WHERE oid = to_regclass(%s)",
+            (self._table.as_string(connection),),
+        ).fetchone()
+        if found is None:
+            return None
+        try:
+            says = json.loads(found[0] or "")
+            if says.pop("simrec") != 1:
+                raise ValueError("a newer simrec made it")
+            return Table(**says)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if others:
+                return None
+            raise StoreError(f"{self._shown}: simrec didn't make that table: name another one") from error
+
+    def _condition(self, where: Condition | None, table: Table) -> tuple[sql.Composable, list[Any]]:
+        return (sql.SQL("TRUE"), []) if where is None else to_sql(where, _columns(table), self._folding)
+
+    def _columns(self, table: Table) -> sql.Composable:
+        names = ["id", "label", "source", "stamp", "content", "origin", *(_column(field) for field in table.fields)]
+        return sql.SQL(", ").join(map(named, names))
+
+    def _item(self, row: Sequence[Any], table: Table) -> Item:
+        id_, label, source, stamp, content, origin = row[:6]
+        values = zip(table.fields, row[6:], strict=False)
+        fields = {name: value for name, value in values if value is not None}
+        return Item(id_, source, label or "", fields, stamp, content, origin)
+
+    def _check(self, table: Table) -> None:
+        """Raises RequestError for what PostgreSQL can't keep."""
+        largest = (LARGEST_INDEXED if table.approximate else LARGEST)[table.dtype]
+        if table.dim > largest:
+            less = "" if not table.approximate else " with an index: leave out --approximate, or try --dtype float16"
+            raise RequestError(f"{self._shown}: pgvector takes codes of at most {largest:,} numbers{less}")
+        for field in table.fields:
+            if len(_column(field).encode("utf-8", "replace")) > LONGEST_NAME or "\0" in field:
+                raise RequestError(
+                    f"{self._shown}: the field {field!r:.80} can't be a column: a name has at most {LONGEST_NAME} bytes"
+                )
+        if len(set(_columns(table).values())) <= len(table.fields):
+            raise RequestError(f"{self._shown}: two fields would be the same column: rename one of them")
+
+    def _beside(self, name: str) -> sql.Identifier:
+        """A table of another name, where this one is."""
+        schema, dot, own = self._name.rpartition(".")
+        return sql.Identifier(*([schema] if dot else []), f"{own}_{name}"[-LONGEST_NAME:])
+
+    def _create(
+        self, connection: psycopg.Connection[Any], table: sql.Identifier, says: Table, kind: LiteralString,
+        end: LiteralString,
+    ) -> None:  # fmt: skip
+        fields = [
+            sql.SQL("{} {}").format(sql.Identifier(_column(field)), sql.SQL(TYPES[held]))
+            for field, held in says.fields.items()
+        ]
+        columns = [
+            sql.SQL('id text COLLATE "C" PRIMARY KEY'), sql.SQL('label text COLLATE "C"'), sql.SQL("source text"),
+            *fields, sql.SQL("code {}").format(_type(says)), sql.SQL("stamp text, content text, origin text"),
+            sql.SQL("preview bytea, digest text"),
+        ]  # fmt: skip
+        connection.execute(
+            sql.SQL("CREATE " + kind + " {} ({})" + end).format(table, sql.SQL(", ").join(columns))
+        )  # fmt: skip
+
+    def _fill(
+        self, connection: psycopg.Connection[Any], into: sql.Identifier, table: Table, rows: Iterable[Sequence[Row]]
+    ) -> None:
+        fields = list(table.fields.items())
+        names = ["id", "label", "source", "code", "stamp", "content", "origin", "preview", "digest"]
+        names += [_column(field) for field, _ in fields]
+        types = ["text", "text", "text", "halfvec" if table.dtype == "float16" else "vector"]
+        types += ["text", "text", "text", "bytea", "text"]
+        types += [{"int64": "int8", "double": "float8", "string": "text"}[kind] for _, kind in fields]
+        ask = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+            into, sql.SQL(", ").join(map(sql.Identifier, names))
+        )
+        vector: Callable[[Any], Any] = HalfVector if table.dtype == "float16" else Vector
+        with connection.cursor() as cursor, cursor.copy(ask) as copy:
+            copy.set_types(types)
+            for some in rows:
+                for row in some:
+                    item = row.item
+                    values = (
+                        item.id, item.label or None, item.source, vector(row.code), item.stamp, item.content,
+                        item.origin, row.preview, row.digest, *(item.fields.get(field) for field, _ in fields),
+                    )  # fmt: skip
+                    try:
+                        copy.write_row(values)
+                    except (psycopg.DataError, UnicodeEncodeError) as error:
+                        raise RequestError(
+                            f"{self._shown}: item {item.id!r:.100}: PostgreSQL can't keep it ({_first(error)}): "
+                            f"rename it"
+                        ) from error
+
+    def _take_place(
+        self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]
+    ) -> None:
+        """What was filled is the table from now on."""
+        for _ in removed:  # of a new table there is nothing to remove
+            pass
+        connection.execute(self._sql("DROP TABLE IF EXISTS {table}"))
+        own = sql.Identifier(self._name.rpartition(".")[2])
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staged, own))
+        connection.execute(self._sql("CREATE INDEX ON {table} (content)"))
+
+    def _merge(
+        self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]
+    ) -> None:
+        connection.execute("CREATE TEMP TABLE simrec_removed (id text) ON COMMIT DROP")
+        with connection.cursor() as cursor, cursor.copy("COPY simrec_removed FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(["text"])
+            for id_ in removed:
+                copy.write_row((id_,))
+        connection.execute(self._sql("DELETE FROM {table} t USING simrec_removed r WHERE t.id = r.id"))
+        names = [*OWN, *(_column(field) for field in table.fields)]
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        new = sql.SQL(", ").join(
+            sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in names if name != "id"
+        )
+        connection.execute(
+            self._sql(
+                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staged} ON CONFLICT (id) DO UPDATE SET {new}",
+                columns=columns,
+                staged=staged,
+                new=new,
+            )  # fmt: skip
+        )
+
+    def _alter(self, connection: psycopg.Connection[Any], before: Table, table: Table) -> None:
+        """The table gets the columns and types that it is to have."""
+        if before.dtype != table.dtype:
+            connection.execute(self._sql("DROP INDEX IF EXISTS {index}", index=self._beside("code")))
+            connection.execute(self._sql("ALTER TABLE {table} ALTER code TYPE {type}", type=_type(table)))
+        for field, kind in table.fields.items():
+            column, type_ = sql.Identifier(_column(field)), sql.SQL(TYPES[kind])
+            if field not in before.fields:
+                connection.execute(self._sql("ALTER TABLE {table} ADD {column} {type}", column=column, type=type_))
+            elif before.fields[field] != kind:
+                connection.execute(
+                    self._sql("ALTER TABLE {table} ALTER {column} TYPE {type}", column=column, type=type_)
+                )  # fmt: skip
+        for field in before.fields.keys() - table.fields.keys():
+            connection.execute(self._sql("ALTER TABLE {table} DROP {column}", column=sql.Identifier(_column(field))))
+
+    def _index(self, connection: psycopg.Connection[Any], before: Table | None, table: Table) -> None:
+        """The index stands where it was asked for: pgvector's HNSW."""
+        there = before is not None and before.approximate and before.dtype == table.dtype
+        if there and not table.approximate:
+            connection.execute(self._sql("DROP INDEX IF EXISTS {index}", index=self._beside("code")))
+        if table.approximate and not there:
+            operators = "ip" if table.metric == "cosine" else "l2"
+            kind = f"{'halfvec' if table.dtype == 'float16' else 'vector'}_{operators}_ops"
+            name = sql.Identifier(f"{self._name.rpartition('.')[2]}_code"[-LONGEST_NAME:])
+            connection.execute("SET LOCAL maintenance_work_mem = '512MB'")
+            connection.execute(
+                self._sql("CREATE INDEX {name} ON {table} USING hnsw (code {kind})", name=name, kind=sql.SQL(kind))
+            )
+
+
+def _shown(address: str) -> str:
+    """An address without its password."""
+    parts = urlsplit(address)
+    user, at, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=""))
+
+
+def _column(field: str) -> str:
+    """The column of a field; a field that is called as one of simrec's own columns has another."""
+    return f"field_{field}" if field in OWN or field.startswith("field_") else field
+
+
+def _columns(table: Table) -> dict[str, str]:
+    return {**{field: _column(field) for field in table.fields}, "id": "id", "label": "label"}
+
+
+def _type(table: Table) -> sql.SQL:
+    return sql.SQL(f"{'halfvec' if table.dtype == 'float16' else 'vector'}({int(table.dim)})")
+
+
+def _vector(code: Any, table: Table) -> Any:
+    return HalfVector(code) if table.dtype == "float16" else Vector(code)
+
+
+def _numbers(value: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, np.float32)
+    return found
+
+
+def _comparable(codes: Codes, cosine: bool) -> Codes:
+    if not cosine:
+        return codes
+    lengths = np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(codes / lengths, np.float32)
+
+
+def _one(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    row = cursor.fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,412 @@
+"""A catalogue in a table of a database, which an engine asks: see `simrec.contracts.Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.catalogue.known import Known, Nearest
+from simrec.contracts import Codes, Engine, EngineSpec, Entry, Hit, Item, Notice, Row, Table, Value
+from simrec.errors import RequestError, StoreError
+from simrec.faults import blamed_on
+from simrec.manifest import CatalogueRecord, EncoderRecord, SegmentRecord
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from simrec.catalogue.building import New
+    from simrec.catalogue.fields import Kind
+    from simrec.catalogue.segment import Segment
+    from simrec.catalogue.where import Where
+    from simrec.contracts.filters import Condition
+    from simrec.index import Index
+
+SECRETS = ("pass", "key", "secret", "token")
+"""What the name of a setting in an address holds whose value is never kept."""
+
+AT_ONCE = 1000
+"""Rows that are written or asked for by their ids at a time."""
+
+MEASURED = 300
+"""Items, about, whose nearest neighbours' distances are measured."""
+
+
+def is_address(text: str) -> bool:
+    """Whether a text reads like the address of a table, NAME://PLACE#TABLE."""
+    return "://" in text
+
+
+def without_secrets(address: str) -> str:
+    """An address as it may be kept and shown."""
+    parts = urlsplit(address)
+    user, at, place = parts.netloc.rpartition("@")
+    settings = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not any(secret in name.lower() for secret in SECRETS)
+    ]
+    kept = parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=urlencode(settings))
+    return urlunsplit(kept)
+
+
+def opened(address: str, notice: Notice) -> Engine:
+    """The engine for an address. Raises RequestError where no plugin offers one, and what the engine raises."""
+    from simrec import host
+
+    name = address.partition("://")[0]
+    offers = host.discover()
+    known = offers.names(EngineSpec)
+    if name not in known:
+        raise RequestError(
+            f"{without_secrets(address)}: no engine is called {name!r}: there is {', '.join(sorted(known)) or 'none'}"
+        )
+    offer = offers.find(EngineSpec, name)
+    factory = host.imported(offer)
+    with blamed_on(str(offer)):
+        return cast(Engine, factory(address, notice=notice))
+
+
+def row_of(item: Item, code: NDArray[np.float32], preview: bytes, table: Table) -> Row:
+    """An item as it is kept in a table: its fields of the table's kinds, its code rounded to the table's dtype."""
+    makers: dict[str, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
+    fields = {
+        name: makers[table.fields[name]](value)
+        for name, value in sorted(item.fields.items())
+        if value is not None and value == value
+    }
+    if table.dtype == "float16":
+        code = code.astype(np.float16).astype(np.float32)
+    texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, *map(repr, fields.items()))
+    digest = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
+    digest.update(np.ascontiguousarray(code, "<f4").tobytes())
+    digest.update(preview)
+    return Row(replace(item, fields=fields), code, preview, digest.hexdigest())
+
+
+class RemoteCatalogue:
+    """The items of a table, from as many threads as you like.
+
+    What is asked of it raises StoreError where the database doesn't answer, or its table is another encoder's.
+    """
+
+    by_pixels = False
+    segments: Sequence[Segment] = ()
+
+    def __init__(self, name: str, record: CatalogueRecord, encoder: EncoderRecord, engine: Engine) -> None:
+        self.name, self.record, self.encoder, self.engine = name, record, encoder, engine
+        table = engine.table
+        if table is None:
+            raise StoreError(f"{record.engine}: there is no such table: 'simrec index push' makes it")
+        if table.digest != encoder.digest:
+            raise StoreError(
+                f"{record.engine}: its codes were made by encoder {table.encoder}, but {name} holds {encoder.title}: "
+                f"'simrec index push' the right catalogue there again, with --replace"
+            )
+        self.table = table
+
+    def hold(self) -> None:
+        """Nothing has to be opened before another generation takes this one's place."""
+
+    def __len__(self) -> int:
+        return len(self.engine)
+
+    @cached_property
+    def index(self) -> Index:
+        """The codes of all items in memory, ready to be searched by row, in the order of `all`."""
+        return self.chosen()
+
+    @property
+    def kinds(self) -> dict[str, Kind | None]:
+        """The columns that a filter can ask about, and what they hold: see `LocalCatalogue.kinds`."""
+        return {**self.table.fields, "id": "string", "label": "string"}
+
+    @property
+    def fields(self) -> dict[str, type[int] | type[float] | type[str]]:
+        """The names of its items' fields, and what each holds."""
+        types: dict[Kind, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
+        return {name: types[kind] for name, kind in self.table.fields.items()}
+
+    def where(self, text: str) -> Where:
+        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError for what is none."""
+        from simrec.catalogue import where
+
+        return where.parsed(text, self.kinds)
+
+    def _condition(self, text: str | None) -> Condition | None:
+        from simrec.catalogue import masks
+
+        return None if text is None else masks.fitted(self.where(text).condition, self.kinds.get)
+
+    def search(
+        self, codes: Codes, n: int, *, without: Collection[str] = (), where: str | None = None
+    ) -> list[list[Hit]]:
+        """The n nearest items of each code (m, dim): see `LocalCatalogue.search`."""
+        found = self.engine.search(codes, n + len(without), self._condition(where))
+        return [
+            [
+                Hit(item, distance, float(self.scores(np.float32(distance))))
+                for item, distance in nearest
+                if item.id not in without
+            ][:n]
+            for nearest in found
+        ]
+
+    def nearest(self, codes: Codes, n: int, *, where: str | None = None) -> Nearest:
+        """The n nearest items of each code (m, dim), fewer where there are no more. A row is a digest of an id."""
+        found = self.engine.search(codes, n, self._condition(where))
+        longest = max(map(len, found), default=0)
+        rows = np.full((len(found), longest), -1, np.int64)
+        distances = np.full((len(found), longest), np.inf, np.float32)
+        items: dict[int, Item] = {}
+        for place, nearest in enumerate(found):
+            for rank, (item, distance) in enumerate(nearest):
+                row = _number(item.id)
+                rows[place, rank], distances[place, rank], items[row] = row, distance, item
+        return Nearest(rows, distances, lambda wanted: [items[row] for row in wanted])
+
+    def scores(self, distances: Any) -> Any:
+        """Higher is better: see `simrec.index.Searchable`."""
+        if self.table.metric == "cosine":
+            return np.subtract(1, distances, dtype=np.float32)
+        return np.divide(1, 1 + distances, dtype=np.float32)
+
+    def items(self, ids: Sequence[str]) -> list[Item]:
+        """The items with those ids, in that order; an id that isn't there is left out."""
+        found = {row.item.id: row.item for row in self._rows(ids, codes=False)}
+        return [found[id_] for id_ in ids if id_ in found]
+
+    def code(self, id_: str) -> Codes | None:
+        """The code (1, dim) that is kept of an item, None where there is no such item."""
+        return next((row.code[np.newaxis] for row in self._rows([id_])), None)
+
+    def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
+        """The ids of the items whose pictures have each content."""
+        found: dict[str, set[str]] = {}
+        for start in range(0, len(contents), AT_ONCE):
+            some = [content for content in contents[start : start + AT_ONCE] if content]
+            for rows in self.engine.rows(contents=some, codes=False) if some else ():
+                for row in rows:
+                    found.setdefault(row.item.content, set()).add(row.item.id)
+        return [frozenset(found.get(content, ())) for content in contents]
+
+    def picture(self, id_: str) -> Image | None:
+        """The preview of an item, None where there is none."""
+        from simrec.catalogue import previews
+
+        data = self.preview(id_)
+        try:
+            return None if data is None else previews.opened(data, previews.EDGE)
+        except ValueError as error:
+            raise StoreError(f"{self.record.engine}: the preview of {id_!r}: {error}: push it again") from error
+
+    def preview(self, id_: str) -> bytes | None:
+        """The preview of an item as a JPEG or PNG file, None where there is none."""
+        return next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"") or None
+
+    def all(self, where: str | None = None) -> Iterator[Item]:
+        """Every item, by id; those that match a filter, else all of them."""
+        for rows in self.engine.rows(self._condition(where), codes=False):
+            yield from (row.item for row in rows)
+
+    def matching(self, where: str) -> int:
+        """How many items match a filter. Raises RequestError where none does."""
+        condition = self._condition(where)
+        assert condition is not None
+        count = self.engine.count(condition)
+        if not count:
+            raise RequestError(f"{self.name}: no item matches {where!r:.200}: widen the filter")
+        return count
+
+    def chosen(self, where: str | None = None) -> Index:
+        """The codes of the items that `all` gives in memory, which are numbered in that order."""
+        from simrec.index import Index
+
+        index = Index(np.empty((0, self.table.dim), np.float32), self.table.metric)
+        for _, codes in self.batches(where):
+            index.add(codes)
+        return index
+
+    def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
+        """Items with their codes (n, dim); those that match a filter, else all of them."""
+        for rows in self.engine.rows(self._condition(where)):
+            yield [row.item for row in rows], np.stack([row.code for row in rows])
+
+    def whole(self) -> Iterator[tuple[list[Item], Codes, list[bytes]]]:
+        """Every item with its fields, its code (n, dim) and its preview, a JPEG or PNG file."""
+        for rows in self.engine.rows(previews=True):
+            yield [row.item for row in rows], np.stack([row.code for row in rows]), [row.preview for row in rows]
+
+    @cached_property
+    def codes(self) -> Codes:
+        """All codes (n, dim) in memory, in the order of `all`."""
+        return np.concatenate([np.empty((0, self.table.dim), np.float32), *(codes for _, codes in self.batches())])
+
+    @cached_property
+    def _listed(self) -> tuple[list[Item], dict[str, int]]:
+        items = list(self.all())
+        return items, {item.id: row for row, item in enumerate(items)}
+
+    def known(self) -> Iterator[Known]:
+        """Every item, as whoever compares wants it; read once."""
+        origins = {source.name: number for number, source in enumerate(self.record.sources)}
+        for row, item in enumerate(self._listed[0]):
+            yield self._known(row, item, origins)
+
+    def known_item(self, id_: str) -> Known | None:
+        """The item with that id, None where there is none."""
+        items, places = self._listed
+        return self._known(places[id_], items[places[id_]]) if id_ in places else None
+
+    def known_copy(self, content: str) -> Known | None:
+        """An item with that content, None where there is none."""
+        (ids,) = self.copies_of([content])
+        return self.known_item(min(ids)) if ids else None
+
+    def fields_of(self, item: Known) -> dict[str, Value]:
+        """The fields of an item."""
+        return dict(self._listed[0][item.row].fields)
+
+    def columns_of(self, segment: int) -> dict[str, list[Value]]:
+        """The fields of the items, by row."""
+        items = self._listed[0]
+        return {name: [item.fields.get(name) for item in items] for name in self.table.fields}
+
+    def places(self, where: str) -> Iterator[tuple[int, int]]:
+        """The number of the segment, which is 0, and the row of each item that matches a filter."""
+        places = self._listed[1]
+        yield from ((0, places[item.id]) for item in self.all(where))
+
+    def _known(self, row: int, item: Item, origins: Mapping[str, int] | None = None) -> Known:
+        origins = origins or {source.name: number for number, source in enumerate(self.record.sources)}
+        origin = origins.get(item.origin, 0)
+        return Known(0, row, item.id, origin, item.source, item.label, item.stamp, item.content)
+
+    def _rows(self, ids: Sequence[str], *, codes: bool = True, previews: bool = False) -> Iterator[Row]:
+        for start in range(0, len(ids), AT_ONCE):
+            for rows in self.engine.rows(ids=ids[start : start + AT_ONCE], codes=codes, previews=previews):
+                yield from rows
+
+
+class RemoteRevision:
+    """Changes to a table, like `Revision`; nothing is written before `finish`."""
+
+    def __init__(self, catalogue: RemoteCatalogue) -> None:
+        self._catalogue = catalogue
+        self._items: list[Item] = catalogue._listed[0]
+        self._gone: set[str] = set()
+        self._fields: dict[str, Mapping[str, Value]] = {}
+        self._copies: list[tuple[str, Entry, int, bool]] = []
+
+    def remove(self, segment: int, row: int) -> None:
+        """The item in that row goes."""
+        self._gone.add(self._items[row].id)
+
+    def update(self, segment: int, row: int, fields: Mapping[str, Value]) -> None:
+        """The item in that row gets these fields; others that it has stay."""
+        self._fields[self._items[row].id] = fields
+
+    def copy(self, segment: int, row: int, entry: Entry, origin: int, *, same: bool = True) -> None:
+        """Another entry gets the code and the preview of that row: see `Revision.copy`."""
+        self._copies.append((self._items[row].id, entry, origin, same))
+
+    @property
+    def count(self) -> int:
+        """Items that stay or are copied."""
+        return len(self._items) - len(self._gone) + len(self._copies)
+
+    def finish(
+        self, writer: Any, coding: Any, roots: Any, new: Iterable[New] = (), coming: int = 0,
+        new_kinds: Mapping[str, Kind] | None = None, progress: Callable[[int], None] = lambda done: None,
+    ) -> tuple[SegmentRecord, ...]:  # fmt: skip
+        """Makes the changes in the database, all or none; there are no segments."""
+        from simrec.catalogue.fields import kinds, merged
+
+        table = self._catalogue.table
+        fields = merged(table.fields, new_kinds or {})
+        fields = kinds([*self._fields.values(), *(entry.fields for _, entry, *_ in self._copies)], fields)
+        table = replace(table, fields=fields)
+        put = {entry.id for _, entry, *_ in self._copies}
+        gone = sorted(self._gone - put)
+        self._catalogue.engine.apply(table, self._rows(table, new, progress), gone, replace=False)
+        self._catalogue.table = table
+        return ()
+
+    def distances(self) -> tuple[float, ...]:
+        """Quantiles of the distances to the nearest neighbour of a sample of the items: see `Revision.distances`."""
+        return nearest_distances(self._catalogue.engine)
+
+    def _rows(self, table: Table, new: Iterable[New], progress: Callable[[int], None]) -> Iterator[list[Row]]:
+        from simrec.catalogue.revising import PICTURE_FIELDS
+
+        sources, done = self._catalogue.record.sources, 0
+        for start in range(0, len(self._copies), AT_ONCE):
+            some = self._copies[start : start + AT_ONCE]
+            held = self._held({id_ for id_, *_ in some})
+            rows = []
+            for id_, entry, origin, same in some:
+                row = held[id_]
+                kept = {k: v for k, v in row.item.fields.items() if same or k in PICTURE_FIELDS}
+                item = Item(
+                    entry.id, entry.source, entry.label, {**kept, **entry.fields}, entry.stamp, row.item.content,
+                    sources[origin].name,
+                )  # fmt: skip
+                rows.append(row_of(item, row.code, row.preview, table))
+            yield rows
+        changed = [id_ for id_ in self._fields if id_ not in self._gone]
+        for start in range(0, len(changed), AT_ONCE):
+            held = self._held(set(changed[start : start + AT_ONCE]))
+            yield [
+                row_of(replace(row.item, fields={**row.item.fields, **self._fields[id_]}), row.code, row.preview, table)
+                for id_, row in held.items()
+            ]
+        for part in new:
+            yield [
+                row_of(
+                    Item(entry.id, entry.source, entry.label, entry.fields, entry.stamp, content, sources[origin].name),
+                    code,
+                    preview,
+                    table,
+                )  # fmt: skip
+                for entry, origin, content, preview, code in zip(
+                    part.entries, part.origins, part.contents, part.previews, part.codes, strict=True
+                )
+            ]
+            done += len(part)
+            progress(done)
+
+    def _held(self, ids: set[str]) -> dict[str, Row]:
+        return {row.item.id: row for row in self._catalogue._rows(sorted(ids), previews=True)}
+
+
+def nearest_distances(engine: Engine) -> tuple[float, ...]:
+    """Quantiles of the distances from some items to the one nearest to each; empty for less than two items."""
+    from simrec.catalogue.revising import QUANTILES
+
+    count = len(engine)
+    if count < 2:
+        return ()
+    step, place, sample = -(-count // MEASURED), 0, []
+    for rows in engine.rows():
+        sample += [row for number, row in enumerate(rows, place) if number % step == 0]
+        place += len(rows)
+    found = engine.search(np.stack([row.code for row in sample]), 2)
+    nearest = [
+        next((distance for item, distance in two if item.id != row.item.id), two[-1][1])
+        for row, two in zip(sample, found, strict=True)
+    ]  # fmt: skip
+    quantiles = np.quantile(np.array(nearest, np.float64), np.linspace(0, 1, QUANTILES))
+    return tuple(float(value) for value in quantiles)
+
+
+def _number(id_: str) -> int:
+    """A number that stands for an id, in any process: two of a million ids have the same one once in 10,000,000
+    catalogues.
+    """
+    return int.from_bytes(blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
