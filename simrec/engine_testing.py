@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.catalogue import masks
-from simrec.catalogue.remote import row_of
+from simrec.catalogue.remote import kept, row_of
 from simrec.contracts import Codes, Engine, Item, Row, Table, Value
 from simrec.contracts.engines import Kind
 from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, ComparedColumns, Condition, Empty, Like, Operator
@@ -94,8 +94,6 @@ def drawn(table: Table, count: int = COUNT, seed: int = 0) -> list[Row]:
     """Rows with all that items may have, and nothing where they may have nothing."""
     rng = np.random.default_rng(seed)
     codes = rng.standard_normal((count, table.dim)).astype(np.float32)
-    if table.metric == "cosine":
-        codes /= np.linalg.norm(codes, axis=1, keepdims=True)
     rows = []
     for number, code in enumerate(codes):
         fields: dict[str, Value] = {
@@ -137,6 +135,7 @@ def same(ours: Sequence[Row], theirs: Sequence[Row]) -> None:
         other = by_id[row.item.id]
         assert row.digest == other.digest and row.preview == other.preview, row.item.id
         assert row.code.dtype == np.float32 and np.array_equal(row.code, other.code), row.item.id
+        assert row.length == other.length, row.item.id
 
 
 @_contract("A table that isn't there is None; once rows are written, it says what it was told, to whoever opens it.")
@@ -246,12 +245,12 @@ def _changes(opened: Open) -> None:
         ]  # fmt: skip
         write(engine, wider, new, [row.item.id for row in rows[:50]] + ["nothing"])
         assert engine.table == wider and len(engine) == 300
-        kept = [row_of(row.item, row.code, row.preview, wider) for row in rows[50:250]]
+        stayed = [kept(row.item, row.code, row.length, row.preview, wider) for row in rows[50:250]]
         assert [row.item for row in read(engine)] == sorted(
-            (row.item for row in [*kept, *new]), key=lambda item: item.id
+            (row.item for row in [*stayed, *new]), key=lambda item: item.id
         )
-        _compare(engine, [*kept, *new], None, TOLERANCE)
-        write(engine, wider, [], [row.item.id for row in [*kept, *new]])
+        _compare(engine, [*stayed, *new], None, TOLERANCE)
+        write(engine, wider, [], [row.item.id for row in [*stayed, *new]])
         assert len(engine) == 0 and engine.search(rows[0].code[np.newaxis], 5) == [[]]
 
 

@@ -21,7 +21,7 @@ from simrec import store
 from simrec.answers import Narrowing, Wishes, answers
 from simrec.catalogue import Catalogue, LocalCatalogue, RemoteCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
-from simrec.errors import DataError, ImageError, PluginError, RequestError, StoreError
+from simrec.errors import DataError, ImageError, PluginError, RequestError, SimrecError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
 from simrec.home import databases, default
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
@@ -601,10 +601,18 @@ class Recommender:
             described["catalogue"]["source"] = self.manifest.catalogue.source
             described["catalogue"]["segments"] = len(self.manifest.catalogue.segments)
             if fields:
-                kinds = self._now.catalogue.fields
-                described["catalogue"]["fields"] = {name: kind.__name__ for name, kind in kinds.items()}
+                described["catalogue"]["fields"] = self._fields()
             del described["catalogue"]["distances"]
         return described
+
+    def _fields(self) -> dict[str, str] | None:
+        """The names of its items' fields and what they hold; None where a database doesn't tell."""
+        try:
+            return {name: kind.__name__ for name, kind in self._now.catalogue.fields.items()}
+        except SimrecError:
+            if not self._now.record.engine:
+                raise
+            return None
 
 
 def _crop(crop: Crop | str | Sequence[int] | None) -> Crop | None:

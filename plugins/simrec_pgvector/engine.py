@@ -1,7 +1,8 @@
 """An engine on PostgreSQL with pgvector (https://github.com/pgvector/pgvector).
 
 A table has the columns id, label and source, one for each field, `code` (vector or halfvec; of a length of 1 where the
-metric is cosine, so that <=>, <#> and <-> agree) and what simrec itself needs: stamp, content, origin, preview, digest.
+metric is cosine, so that <=>, <#> and <-> agree) and what simrec itself needs: length (of the code as the encoder gave
+it), stamp, content, origin, preview, digest.
 What it says of itself is in its comment.
 """
 
@@ -11,11 +12,12 @@ import json
 import queue
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, LiteralString
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg
@@ -29,7 +31,7 @@ from simrec.contracts.filters import Condition
 from simrec.errors import RequestError, StoreError
 from simrec_pgvector.filters import named, to_sql
 
-OWN = ("id", "label", "source", "code", "stamp", "content", "origin", "preview", "digest")
+OWN = ("id", "label", "source", "code", "length", "stamp", "content", "origin", "preview", "digest")
 """Columns that every table has; a field of such a name gets another one."""
 
 LONGEST_NAME = 63
@@ -62,11 +64,12 @@ class Postgres:
             raise RequestError(
                 f"{_shown(address)}: which table? Write postgresql://USER@HOST/DATABASE#TABLE, of letters, digits and _"
             )
-        self._address, self._shown = urlunsplit(parts._replace(fragment="")), _shown(address)
+        self._address, self._shown = address.partition("#")[0], _shown(address)
         self._table, self._notice = sql.Identifier(*parts.fragment.split(".")), notice
         self._name = parts.fragment
         self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._idle)
         self._known: tuple[Table | None] | None = None
         with self._asked() as connection:
             version = connection.info.server_version
@@ -134,11 +137,10 @@ class Postgres:
                 condition = sql.SQL("{} AND {} = ANY(%s)").format(condition, named(name))
                 values.append([one for one in wanted if "\0" not in one])
         ask = self._sql(
-            "SELECT {columns}, {code}, {preview}, digest FROM {table} WHERE {condition} ORDER BY id",
+            "SELECT {columns}, {code}, length, {preview}, digest FROM {table} WHERE {condition} ORDER BY id",
             columns=self._columns(table), condition=condition,
             code=sql.SQL("code" if codes else "NULL"), preview=sql.SQL("preview" if previews else "NULL"),
         )  # fmt: skip
-        none = np.empty(0, np.float32)
         with (
             self._asked() as connection,
             connection.transaction(),
@@ -147,11 +149,7 @@ class Postgres:
             cursor.itersize = READ
             cursor.execute(ask, values)
             while some := cursor.fetchmany(READ):
-                yield [
-                    Row(self._item(row, table), none if code is None else _numbers(code), preview or b"", digest)
-                    for row in some
-                    for code, preview, digest in [row[-3:]]
-                ]
+                yield [self._row(row, table) for row in some]
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """See `simrec.contracts.Engine`."""
@@ -194,11 +192,7 @@ class Postgres:
 
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
-        while True:
-            try:
-                self._idle.get_nowait().close()
-            except queue.Empty:
-                return
+        _close(self._idle)
 
     @contextmanager
     def _asked(self) -> Iterator[psycopg.Connection[Any]]:
@@ -287,6 +281,11 @@ class Postgres:
         fields = {name: value for name, value in values if value is not None}
         return Item(id_, source, label or "", fields, stamp, content, origin)
 
+    def _row(self, row: Sequence[Any], table: Table) -> Row:
+        code, length, preview, digest = row[-4:]
+        numbers = np.empty(0, np.float32) if code is None else _numbers(code)
+        return Row(self._item(row, table), numbers, length, preview or b"", digest)
+
     def _check(self, table: Table) -> None:
         """Raises RequestError for what PostgreSQL can't keep."""
         largest = (LARGEST_INDEXED if table.approximate else LARGEST)[table.dtype]
@@ -316,7 +315,8 @@ class Postgres:
         ]
         columns = [
             sql.SQL('id text COLLATE "C" PRIMARY KEY'), sql.SQL('label text COLLATE "C"'), sql.SQL("source text"),
-            *fields, sql.SQL("code {}").format(_type(says)), sql.SQL("stamp text, content text, origin text"),
+            *fields, sql.SQL("code {}").format(_type(says)),
+            sql.SQL("length double precision, stamp text, content text, origin text"),
             sql.SQL("preview bytea, digest text"),
         ]  # fmt: skip
         connection.execute(
@@ -327,10 +327,9 @@ class Postgres:
         self, connection: psycopg.Connection[Any], into: sql.Identifier, table: Table, rows: Iterable[Sequence[Row]]
     ) -> None:
         fields = list(table.fields.items())
-        names = ["id", "label", "source", "code", "stamp", "content", "origin", "preview", "digest"]
-        names += [_column(field) for field, _ in fields]
+        names = [*OWN, *(_column(field) for field, _ in fields)]
         types = ["text", "text", "text", "halfvec" if table.dtype == "float16" else "vector"]
-        types += ["text", "text", "text", "bytea", "text"]
+        types += ["float8", "text", "text", "text", "bytea", "text"]
         types += [{"int64": "int8", "double": "float8", "string": "text"}[kind] for _, kind in fields]
         ask = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
             into, sql.SQL(", ").join(map(sql.Identifier, names))
@@ -342,8 +341,9 @@ class Postgres:
                 for row in some:
                     item = row.item
                     values = (
-                        item.id, item.label or None, item.source, vector(row.code), item.stamp, item.content,
-                        item.origin, row.preview, row.digest, *(item.fields.get(field) for field, _ in fields),
+                        item.id, item.label or None, item.source, vector(row.code), row.length, item.stamp,
+                        item.content, item.origin, row.preview, row.digest,
+                        *(item.fields.get(field) for field, _ in fields),
                     )  # fmt: skip
                     try:
                         copy.write_row(values)
@@ -418,11 +418,18 @@ class Postgres:
             )
 
 
+def _close(idle: queue.LifoQueue[psycopg.Connection[Any]]) -> None:
+    """Ends connections that nobody uses."""
+    with suppress(queue.Empty):
+        while True:
+            idle.get_nowait().close()
+
+
 def _shown(address: str) -> str:
     """An address without its password."""
     parts = urlsplit(address)
     user, at, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=""))
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}#{parts.fragment}"
 
 
 def _column(field: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,8 @@ def without_secrets(address: str) -> str:
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
         if not any(secret in name.lower() for secret in SECRETS)
     ]
-    kept = parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=urlencode(settings))
-    return urlunsplit(kept)
+    shown = f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}"  # urlunsplit would drop an empty place
+    return f"{shown}{'?' if settings else ''}{urlencode(settings)}{'#' if parts.fragment else ''}{parts.fragment}"
 
 
 def opened(address: str, notice: Notice) -> Engine:
@@ -74,20 +74,25 @@ def opened(address: str, notice: Notice) -> Engine:
 
 
 def row_of(item: Item, code: NDArray[np.float32], preview: bytes, table: Table) -> Row:
-    """An item as it is kept in a table: its fields of the table's kinds, its code rounded to the table's dtype."""
+    """An item as it is kept in a table. code (dim,): as the encoder gave it."""
+    length = float(np.linalg.norm(code)) if table.metric == "cosine" else 1.0
+    return kept(item, code / length if length > 0 else code, length, preview, table)
+
+
+def kept(item: Item, code: NDArray[np.float32], length: float, preview: bytes, table: Table) -> Row:
+    """The row: fields of the table's kinds, the code (dim,) rounded to its dtype, and the digest of all that."""
     makers: dict[str, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
     fields = {
         name: makers[table.fields[name]](value)
         for name, value in sorted(item.fields.items())
         if value is not None and value == value
     }
-    if table.dtype == "float16":
-        code = code.astype(np.float16).astype(np.float32)
+    code = np.asarray(code, np.float16 if table.dtype == "float16" else np.float32).astype(np.float32)
     texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, *map(repr, fields.items()))
-    digest = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
+    digest = blake2b("\0".join((*texts, repr(length))).encode("utf-8", "surrogatepass"), digest_size=16)
     digest.update(np.ascontiguousarray(code, "<f4").tobytes())
     digest.update(preview)
-    return Row(replace(item, fields=fields), code, preview, digest.hexdigest())
+    return Row(replace(item, fields=fields), code, length, preview, digest.hexdigest())
 
 
 class RemoteCatalogue:
@@ -151,7 +156,7 @@ class RemoteCatalogue:
         found = self.engine.search(codes, n + len(without), self._condition(where))
         return [
             [
-                Hit(item, distance, float(self.scores(np.float32(distance))))
+                Hit(self._full(item), distance, float(self.scores(np.float32(distance))))
                 for item, distance in nearest
                 if item.id not in without
             ][:n]
@@ -168,7 +173,7 @@ class RemoteCatalogue:
         for place, nearest in enumerate(found):
             for rank, (item, distance) in enumerate(nearest):
                 row = _number(item.id)
-                rows[place, rank], distances[place, rank], items[row] = row, distance, item
+                rows[place, rank], distances[place, rank], items[row] = row, distance, self._full(item)
         return Nearest(rows, distances, lambda wanted: [items[row] for row in wanted])
 
     def scores(self, distances: Any) -> Any:
@@ -179,12 +184,12 @@ class RemoteCatalogue:
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The items with those ids, in that order; an id that isn't there is left out."""
-        found = {row.item.id: row.item for row in self._rows(ids, codes=False)}
+        found = {row.item.id: self._full(row.item) for row in self._rows(ids, codes=False)}
         return [found[id_] for id_ in ids if id_ in found]
 
     def code(self, id_: str) -> Codes | None:
         """The code (1, dim) that is kept of an item, None where there is no such item."""
-        return next((row.code[np.newaxis] for row in self._rows([id_])), None)
+        return next((_codes([row]) for row in self._rows([id_])), None)
 
     def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
         """The ids of the items whose pictures have each content."""
@@ -213,7 +218,7 @@ class RemoteCatalogue:
     def all(self, where: str | None = None) -> Iterator[Item]:
         """Every item, by id; those that match a filter, else all of them."""
         for rows in self.engine.rows(self._condition(where), codes=False):
-            yield from (row.item for row in rows)
+            yield from (self._full(row.item) for row in rows)
 
     def matching(self, where: str) -> int:
         """How many items match a filter. Raises RequestError where none does."""
@@ -236,12 +241,13 @@ class RemoteCatalogue:
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
         """Items with their codes (n, dim); those that match a filter, else all of them."""
         for rows in self.engine.rows(self._condition(where)):
-            yield [row.item for row in rows], np.stack([row.code for row in rows])
+            yield [self._full(row.item) for row in rows], _codes(rows)
 
     def whole(self) -> Iterator[tuple[list[Item], Codes, list[bytes]]]:
         """Every item with its fields, its code (n, dim) and its preview, a JPEG or PNG file."""
         for rows in self.engine.rows(previews=True):
-            yield [row.item for row in rows], np.stack([row.code for row in rows]), [row.preview for row in rows]
+            items = [self._full(row.item) for row in rows]
+            yield items, _codes(rows), [row.preview for row in rows]
 
     @cached_property
     def codes(self) -> Codes:
@@ -282,6 +288,10 @@ class RemoteCatalogue:
         """The number of the segment, which is 0, and the row of each item that matches a filter."""
         places = self._listed[1]
         yield from ((0, places[item.id]) for item in self.all(where))
+
+    def _full(self, item: Item) -> Item:
+        """With all fields that the catalogue has, as a local one gives them: None where the item has nothing there."""
+        return replace(item, fields={name: item.fields.get(name) for name in self.table.fields})
 
     def _known(self, row: int, item: Item, origins: Mapping[str, int] | None = None) -> Known:
         origins = origins or {source.name: number for number, source in enumerate(self.record.sources)}
@@ -352,20 +362,20 @@ class RemoteRevision:
             rows = []
             for id_, entry, origin, same in some:
                 row = held[id_]
-                kept = {k: v for k, v in row.item.fields.items() if same or k in PICTURE_FIELDS}
+                fields = {k: v for k, v in row.item.fields.items() if same or k in PICTURE_FIELDS}
                 item = Item(
-                    entry.id, entry.source, entry.label, {**kept, **entry.fields}, entry.stamp, row.item.content,
+                    entry.id, entry.source, entry.label, {**fields, **entry.fields}, entry.stamp, row.item.content,
                     sources[origin].name,
                 )  # fmt: skip
-                rows.append(row_of(item, row.code, row.preview, table))
+                rows.append(kept(item, row.code, row.length, row.preview, table))
             yield rows
         changed = [id_ for id_ in self._fields if id_ not in self._gone]
         for start in range(0, len(changed), AT_ONCE):
-            held = self._held(set(changed[start : start + AT_ONCE]))
-            yield [
-                row_of(replace(row.item, fields={**row.item.fields, **self._fields[id_]}), row.code, row.preview, table)
-                for id_, row in held.items()
-            ]
+            rows = []
+            for id_, row in self._held(set(changed[start : start + AT_ONCE])).items():
+                item = replace(row.item, fields={**row.item.fields, **self._fields[id_]})
+                rows.append(kept(item, row.code, row.length, row.preview, table))
+            yield rows
         for part in new:
             yield [
                 row_of(
@@ -383,6 +393,13 @@ class RemoteRevision:
 
     def _held(self, ids: set[str]) -> dict[str, Row]:
         return {row.item.id: row for row in self._catalogue._rows(sorted(ids), previews=True)}
+
+
+def _codes(rows: Sequence[Row]) -> Codes:
+    """The codes (n, dim) of rows as the encoder gave them."""
+    lengths = np.array([row.length for row in rows], np.float32)
+    codes: Codes = np.stack([row.code for row in rows]) * lengths[:, np.newaxis]
+    return codes
 
 
 def nearest_distances(engine: Engine) -> tuple[float, ...]:

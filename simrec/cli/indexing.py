@@ -154,12 +154,15 @@ def _summary(d: dict[str, Any]) -> list[tuple[str, Any]]:
         ("items", items),
         ("fields", _fields(catalogue["fields"]) if catalogue else "-"),
         ("kept as", catalogue["dtype"] if catalogue else "-"),
+        *([("kept in", catalogue["engine"])] if catalogue and catalogue["engine"] else []),
         ("size", f"{d['bytes'] / 1e6:.1f} MB"),
         ("made", f"{d['created'][:10]} by: {encoder['command']}"),
     ]
 
 
-def _fields(fields: dict[str, str]) -> str:
+def _fields(fields: dict[str, str] | None) -> str:
+    if fields is None:
+        return "unknown: its database doesn't tell"
     words = {"int": "whole numbers", "float": "numbers", "str": "texts"}
     return ", ".join(f"{name} ({words[kind]})" for name, kind in fields.items()) or "none"
 

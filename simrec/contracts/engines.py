@@ -39,12 +39,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
-    """An item in a table. code (dim,): as the encoder gave it, as far as the dtype keeps it. preview: a JPEG or PNG
-    file, b"" where there is none. digest: of all of this, by which a row is known that is there already.
+    """An item in a table. code (dim,): as far as the dtype keeps it, divided by its length where the metric is cosine.
+    length: what it was divided by, 1 for the other metric. preview: a JPEG or PNG file, b"" where there is none.
+    digest: of all of this, by which a row is known that is there already.
     """
 
     item: Item
     code: NDArray[np.float32]
+    length: float
     preview: bytes
     digest: str
 

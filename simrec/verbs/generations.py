@@ -130,13 +130,15 @@ def _engine(generation: store.Generation) -> str:
 
 def _check_table(name: str, home: Path | None, problems: list[str], progress: Callable[[str, int, int], None]) -> int:
     """How many items could be read, of a catalogue in a table."""
-    from simrec.catalogue.remote import RemoteCatalogue, row_of
+    from simrec.catalogue.remote import RemoteCatalogue, kept
 
     catalogue = library.open(name, home).catalogue
     assert isinstance(catalogue, RemoteCatalogue)
     count, wrong, total = 0, 0, len(catalogue)
     for rows in catalogue.engine.rows(previews=True):
-        wrong += sum(row_of(row.item, row.code, row.preview, catalogue.table).digest != row.digest for row in rows)
+        wrong += sum(
+            kept(row.item, row.code, row.length, row.preview, catalogue.table).digest != row.digest for row in rows
+        )  # fmt: skip
         count += len(rows)
         progress("checking items", count, total)
     if wrong:
