@@ -362,6 +362,13 @@ def check_layout(data: mmap.mmap | bytes | memoryview, count: int, dim: int, met
         raise ValueError(f"{len(data):,} bytes where {count:,} codes of {dim} numbers as {dtype} take {place:,}")
 
 
+def flat_header(count: int, dim: int, metric: Metric) -> bytes:
+    """What an IndexFlat of codes (count, dim) begins with; their numbers follow, float32, a code after the other."""
+    fields = list(_layout(count, dim, metric, "float32"))[:-1]
+    unused = struct.pack("<qq", 1 << 20, 1 << 20)
+    return b"".join(field if isinstance(field, bytes) else unused for field in fields)
+
+
 def learned(data: mmap.mmap | bytes | memoryview, dim: int, metric: Metric, dtype: Dtype) -> bytes:
     """The ranges or medians in a file whose layout was checked: segments with other ones can't be compared."""
     parts, place = [], 0

@@ -117,7 +117,7 @@ UNLOADABLE = {
     "wrong-api": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=99)]", "contract 99"),
     "old-api": (
         f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=1)]",
-        "was written for contract 1, this simrec has 2 (since contract 2 a source lists entries",
+        "was written for contract 1, this simrec has 3 (since contract 2 a source lists entries",
     ),
     "wrong-metric": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, metric='cos')]", "'cos'"),
     "wrong-name": ("@hookimpl\ndef simrec_sources(): return [SourceSpec('our:shop', '', 'a:b')]", "'our:shop'"),
@@ -219,7 +219,7 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
             f"{HEAD}\ndef shop(text, spec, *, data_dir, notice): pass\n\n@hookimpl\n"
             f"def simrec_sources(): return [SourceSpec({name!r}, 'Old.', 'source_of_contract_1:shop')]\n"
         ),
-        "was written for contract 1, this simrec has 2",
+        "was written for contract 1, this simrec has 3",
     ),
     "source-that-lists-names": (broken_source(entries="yield 'a'"), "listed str, which is no Entry"),
     "source-that-stops": (

@@ -54,19 +54,19 @@ def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str,
 def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[str, Kind]) -> None:
     import pyarrow as pa
 
-    makers: dict[Kind, Any] = {"int64": int, "double": float, "string": str}
-    table = pa.table(
-        {
-            name: pa.array(
-                [None if value is None or value != value else makers[kind](value) for value in values[name]],
-                pa.type_for_alias(kind),
-            )
-            for name, kind in columns.items()
-        }
-    )
+    table = pa.table({name: array(values[name], kind) for name, kind in columns.items()})
     # As a stream: its messages can be looked at one by one before anything is made of them.
     with path.open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
+
+
+def array(values: Sequence[Value], kind: Kind) -> Any:
+    """Values of a column as a pyarrow Array; a number that is none (NaN) becomes nothing."""
+    import pyarrow as pa
+
+    make: Any = {"int64": int, "double": float, "string": str}[kind]
+    made = [None if value is None or value != value else make(value) for value in values]
+    return pa.array(made, pa.type_for_alias(kind))
 
 
 def merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
@@ -128,6 +128,10 @@ class Columns:
         if name not in self._columns:
             self._columns[name] = compact(self._table.column(name))
         return self._columns[name]
+
+    def some(self, name: str, start: int, count: int) -> Any:
+        """Those rows of a column as a pyarrow Array."""
+        return self._table.column(name).slice(start, count).combine_chunks()
 
     @property
     def kinds(self) -> dict[str, Kind]:

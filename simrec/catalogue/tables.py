@@ -1,0 +1,54 @@
+"""Items as Arrow tables: which columns there are, and entries as a record batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from simrec.catalogue.fields import Kind, array
+from simrec.contracts import Codes, Entry
+
+Columns = Mapping[str, str | None]
+"""What each column is called, and the field that it is; None for an item's own `id`, `label`, `source`, `preview` (a
+JPEG or PNG file) or `code`, a list of fixed size of float32."""
+
+
+def schema(columns: Columns, kinds: Mapping[str, Kind | None], dim: int) -> Any:
+    """The pyarrow Schema of a table; kinds: of the fields, None for one that has no value anywhere."""
+    import pyarrow as pa
+
+    own = {"preview": pa.binary(), "code": pa.list_(pa.float32(), dim)}
+    return pa.schema(
+        [
+            pa.field(name, own.get(name, pa.string()), nullable=False)
+            if field is None
+            else pa.field(name, pa.type_for_alias(kinds[field] or "int64"))
+            for name, field in columns.items()
+        ]
+    )
+
+
+def coded(codes: Any) -> Any:
+    """Codes (n, dim) as a pyarrow array of lists of fixed size."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(codes).ravel()), codes.shape[1])
+
+
+def batch(entries: Sequence[Entry], previews: Sequence[bytes], codes: Codes, columns: Columns, schema: Any) -> Any:
+    """Entries, their previews and codes (n, dim) as a pyarrow RecordBatch."""
+    import pyarrow as pa
+
+    arrays = []
+    for name, field in columns.items():
+        if field is not None:
+            kind: Kind = str(schema.field(name).type)  # type: ignore[assignment]
+            arrays.append(array([entry.fields.get(field) for entry in entries], kind))
+        elif name == "code":
+            arrays.append(coded(codes))
+        else:
+            values = previews if name == "preview" else [getattr(entry, name) for entry in entries]
+            arrays.append(pa.array(values, schema.field(name).type))
+    return pa.record_batch(arrays, schema=schema)

@@ -1,0 +1,34 @@
+"""A table in a temporary file, for whoever needs to read it more than once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simrec.files import explained
+
+
+@contextmanager
+def spooled(schema: Any, batches: Iterable[Any]) -> Iterator[Callable[[], Iterator[Any]]]:
+    """What gives some pyarrow RecordBatches again, as often as it is called in the block.
+
+    Raises StoreError where there is no room for them.
+    """
+    import pyarrow as pa
+
+    place = Path(tempfile.gettempdir())
+    with tempfile.TemporaryFile() as file:
+        with explained(place, "name another folder for temporary files with TMPDIR"):
+            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            file.flush()
+
+        def again() -> Iterator[Any]:
+            reader = pa.ipc.open_file(pa.PythonFile(file, mode="r"))
+            return (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+        yield again
