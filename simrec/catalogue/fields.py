@@ -101,16 +101,12 @@ class Columns:
 
         try:
             with pa.memory_map(str(path)) as file:
-                messages = pa.ipc.MessageReader.open_stream(file)
-                first = messages.read_next_message()
-                if first.type != "schema":  # pyarrow would read any other as one, and crash
-                    raise ValueError("it doesn't begin with a schema")
-                schema = pa.ipc.read_schema(first)
+                schema, batches = messages(file)
                 kinds = {str(field.type) for field in schema} - {"int64", "double", "string"}
                 extended = schema.metadata or any(field.metadata for field in schema)
                 if kinds or extended or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
                     raise ValueError(f"columns that simrec doesn't write: {', '.join(sorted(kinds))[:100]}")
-                self._table = pa.Table.from_batches(list(_batches(messages, schema)), schema)
+                self._table = pa.Table.from_batches(list(batches), schema)
                 self._table.validate(full=True)
         except (pa.ArrowException, OSError, EOFError, StopIteration, struct.error) as error:
             raise ValueError(str(error) or "no Arrow stream") from error
@@ -160,6 +156,22 @@ def compact(column: Any) -> Any:
     first = array[:LOOKED_AT]
     repeats = array.type == pa.string() and 2 * pc.count_distinct(first).as_py() <= len(first)
     return array.dictionary_encode() if repeats else array
+
+
+def messages(file: Any) -> tuple[Any, Iterator[Any]]:
+    """The schema and the record batches of an Arrow stream in a mapped file, which may have come from anyone.
+
+    Raises ValueError, also while batches are taken, for what isn't uncompressed record batches after a schema;
+    pyarrow's errors and StopIteration for what is no stream.
+    """
+    import pyarrow as pa
+
+    coming = pa.ipc.MessageReader.open_stream(file)
+    first = coming.read_next_message()
+    if first.type != "schema":  # pyarrow would read any other as one, and crash
+        raise ValueError("it doesn't begin with a schema")
+    schema = pa.ipc.read_schema(first)
+    return schema, _batches(coming, schema)
 
 
 def _batches(messages: Any, schema: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""`simrec encode` and `simrec export`."""
+"""`simrec encode`, `simrec export` and `simrec verify`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, draw_inputs, show_input_option
+from simrec.cli.terminal import Session, data_dir_option, draw_inputs, say, show_input_option
 
 if TYPE_CHECKING:
     from simrec.contracts import CodeDtype
@@ -114,3 +114,25 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
         written = verb(opened, _target(output), wishes, progress=progress)
     if written:
         session.notice(f"Wrote {' and '.join(map(str, written))}.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--index", "name", metavar="NAME", help="Also check that this recommender's encoder made the codes.")
+@click.pass_obj
+def verify(session: Session, file: Path, name: str | None) -> None:
+    """Check a file of codes: whether all of it is there and as it was written.
+
+    FILE is what 'simrec export' or 'simrec encode' wrote.
+    """
+    from simrec import library
+    from simrec.verbs.verify import verify as verb
+
+    opened = library.open(name, session.home) if name else None
+    with session.counting() as progress:
+        record = verb(file, opened, progress=progress)
+    length = ", of length 1" if record.normalised else ""
+    say(
+        f"{file}: whole: {record.count:,} codes of {record.dim} numbers ({record.dtype}{length}) of encoder "
+        f"{record.encoder}"
+    )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, BinaryIO
 
-from simrec.contracts import Origin
+from simrec.catalogue.fields import messages
+from simrec.contracts import ExportRecord, Origin
+from simrec.exporters.content import check_schema
 from simrec.exporters.files import writing, written
+from simrec.exporters.reading import missing, parsed, path_of, reading
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
@@ -39,3 +42,34 @@ def _replace(file: IO[bytes], before: bytes, after: bytes) -> None:
         file.seek(start + place)
         file.write(after)
     file.seek(0, 2)
+
+
+def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
+    """See `ReadExport`; with all its columns."""
+    import pyarrow as pa
+
+    with reading(path), pa.memory_map(str(path_of(path))) as file:
+        schema, _ = _opened(file)
+        if b"simrec" not in (schema.metadata or {}):
+            raise missing(path, "no 'simrec' in its metadata")
+        return (record := parsed(schema.metadata[b"simrec"], path)), _rows(path, record)
+
+
+def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with reading(path), pa.memory_map(str(path_of(path))) as file:
+        schema, batches = _opened(file)
+        check_schema(schema, record)
+        for batch in batches:
+            batch.validate(full=True)
+            yield batch
+
+
+def _opened(file: Any) -> tuple[Any, Iterator[Any]]:
+    """The schema and the batches of a file, which lie in it as a stream, between a mark and a footer."""
+    size = file.size()
+    if size < 18 or file.read_at(8, 0) != b"ARROW1\0\0" or file.read_at(6, size - 6) != b"ARROW1":
+        raise ValueError("it doesn't begin and end as an Arrow file does")
+    file.seek(8)
+    return messages(file)

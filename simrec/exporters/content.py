@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simrec.contracts import ExportRecord
+
 NUMBERS: dict[str, str] = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
 """What numpy calls the dtypes, as they are written."""
 
@@ -52,3 +54,17 @@ def texts(column: Any) -> tuple[NDArray[np.int32], memoryview]:
         return np.zeros(1, np.int32), memoryview(b"")
     places = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
     return places, memoryview(data or b"")[places[0] : places[-1]]
+
+
+def check_schema(schema: Any, record: ExportRecord) -> None:
+    """Raises ValueError for a table that has other columns than an export with that record."""
+    import pyarrow as pa
+
+    if list(schema.names) != list(record.columns):
+        raise ValueError("it has other columns than its record names")
+    if schema.field("code").type != pa.list_(pa.type_for_alias(record.dtype), record.dim):
+        raise ValueError(f"its codes are {schema.field('code').type}, not {record.dim} numbers as {record.dtype}")
+    own = {"id": {"string"}, "label": {"string"}, "source": {"string"}, "preview": {"binary"}}
+    for field in schema:
+        if field.name != "code" and str(field.type) not in own.get(field.name, {"string", "int64", "double"}):
+            raise ValueError(f"its column {field.name[:100]!r} holds {str(field.type)[:100]}")

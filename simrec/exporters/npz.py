@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Origin
+from simrec.contracts import ExportRecord, Origin
 from simrec.errors import RequestError
 from simrec.exporters.content import NUMBERS, codes
 from simrec.exporters.files import writing, written
 from simrec.exporters.npy import header
+from simrec.exporters.reading import LARGEST as LARGEST_RECORD
+from simrec.exporters.reading import batch as reread
+from simrec.exporters.reading import missing, numbers, parsed, reading, size
 from simrec.exporters.spool import spooled
+from simrec.files import opened
 
 RECORD = "simrec.json"
 """The member that holds the record."""
@@ -87,3 +94,72 @@ def _array(column: Any, kind: str) -> NDArray[Any]:
         return np.array(["" if text is None else text for text in column.to_pylist()], kind)
     array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return array.astype(kind)
+
+
+def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
+    """See `ReadExport`."""
+    with reading(path), opened(Path(path)) as file, _archive(file) as archive:
+        if RECORD not in archive.namelist():
+            raise missing(path, f"no {RECORD} in it")
+        with archive.open(RECORD) as member:
+            record = parsed(member.read(LARGEST_RECORD + 1), path)
+        if sorted(archive.namelist()) != sorted([RECORD, *(f"{name}.npy" for name in record.columns)]):
+            raise ValueError("it holds other arrays than its record names")
+    return record, _rows(path, record)
+
+
+def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
+    with reading(path), opened(Path(path)) as file, _archive(file) as archive:
+        if archive.getinfo("code.npy").compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its codes are compressed, which simrec doesn't do")
+        expected = header(NUMBERS[record.dtype], (record.count or 0, record.dim))
+        with archive.open("code.npy") as member:
+            if member.read(len(expected)) != expected:
+                raise ValueError(f"its codes are no array {record.dtype} {(record.count, record.dim)}")
+            if "id" not in record.columns:
+                for some in numbers(member, record):
+                    yield reread(None, some)
+                return
+            with archive.open("id.npy") as ids:
+                width = _width(ids, record.count or 0)
+                for some in numbers(member, record):
+                    yield reread([id_ for length in _parts(len(some), width) for id_ in _ids(ids, length, width)], some)
+
+
+def _archive(file: BinaryIO) -> zipfile.ZipFile:
+    """The archive in a file. Raises ValueError for one whose list of members, which is read as a whole, is too long."""
+    end = size(file)
+    file.seek(max(0, end - 76))
+    tail = file.read()
+    place = tail.rfind(b"PK\5\6")
+    if place < 0 or len(tail) - place != 22:
+        raise ValueError("it doesn't end as an archive does")
+    (length,) = struct.unpack("<I", tail[place + 12 : place + 16])
+    if length > LARGEST_RECORD and tail[:4] == b"PK\6\6":  # the list of a large file, which simrec keeps as short
+        length = struct.unpack("<Q", tail[40:48])[0]
+    if length > LARGEST_RECORD:
+        raise ValueError(f"its list of members takes {length:,} bytes")
+    return zipfile.ZipFile(file)
+
+
+def _width(member: IO[bytes], count: int) -> int:
+    """Characters of each text in an array of so many, whose header is read."""
+    found = re.search(rb"'<U(\d{1,7})'", start := member.read(len(header("<U1", (count,)))))
+    width = int(found[1]) if found else 0
+    if not width or start != header(f"<U{width}", (count,)) or 4 * width * count > LARGEST:
+        raise ValueError(f"its ids are no array of {count:,} texts")
+    return width
+
+
+def _parts(rows: int, width: int) -> Iterator[int]:
+    """So many rows in parts of which each takes a few megabytes at most."""
+    step = max(1, (1 << 22) // (4 * width))
+    return (min(step, rows - start) for start in range(0, rows, step))
+
+
+def _ids(member: IO[bytes], rows: int, width: int) -> list[str]:
+    data = member.read(4 * width * rows)
+    if len(data) != 4 * width * rows:
+        raise ValueError("its ids are cut short")
+    found: list[str] = np.frombuffer(data, f"<U{width}").tolist()
+    return found

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from simrec.contracts import Origin
+from simrec.contracts import ExportRecord, Origin
+from simrec.exporters.content import check_schema
 from simrec.exporters.files import writing, written
+from simrec.exporters.reading import missing, parsed, reading, rows_at_once
+from simrec.files import opened
+
+CODECS = {"UNCOMPRESSED", "SNAPPY"}
+"""How columns may be compressed: neither makes much more of a page than the file holds."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
@@ -30,3 +37,29 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
             writer.write_batch(batch, row_group_size=len(batch))
         writer.add_key_value_metadata({"simrec": origin.finished().to_bytes().decode()})
     return written(target)
+
+
+def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
+    """See `ReadExport`; with all its columns."""
+    import pyarrow.parquet as pq
+
+    with reading(path), opened(Path(path)) as file:
+        said = (pq.read_metadata(file).metadata or {}).get(b"simrec")
+        if said is None:
+            raise missing(path, "no 'simrec' in its metadata")
+        return (record := parsed(said, path)), _rows(path, record)
+
+
+def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with reading(path), opened(Path(path)) as file:
+        table = pq.ParquetFile(file, page_checksum_verification=True)
+        check_schema(table.schema_arrow, record)
+        if table.metadata.num_rows != record.count:
+            raise ValueError(f"it has {table.metadata.num_rows:,} rows, its record says {record.count:,}")
+        for number in range(table.num_row_groups):
+            group = table.metadata.row_group(number)
+            if codecs := {group.column(n).compression for n in range(group.num_columns)} - CODECS:
+                raise ValueError(f"it is compressed as {', '.join(codecs)}, which simrec doesn't do")
+        yield from table.iter_batches(rows_at_once(record))

@@ -7,15 +7,21 @@ TensorBoard shows the first 100,000 rows, and no picture of more than 8,192 pixe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from simrec.contracts import Origin
+from simrec.contracts import ExportRecord, Origin
 from simrec.errors import RequestError
+from simrec.exporters import reading
 from simrec.exporters.content import codes
 from simrec.exporters.delimited import numbers
 from simrec.exporters.files import record_path, writing, written
+from simrec.files import opened
+from simrec.streams import chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +36,11 @@ TILE = 64
 """Pixels of a preview's edge in the sheet, at most."""
 
 CONFIG = "projector_config.pbtxt"
+
+ESCAPED = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+MEANT = {text: chr(code) for code, text in ESCAPED.items()}
+UNESCAPED = re.compile(r"\\[\\tnr]")
+"""How texts are written that would end a cell or a line."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
@@ -60,27 +71,63 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
                 described.write(_lines(zip(*(batch.column(name).to_pylist() for name in others), strict=True)))
             for preview in batch.column("preview").to_pylist():
                 sheet.add(preview)
-        sheet.image.save(drawn, "PNG")
+        sheet.image.save(drawn, "PNG", compress_level=3)
         described_by = [("metadata_path", metadata.name)] if others else []
         said.write((head + _config(path, described_by, sprite, sheet.tile)).encode("utf-8", "surrogateescape"))
         record.write(origin.finished().to_bytes() + b"\n")
     return written(target, *beside)
 
 
+def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
+    """See `ReadExport`."""
+    record = reading.beside(path)
+    return record, _read_rows(path, record)
+
+
+def _read_rows(path: str, record: ExportRecord) -> Iterator[Any]:
+    import pyarrow as pa
+
+    others = [name for name in record.columns if name not in ("code", "preview")]
+    with ExitStack() as closing:
+        closing.enter_context(reading.reading(path))
+        file = closing.enter_context(opened(Path(path)))
+        ids: Iterator[str] | None = None
+        if "id" in others:
+            ids = _ids(closing.enter_context(opened(_metadata(Path(path)))), others, record)
+        for some in chunks(reading.lines(file, record), reading.rows_at_once(record)):
+            parts = [line.decode().rstrip("\n").split("\t") for line in some]
+            if {len(part) for part in parts} != {record.dim}:
+                raise ValueError(f"a code of other than {record.dim} numbers")
+            texts = pa.array([text for part in parts for text in part], pa.string())
+            found = None if ids is None else list(islice(ids, len(some)))
+            if found is not None and len(found) < len(some):
+                raise ValueError(f"there are fewer lines in {_metadata(Path(path)).name}")
+            yield reading.batch(found, reading.from_texts(texts, record))
+
+
+def _ids(file: BinaryIO, others: Sequence[str], record: ExportRecord) -> Iterator[str]:
+    lines = reading.lines(file, record)
+    if len(others) > 1:
+        next(lines, b"")
+    place = others.index("id")
+    for line in lines:
+        cells = line.decode().rstrip("\n").split("\t")
+        if len(cells) != len(others):
+            raise ValueError(f"a line of other than {len(others)} values in {_metadata(Path(str(file.name))).name}")
+        yield UNESCAPED.sub(lambda found: MEANT[found[0]], cells[place])
+
+
 class _Sheet:
-    """A sprite sheet of at most so many previews, row by row."""
+    """A sprite sheet of at most so many previews, row by row, each in a tile of the size of the first one's edge."""
 
     def __init__(self, most: int) -> None:
-        from PIL import Image
-
         self._most, self._across = most, max(1, math.ceil(math.sqrt(most)))
-        self.tile, self._count = min(TILE, EDGE // self._across), 0
-        rows = max(1, -(-most // self._across))
-        self._whole = Image.new("RGB", (self._across * self.tile, rows * self.tile), "white")
+        self.tile, self._count = 1, 0
+        self._whole: Image | None = None
 
     def add(self, preview: bytes) -> None:
         """The next one, in the middle of its tile; what can't be decoded stays white."""
-        from PIL import ImageOps
+        from PIL import Image
 
         from simrec.catalogue import previews
 
@@ -91,21 +138,32 @@ class _Sheet:
         try:
             picture = previews.opened(preview).convert("RGB")
         except ValueError:
-            return
-        padded = ImageOps.pad(picture, (self.tile, self.tile), color="white")
-        self._whole.paste(padded, (across * self.tile, down * self.tile))
+            picture = Image.new("RGB", (1, 1), "white")
+        if self._whole is None:
+            self.tile = max(1, min(max(picture.size), TILE, EDGE // self._across))
+            rows = max(1, -(-self._most // self._across))
+            self._whole = Image.new("RGB", (self._across * self.tile, rows * self.tile), "white")
+        picture.thumbnail((self.tile, self.tile))
+        left = across * self.tile + (self.tile - picture.width) // 2
+        self._whole.paste(picture, (left, down * self.tile + (self.tile - picture.height) // 2))
 
     @property
     def image(self) -> Image:
         """As far as it was filled."""
-        rows = max(1, -(-self._count // self._across))
-        return self._whole.crop((0, 0, self._whole.width, rows * self.tile))
+        from PIL import Image
+
+        whole = self._whole or Image.new("RGB", (1, 1), "white")
+        return whole.crop((0, 0, whole.width, max(1, -(-self._count // self._across)) * self.tile))
 
 
 def _lines(rows: Any) -> bytes:
-    """Rows as TSV: a tab or line end within a text becomes a space."""
-    lines = ("\t".join("" if cell is None else " ".join(str(cell).split()) for cell in row) + "\n" for row in rows)
-    return "".join(lines).encode("utf-8", "replace")
+    """Rows as TSV: a tab, line end or backslash in a text is written as in Python."""
+    lines = ("\t".join("" if cell is None else str(cell).translate(ESCAPED) for cell in row) + "\n" for row in rows)
+    return "".join(lines).encode()
+
+
+def _metadata(path: Path) -> Path:
+    return path.with_suffix(".metadata.tsv")
 
 
 def _config(path: Path, metadata: Sequence[tuple[str, str]], sprite: Path, tile: int) -> str:
