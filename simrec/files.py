@@ -113,6 +113,20 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
 
 
 @contextlib.contextmanager
+def temporary() -> Iterator[tuple[IO[bytes], contextlib.AbstractContextManager[None]]]:
+    """A file that is gone when the block ends, and what turns an OSError in writing it into a StoreError."""
+    with contextlib.ExitStack() as closing:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - what it can't write any more shall not be said twice
+        closing.callback(_closed, file)
+        yield file, explained(Path(tempfile.gettempdir()), "name another folder for temporary files with TMPDIR")
+
+
+def _closed(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+@contextlib.contextmanager
 def making(folder: Path) -> Iterator[Path]:
     """A folder to fill that appears at `folder`, whole, only when the block ends well.
 

@@ -64,6 +64,12 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
         for batch in batches:
             batch.validate(full=True)
             yield batch
+        end = file.size() - 10
+        (footer,) = struct.unpack("<I", file.read_at(4, end))
+        if footer > end - file.tell() or schema.metadata[b"simrec"] not in file.read_at(footer, end - footer):
+            raise ValueError("its footer says something else than its schema")
+        if file.tell() + footer != end:
+            raise ValueError("there is more between its batches and its footer")
 
 
 def _opened(file: Any) -> tuple[Any, Iterator[Any]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from simrec.contracts import Origin
-from simrec.files import replacing_all
+from simrec.files import replacing_all, temporary
 
 ITEMS, RECORD = ".items.jsonl", ".simrec.json"
 """The names' endings: of the rows without their codes, and of what the file says of itself."""
@@ -40,10 +39,13 @@ def writing(target: str | BinaryIO, *beside: Path, seek: bool = False) -> Iterat
         return
     with ExitStack() as closing:
         nowhere = [closing.enter_context(Path(os.devnull).open("wb")) for _ in beside]
-        whole = closing.enter_context(tempfile.TemporaryFile()) if seek else target
-        yield [whole, *nowhere]
-        if seek:
-            whole.seek(0)
+        if not seek:
+            yield [target, *nowhere]
+        else:
+            whole, explained = closing.enter_context(temporary())
+            with explained:
+                yield [whole, *nowhere]
+                whole.seek(0)
             shutil.copyfileobj(whole, target)
         target.flush()
 

@@ -103,12 +103,14 @@ def _read_rows(path: str, record: ExportRecord) -> Iterator[Any]:
             if found is not None and len(found) < len(some):
                 raise ValueError(f"there are fewer lines in {_metadata(Path(path)).name}")
             yield reading.batch(found, reading.from_texts(texts, record))
+        if ids is not None and next(ids, None) is not None:
+            raise ValueError(f"there are more lines in {_metadata(Path(path)).name}")
 
 
 def _ids(file: BinaryIO, others: Sequence[str], record: ExportRecord) -> Iterator[str]:
     lines = reading.lines(file, record)
-    if len(others) > 1:
-        next(lines, b"")
+    if len(others) > 1 and next(lines, b"") != _lines([others]):
+        raise ValueError(f"the first line of {_metadata(Path(str(file.name))).name} names other columns")
     place = others.index("id")
     for line in lines:
         cells = line.decode().rstrip("\n").split("\t")

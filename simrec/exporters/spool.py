@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from simrec.files import explained
+from simrec.files import temporary
 
 
 @contextmanager
@@ -19,9 +17,8 @@ def spooled(schema: Any, batches: Iterable[Any]) -> Iterator[Callable[[], Iterat
     """
     import pyarrow as pa
 
-    place = Path(tempfile.gettempdir())
-    with tempfile.TemporaryFile() as file:
-        with explained(place, "name another folder for temporary files with TMPDIR"):
+    with temporary() as (file, explained):
+        with explained:
             with pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
                 for batch in batches:
                     writer.write_batch(batch)

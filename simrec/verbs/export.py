@@ -310,7 +310,7 @@ def _written(
             batches, scale = again(), largest.scale
         stream = _Stream(Coding(unit, wishes.dtype, scale, wishes.text), batches, progress, count)
         coming = closing.enter_context(ahead(stream.batches()))
-        reader = pa.RecordBatchReader.from_batches(stream.coding.schema(schema), coming)
+        reader = pa.RecordBatchReader.from_batches(stream.coding.schema(schema), stream.taken(coming))
         said = ExportRecord(
             RECORD, version("simrec"), record.title, record.digest, record.input.digest, record.metric, unit,
             wishes.dtype, scale, record.dim, tuple(table.columns), count,
@@ -348,6 +348,10 @@ class _Stream:
         except Exception as error:
             self.error = error
             raise
+
+    def taken(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same, at whoever takes them."""
+        yield from batches
         self.ended = True
 
 

@@ -52,7 +52,7 @@ def check_encoder(path: Path, record: ExportRecord, encoder: EncoderRecord, name
     """Raises DataError for codes that another encoder made."""
     if record.encoder_digest != encoder.digest:
         raise DataError(
-            f"{path}: its codes are of encoder {record.encoder}, but {name} holds {encoder.title}: name the recommender "
+            f"{path}: its codes are of encoder {record.encoder}, but {name} holds {encoder.title}: name the one "
             f"that made them"
         )
 
