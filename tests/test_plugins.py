@@ -32,7 +32,8 @@ HEAD = """
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from simrec.contracts import Batch, EncoderSpec, Entry, ExporterSpec, Epoch, History, ImageSpec, SourceSpec, content, setting
+from simrec.contracts import Batch, EncoderSpec, Entry, Epoch, ExporterSpec, History, ImageSpec, SourceSpec
+from simrec.contracts import content, setting
 from simrec.errors import DataError
 from simrec.hookspecs import hookimpl
 """
