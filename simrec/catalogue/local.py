@@ -281,9 +281,8 @@ class LocalCatalogue:
         """Some rows of a segment; there: which of them, None for all."""
         import pyarrow as pa
 
-        own: dict[str, Any] = {}
-        if any(field is None and name in ("id", "label", "source") for name, field in columns.items()):
-            own = dict(zip(("id", "label", "source"), one.texts(start, count), strict=True))
+        texts = [name for name, field in columns.items() if field is None and name in ("id", "label", "source")]
+        own: dict[str, Any] = {**one.texts(start, count, texts)} if texts else {}
         if "code" in columns:
             own["code"] = tables.coded(one.codes(start, count))
         if "preview" in columns:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
+from msgspec.json import Decoder
 from numpy.typing import NDArray
 
 from simrec.arrays import from_npy
@@ -53,10 +54,9 @@ VALUES = 500
 """Values, at most, of one question."""
 
 LISTED = 1 << 14
-"""Rows that `Segment.listed` reads at a time."""
+"""Rows that `Segment.listed` reads at a time, and `Segment.texts` at most."""
 
-FEW = 256
-"""Rows that `Segment.texts` takes before it looks at how long they are."""
+_NUMBERS, _TEXTS = Decoder(list[int]), Decoder(list[str])
 
 SCHEMA = """
 CREATE TABLE items (
@@ -282,34 +282,54 @@ class Segment:
                 number, id_, origin, source, label, stamp, content, *_ = values
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
 
-    def texts(self, start: int, count: int) -> tuple[list[str], list[str], list[str]]:
-        """The ids, labels and sources of those rows.
+    def texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, list[str]]:
+        """The ids, labels or sources of those rows, by their names.
 
         For whoever wants all rows: the table's file is checked as a whole, which is quicker than row by row.
         """
         self._generation.path(self._items, whole=True)
-        left, roots = self._generation.manifest.files[self._items].size, [record.root for record in self._sources]
-        ids, labels, sources = list[str](), list[str](), list[str]()
-        origin = "origin" if self.record.format > 3 else "0"
-        sql = f"SELECT row, id, label, source, {origin} FROM items WHERE row >= ? ORDER BY row LIMIT ?"
-        with self._explained(), self._asked(sql, start, count) as found:
-            while rows := found.fetchmany(FEW):
-                numbers, *columns, origins = zip(*rows, strict=True)
-                first = start + len(ids)
-                kinds = {type(text) for column in columns for text in column}
-                if numbers != tuple(range(first, first + len(rows))) or kinds != {str}:
-                    raise self._damaged(f"rows {first} to {first + len(rows) - 1} are no rows of it")
-                if not set(origins) <= set(range(len(roots))):
-                    raise self._damaged(f"one of the rows from {first} on is of no source")
-                left -= sum(len(text) for column in columns for text in column)
-                if left < 0:
-                    raise self._damaged("its texts are longer than its file")
-                ids += columns[0]
-                labels += columns[1]
-                sources += [placed(text, roots[number]) for text, number in zip(columns[2], origins, strict=True)]
-        if len(ids) != count:
-            raise self._damaged(f"it lacks one of the rows {start} to {start + count - 1}")
-        return ids, labels, sources
+        found: dict[str, list[str]] = {name: [] for name in names}
+        done, some = 0, LISTED
+        while done < count:
+            some = min(some, count - done)
+            part = self._some_texts(start + done, some, names)
+            if part is None:
+                if some == 1:
+                    raise self._damaged(f"row {start + done} is too long")
+                some //= 2
+                continue
+            for name, texts in part.items():
+                found[name] += texts
+            done += some
+        return found
+
+    def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, list[str]] | None:
+        """See `texts`; None where that is more than SQLite gives at once.
+
+        It gives each column as one JSON list, which is quicker than row by row too.
+        """
+        roots = [record.root for record in self._sources]
+        several = "source" in names and len(roots) > 1 and self.record.format > 3
+        lists = ", ".join(f"json_group_array({name})" for name in ("row", *(["origin"] if several else []), *names))
+        sql = f"SELECT {lists} FROM (SELECT * FROM items WHERE row >= ? ORDER BY row LIMIT {count})"
+        with self._explained():
+            try:
+                with self._asked(sql, start) as answer:
+                    rows, *columns = answer.fetchone()
+            except sqlite3.DataError:
+                return None
+        try:
+            if _NUMBERS.decode(rows) != list(range(start, start + count)):
+                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}")
+            origins = _NUMBERS.decode(columns.pop(0)) if several else [0] * count
+            if set(origins) - set(range(len(roots))):
+                raise ValueError(f"one of the rows {start} to {start + count - 1} is of no source")
+            found = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
+        except ValueError as error:  # msgspec's are such too
+            raise self._damaged(str(error)) from error
+        if "source" in found:
+            found["source"] = _all_placed(found["source"], origins, roots)
+        return found
 
     def fields(self, numbers: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
@@ -510,6 +530,17 @@ def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:
 def placed(source: str, root: str | None) -> str:
     """The path of an item's picture file; `inside` gives what is kept of it."""
     return source if root is None or os.path.isabs(source) else f"{root.rstrip('/')}/{source}"  # noqa: PTH117 - quick
+
+
+def _all_placed(sources: Sequence[str], origins: Sequence[int], roots: Sequence[str | None]) -> list[str]:
+    """`placed` of many."""
+    if os.name == "nt":
+        return [placed(source, roots[origin]) for source, origin in zip(sources, origins, strict=True)]
+    before = ["" if root is None else f"{root.rstrip('/')}/" for root in roots]
+    return [
+        source if source[:1] == "/" else before[origin] + source
+        for source, origin in zip(sources, origins, strict=True)
+    ]
 
 
 def inside(source: str, root: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from simrec.contracts import ExportRecord
 
 NUMBERS: dict[str, str] = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
 """What numpy calls the dtypes, as they are written."""
+
+NUMBERS_AT_ONCE = 1 << 18
+"""Numbers that become Python's objects at a time: 20 MB of texts, about."""
 
 
 class Content:
@@ -45,6 +49,14 @@ def codes(batch: Any) -> NDArray[Any]:
     column = batch.column("code")
     numbers: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
     return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).reshape(len(column), column.type.list_size)
+
+
+def parts(table: Any) -> Iterator[Any]:
+    """The pyarrow RecordBatches of a table, cut so that each has few enough numbers to become Python's objects."""
+    for batch in table:
+        kind = batch.schema.field("code").type
+        rows = max(1, NUMBERS_AT_ONCE // getattr(kind, "list_size", 1 << 6))
+        yield from (batch.slice(start, rows) for start in range(0, len(batch), rows))
 
 
 def texts(column: Any) -> tuple[NDArray[np.int32], memoryview]:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from simrec.contracts import ExportRecord, Origin
 from simrec.errors import RequestError
 from simrec.exporters import reading
+from simrec.exporters.content import parts
 from simrec.exporters.files import record_path, writing, written
 from simrec.files import opened
 from simrec.streams import chunks
@@ -28,7 +29,7 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
         lines = csv.writer(text)
         lines.writerow(_header(table.schema))
-        for batch in table:
+        for batch in parts(table):
             lines.writerows(_rows(batch))
         text.detach()
         record.write(origin.finished().to_bytes() + b"\n")

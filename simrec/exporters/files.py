@@ -15,6 +15,9 @@ from simrec.files import replacing_all, temporary
 ITEMS, RECORD = ".items.jsonl", ".simrec.json"
 """The names' endings: of the rows without their codes, and of what the file says of itself."""
 
+ROWS = 1 << 13
+"""Rows that become Python's objects at a time."""
+
 
 def items_path(target: str) -> Path:
     """Where the rows of an export lie, without their codes, if its format has room for the codes alone."""
@@ -77,7 +80,9 @@ class Beside:
         from simrec.exporters.json_lines import lines
 
         if self._others:
-            self._files[0].write(lines(batch.select(self._others)))
+            rest = batch.select(self._others)
+            for start in range(0, len(rest), ROWS):
+                self._files[0].write(lines(rest.slice(start, ROWS)))
 
     def finish(self, origin: Origin) -> Sequence[str]:
         """Writes the record, once there are no more rows; what an exporter returns."""

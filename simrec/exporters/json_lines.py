@@ -10,6 +10,7 @@ import msgspec
 
 from simrec.contracts import ExportRecord, Origin
 from simrec.exporters import reading
+from simrec.exporters.content import parts
 from simrec.exporters.files import record_path, writing, written
 from simrec.files import opened
 from simrec.streams import chunks
@@ -19,7 +20,7 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     """`.jsonl`: every column, the code as a list of numbers; the record beside it."""
     record_at = record_path(target if isinstance(target, str) else "-")
     with writing(target, record_at) as (file, record):
-        for batch in table:
+        for batch in parts(table):
             file.write(lines(batch))
         record.write(origin.finished().to_bytes() + b"\n")
     return written(target, record_at)

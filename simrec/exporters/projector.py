@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from simrec.contracts import ExportRecord, Origin
 from simrec.errors import RequestError
 from simrec.exporters import reading
-from simrec.exporters.content import codes
+from simrec.exporters.content import codes, parts
 from simrec.exporters.delimited import numbers
 from simrec.exporters.files import record_path, writing, written
 from simrec.files import opened
@@ -64,7 +64,7 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     with writing(target, *beside) as (file, described, drawn, said, record):
         if len(others) > 1:  # of one column TensorBoard expects no name
             described.write(_lines([others]))
-        for batch in table:
+        for batch in parts(table):
             texts, dim = numbers(batch.column("code")), codes(batch).shape[1]
             file.write(_lines(texts[start : start + dim] for start in range(0, len(texts), dim)))
             if others:
