@@ -282,13 +282,15 @@ class Segment:
                 number, id_, origin, source, label, stamp, content, *_ = values
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
 
-    def texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, list[str]]:
-        """The ids, labels or sources of those rows, by their names.
+    def texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any]:
+        """The ids, labels or sources of those rows as pyarrow Arrays, by their names.
 
         For whoever wants all rows: the table's file is checked as a whole, which is quicker than row by row.
         """
+        import pyarrow as pa
+
         self._generation.path(self._items, whole=True)
-        found: dict[str, list[str]] = {name: [] for name in names}
+        parts: dict[str, list[Any]] = {name: [] for name in names}
         done, some = 0, LISTED
         while done < count:
             some = min(some, count - done)
@@ -299,34 +301,38 @@ class Segment:
                 some //= 2
                 continue
             for name, texts in part.items():
-                found[name] += texts
+                parts[name].append(texts)
             done += some
-        return found
+        return {name: pa.chunked_array(some, pa.string()).combine_chunks() for name, some in parts.items()}
 
-    def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, list[str]] | None:
+    def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any] | None:
         """See `texts`; None where that is more than SQLite gives at once.
 
         It gives each column as one JSON list, which is quicker than row by row too.
         """
+        import pyarrow as pa
+
         roots = [record.root for record in self._sources]
         several = "source" in names and len(roots) > 1 and self.record.format > 3
         lists = ", ".join(f"json_group_array({name})" for name in ("row", *(["origin"] if several else []), *names))
-        sql = f"SELECT {lists} FROM (SELECT * FROM items WHERE row >= ? ORDER BY row LIMIT {count})"
         with self._explained():
             try:
-                with self._asked(sql, start) as answer:
+                with self._asked(
+                    f"SELECT {lists} FROM items WHERE row >= ? AND row < ?", start, start + count
+                ) as answer:
                     rows, *columns = answer.fetchone()
             except sqlite3.DataError:
                 return None
         try:
             if _NUMBERS.decode(rows) != list(range(start, start + count)):
-                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}")
-            origins = _NUMBERS.decode(columns.pop(0)) if several else [0] * count
-            if set(origins) - set(range(len(roots))):
+                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}, or has them in no order")
+            origins = _NUMBERS.decode(columns.pop(0)) if several else None
+            if origins and set(origins) - set(range(len(roots))):
                 raise ValueError(f"one of the rows {start} to {start + count - 1} is of no source")
-            found = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
+            texts = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
         except ValueError as error:  # msgspec's are such too
             raise self._damaged(str(error)) from error
+        found = {name: pa.array(some, pa.string()) for name, some in texts.items()}
         if "source" in found:
             found["source"] = _all_placed(found["source"], origins, roots)
         return found
@@ -532,15 +538,15 @@ def placed(source: str, root: str | None) -> str:
     return source if root is None or os.path.isabs(source) else f"{root.rstrip('/')}/{source}"  # noqa: PTH117 - quick
 
 
-def _all_placed(sources: Sequence[str], origins: Sequence[int], roots: Sequence[str | None]) -> list[str]:
-    """`placed` of many."""
-    if os.name == "nt":
-        return [placed(source, roots[origin]) for source, origin in zip(sources, origins, strict=True)]
-    before = ["" if root is None else f"{root.rstrip('/')}/" for root in roots]
-    return [
-        source if source[:1] == "/" else before[origin] + source
-        for source, origin in zip(sources, origins, strict=True)
-    ]
+def _all_placed(sources: Any, origins: Sequence[int] | None, roots: Sequence[str | None]) -> Any:
+    """`placed` of a pyarrow Array of texts; origins: None where all are of the first source."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if origins is None and os.name != "nt" and not pc.any(pc.starts_with(sources, "/")).as_py():
+        return sources if roots[0] is None else pc.binary_join_element_wise(roots[0].rstrip("/"), sources, "/")
+    pairs = zip(sources.to_pylist(), origins or [0] * len(sources), strict=True)
+    return pa.array([placed(source, roots[origin]) for source, origin in pairs], pa.string())
 
 
 def inside(source: str, root: str | None) -> str:

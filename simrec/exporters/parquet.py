@@ -11,13 +11,17 @@ from simrec.exporters.content import check_schema
 from simrec.exporters.files import writing, written
 from simrec.exporters.reading import missing, parsed, reading, rows_at_once
 from simrec.files import opened
+from simrec.streams import chunks
+
+GROUPED = 8
+"""Batches of a row group."""
 
 CODECS = {"UNCOMPRESSED", "SNAPPY"}
 """How columns may be compressed: neither makes much more of a page than the file holds."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.parquet`: every column, the code as a list of fixed size, under a checksum a page; a row group a batch."""
+    """`.parquet`: every column, the code as a list of fixed size, under a checksum a page."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -33,8 +37,9 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
             compression=compression, write_statistics=others or False, write_page_checksum=True,
         ) as writer,
     ):  # fmt: skip
-        for batch in table:
-            writer.write_batch(batch, row_group_size=len(batch))
+        for some in chunks(table, GROUPED):
+            group = pa.Table.from_batches(some)
+            writer.write_table(group, row_group_size=max(1, len(group)))
         writer.add_key_value_metadata({"simrec": origin.finished().to_bytes().decode()})
     return written(target)
 

@@ -44,11 +44,14 @@ if TYPE_CHECKING:
 OWN = ("id", "label", "source")
 """The columns that every item has, beside its code."""
 
-BATCH = 16 << 20
+BATCH = 4 << 20
 """Bytes of the codes, float32, that a batch holds, about."""
 
-ROWS = 1 << 16
-"""Rows of a batch, at most: with their texts they should fit in memory several times."""
+ROWS = 1 << 14
+"""Rows of a batch, at most."""
+
+AHEAD = 8
+"""Batches, at most, that are made while an exporter writes."""
 
 PREVIEWS = 1 << 10
 """The same of rows with previews."""
@@ -309,7 +312,7 @@ def _written(
             again = closing.enter_context(spooled(schema, _seen(batches, largest, progress, most)))
             batches, scale = again(), largest.scale
         stream = _Stream(Coding(unit, wishes.dtype, scale, wishes.text), batches, progress, count)
-        coming = closing.enter_context(ahead(stream.batches()))
+        coming = closing.enter_context(ahead(stream.batches(), AHEAD))
         reader = pa.RecordBatchReader.from_batches(stream.coding.schema(schema), stream.taken(coming))
         said = ExportRecord(
             RECORD, version("simrec"), record.title, record.digest, record.input.digest, record.metric, unit,
