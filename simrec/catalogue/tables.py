@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from simrec.catalogue.fields import Kind, array
-from simrec.contracts import Codes, Entry
+from simrec.contracts import Codes, Entry, Item
 
 Columns = Mapping[str, str | None]
 """What each column is called, and the field that it is; None for an item's own `id`, `label`, `source`, `preview` (a
@@ -37,8 +37,10 @@ def coded(codes: Any) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(codes).ravel()), codes.shape[1])
 
 
-def batch(entries: Sequence[Entry], previews: Sequence[bytes], codes: Codes, columns: Columns, schema: Any) -> Any:
-    """Entries, their previews and codes (n, dim) as a pyarrow RecordBatch."""
+def batch(
+    entries: Sequence[Entry | Item], previews: Sequence[bytes], codes: Codes, columns: Columns, schema: Any
+) -> Any:
+    """Entries or items, their previews and codes (n, dim) as a pyarrow RecordBatch."""
     import pyarrow as pa
 
     arrays = []

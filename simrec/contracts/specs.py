@@ -12,12 +12,13 @@ from simrec.errors import PluginError
 API = 3
 """The version of this contract."""
 
-OLDEST = {"encoder": 2, "source": 2, "exporter": 3, "engine": 2}
+OLDEST = {"encoder": 2, "source": 2, "exporter": 3, "engine": 3}
 """The oldest contract that a plugin of each kind may be written for: what it says of that kind hasn't changed since."""
 
 CHANGES = {
     1: "since contract 2 a source lists entries and reads them in batches, and ImageSpec has a version",
-    2: "since contract 3 an exporter writes a table of Arrow record batches, not items and codes",
+    2: "since contract 3 an exporter writes a table of Arrow record batches, not items and codes, and an engine is a "
+    "table in a database",
 }
 """What changed after each older contract, for the authors of plugins that were written for it."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from simrec.catalogue import tables
+from simrec.catalogue import LocalCatalogue, tables
 from simrec.catalogue.fields import Kind, array
 from simrec.contracts import (
     API,
@@ -97,7 +97,8 @@ def export(
     table = _Table(offer, wishes, tuple(catalogue.fields))
     count = len(catalogue) if wishes.where is None else catalogue.matching(wishes.where)
     batches = catalogue.record_batches(table.columns, wishes.where, table.rows(recommender))
-    return _written(recommender, target, table, catalogue.kinds, batches, count, count, progress)
+    exact = count if isinstance(catalogue, LocalCatalogue) else None  # a database goes on changing
+    return _written(recommender, target, table, catalogue.kinds, batches, exact, count, progress)
 
 
 def encode(
@@ -311,7 +312,7 @@ def _written(
             largest = Largest(normalised=unit)
             again = closing.enter_context(spooled(schema, _seen(batches, largest, progress, most)))
             batches, scale = again(), largest.scale
-        stream = _Stream(Coding(unit, wishes.dtype, scale, wishes.text), batches, progress, count)
+        stream = _Stream(Coding(unit, wishes.dtype, scale, wishes.text), batches, progress, most)
         coming = closing.enter_context(ahead(stream.batches(), AHEAD))
         reader = pa.RecordBatchReader.from_batches(stream.coding.schema(schema), stream.taken(coming))
         said = ExportRecord(
@@ -336,18 +337,18 @@ class _Stream:
     """The batches on their way to an exporter."""
 
     def __init__(
-        self, coding: Coding, batches: Iterable[Any], progress: Callable[[str, int, int], None], count: int | None
+        self, coding: Coding, batches: Iterable[Any], progress: Callable[[str, int, int], None], most: int
     ) -> None:
         self.coding, self.content, self.ended = coding, Content(), False
         self.error: Exception | None = None
-        self._batches, self._progress, self._count = batches, progress, count
+        self._batches, self._progress, self._most = batches, progress, most
 
     def batches(self) -> Iterator[Any]:
         """They, coded and counted."""
         try:
             for batch in self._batches:
                 yield self.coding.batch(batch, self.content)
-                self._progress("exporting", self.content.count, self._count or 0)
+                self._progress("exporting", self.content.count, self._most)
         except Exception as error:
             self.error = error
             raise
