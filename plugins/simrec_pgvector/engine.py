@@ -12,6 +12,7 @@ import json
 import queue
 import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,6 +53,9 @@ LOOKED_AT = 200
 CONNECTIONS = 8
 """Connections that are kept for the next question."""
 
+IDLE = 1.0
+"""Seconds after which a connection is tried before it is used."""
+
 _TABLE = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
 
 
@@ -67,7 +71,7 @@ class Postgres:
         self._address, self._shown = address.partition("#")[0], _shown(address)
         self._table, self._notice = sql.Identifier(*parts.fragment.split(".")), notice
         self._name = parts.fragment
-        self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[tuple[psycopg.Connection[Any], float]] = queue.LifoQueue()
         self._lock = threading.Lock()
         weakref.finalize(self, _close, self._idle)
         self._known: tuple[Table | None] | None = None
@@ -205,7 +209,7 @@ class Postgres:
                 if connection.broken or self._idle.qsize() >= CONNECTIONS:
                     connection.close()
                 else:
-                    self._idle.put(connection)
+                    self._idle.put((connection, time.monotonic()))
         except psycopg.errors.UndefinedTable as error:
             raise StoreError(f"{self._shown}: the table is gone: 'simrec index push' makes it again") from error
         except psycopg.OperationalError as error:
@@ -216,11 +220,12 @@ class Postgres:
     def _connection(self) -> psycopg.Connection[Any]:
         while True:
             try:
-                connection = self._idle.get_nowait()
+                connection, since = self._idle.get_nowait()
             except queue.Empty:
                 break
             try:
-                connection.execute("")  # one that the server has closed fails here
+                if time.monotonic() > since + IDLE:
+                    connection.execute("")  # one that the server has closed fails here
                 return connection
             except psycopg.OperationalError:
                 connection.close()
@@ -418,11 +423,11 @@ class Postgres:
             )
 
 
-def _close(idle: queue.LifoQueue[psycopg.Connection[Any]]) -> None:
+def _close(idle: queue.LifoQueue[tuple[psycopg.Connection[Any], float]]) -> None:
     """Ends connections that nobody uses."""
     with suppress(queue.Empty):
         while True:
-            idle.get_nowait().close()
+            idle.get_nowait()[0].close()
 
 
 def _shown(address: str) -> str:

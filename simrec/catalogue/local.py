@@ -342,18 +342,16 @@ class LocalCatalogue:
             wanted.append(there)
         return wanted
 
-    def whole(self) -> Iterator[tuple[list[Item], Codes, list[bytes]]]:
-        """Every item with its fields, its code (n, dim) and its preview, a JPEG or PNG file."""
+    def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
+        """Every item with its fields, its code (n, dim) as it is kept, what that was divided by (n,) and its preview, a
+        JPEG or PNG file.
+        """
         for one in self.segments:
-            removed = set(one.removed.tolist())
-            for rows in one.batches():
-                there = [row for row in rows if row.number not in removed]
-                numbers = [row.number for row in there]
-                items = [
-                    replace(row.item, fields=fields) for row, fields in zip(there, one.fields(numbers), strict=True)
-                ]  # fmt: skip
-                codes = one.codes(rows[0].number, len(rows))[[number - rows[0].number for number in numbers]]
-                yield items, codes, [one.preview(row) for row in there]
+            for numbers, items, previews in one.whole():
+                if numbers:
+                    start = numbers[0]
+                    codes = one.index.some_codes(start, numbers[-1] - start + 1)[[number - start for number in numbers]]
+                    yield items, codes, one.lengths(numbers), previews
 
     def _batches(self, where: str | None = None, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
         for one, wanted in zip(self.segments, self._wanted(where), strict=True):

@@ -83,19 +83,31 @@ def row_of(item: Item, code: NDArray[np.float32], preview: bytes, table: Table) 
 
 
 def kept(item: Item, code: NDArray[np.float32], length: float, preview: bytes, table: Table) -> Row:
-    """The row: fields of the table's kinds, the code (dim,) rounded to its dtype, and the digest of all that."""
+    """An item as it is kept in a table; see `Row`."""
+    return rows_of([item], code[np.newaxis], [length], [preview], table)[0]
+
+
+def rows_of(
+    items: Sequence[Item], codes: Codes, lengths: Sequence[float], previews: Sequence[bytes], table: Table
+) -> list[Row]:
+    """The rows: fields of the table's kinds, codes (n, dim) rounded to its dtype, and the digests of all that."""
     makers: dict[str, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
-    fields = {
-        name: makers[table.fields[name]](value)
-        for name, value in sorted(item.fields.items())
-        if value is not None and value == value
-    }
-    code = np.asarray(code, np.float16 if table.dtype == "float16" else np.float32).astype(np.float32)
-    texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, *map(repr, fields.items()))
-    digest = blake2b("\0".join((*texts, repr(length))).encode("utf-8", "surrogatepass"), digest_size=16)
-    digest.update(np.ascontiguousarray(code, "<f4").tobytes())
-    digest.update(preview)
-    return Row(replace(item, fields=fields), code, length, preview, digest.hexdigest())
+    columns = [(name, makers[kind]) for name, kind in sorted(table.fields.items())]
+    codes = codes.astype(np.float16 if table.dtype == "float16" else np.float32).astype("<f4")
+    data, size, rows = codes.tobytes(), 4 * table.dim, []
+    for place, (item, code, length, preview) in enumerate(zip(items, codes, lengths, previews, strict=True)):
+        fields = {}
+        for name, make in columns:
+            value = item.fields.get(name)
+            if value is not None and value == value:
+                fields[name] = make(value)
+        texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, f"{fields!r}{length!r}")
+        digest = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
+        digest.update(data[place * size : (place + 1) * size])
+        digest.update(preview)
+        same = Item(item.id, item.source, item.label, fields, item.stamp, item.content, item.origin)
+        rows.append(Row(same, code, length, preview, digest.hexdigest()))
+    return rows
 
 
 class RemoteCatalogue:
@@ -256,11 +268,12 @@ class RemoteCatalogue:
                 items, previews = [row.item for row in some], [row.preview for row in some]
                 yield tables.batch(items, previews, _codes(some), columns, schema)
 
-    def whole(self) -> Iterator[tuple[list[Item], Codes, list[bytes]]]:
-        """Every item with its fields, its code (n, dim) and its preview, a JPEG or PNG file."""
+    def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
+        """Every item with its fields, code, that one's length, and preview: see `LocalCatalogue.whole`."""
         for rows in self.engine.rows(previews=True):
-            items = [self._full(row.item) for row in rows]
-            yield items, _codes(rows), [row.preview for row in rows]
+            items, lengths = [self._full(row.item) for row in rows], [row.length for row in rows]
+            codes = np.stack([row.code for row in rows])
+            yield items, codes, np.array(lengths, np.float32), [row.preview for row in rows]
 
     @cached_property
     def codes(self) -> Codes:

@@ -337,6 +337,26 @@ class Segment:
             found["source"] = _all_placed(found["source"], origins, roots)
         return found
 
+    def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
+        """The rows that are there, some at a time: their numbers, items with fields, and previews."""
+        removed, sources = set(self.removed.tolist()), self._sources
+        for start in range(0, len(self), size):
+            numbers, found, shown = [], [], []
+            for values in self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start)):
+                self._check(values)
+                number, _, _, _, _, _, _, place, length, preview, _ = values
+                if number not in removed:
+                    numbers.append(number)
+                    found.append(values)
+                    shown.append(self._preview(number, place, length, preview))
+            items = [
+                Item(id_, placed(source, sources[origin].root), label, fields, stamp, content, sources[origin].name)
+                for (_, id_, origin, source, label, stamp, content, *_), fields in zip(
+                    found, self.fields(numbers), strict=True
+                )
+            ]
+            yield numbers, items, shown
+
     def fields(self, numbers: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
         return self.columns.rows(numbers) if self.columns else [{} for _ in numbers]
@@ -388,10 +408,13 @@ class Segment:
 
     def preview(self, row: Row) -> bytes:
         """The preview of one of its rows, as a JPEG or PNG file."""
+        return self._preview(row.number, row.start, row.length, row.preview)
+
+    def _preview(self, number: int, start: int, length: int, checksum: int) -> bytes:
         name = f"{self.record.folder}/{'previews.bin' if self.record.format > 2 else 'thumbnails-000001.bin'}"
-        data = bytes(self._previews(name)[row.start : row.start + row.length])
-        if len(data) != row.length or row.preview not in (-1, zlib.crc32(data)):
-            raise self._generation.damaged(name, f"the preview of row {row.number} is not what was written")
+        data = bytes(self._previews(name)[start : start + length])
+        if len(data) != length or checksum not in (-1, zlib.crc32(data)):
+            raise self._generation.damaged(name, f"the preview of row {number} is not what was written")
         return data
 
     def picture(self, row: Row) -> Image:

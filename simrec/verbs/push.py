@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from simrec import library, store
 from simrec.catalogue import RemoteCatalogue, remote
 from simrec.catalogue.building import New
@@ -18,6 +20,7 @@ from simrec.errors import RequestError
 from simrec.home import default, remember_database
 from simrec.manifest import ChangeRecord, Manifest
 from simrec.recommender import Recommender
+from simrec.streams import ahead
 from simrec.verbs.encoding import Context, kept_encoder, no_codes
 from simrec.verbs.index import Outcome
 
@@ -154,7 +157,8 @@ class _Push:
         if there and not self._how.replace:
             self._known = dict(self._engine.digests())
             self._check_half()
-        self._engine.apply(self._table, self._rows(), self._gone(), replace=self._how.replace)
+        with ahead(self._rows()) as rows:  # some are read while the database writes others
+            self._engine.apply(self._table, rows, self._gone(), replace=self._how.replace)
         return Outcome(
             self._recommender, len(self._recommender.catalogue), self._added, self._changed, self._removed,
             unchanged=self._unchanged,
@@ -174,11 +178,10 @@ class _Push:
     def _rows(self) -> Iterator[list[Row]]:
         """The rows that are new or differ."""
         count, done = len(self._recommender.catalogue), 0
-        for items, codes, previews in self._recommender.catalogue.whole():
+        for items, codes, lengths, previews in self._recommender.catalogue.whole():
             rows = []
-            for item, code, preview in zip(items, codes, previews, strict=True):
-                row = remote.row_of(item, code, preview, self._table)
-                before = self._known.pop(item.id, None)
+            for row in remote.rows_of(items, codes, lengths.tolist(), previews, self._table):
+                before = self._known.pop(row.item.id, None)
                 if before == row.digest:
                     self._unchanged += 1
                     continue
@@ -201,13 +204,13 @@ class _Push:
 def _coming(catalogue: RemoteCatalogue) -> Iterator[New]:
     """What a table has, as items to come."""
     origins = {source.name: number for number, source in enumerate(catalogue.record.sources)}
-    for items, codes, previews in catalogue.whole():
+    for items, codes, lengths, previews in catalogue.whole():
         yield New(
             [Entry(item.id, item.source, item.label, item.stamp, item.fields) for item in items],
             [origins.get(item.origin, 0) for item in items],
             [item.content for item in items],
             previews,
-            codes,
+            codes * lengths[:, np.newaxis],
         )
 
 
