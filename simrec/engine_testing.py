@@ -1,6 +1,6 @@
 """The conformance kit for engines: small named checks of `simrec.contracts.Engine`, run against the real database.
 
-    @pytest.mark.parametrize("check", engine_checks(), ids=str)
+    @pytest.mark.parametrize("check", simrec.testing.engine_checks(), ids=str)
     def test_keeps_the_contract(check):
         check(lambda table: MyEngine(f"my-database://localhost/test#{table}", notice=print))
 

@@ -50,11 +50,11 @@ def simrec_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def simrec_engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
-    """The kinds of catalogue that this plugin offers beside simrec's own files.
+    """The databases that a catalogue can live in with this plugin.
 
     >>> from simrec.contracts import EngineSpec
     >>> from simrec.hookspecs import hookimpl
     >>> @hookimpl
     ... def simrec_engines():
-    ...     return [EngineSpec("our-database", "Tables of our database.", "my_package.database:Catalogue")]
+    ...     return [EngineSpec("our-database", "Tables of our database.", "my_package.database:Table")]
     """

@@ -28,7 +28,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from unittest import SkipTest
 
 import numpy as np
@@ -36,6 +36,9 @@ from numpy.typing import NDArray
 
 from simrec.contracts import Codes, EncoderSpec, History, Images, ImageSpec, Progress
 from simrec.errors import ImageError, RequestError, SimrecError, reason, suggestion
+
+if TYPE_CHECKING:
+    from simrec.engine_testing import EngineCheck
 
 LEARNED, VALIDATION, PROBE = 256, 64, 64
 """Pictures that are learned from, validated on, and (the first of those learned from) encoded one by one."""
@@ -586,6 +589,13 @@ def encoder_checks(
             raise RequestError(f"expected_failures: say why {name!r} is expected to fail")
     subject = Subject(spec, settings)
     return [Case(check, subject, expected.get(check.name)) for check in CHECKS]
+
+
+def engine_checks() -> list[EngineCheck]:
+    """The checks of an engine's contract: see `simrec.engine_testing`."""
+    from simrec.engine_testing import engine_checks as checks
+
+    return checks()
 
 
 def check_encoder(

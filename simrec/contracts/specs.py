@@ -110,7 +110,7 @@ class ExporterSpec:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One kind of catalogue outside simrec's own files: a database that holds items with their codes.
+    """One kind of database that a catalogue can live in, outside simrec's own files.
 
     name: what an address begins with (`NAME://...`). summary: one line for lists. factory: "package.module:name", an
     `OpenEngine`, imported only when it is used. api: the contract's version.

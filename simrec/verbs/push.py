@@ -20,7 +20,6 @@ from simrec.errors import RequestError
 from simrec.home import default, remember_database
 from simrec.manifest import ChangeRecord, Manifest
 from simrec.recommender import Recommender
-from simrec.streams import ahead
 from simrec.verbs.encoding import Context, kept_encoder, no_codes
 from simrec.verbs.index import Outcome
 
@@ -157,8 +156,7 @@ class _Push:
         if there and not self._how.replace:
             self._known = dict(self._engine.digests())
             self._check_half()
-        with ahead(self._rows()) as rows:  # some are read while the database writes others
-            self._engine.apply(self._table, rows, self._gone(), replace=self._how.replace)
+        self._engine.apply(self._table, self._rows(), self._gone(), replace=self._how.replace)
         return Outcome(
             self._recommender, len(self._recommender.catalogue), self._added, self._changed, self._removed,
             unchanged=self._unchanged,
