@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 OWN = ("id", "label", "source")
 """The columns that every item has, beside its code."""
 
-BATCH = 4 << 20
+BATCH = 1 << 20
 """Bytes of the codes, float32, that a batch holds, about."""
 
 ROWS = 1 << 14
 """Rows of a batch, at most."""
 
-AHEAD = 8
+AHEAD = 16
 """Batches, at most, that are made while an exporter writes."""
 
 PREVIEWS = 1 << 10
