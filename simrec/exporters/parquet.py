@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from simrec.contracts import ExportRecord, Origin
 from simrec.exporters.content import check_schema
-from simrec.exporters.files import writing, written
+from simrec.exporters.files import arrow_stream, writing, written
 from simrec.exporters.parquet_footer import codecs
 from simrec.exporters.reading import missing, parsed, reading, rows_at_once
 from simrec.files import opened
@@ -33,8 +33,9 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     compression = {leaf if name == "code" else name: kind for name, kind in kinds.items()}
     with (
         writing(target) as (file,),
+        arrow_stream(target, file) as stream,
         pq.ParquetWriter(
-            pa.PythonFile(file, mode="w"), table.schema, use_dictionary=[n for n in others if n != "preview"] or False,
+            stream, table.schema, use_dictionary=[n for n in others if n != "preview"] or False,
             compression=compression, write_statistics=others or False, write_page_checksum=True,
         ) as writer,
     ):  # fmt: skip
