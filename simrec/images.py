@@ -135,7 +135,7 @@ def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Ima
     name: what to call the file in an error. Raises ImageError for one that cannot be read or would take too much memory
     or time (see `simrec.picture_files`).
     """
-    with picture_files.opened(file, name or str(file), _enough(spec)) as picture:
+    with picture_files.opened(file, name or str(file), needed(spec)) as picture:
         return prepare(picture, spec)[np.newaxis]
 
 
@@ -148,7 +148,7 @@ def read_with_preview(
     ImageError as `read` does, and for a part that is beyond the picture.
     """
     called = name or str(file)
-    enough = None if crop else _enough(spec)
+    enough = None if crop else needed(spec)
     with picture_files.contents(file, called) as data, picture_files.decoded(data, called, enough) as picture:
         size = picture.info[WHOLE]
         part = _part(picture, crop, size, called)
@@ -172,7 +172,7 @@ def of_picture(
     if isinstance(picture, np.ndarray) and crop is None and _ready(picture, spec):
         return _with_channels(picture, spec.channels)[np.newaxis]
     with picture_files.explained(name):
-        return prepare(_flattened(picture, None if crop else _enough(spec), name, crop), spec)[np.newaxis]
+        return prepare(_flattened(picture, None if crop else needed(spec), name, crop), spec)[np.newaxis]
 
 
 def of_picture_with_preview(
@@ -217,7 +217,7 @@ def _ready(pixels: NDArray[np.uint8], spec: ImageSpec) -> bool:
     return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size)
 
 
-def _enough(spec: ImageSpec) -> Enough | None:
+def needed(spec: ImageSpec) -> Enough | None:
     """How many pixels the recipe and the preview need; None: all of them.
 
     `fashion` needs more than its canvas, as the item may fill a small part of the picture. The others need twice as
@@ -227,8 +227,8 @@ def _enough(spec: ImageSpec) -> Enough | None:
         return None
     if spec.recipe == "fashion":
         return Enough(max(PREVIEW, spec.size, min(MARGIN * spec.size, FINE)))
-    needed = max(PREVIEW, round(2 * spec.size / spec.crop_pct))
-    return Enough(needed, shortest=spec.recipe != "photo")
+    pixels = max(PREVIEW, round(2 * spec.size / spec.crop_pct))
+    return Enough(pixels, shortest=spec.recipe != "photo")
 
 
 def as_picture(image: NDArray[np.uint8]) -> Image.Image:
