@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
@@ -287,11 +288,60 @@ class Recommender:
 
     @property
     def codes(self) -> Codes:
-        """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them.
+        """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them; read-only.
+
+        They are mapped into memory where the file has them so: those of a catalogue that was built in one segment, as
+        float32, and is compared by l2. Where it is compared by cosine `index.codes` is mapped, which are these divided
+        by their lengths.
 
         Raises RequestError when none were indexed yet.
         """
         return self._now.catalogue.codes
+
+    def to_arrow(self, where: str | None = None) -> Any:
+        """The catalogue as a pyarrow.Table in memory, a row for each item in catalogue order.
+
+        Its columns are `id`, `label` and `source`, the items' fields (int64, double or string) and `code`, a list of
+        fixed size of float32, as the encoder gave it. A field that has another column's name is called field_NAME.
+        where: only items that match this filter.
+
+        Raises RequestError when nothing was indexed yet, and for what is no filter.
+        """
+        import pyarrow as pa
+
+        from simrec.exporters.files import named
+
+        catalogue, dim = self._now.catalogue, self._now.manifest.encoder.dim
+        types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+        fields = {named(name): (name, kind) for name, kind in catalogue.fields.items()}
+        own = ("id", "label", "source")
+        schema = pa.schema(
+            [
+                *((name, pa.string()) for name in own),
+                *((column, types[kind]) for column, (_, kind) in fields.items()),
+                ("code", pa.list_(pa.float32(), dim)),
+            ]
+        )
+
+        def batches() -> Iterator[Any]:
+            for items, codes in catalogue.batches(where):
+                arrays = [pa.array([getattr(item, name) for item in items], pa.string()) for name in own]
+                for name, kind in fields.values():
+                    values = [item.fields.get(name) for item in items]
+                    arrays.append(pa.array([None if value is None else kind(value) for value in values], types[kind]))
+                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), dim))
+                yield pa.record_batch(arrays, schema=schema)
+
+        return pa.Table.from_batches(batches(), schema)
+
+    def to_pandas(self, where: str | None = None) -> Any:
+        """The catalogue as a pandas.DataFrame: the columns of `to_arrow`, each code an array float32 (dim,).
+
+        Raises RequestError where pandas isn't installed, and what `to_arrow` raises.
+        """
+        if find_spec("pandas") is None:
+            raise RequestError("to_pandas needs pandas, which is not installed: pip install pandas")
+        return self.to_arrow(where).to_pandas()
 
     def read(
         self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
