@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from PIL import Image, __version__
+from PIL import Image
 
 from simrec import images, picture_files
 from simrec.contracts import ImageSpec
@@ -26,15 +26,8 @@ KERNELS: dict[str, dict[str, Any]] = {
 }
 """Pillow's filters (Resample.c): pixels to each side that count, before the filter is widened by the scale."""
 
-FIXED: dict[str, Any] = {
-    "coefficient_bits": 22,
-    "vertical_first": "height - to_height > max(0, 2 * (width - to_width))"
-    if int(__version__.partition(".")[0]) >= 13
-    else "never",
-}
-"""How Pillow resizes with any filter: bits of the fraction of its coefficients (PRECISION_BITS in Resample.c), which
-are whole numbers, and when columns are resized before lines, which Pillow 13 began to do.
-"""
+COEFFICIENT_BITS = 22
+"""Of the fraction of a filter's coefficients, which are whole numbers (PRECISION_BITS in Resample.c)."""
 
 GREY: Step = {"step": "grey", "weights": [19595, 38470, 7471], "shift": 16}
 """Pillow's grey of a colour (L24 in Convert.c)."""
@@ -93,7 +86,7 @@ def _preparing(spec: ImageSpec) -> list[Step]:
         else:
             cases.append({"when": {}, "steps": _fashion_2(spec)})
         return [{"step": "choose", "cases": cases}]
-    kernel = {"kernel": KERNELS[spec.interpolation], **FIXED}
+    kernel = {"kernel": KERNELS[spec.interpolation], "coefficient_bits": COEFFICIENT_BITS}
     grey = [] if spec.channels == 3 else [GREY]
     if spec.recipe == "squash":
         return [{"step": "resize", "fit": "stretch", **square, **kernel}, *grey]
@@ -140,7 +133,7 @@ def _item(spec: ImageSpec) -> Step:
     return {
         "step": "resize", "fit": "contain", "other_edge": "short * size / long", "least": 1, "width": spec.size,
         "height": spec.size, "kernel": KERNELS["box"], "kernel_enlarging": KERNELS["bicubic"],
-        **FIXED,
+        "coefficient_bits": COEFFICIENT_BITS,
     }  # fmt: skip
 
 

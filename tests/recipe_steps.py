@@ -141,14 +141,10 @@ def _resize(picture: Picture, step: dict[str, Any]) -> None:
             ends = (start * length / scaled, (start + step["width"]) * length / scaled)
             boxes.append((float(np.float32(ends[0])), float(np.float32(ends[1]))))
     bits = step["coefficient_bits"]
-    passes = [
-        ("hwc,xw->hxc", _weights(width, boxes[0], to_width, kernel, bits)),
-        ("hwc,yh->ywc", _weights(height, boxes[1], to_height, kernel, bits)),
-    ]
-    if step["vertical_first"] != "never" and height - to_height > max(0, 2 * (width - to_width)):
-        passes.reverse()
+    across = _weights(width, boxes[0], to_width, kernel, bits)
+    down = _weights(height, boxes[1], to_height, kernel, bits)
     pixels = picture.pixels.astype(np.float64)
-    for axes, weights in passes:
+    for axes, weights in (("hwc,xw->hxc", across), ("hwc,yh->ywc", down)):
         sums = np.einsum(axes, pixels, weights, optimize=True)  # of whole numbers, so exact
         pixels = np.clip((sums.astype(np.int64) + (1 << bits - 1)) >> bits, 0, 255).astype(np.float64)
     picture.pixels = pixels.astype(np.uint8)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, __version__
+from PIL import Image
 
 import simrec
 from simrec import images
@@ -55,7 +55,7 @@ def pictures() -> None:
 
 def vectors() -> None:
     """Of each picture what the encoders are fed, as PNG, and their codes."""
-    codes: dict[str, Any] = {"pillow": __version__}
+    codes: dict[str, Any] = {}
     for name in ENCODERS:
         recommender = simrec.open(name)
         spec = recommender.manifest.encoder.input

@@ -108,12 +108,8 @@ const does = {
         return [(start * length) / scaled, ((start + step.width) * length) / scaled].map(Math.fround);
       });
     }
-    const passes = [
-      (before) => resampled(before, true, boxes[0], toWidth, kernel, step.coefficient_bits),
-      (before) => resampled(before, false, boxes[1], toHeight, kernel, step.coefficient_bits),
-    ];
-    if (step.vertical_first !== "never" && height - toHeight > Math.max(0, 2 * (width - toWidth))) passes.reverse();
-    return passes.reduce((before, pass) => pass(before), picture);
+    const lines = resampled(picture, true, boxes[0], toWidth, kernel, step.coefficient_bits);
+    return resampled(lines, false, boxes[1], toHeight, kernel, step.coefficient_bits);
   },
 
   sharpen(picture, { weights, shift, passes, percent }) {
