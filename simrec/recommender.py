@@ -309,30 +309,12 @@ class Recommender:
         """
         import pyarrow as pa
 
-        from simrec.exporters.files import named
+        from simrec.catalogue import tables
 
-        catalogue, dim = self._now.catalogue, self._now.manifest.encoder.dim
-        types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-        fields = {named(name): (name, kind) for name, kind in catalogue.fields.items()}
-        own = ("id", "label", "source")
-        schema = pa.schema(
-            [
-                *((name, pa.string()) for name in own),
-                *((column, types[kind]) for column, (_, kind) in fields.items()),
-                ("code", pa.list_(pa.float32(), dim)),
-            ]
-        )
-
-        def batches() -> Iterator[Any]:
-            for items, codes in catalogue.batches(where):
-                arrays = [pa.array([getattr(item, name) for item in items], pa.string()) for name in own]
-                for name, kind in fields.values():
-                    values = [item.fields.get(name) for item in items]
-                    arrays.append(pa.array([None if value is None else kind(value) for value in values], types[kind]))
-                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), dim))
-                yield pa.record_batch(arrays, schema=schema)
-
-        return pa.Table.from_batches(batches(), schema)
+        catalogue = self._now.catalogue
+        columns = tables.usual(tuple(catalogue.fields))
+        schema = tables.schema(columns, catalogue.kinds, self._now.manifest.encoder.dim)
+        return pa.Table.from_batches(catalogue.record_batches(columns, where), schema)
 
     def to_pandas(self, where: str | None = None) -> Any:
         """The catalogue as a pandas.DataFrame: the columns of `to_arrow`, each code an array float32 (dim,).

@@ -255,6 +255,13 @@ def test_where_nothing_can_be_written_is_one_line(demo: Recommender, tmp_path: P
     assert "cannot be written (No such file or directory)" in str(done.exception)
 
 
+def test_what_is_asked_of_items_is_wrong_usage_for_an_encoder() -> None:
+    done = CliRunner().invoke(cli, ["export", "demo", "-o", "encoder.onnx", "--where", "label = 'Bag'"])
+    assert done.exit_code == 2
+    assert "encoder.onnx is the encoder itself" in done.stderr
+    assert not Path("encoder.onnx").exists()
+
+
 # Another language.
 
 CHECK = """

@@ -116,7 +116,7 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
     opened, target = library.open(name, session.home), _target(output)
     if isinstance(target, Path) and target.suffix.lower() == ".onnx":
         if wishes != Wishes():
-            raise click.UsageError(f"{output} is the encoder itself, without items or codes: leave the other options out")
+            raise click.UsageError(f"{output} is the encoder itself, without items: leave the other options out")
         written = encoder(opened, target)
     else:
         with session.counting() as progress:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from simrec.errors import RequestError
-from simrec.files import replacing
+from simrec.exporters.files import record_path
+from simrec.files import replacing_all
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.recommender import Recommender
 
@@ -30,8 +31,8 @@ def encoder(recommender: Recommender, path: Path) -> list[Path]:
     graph = recommender.generation.read(f"{manifest.folder}/encoder.onnx")
     graph = onnx_graph.with_metadata(graph, "simrec", json.dumps(said))
     digest = hashlib.sha256(graph).hexdigest()
-    beside = path.with_name(f"{path.name}.simrec.json")
-    with replacing(path) as file, replacing(beside) as description:
+    beside = record_path(str(path))
+    with replacing_all([path, beside]) as (file, description):
         file.write(graph)
         description.write(json.dumps({**said, "digest": digest}, indent=1).encode() + b"\n")
     return [path, beside]
