@@ -82,18 +82,48 @@ def remedy(error: OSError, otherwise: str) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears at `path`, whole, only when the block ends well. Raises StoreError when it cannot."""
-    with explained(path, "name a file in a folder you can write to"):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
+    with replacing_all([path]) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
+    """Files that appear at those paths, all of them and whole, only when the block ends well.
+
+    Raises StoreError when they cannot.
+    """
+    with explained(paths[0], "name a file in a folder you can write to"), contextlib.ExitStack() as deleting:
+        temporary = []
+        with contextlib.ExitStack() as closing:
+            files: list[IO[bytes]] = []
+            for path in paths:
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+                handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+                temporary.append(Path(name))
+                deleting.callback(temporary[-1].unlink, missing_ok=True)
+                files.append(closing.enter_context(os.fdopen(handle, "w+b")))
+            yield files
+            for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        for written, path in zip(temporary, paths, strict=True):
+            written.chmod(0o666 & ~_umask())
+            written.replace(path)
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[tuple[IO[bytes], contextlib.AbstractContextManager[None]]]:
+    """A file that is gone when the block ends, and what turns an OSError in writing it into a StoreError."""
+    with contextlib.ExitStack() as closing:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - what it can't write any more shall not be said twice
+        closing.callback(_closed, file)
+        yield file, explained(Path(tempfile.gettempdir()), "name another folder for temporary files with TMPDIR")
+
+
+def _closed(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 @contextlib.contextmanager
@@ -108,15 +138,37 @@ def making(folder: Path) -> Iterator[Path]:
             raise StoreError(f"{folder}: this is the folder you are in: name a new one")
         if folder.exists() and any(folder.iterdir()):
             raise StoreError(f"{folder}: this folder is not empty: name another, or empty it")
+    with replacing_folder(folder) as staging:
+        yield staging
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of the one at `folder`, if any, only when the block ends well.
+
+    Raises StoreError when it cannot.
+    """
+    with explained(folder, "name a folder that you can write to"):
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        before = staging.with_name(f"{staging.name}.before")
         try:
             yield staging
+            for path in staging.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             staging.chmod(0o777 & ~_umask())
-            if folder.exists():
-                folder.rmdir()  # Windows replaces no folder, not even an empty one
-            staging.rename(folder)
+            if folder.exists():  # one that is filled can't be replaced in one step
+                folder.rename(before)
+            try:
+                staging.rename(folder)
+            except BaseException:
+                if before.exists():
+                    before.rename(folder)
+                raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -125,12 +125,13 @@ def discover_only(distribution: str) -> Host:
     return _discover(os.environ.get(CHOICE), _normal(distribution))
 
 
-def imported(offer: Offer[Any]) -> Any:
-    """Imports what stands behind an offer.
+def imported(offer: Offer[Any], place: str = "") -> Any:
+    """Imports what stands behind an offer: its factory, or another "package.module:name" that its spec names.
 
     Raises PluginError, naming the distribution, when that fails: NotInstalledError where torch is what is missing.
     """
-    module, _, attribute = offer.spec.factory.partition(":")
+    place = place or offer.spec.factory
+    module, _, attribute = place.partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except KeyboardInterrupt:
@@ -140,7 +141,7 @@ def imported(offer: Offer[Any]) -> Any:
             raise NotInstalledError(f"{offer} {needs(module)}") from error
         raise PluginError(f"{offer} cannot be used: {reason(error)}") from error
     if not callable(found):
-        raise PluginError(f"{offer} cannot be used: {offer.spec.factory} cannot be called: fix the plugin")
+        raise PluginError(f"{offer} cannot be used: {place} cannot be called: fix the plugin")
     return found
 
 

@@ -116,7 +116,7 @@ LONG = "x" * 400
         (f"index build {LONG} photos --encoder demo", "cannot be a recommender's name"),
         (
             "export demo -o out.xlsx",
-            "out.xlsx: no exporter writes files with that ending: name one that ends in .csv, .npy, .parquet",
+            "out.xlsx: no exporter writes files with that ending: name one that ends in .arrow, .csv, .faiss",
         ),
         ("reconstruct nowhere.png --index demo", "nowhere.png: cannot be read"),
         ("reconstruct shoe.png --index demo -o nowhere/r.png", "nowhere/r.png: cannot be written"),

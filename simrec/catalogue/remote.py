@@ -12,11 +12,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from simrec.catalogue import tables
 from simrec.catalogue.known import Known, Nearest
+from simrec.catalogue.tables import Columns
 from simrec.contracts import Codes, Engine, EngineSpec, Entry, Hit, Item, Notice, Row, Table, Value
 from simrec.errors import RequestError, StoreError
 from simrec.faults import blamed_on
 from simrec.manifest import CatalogueRecord, EncoderRecord, SegmentRecord
+from simrec.streams import chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -254,6 +257,16 @@ class RemoteCatalogue:
         """Items with their codes (n, dim); those that match a filter, else all of them."""
         for rows in self.engine.rows(self._condition(where)):
             yield [self._full(row.item) for row in rows], _codes(rows)
+
+    def record_batches(self, columns: Columns, where: str | None = None, rows: int = AT_ONCE) -> Iterator[Any]:
+        """The items as pyarrow RecordBatches: see `LocalCatalogue.record_batches`; an item without a preview has an
+        empty one.
+        """
+        schema = tables.schema(columns, self.kinds, self.table.dim)
+        for found in self.engine.rows(self._condition(where), previews="preview" in columns):
+            for some in chunks(found, rows):
+                items, previews = [row.item for row in some], [row.preview for row in some]
+                yield tables.batch(items, previews, _codes(some), columns, schema)
 
     def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
         """Every item with its fields, code, that one's length, and preview: see `LocalCatalogue.whole`."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
+from msgspec.json import Decoder
 from numpy.typing import NDArray
 
 from simrec.arrays import from_npy
@@ -53,7 +54,9 @@ VALUES = 500
 """Values, at most, of one question."""
 
 LISTED = 1 << 14
-"""Rows that `Segment.listed` reads at a time."""
+"""Rows that `Segment.listed` reads at a time, and `Segment.texts` at most."""
+
+_NUMBERS, _TEXTS = Decoder(list[int]), Decoder(list[str])
 
 SCHEMA = """
 CREATE TABLE items (
@@ -203,6 +206,19 @@ class Segment:
             raise self._generation.damaged(self._codes, "its codes are not numbers")
         return codes
 
+    def mapped(self) -> Codes | None:
+        """All its codes as the encoder gave them, (n, dim), mapped into memory and read-only.
+
+        None where they don't lie in the file so: where it keeps something else of them, or where rows were removed.
+        """
+        if self._dtype != "float32" or self._encoder.metric == "cosine" or len(self.removed):
+            return None
+        codes = self.index.codes
+        for start in range(0, len(codes), LISTED):
+            if not np.isfinite(codes[start : start + LISTED]).all():
+                raise self._generation.damaged(self._codes, "its codes are not numbers")
+        return codes
+
     def lengths(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """What the codes of those rows were divided by, (n,); 1 where they were not."""
         if (lengths := self._lengths) is None:
@@ -278,6 +294,61 @@ class Segment:
                 self._check(values)
                 number, id_, origin, source, label, stamp, content, *_ = values
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
+
+    def texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any]:
+        """The ids, labels or sources of those rows as pyarrow Arrays, by their names.
+
+        For whoever wants all rows: the table's file is checked as a whole, which is quicker than row by row.
+        """
+        import pyarrow as pa
+
+        self._generation.path(self._items, whole=True)
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        done, some = 0, LISTED
+        while done < count:
+            some = min(some, count - done)
+            part = self._some_texts(start + done, some, names)
+            if part is None:
+                if some == 1:
+                    raise self._damaged(f"row {start + done} is too long")
+                some //= 2
+                continue
+            for name, texts in part.items():
+                parts[name].append(texts)
+            done += some
+        return {name: pa.chunked_array(some, pa.string()).combine_chunks() for name, some in parts.items()}
+
+    def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any] | None:
+        """See `texts`; None where that is more than SQLite gives at once.
+
+        It gives each column as one JSON list, which is quicker than row by row too.
+        """
+        import pyarrow as pa
+
+        roots = [record.root for record in self._sources]
+        several = "source" in names and len(roots) > 1 and self.record.format > 3
+        lists = ", ".join(f"json_group_array({name})" for name in ("row", *(["origin"] if several else []), *names))
+        with self._explained():
+            try:
+                with self._asked(
+                    f"SELECT {lists} FROM items WHERE row >= ? AND row < ?", start, start + count
+                ) as answer:
+                    rows, *columns = answer.fetchone()
+            except sqlite3.DataError:
+                return None
+        try:
+            if _NUMBERS.decode(rows) != list(range(start, start + count)):
+                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}, or has them in no order")
+            origins = _NUMBERS.decode(columns.pop(0)) if several else None
+            if origins and set(origins) - set(range(len(roots))):
+                raise ValueError(f"one of the rows {start} to {start + count - 1} is of no source")
+            texts = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
+        except ValueError as error:  # msgspec's are such too
+            raise self._damaged(str(error)) from error
+        found = {name: pa.array(some, pa.string()) for name, some in texts.items()}
+        if "source" in found:
+            found["source"] = _all_placed(found["source"], origins, roots)
+        return found
 
     def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
         """The rows that are there, some at a time: their numbers, items with fields, and previews."""
@@ -502,6 +573,17 @@ def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:
 def placed(source: str, root: str | None) -> str:
     """The path of an item's picture file; `inside` gives what is kept of it."""
     return source if root is None or os.path.isabs(source) else f"{root.rstrip('/')}/{source}"  # noqa: PTH117 - quick
+
+
+def _all_placed(sources: Any, origins: Sequence[int] | None, roots: Sequence[str | None]) -> Any:
+    """`placed` of a pyarrow Array of texts; origins: None where all are of the first source."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if origins is None and os.name != "nt" and not pc.any(pc.starts_with(sources, "/")).as_py():
+        return sources if roots[0] is None else pc.binary_join_element_wise(roots[0].rstrip("/"), sources, "/")
+    pairs = zip(sources.to_pylist(), origins or [0] * len(sources), strict=True)
+    return pa.array([placed(source, roots[origin]) for source, origin in pairs], pa.string())
 
 
 def inside(source: str, root: str | None) -> str:

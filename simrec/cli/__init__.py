@@ -13,7 +13,8 @@ from simrec.cli import changing, pushing  # noqa: F401 - which add commands to `
 from simrec.cli.compressing import compress, decompress
 from simrec.cli.decoding import denoise, generate, reconstruct
 from simrec.cli.evaluating import evaluate
-from simrec.cli.indexing import encode, export, index
+from simrec.cli.exporting import encode, export, verify
+from simrec.cli.indexing import index
 from simrec.cli.plugins import plugins
 from simrec.cli.quickstart import quickstart
 from simrec.cli.similar import similar
@@ -50,8 +51,8 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
 
 
 for command in (
-    quickstart, similar, train, index, evaluate, encode, export, reconstruct, denoise, generate, compress, decompress,
-    plugins,
+    quickstart, similar, train, index, evaluate, encode, export, verify, reconstruct, denoise, generate, compress,
+    decompress, plugins,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,23 +1,19 @@
-"""`simrec index build`, `list` and `show`; `simrec encode` and `simrec export`."""
+"""`simrec index build`, `list` and `show`."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from simrec.cli.duplicates import duplicates
-from simrec.cli.terminal import Session, data_dir_option, draw_inputs, fail, say, show_input_option, table
+from simrec.cli.terminal import Session, data_dir_option, fail, say, table
 from simrec.errors import StoreError
 
 if TYPE_CHECKING:
     from simrec.contracts import Dtype
-
-SHOWN = 24
-"""Pictures that `encode --show-input` draws, at most: the first ones."""
 
 format_option = click.option(
     "--format",
@@ -172,64 +168,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in values.items():
         rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return rows
-
-
-@click.command()
-@click.argument("source")
-@click.option("--index", "name", metavar="NAME", required=True, help="The recommender whose encoder to use.")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="FILE",
-    help="A .npy, .parquet or .csv file, or '-': .npy on standard output.",
-)
-@show_input_option
-@data_dir_option
-@click.pass_obj
-def encode(
-    session: Session, source: str, name: str, output: str, show_input: Path | None, data_dir: Path | None
-) -> None:
-    """Write the codes of SOURCE's pictures to a file.
-
-    They are float32, one row a picture; nothing is indexed.
-    As `export` writes a catalogue's: .npy with the pictures' names beside it as JSON lines, .parquet or .csv.
-    """
-    from simrec import library
-    from simrec.verbs.export import encode as verb
-    from simrec.verbs.export import inputs
-
-    opened = library.open(name, session.home)
-    if show_input:
-        images, names = inputs(opened, source, SHOWN, data_dir=data_dir, notice=session.notice)
-        draw_inputs(session, opened, list(zip(images, names, strict=True)), show_input)
-    with session.counting() as progress:
-        data, written = verb(
-            opened, source, None if output == "-" else Path(output), data_dir=data_dir, progress=progress,
-            notice=session.notice,
-        )  # fmt: skip
-    if data:
-        sys.stdout.buffer.write(data)
-    else:
-        session.notice(f"Wrote the codes of {source}: {' and '.join(map(str, written))}.")
-
-
-@click.command()
-@click.argument("name")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
-    help="A .npy, .parquet or .csv file.",
-)  # fmt: skip
-@click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\".")
-@click.pass_obj
-def export(session: Session, name: str, output: Path, where: str | None) -> None:
-    """Write a catalogue's codes to a file.
-
-    Other programs read it, with ids and labels. .npy holds the codes alone, its items beside it as JSON lines; .parquet
-    and .csv hold both.
-    """
-    from simrec import library
-    from simrec.verbs.export import export as verb
-
-    written = verb(library.open(name, session.home), output, where)
-    session.notice(f"Wrote {' and '.join(str(path) for path in written)}.")

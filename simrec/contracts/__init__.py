@@ -9,7 +9,18 @@ an `Engine`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from simrec.contracts.arrays import Codes, Dtype, Images, ImageSpec, Interpolation, Metric, Notice, Rebuilt, Recipe
+from simrec.contracts.arrays import (
+    CodeDtype,
+    Codes,
+    Dtype,
+    Images,
+    ImageSpec,
+    Interpolation,
+    Metric,
+    Notice,
+    Rebuilt,
+    Recipe,
+)
 from simrec.contracts.encoders import (
     Checked,
     Decoder,
@@ -28,19 +39,19 @@ from simrec.contracts.specs import API, EncoderSpec, EngineSpec, ExporterSpec, S
 
 if TYPE_CHECKING:
     from simrec.contracts.engines import Engine, Filter, OpenEngine, Row, Table
-    from simrec.contracts.exporters import Exporter, Origin
+    from simrec.contracts.exporters import Exporter, ExportRecord, Origin, ReadExport
 
 __all__ = [
-    "API", "Batch", "Checked", "Codes", "Decoder", "Digested", "Dtype", "Encoder", "EncoderSpec", "Engine",
-    "EngineSpec", "Entry", "Epoch", "Exporter", "ExporterSpec", "Filter", "FittedEncoder", "History", "Hit",
-    "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice", "OpenEngine", "OpenSource", "Origin",
-    "Progress", "Rebuilt", "Recipe", "Row", "Sampled", "Source", "SourceSpec", "Spec", "Summarised", "Table",
-    "Value", "Variational", "content", "setting",
+    "API", "Batch", "Checked", "CodeDtype", "Codes", "Decoder", "Digested", "Dtype", "Encoder", "EncoderSpec", "Engine",
+    "EngineSpec", "Entry", "Epoch", "ExportRecord", "Exporter", "ExporterSpec", "Filter", "FittedEncoder", "History",
+    "Hit", "ImageSpec", "Images", "Interpolation", "Item", "Metric", "Notice", "OpenEngine", "OpenSource", "Origin",
+    "Progress", "ReadExport", "Rebuilt", "Recipe", "Row", "Sampled", "Source", "SourceSpec", "Spec", "Summarised",
+    "Table", "Value", "Variational", "content", "setting",
 ]  # fmt: skip
 
 _PLACES = {
     **dict.fromkeys(("Engine", "Filter", "OpenEngine", "Row", "Table"), "simrec.contracts.engines"),
-    **dict.fromkeys(("Exporter", "Origin"), "simrec.contracts.exporters"),
+    **dict.fromkeys(("ExportRecord", "Exporter", "Origin", "ReadExport"), "simrec.contracts.exporters"),
 }
 """What no look-up needs is imported when it is asked for: making a dataclass takes half a millisecond."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,6 +24,9 @@ Metric = Literal["cosine", "l2"]
 
 Dtype = Literal["float32", "int8", "binary"]
 """How a catalogue keeps its codes: four bytes a number, one byte a number, or 64 bits a code."""
+
+CodeDtype = Literal["float32", "float16", "int8"]
+"""How an export writes the numbers of codes."""
 
 Recipe = Literal["fashion", "photo", "crop", "squash"]
 
@@ -63,6 +68,11 @@ class ImageSpec:
             )
         if self.crop_pct != 1 and (self.recipe != "crop" or not 0.1 <= self.crop_pct <= 1):
             raise ValueError(f"crop_pct {self.crop_pct}: it is from 0.1 to 1, and 1 for all recipes but 'crop'")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all it says: two encoders with the same one prepare pictures alike."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -6,14 +6,19 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from simrec.contracts.arrays import Metric
+from simrec.contracts.arrays import CodeDtype, Metric
 from simrec.errors import PluginError
 
-API = 2
+API = 3
 """The version of this contract."""
+
+OLDEST = {"encoder": 2, "source": 2, "exporter": 3, "engine": 3}
+"""The oldest contract that a plugin of each kind may be written for: what it says of that kind hasn't changed since."""
 
 CHANGES = {
     1: "since contract 2 a source lists entries and reads them in batches, and ImageSpec has a version",
+    2: "since contract 3 an exporter writes a table of Arrow record batches, not items and codes, and an engine is a "
+    "table in a database",
 }
 """What changed after each older contract, for the authors of plugins that were written for it."""
 
@@ -72,7 +77,10 @@ class ExporterSpec:
 
     name: what people type. summary: one line for lists. factory: "package.module:name", an `Exporter`, imported only
     when it is used. endings: of the files that it writes, such as ".parquet"; none for what is no file. api: the
-    contract's version.
+    contract's version. reader: "package.module:name", a `ReadExport`, for files that `simrec verify` can read; "" for
+    none. dtypes: what it can write codes as. texts: whether it can write each code as one text (`--codes text`).
+    unit: whether codes whose metric is cosine must have a length of 1 there. preview: whether it needs the column
+    `preview`. streams: whether its target may also be a binary stream, such as standard output.
 
     Raises PluginError for a field that cannot be right.
     """
@@ -84,9 +92,17 @@ class ExporterSpec:
     factory: str
     endings: tuple[str, ...] = ()
     api: int = API
+    reader: str = ""
+    dtypes: tuple[CodeDtype, ...] = ("float32", "float16", "int8")
+    texts: bool = False
+    unit: bool = False
+    preview: bool = False
+    streams: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.reader:
+            _check_factory(self, "reader", self.reader)
         for ending in self.endings:
             if not re.fullmatch(r"(\.[a-z0-9]+)+", ending):
                 raise PluginError(f"exporter {self.name!r}: ending {ending!r} must read like '.parquet', in lower case")
@@ -120,15 +136,19 @@ def _check(spec: Spec) -> None:
     what = f"{spec.kind} {spec.name!r}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
         raise PluginError(f"{what}: a name is made of letters, digits, '.', '_' and '-'")
-    module, colon, attribute = spec.factory.partition(":")
-    if not (module and colon and attribute):
-        raise PluginError(f"{what}: factory {spec.factory!r} must read 'package.module:name'")
-    if spec.api != API:
+    _check_factory(spec, "factory", spec.factory)
+    if not OLDEST[spec.kind] <= spec.api <= API:
         changed = f" ({CHANGES[spec.api]})" if spec.api in CHANGES else ""
         raise PluginError(
             f"{what} was written for contract {spec.api}, this simrec has {API}{changed}: "
             f"install the plugin's release for this simrec"
         )
+
+
+def _check_factory(spec: Spec, name: str, text: str) -> None:
+    module, colon, attribute = text.partition(":")
+    if not (module and colon and attribute):
+        raise PluginError(f"{spec.kind} {spec.name!r}: {name} {text!r} must read 'package.module:name'")
 
 
 def setting(default: Any, doc: str) -> Any:

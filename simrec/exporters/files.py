@@ -1,98 +1,91 @@
-"""Codes and items as files for other programs: .npy with JSON lines beside it, .parquet, .csv, written as a stream."""
+"""The files of an export: the one that was named, or standard output, and what lies beside it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import struct
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
-import numpy as np
+from simrec.contracts import Origin
+from simrec.files import replacing_all, temporary
 
-from simrec.contracts import Codes, Item, Origin
-from simrec.files import replacing
+ITEMS, RECORD = ".items.jsonl", ".simrec.json"
+"""The names' endings: of the rows without their codes, and of what the file says of itself."""
 
-Batches = Iterable[tuple[Sequence[Item], Codes]]
-
-NAMES = ("id", "label", "source", "encoder")
-"""The columns that every item has."""
-
-
-def npy(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
-    """`.npy` with the codes alone, float32 (n, dim); the items lie beside it as `.items.jsonl`, a line a row."""
-    path, count = Path(target), 0
-    beside = path.with_suffix(".items.jsonl")
-    with replacing(path) as file, replacing(beside) as lines:
-        file.write(_npy_header(0, origin.dim))
-        for items, codes in batches:
-            file.write(np.ascontiguousarray(codes, "<f4").tobytes())
-            for item in items:
-                row = {**_row(item, origin.encoder), **({"fields": dict(item.fields)} if item.fields else {})}
-                lines.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-            count += len(items)
-        file.seek(0)
-        file.write(_npy_header(count, origin.dim))
-    return [str(path), str(beside)]
+ROWS = 1 << 13
+"""Rows that become Python's objects at a time."""
 
 
-def csv_(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
-    """`.csv`: id, label, source, encoder, the fields, and a column for each number of a code."""
-    with replacing(Path(target)) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        table = csv.writer(text)
-        names = [*NAMES, *(named(field) for field in origin.fields), *(f"code_{i}" for i in range(origin.dim))]
-        table.writerow(names)
-        for items, codes in batches:
-            for item, code in zip(items, codes, strict=True):
-                # str of a float32 is the shortest text that reads back as the same float32.
-                fields = (item.fields.get(name) for name in origin.fields)
-                table.writerow([*_row(item, origin.encoder).values(), *fields, *map(str, code)])
-        text.detach()
-    return [target]
+def items_path(target: str) -> Path:
+    """Where the rows of an export lie, without their codes, if its format has room for the codes alone."""
+    return Path(target).with_suffix(ITEMS)
 
 
-def parquet(target: str, batches: Batches, origin: Origin) -> Sequence[str]:
-    """`.parquet`: id, label, source, the fields and a fixed-size list column `code`; the encoder in the schema's
-    metadata.
+def record_path(target: str) -> Path:
+    """Where the `ExportRecord` of an export lies whose format has no room for it."""
+    return Path(f"{target}{RECORD}")
+
+
+@contextmanager
+def writing(target: str | BinaryIO, *beside: Path, seek: bool = False) -> Iterator[list[IO[bytes]]]:
+    """The target and the files beside it, to be written in the block, which appear together when it ends well.
+
+    On a stream there is nothing beside it: what is written there goes nowhere. seek: whether the block goes back in
+    the target, which a stream can't: it gets all of it at the end.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = [("id", pa.string()), ("label", pa.string()), ("source", pa.string())]
-    types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    fields = [(name, types[kind]) for name, kind in origin.fields.items()]
-    schema = pa.schema(
-        [
-            *columns,
-            *((named(name), kind) for name, kind in fields),
-            ("code", pa.list_(pa.float32(), origin.dim)),
-        ],
-        metadata={"simrec.encoder": origin.encoder},
-    )
-    with replacing(Path(target)) as file, pq.ParquetWriter(file, schema) as writer:
-        for items, codes in batches:
-            rows = [_row(item, origin.encoder) for item in items]
-            arrays: dict[str, Any] = {name: pa.array([row[name] for row in rows], kind) for name, kind in columns}
-            for name, kind in fields:
-                arrays[named(name)] = pa.array([item.fields.get(name) for item in items], kind)
-            arrays["code"] = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel(), pa.float32()), origin.dim)
-            writer.write_table(pa.table(arrays, schema=schema))
-    return [target]
+    if isinstance(target, str):
+        with replacing_all([Path(target), *beside]) as files:
+            yield files
+        return
+    with ExitStack() as closing:
+        nowhere = [closing.enter_context(Path(os.devnull).open("wb")) for _ in beside]
+        if not seek:
+            yield [target, *nowhere]
+        else:
+            whole, explained = closing.enter_context(temporary())
+            with explained:
+                yield [whole, *nowhere]
+                whole.seek(0)
+            shutil.copyfileobj(whole, target)
+        target.flush()
 
 
-def named(field: str) -> str:
-    """The column of a field: its name, unless the export has a column of that name already."""
-    return f"field_{field}" if field in (*NAMES, "code") or field.startswith("code_") else field
+def written(target: str | BinaryIO, *beside: Path) -> Sequence[str]:
+    """What an exporter returns."""
+    return [target, *map(str, beside)] if isinstance(target, str) else []
 
 
-def _npy_header(count: int, dim: int) -> bytes:
-    """The header of a .npy of float32 (count, dim), of one length whatever the count: see numpy.lib.format."""
-    said = repr({"descr": "<f4", "fortran_order": False, "shape": (count, dim)}).ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(said)) + said.encode()
+class Beside:
+    """What lies beside a file with room for the codes alone: the other columns as JSON lines, and the record.
 
+    record: whether it lies there, or in the file itself.
+    """
 
-def _row(item: Item, encoder: str) -> dict[str, str]:
-    return dict(zip(NAMES, (item.id, item.label, item.source, encoder), strict=True))
+    def __init__(self, target: str | BinaryIO, table: Any, *, record: bool = True) -> None:
+        self._target, self._record = target, record
+        self._others = [name for name in table.schema.names if name != "code"]
+        name = target if isinstance(target, str) else "-"
+        self._paths = [*([items_path(name)] if self._others else []), *([record_path(name)] if record else [])]
+
+    @contextmanager
+    def writing(self, *, seek: bool = False) -> Iterator[tuple[IO[bytes], Callable[[Any], None]]]:
+        """The target, and what writes the other columns of a pyarrow RecordBatch: see `writing`."""
+        with writing(self._target, *self._paths, seek=seek) as (file, *self._files):
+            yield file, self._add
+
+    def _add(self, batch: Any) -> None:
+        from simrec.exporters.json_lines import lines
+
+        if self._others:
+            rest = batch.select(self._others)
+            for start in range(0, len(rest), ROWS):
+                self._files[0].write(lines(rest.slice(start, ROWS)))
+
+    def finish(self, origin: Origin) -> Sequence[str]:
+        """Writes the record, once there are no more rows; what an exporter returns."""
+        if self._record:
+            self._files[-1].write(origin.finished().to_bytes() + b"\n")
+        return written(self._target, *self._paths)

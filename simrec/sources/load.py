@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.contracts import Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
+from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
 from simrec.errors import DataError, ImageError, PluginError
 from simrec.faults import blamed_on
 from simrec.files import replacing
@@ -110,7 +110,7 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
     with blamed_on(str(offer)):
         if "spec" in inspect.signature(factory).parameters:
             raise PluginError(
-                f"{offer} was written for contract 1, this simrec has 2: its {offer.spec.factory} must take text, "
+                f"{offer} was written for contract 1, this simrec has {API}: its {offer.spec.factory} must take text, "
                 f"data_dir and notice, and return a source with entries() and read(): see simrec.contracts.Source"
             )
         opened = factory(text, data_dir=data_dir, notice=notice)

@@ -1,0 +1,147 @@
+"""`simrec encode`, `simrec export` and `simrec verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from simrec.cli.terminal import Session, data_dir_option, draw_inputs, say, show_input_option
+
+if TYPE_CHECKING:
+    from simrec.contracts import CodeDtype
+    from simrec.verbs.export import Wishes
+
+SHOWN = 24
+"""Pictures that `encode --show-input` draws, at most: the first ones."""
+
+OPTIONS = (
+    click.option(
+        "-o", "--output", required=True, metavar="FILE",
+        help="Its ending says what it becomes: .parquet, .arrow, .npy, .npz, .csv, .jsonl, .safetensors, .faiss, "
+        ".lance, .tsv for TensorBoard, or a plugin's. '-' is standard output.",
+    ),
+    click.option("--format", "form", metavar="NAME", help="What it becomes, whatever its ending says."),
+    click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\"."),
+    click.option("--columns", metavar="A,B,...", help="Which columns, such as id,price,code; 'preview' is one too."),
+    click.option("--normalize", is_flag=True, help="Divide each code by its length."),
+    click.option(
+        "--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True,
+        help="What numbers are written as; the file says the scale of int8.",
+    ),
+    click.option(
+        "--codes", type=click.Choice(["numbers", "text"]), default="numbers", show_default=True,
+        help="In a .csv: a column for each number, or one column [0.1,0.2,...] as pgvector reads it.",
+    ),
+)  # fmt: skip
+
+
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-o and what an export shall be, as `output` and `wishes`."""
+
+    @wraps(command)
+    def wished(
+        *args: Any, form: str | None, where: str | None, columns: str | None, normalize: bool, dtype: CodeDtype,
+        codes: str, **others: Any,
+    ) -> Any:  # fmt: skip
+        from simrec.verbs.export import Wishes
+
+        chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+        return command(*args, wishes=Wishes(form, where, chosen, normalize, dtype, codes == "text"), **others)
+
+    for option in reversed(OPTIONS):
+        wished = option(wished)
+    return wished
+
+
+def _target(output: str) -> Path | BinaryIO:
+    return sys.stdout.buffer if output == "-" else Path(output)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--index", "name", metavar="NAME", required=True, help="The recommender whose encoder to use.")
+@export_options
+@show_input_option
+@data_dir_option
+@click.pass_obj
+def encode(
+    session: Session, source: str, name: str, output: str, wishes: Wishes, show_input: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
+    """Write the codes of SOURCE's pictures to a file.
+
+    As `export` writes a catalogue's, one row a picture; nothing is indexed. Columns are id, label, source, what a list
+    knows of its pictures, and the code. On standard output it is .npy unless --format says otherwise.
+    """
+    from simrec import library
+    from simrec.verbs.export import encode as verb
+    from simrec.verbs.export import inputs
+
+    opened = library.open(name, session.home)
+    if show_input:
+        images, names = inputs(opened, source, SHOWN, data_dir=data_dir, notice=session.notice)
+        draw_inputs(session, opened, list(zip(images, names, strict=True)), show_input)
+    with session.counting() as progress:
+        written = verb(
+            opened, source, _target(output), wishes, data_dir=data_dir, progress=progress, notice=session.notice
+        )
+    if written:
+        session.notice(f"Wrote the codes of {source}: {' and '.join(map(str, written))}.")
+
+
+@click.command()
+@click.argument("name")
+@export_options
+@click.pass_obj
+def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
+    """Write a catalogue's codes to a file for other programs.
+
+    Columns are id, label, source, the items' fields, and the code. Each file says which encoder made it: in its own
+    metadata, else in FILE.simrec.json beside it; 'simrec verify' checks it. A format with room for the codes alone
+    (.npy, .safetensors, .faiss) has the other columns beside it as JSON lines. On standard output it is jsonl unless
+    --format says otherwise.
+
+    A FILE that ends in .onnx is the encoder itself, without any item: a graph that says how pictures are prepared.
+    """
+    from simrec import library
+    from simrec.verbs.encoder import encoder
+    from simrec.verbs.export import Wishes
+    from simrec.verbs.export import export as verb
+
+    opened, target = library.open(name, session.home), _target(output)
+    if isinstance(target, Path) and target.suffix.lower() == ".onnx":
+        if wishes != Wishes():
+            raise click.UsageError(f"{output} is the encoder itself, without items: leave the other options out")
+        written = encoder(opened, target)
+    else:
+        with session.counting() as progress:
+            written = verb(opened, target, wishes, progress=progress)
+    if written:
+        session.notice(f"Wrote {' and '.join(map(str, written))}.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--index", "name", metavar="NAME", help="Also check that this recommender's encoder made the codes.")
+@click.pass_obj
+def verify(session: Session, file: Path, name: str | None) -> None:
+    """Check a file of codes: whether all of it is there and as it was written.
+
+    FILE is what 'simrec export' or 'simrec encode' wrote.
+    """
+    from simrec import library
+    from simrec.verbs.verify import verify as verb
+
+    opened = library.open(name, session.home) if name else None
+    with session.counting() as progress:
+        record = verb(file, opened, progress=progress)
+    length = ", of length 1" if record.normalised else ""
+    say(
+        f"{file}: whole: {record.count:,} codes of {record.dim} numbers ({record.dtype}{length}) of encoder "
+        f"{record.encoder}"
+    )

@@ -1,0 +1,70 @@
+"""Parquet: a table, the record in the footer's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from simrec.contracts import ExportRecord, Origin
+from simrec.exporters.content import check_schema
+from simrec.exporters.files import writing, written
+from simrec.exporters.reading import missing, parsed, reading, rows_at_once
+from simrec.files import opened
+from simrec.streams import chunks
+
+GROUPED = 8
+"""Batches of a row group."""
+
+CODECS = {"UNCOMPRESSED", "SNAPPY"}
+"""How columns may be compressed: neither makes much more of a page than the file holds."""
+
+
+def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
+    """`.parquet`: every column, the code as a list of fixed size, under a checksum a page."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Codes are as good as random: neither a dictionary nor compression makes them smaller, and both take time.
+    others = [name for name in table.schema.names if name != "code"]
+    kinds = {name: "none" if name in ("code", "preview") else "snappy" for name in table.schema.names}
+    leaf = "code.list.element"
+    compression = {leaf if name == "code" else name: kind for name, kind in kinds.items()}
+    with (
+        writing(target) as (file,),
+        pq.ParquetWriter(
+            pa.PythonFile(file, mode="w"), table.schema, use_dictionary=[n for n in others if n != "preview"] or False,
+            compression=compression, write_statistics=others or False, write_page_checksum=True,
+        ) as writer,
+    ):  # fmt: skip
+        for some in chunks(table, GROUPED):
+            group = pa.Table.from_batches(some)
+            writer.write_table(group, row_group_size=max(1, len(group)))
+        writer.add_key_value_metadata({"simrec": origin.finished().to_bytes().decode()})
+    return written(target)
+
+
+def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
+    """See `ReadExport`; with all its columns."""
+    import pyarrow.parquet as pq
+
+    with reading(path), opened(Path(path)) as file:
+        said = (pq.read_metadata(file).metadata or {}).get(b"simrec")
+        if said is None:
+            raise missing(path, "no 'simrec' in its metadata")
+        return (record := parsed(said, path)), _rows(path, record)
+
+
+def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with reading(path), opened(Path(path)) as file:
+        table = pq.ParquetFile(file, page_checksum_verification=True)
+        check_schema(table.schema_arrow, record)
+        if table.metadata.num_rows != record.count:
+            raise ValueError(f"it has {table.metadata.num_rows:,} rows, its record says {record.count:,}")
+        for number in range(table.num_row_groups):
+            group = table.metadata.row_group(number)
+            if codecs := {group.column(n).compression for n in range(group.num_columns)} - CODECS:
+                raise ValueError(f"it is compressed as {', '.join(codecs)}, which simrec doesn't do")
+        yield from table.iter_batches(rows_at_once(record))

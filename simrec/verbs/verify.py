@@ -1,0 +1,71 @@
+"""Files of codes, held to what they say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from simrec.contracts import ExporterSpec, ExportRecord
+from simrec.errors import DataError, RequestError
+from simrec.exporters.content import Content
+from simrec.faults import blamed_on
+from simrec.manifest import EncoderRecord
+from simrec.recommender import Recommender, silent
+
+
+def verify(
+    path: Path, recommender: Recommender | None = None, *, progress: Callable[[str, int, int], None] = silent
+) -> ExportRecord:
+    """Reads all of an export, in bounded memory; what it says of itself, once that was found to be right.
+
+    recommender: whose encoder must have made the codes. progress: told a stage, how many rows are done, and of how
+    many. Raises RequestError for an ending that can't be read back, DataError for a file that isn't what it says it is.
+    """
+    record, batches = opened(path)
+    if recommender is not None:
+        check_encoder(path, record, recommender.manifest.encoder, recommender.name)
+    for content in counted(path, record, batches):
+        progress("reading", content.count, record.count or 0)
+    return record
+
+
+def opened(path: Path) -> tuple[ExportRecord, Iterator[Any]]:
+    """What a file says of itself, and its rows as pyarrow RecordBatches, not yet checked: see `ReadExport`.
+
+    Raises what `verify` raises.
+    """
+    from simrec import host
+
+    offers = [offer for offer in host.discover().of(ExporterSpec) if offer.spec.reader]
+    found = [offer for offer in offers if path.name.lower().endswith(offer.spec.endings or ("\0",))]
+    if not found:
+        endings = ", ".join(sorted({ending for offer in offers for ending in offer.spec.endings}))
+        raise RequestError(f"{path}: no export that can be read back has that ending: name one that ends in {endings}")
+    read = host.imported(found[0], found[0].spec.reader)
+    with blamed_on(str(found[0])):
+        record, batches = read(str(path))
+    return record, batches
+
+
+def check_encoder(path: Path, record: ExportRecord, encoder: EncoderRecord, name: str) -> None:
+    """Raises DataError for codes that another encoder made."""
+    if record.encoder_digest != encoder.digest:
+        raise DataError(
+            f"{path}: its codes are of encoder {record.encoder}, but {name} holds {encoder.title}: name the one "
+            f"that made them"
+        )
+
+
+def counted(path: Path, record: ExportRecord, batches: Iterator[Any]) -> Iterator[Content]:
+    """The content of an export so far, after each of its batches. Raises DataError where it isn't what was written."""
+    content = Content()
+    for batch in batches:
+        content.add(batch)
+        if content.count > (record.count or 0):
+            raise DataError(f"{path}: it has more than the {record.count:,} rows that its record says: export it again")
+        yield content
+    if content.count != record.count:
+        raise DataError(f"{path}: cut: it has {content.count:,} of {record.count:,} rows: export it again")
+    if content.digest != record.digest:
+        raise DataError(f"{path}: altered: its ids or codes are not those that were written: export it again")
