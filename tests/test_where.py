@@ -356,7 +356,7 @@ def check(shop: Shop, expression: str, queries: Codes, n: int = 10) -> float:
     wanted = judged(as_texts(shop), shop.names, expression) & shop.there
     masks = shop.catalogue.masks(expression)
     assert (np.concatenate(masks) & shop.there).tolist() == wanted.tolist()
-    everything = Index(shop.codes, "cosine", shop.catalogue._record.dtype)
+    everything = Index(shop.codes, "cosine", shop.catalogue.record.dtype)
     answers = shop.catalogue.search(queries, n, where=expression)
     for row, answer in enumerate(answers):
         rows, distances = everything.search(queries[row : row + 1], len(shop.codes))
