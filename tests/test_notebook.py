@@ -88,8 +88,8 @@ def test_what_was_removed_is_not_in_the_table(shop: Recommender) -> None:
     assert len(shop.to_arrow()) == 12  # opened before
 
 
+@pytest.mark.external
 def test_pandas_gets_the_same_table(shop: Recommender) -> None:
-    pytest.importorskip("pandas")
     frame = shop.to_pandas("stock < 4")
     assert list(frame.columns) == shop.to_arrow().schema.names
     assert frame.set_index("stock").loc[3, "price"] == 1.5
