@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import os
+import secrets
 import shutil
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import faiss
@@ -28,8 +31,9 @@ import simrec
 from simrec import host
 from simrec.catalogue.tables import named
 from simrec.cli import main
-from simrec.contracts import ExporterSpec
+from simrec.contracts import ExporterSpec, ExportRecord
 from simrec.errors import DataError, PluginError, RequestError, VersionError
+from simrec.exporters.content import Content
 from simrec.recommender import Recommender
 from simrec.verbs import index
 from simrec.verbs.export import Wishes, encode, export
@@ -602,3 +606,157 @@ def test_nothing_is_unpickled_and_nothing_unpacked_that_simrec_does_not_pack(cop
         writer.write_table(table)
     with pytest.raises(DataError, match="compressed"):
         verify(path)
+
+
+# An export is also a way in.
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_a_catalogue_that_is_built_from_an_export_is_the_one_it_was_exported_from(
+    ending: str, shop: Recommender, own_home: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"shop.{ending}"
+    columns = [*pq.read_schema(export(shop, tmp_path / "all.parquet")[0]).names, "preview"]
+    export(shop, path, Wishes(columns=columns))
+    shutil.copytree(shop.folder, own_home / "first")  # whose encoder is found by its digest
+    again = simrec.build("again", str(path))
+    assert (again.manifest.encoder.digest, len(again.catalogue)) == (shop.manifest.encoder.digest, 38)
+    for before, after in zip(shop.catalogue.all(), again.catalogue.all(), strict=True):
+        assert (after.id, after.label, after.source) == (before.id, before.label, before.source)
+        assert {name: after.fields[name] for name in before.fields} == before.fields
+        assert again.catalogue.preview(after.id) == shop.catalogue.preview(before.id)
+    np.testing.assert_allclose(again.codes, shop.codes, rtol=1e-6)
+    ours, theirs = (one.similar("id:item 7", 5, where="price > 3") for one in (shop, again))
+    assert [match.id for match in ours] == [match.id for match in theirs]
+    np.testing.assert_allclose([m.score for m in ours], [m.score for m in theirs], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_codes_in_fewer_bits_find_nearly_the_same(
+    dtype: Any, shop: Recommender, expected: tuple[list[str], Codes], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    export(shop, tmp_path / "few.arrow", Wishes(dtype=dtype, normalize=True))
+    few = simrec.build("few", str(tmp_path / "few.arrow"), encoder="demo", dtype="int8", notice=said.append)
+    assert [line.partition(": ")[2] for line in said] == [
+        f"its codes are rounded to {dtype}: answers may differ a little.",
+        "its codes have a length of 1: look-ups are the same, decoded pictures are not.",
+    ]
+    assert few.manifest.catalogue is not None and few.manifest.catalogue.dtype == "int8"
+    for row in range(0, 38, 5):
+        hits = few.catalogue.search(expected[1][row : row + 1], 1)[0]
+        assert hits[0].item.id == expected[0][row]
+        assert hits[0].score == pytest.approx(1, abs=0.02)
+
+
+def test_items_without_previews_are_drawn_and_are_no_duplicates(
+    shop: Recommender, cli: Cli, tmp_path: Path, own_home: Path
+) -> None:
+    path = export(shop, tmp_path / "shop.parquet", Wishes(columns=["id", "code"]))[0]
+    assert cli("index", "build", "bare", path, "--encoder", "demo")[0] == 0
+    assert cli("similar", "id:item 7", "--index", "bare", "-n", "3", "--distinct", "--grid", "bare.png")[0] == 0
+    with Image.open("bare.png") as sheet:
+        assert sheet.width > 300
+    assert json.loads(cli("index", "duplicates", "bare", "--format", "json")[1]) == []
+    assert cli("index", "verify", "bare")[0] == 0
+    exported = export(Recommender(own_home / "bare"), tmp_path / "bare.parquet")[0]
+    assert pq.read_table(exported)["id"].to_pylist() == pq.read_table(path)["id"].to_pylist()
+
+
+def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
+    shop: Recommender, cli: Cli, tmp_path: Path, own_home: Path
+) -> None:
+    path = export(shop, tmp_path / "shop.parquet")[0]
+    assert cli("index", "build", "mine", path, "--encoder", "demo")[0] == 0
+    before = {file: file.read_bytes() for file in own_home.rglob("*") if file.is_file()}
+    whole = path.read_bytes()
+    export(shop, tmp_path / "bare.parquet", Wishes(columns=["code"]))
+    export(shop, tmp_path / "other.parquet", Wishes(where="price < 9"))
+    place = whole.rindex(b"item 7") if whole.count(b"item 7") else len(whole) // 2
+    (tmp_path / "altered.parquet").write_bytes(whole[:place] + b"X" + whole[place + 1 :])
+    (tmp_path / "cut.arrow").write_bytes(b"ARROW1\0\0")
+    refused = {
+        "index build mine shop.parquet --encoder photo": "of encoder plain/best-64@",
+        "index build new bare.parquet --encoder demo": "it has no column 'id'",
+        "index build mine other.parquet": "add --replace to give it up for",
+        "index build mine altered.parquet --replace": "altered.parquet: ",
+        "index build new cut.arrow --encoder demo": "cut.arrow: cannot be read as an export",
+        "index build demo shop.parquet": "demo is shipped and read-only",
+        "index sync mine": "is an export, whose codes are taken as they are: 'simrec index build NAME",
+        "encode shop.parquet --index demo -o codes.npy": "is an export, whose codes are taken as they are",
+    }
+    for words, said in refused.items():
+        status, _, err = cli(*words.split())
+        assert (status, len(err.splitlines())) == (1, 1), (words, err)
+        assert said in err, (words, err)
+        assert {file: file.read_bytes() for file in own_home.rglob("*") if file.is_file()} == before, words
+
+
+def forged(path: Path, record: ExportRecord, table: pa.Table, **changes: Any) -> None:
+    """An export whose count and digest are right, of rows that simrec wouldn't write."""
+    content = Content()
+    for batch in table.to_batches():
+        content.add(batch)
+    said = replace(record, count=content.count, digest=content.digest, columns=tuple(table.schema.names), **changes)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"simrec": said.to_bytes().decode()})
+
+
+def test_rows_that_are_no_items_are_refused(shop: Recommender, tmp_path: Path) -> None:
+    record = verify(export(shop, tmp_path / "shop.parquet", Wishes(columns=["id", "code"]))[0])
+    table = pq.read_table(tmp_path / "shop.parquet").slice(0, 2)
+    ids, codes = table["id"].combine_chunks(), table["code"].combine_chunks()
+    huge = pa.FixedSizeListArray.from_arrays(pa.array(np.full(128, 1e30, np.float32)), 64)
+    wrong: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "the id 'a' is there more than once": ({"id": pa.array(["a", "a"]), "code": codes}, {}),
+        "can't be an item's id": ({"id": pa.array(["a", ""]), "code": codes}, {}),
+        "or its texts are none": ({"id": pa.array(["a", "b\0"]), "code": codes}, {}),
+        "one of its codes is not finite, or too large": ({"id": ids, "code": huge}, {}),
+        "its column 'preview' holds what is none": (
+            {"id": ids, "code": codes, "preview": pa.array([b"", b"GIF89a"])}, {},
+        ),
+        "its column 'n' holds bool": ({"id": ids, "code": codes, "n": pa.array([True, False])}, {}),
+        "l2 compares lengths too": ({"id": ids, "code": codes}, {"metric": "l2", "normalised": True}),
+    }  # fmt: skip
+    for number, (said, (columns, changes)) in enumerate(wrong.items()):
+        path = tmp_path / f"forged-{number}.parquet"
+        forged(path, record, pa.table(columns), **changes)
+        with pytest.raises((DataError, RequestError), match=said):
+            simrec.build("mine", str(path), encoder="demo")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ending", BASE)
+def test_a_thousand_damaged_files_are_found_or_are_whole(ending: str, copied: Callable[[str], Path]) -> None:
+    """In all formats together: bytes changed, cut out or put in anywhere in a file or in what lies beside it."""
+    seed = int(os.environ.get("SEED") or secrets.randbits(32))
+    random = Random(seed)
+    path = copied(ending)
+    files = [file for file in sorted(path.parent.iterdir()) if file.suffix not in (".png", ".pbtxt")]
+    whole = {file: file.read_bytes() for file in files}
+    ids, codes = READERS[ending](path)
+    found = 0
+    for _ in range(120):
+        file = random.choice(files)
+        data = bytearray(whole[file])
+        for _ in range(random.choice((1, 1, 3))):
+            place = random.randrange(len(data))
+            if random.random() < 0.6:
+                data[place] = random.randrange(256)
+            elif random.random() < 0.5:
+                del data[place : place + random.choice((1, 8, 1000))]
+            else:
+                data[place:place] = random.randbytes(random.choice((1, 8, 1000)))
+            data = data or bytearray(b"x")
+        file.write_bytes(data)
+        try:
+            verify(path)
+        except DataError as error:
+            found += 1
+            assert "\n" not in str(error) and len(str(error)) < 1000, f"SEED={seed}: {error}"
+        else:
+            again = READERS[ending](path)
+            assert again[0] == ids and np.array_equal(again[1], codes), f"SEED={seed}"
+        file.write_bytes(whole[file])
+    assert found > 60

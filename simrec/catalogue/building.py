@@ -148,8 +148,8 @@ class Part:
 
 @dataclass(frozen=True)
 class New:
-    """Items to come: their entries, which source listed each, the digests of their pictures' files, their previews and
-    codes (n, dim).
+    """Items to come: their entries, which source listed each, the digests of their pictures' files, their previews (b""
+    for none) and codes (n, dim).
     """
 
     entries: Sequence[Entry]

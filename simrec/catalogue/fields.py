@@ -195,13 +195,13 @@ def _compressed(metadata: memoryview) -> bool:
     its third field, and the table `RecordBatch` has `compression` as its fourth.
     """
     (root,) = struct.unpack_from("<I", metadata, 0)
-    place = _field(metadata, root, 2)
+    place = flatbuffer_field(metadata, root, 2)
     (offset,) = struct.unpack_from("<I", metadata, place)
-    return place == 0 or _field(metadata, place + offset, 3) != 0
+    return place == 0 or flatbuffer_field(metadata, place + offset, 3) != 0
 
 
-def _field(metadata: memoryview, table: int, number: int) -> int:
-    """Where a field of a flatbuffer's table stands, 0 where it has none."""
+def flatbuffer_field(metadata: memoryview, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table stands, 0 where it has none. Raises struct.error beyond its end."""
     (back,) = struct.unpack_from("<i", metadata, table)
     (size,) = struct.unpack_from("<H", metadata, table - back)
     if 4 + 2 * number >= size:

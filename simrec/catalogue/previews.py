@@ -17,6 +17,12 @@ EDGE = 128
 LARGEST = 1 << 20
 """Bytes of the largest."""
 
+NONE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000100000001008000000003a98a0bd000000114944415478da637cc2800a981846b40000037b010455"
+    "c6ae490000000049454e44ae426082"
+)
+"""What a catalogue in local files has for an item without a preview: 16 x 16 pixels of one grey, no photo's."""
+
 
 def opened(data: bytes, edge: int = EDGE) -> Image.Image:
     """The picture, decoded. Raises ValueError for anything but a JPEG or PNG of at most `edge` pixels an edge."""

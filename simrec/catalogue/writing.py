@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.arrays import to_npy
-from simrec.catalogue import segment
+from simrec.catalogue import previews, segment
 from simrec.catalogue.fields import Kind, write
 from simrec.contracts import Codes, Dtype, Entry, Metric, Value
 from simrec.manifest import SegmentRecord
@@ -98,7 +98,8 @@ class SegmentWriter:
     ) -> None:
         rows = []
         described = zip(entries, origins, contents, pictures, strict=True)
-        for number, (entry, origin, content, preview) in enumerate(described, len(self)):
+        for number, (entry, origin, content, given) in enumerate(described, len(self)):
+            preview = given or previews.NONE
             crc = zlib.crc32(preview)
             source = segment.inside(entry.source, self._kept.roots[origin])
             texts = (entry.id, source, entry.label, entry.stamp, content)

@@ -67,8 +67,9 @@ def build(
 ) -> None:  # fmt: skip
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
-    SOURCE is a folder of pictures, labels as sub-folders, a list of them (.csv), or a source that 'simrec plugins
-    list' names; without it, the one that NAME was built from before, else what the encoder was trained on.
+    SOURCE is a folder of pictures, labels as sub-folders, a list of them (.csv), an export (.parquet or .arrow), or a
+    source that 'simrec plugins list' names; without it, the one that NAME was built from before, else what the encoder
+    was trained on. The codes of an export are taken as they are, if the same encoder made them.
 
     A catalogue that is there already is synced, as 'simrec index sync' does; with another --encoder all is encoded
     again. Ctrl-C keeps what was finished: the same command goes on from there.

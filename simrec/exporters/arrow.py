@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, BinaryIO
 
-from simrec.catalogue.fields import messages
+from simrec.catalogue.fields import flatbuffer_field, messages
 from simrec.contracts import ExportRecord, Origin
 from simrec.exporters.content import check_schema
 from simrec.exporters.files import writing, written
@@ -61,15 +61,37 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
     with reading(path), pa.memory_map(str(path_of(path))) as file:
         schema, batches = _opened(file)
         check_schema(schema, record)
+        starts = [file.tell()]
         for batch in batches:
             batch.validate(full=True)
             yield batch
-        end = file.size() - 10
-        (footer,) = struct.unpack("<I", file.read_at(4, end))
-        if footer > end - file.tell() or schema.metadata[b"simrec"] not in file.read_at(footer, end - footer):
-            raise ValueError("its footer says something else than its schema")
-        if file.tell() + footer != end:
-            raise ValueError("there is more between its batches and its footer")
+            starts.append(file.tell())
+        _check_footer(file, schema, starts[:-1])
+
+
+def _check_footer(file: Any, schema: Any, starts: list[int]) -> None:
+    """Raises ValueError where the footer says something else than the stream before it, which has been read.
+
+    starts: where the batches begin in the file. Other programs go by the footer.
+    """
+    import pyarrow as pa
+
+    end = file.size() - 10
+    (length,) = struct.unpack("<I", file.read_at(4, end))
+    if file.tell() + length != end:
+        raise ValueError("there is more or less than a footer behind its batches")
+    footer = memoryview(file.read_at(length, end - length))
+    (root,) = struct.unpack_from("<I", footer, 0)
+    place = flatbuffer_field(footer, root, 3)  # arrow/format/File.fbs: the blocks of the record batches
+    (offset,) = struct.unpack_from("<I", footer, place) if place else (0,)
+    (count,) = struct.unpack_from("<I", footer, place + offset) if place else (0,)
+    if count != len(starts):
+        raise ValueError(f"its footer names {count:,} batches of {len(starts):,}")
+    blocks = [struct.unpack_from("<qi4xq", footer, place + offset + 4 + 24 * number) for number in range(count)]
+    if [start for start, _, _ in blocks] != starts:
+        raise ValueError("its footer names batches in other places")
+    if not pa.ipc.open_file(file).schema.equals(schema, check_metadata=True):
+        raise ValueError("its footer has another schema")
 
 
 def _opened(file: Any) -> tuple[Any, Iterator[Any]]:

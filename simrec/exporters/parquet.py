@@ -13,7 +13,7 @@ from simrec.exporters.reading import missing, parsed, reading, rows_at_once
 from simrec.files import opened
 from simrec.streams import chunks
 
-GROUPED = 8
+GROUPED = 32
 """Batches of a row group."""
 
 CODECS = {"UNCOMPRESSED", "SNAPPY"}
@@ -67,4 +67,5 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
             group = table.metadata.row_group(number)
             if codecs := {group.column(n).compression for n in range(group.num_columns)} - CODECS:
                 raise ValueError(f"it is compressed as {', '.join(codecs)}, which simrec doesn't do")
-        yield from table.iter_batches(rows_at_once(record))
+        for number in range(table.num_row_groups):  # of several at once it would hold all
+            yield from table.iter_batches(rows_at_once(record), row_groups=[number])

@@ -161,11 +161,12 @@ def batch(ids: Sequence[str] | None, codes: NDArray[Any]) -> Any:
 
 
 def lines(file: BinaryIO, record: ExportRecord) -> Iterator[bytes]:
-    """The lines of a file. Raises ValueError for one that is too long."""
+    """The lines of a file. Raises ValueError for one that is too long, or no UTF-8."""
     most = LONGEST + 32 * record.dim
     while line := file.readline(most + 1):
         if len(line) > most:
             raise ValueError(f"a line of more than {most:,} bytes")
+        line.decode()
         yield line
 
 

@@ -24,6 +24,7 @@ from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Sourc
 from simrec.errors import DataError, ImageError, PluginError
 from simrec.faults import blamed_on
 from simrec.files import replacing
+from simrec.sources.exports import is_export
 from simrec.streams import ahead, chunks
 
 LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -100,6 +101,11 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
     """
     from simrec import host
 
+    if is_export(source):
+        raise DataError(
+            f"{source}: is an export, whose codes are taken as they are: 'simrec index build NAME {source}' makes a "
+            f"catalogue of it, and makes it again when it has changed"
+        )
     plugins = host.discover()
     name, _, text = source.partition(":")
     # Without a colon even "folder" is the path of one that has this name.

@@ -17,6 +17,7 @@ from simrec.errors import DataError, RequestError, StoreError
 from simrec.home import default
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest
 from simrec.recommender import Recommender, silent
+from simrec.sources.exports import is_export
 from simrec.sources.load import Held, LeftOut, open_source
 from simrec.verbs.encoding import Context, Unread, encode, keeping, kept_encoder, remember, source_record
 from simrec.verbs.index import sync
@@ -44,7 +45,8 @@ def build(
     """Encodes a source and commits it as the catalogue of a recommender; one that is there already is synced.
 
     Reading, encoding and writing go on at the same time, and nothing needs all pictures in memory. A build that is
-    interrupted leaves what it has finished; the next one of the same source and encoder goes on from there.
+    interrupted leaves what it has finished; the next one of the same source and encoder goes on from there. The codes
+    of an export are taken as they are: see `simrec.verbs.importing`.
 
     source: by default the ones it was built from before, else what the encoder was trained on. encoder: the recommender
     whose encoder to take; by default the one that `name` has, else a shipped one that suits the source. A catalogue of
@@ -60,6 +62,11 @@ def build(
     context = Context(progress, notice, home_folder, data_dir)
     place = home_folder or default()
     folder = place / library.check_name(name)
+    export = _export(source, folder)
+    if export is not None:
+        from simrec.verbs.importing import build_from_export
+
+        return build_from_export(name, export, encoder=encoder, dtype=dtype, replace=replace, context=context)
     unread = unread or Unread()
     origin = _origin(name, source, encoder, place, notice)
     before = store.current(folder, hold=False).manifest if store.exists(folder) else None
@@ -98,6 +105,14 @@ def build(
     if source is not None:
         remember(context, opened[0])
     return built
+
+
+def _export(source: str | None, folder: Path) -> Path | None:
+    """The path of the export that a catalogue is to be built from, by default again; None for any other source."""
+    if source is None and store.exists(folder):
+        held = store.current(folder, hold=False).manifest.catalogue
+        source = held.source if held and not held.engine else None
+    return Path(source) if source is not None and is_export(source) else None
 
 
 def _built(

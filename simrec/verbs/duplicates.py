@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from simrec import near_duplicates
 from simrec.answers import Narrowing, percentiles_in
-from simrec.catalogue import LocalCatalogue
+from simrec.catalogue import LocalCatalogue, previews
 from simrec.contracts import Item
 from simrec.recommender import Recommender, silent
 
 NEIGHBOURS = 10
 """Of each item, that are compared with it; what is alike beyond these is found through them."""
+
+NONE = zlib.crc32(previews.NONE)
+"""The checksum of what stands for a preview where there is none."""
 
 BLOCK = 1024
 """Items whose neighbours are looked for at a time."""
@@ -90,7 +94,7 @@ class _Looks:
         """Looks at every item once."""
         count, done, start = len(catalogue), 0, 0
         side = near_duplicates.COARSE
-        rows, contents, previews = np.empty(count, np.int64), np.empty(count, "S16"), np.empty(count, np.int64)
+        rows, contents, shown = np.empty(count, np.int64), np.empty(count, "S16"), np.empty(count, np.int64)
         details = np.zeros((count, 2 * side * (side - 1) if detailed else 0), np.float16)
         for one in catalogue.segments:
             removed = set(one.removed.tolist())
@@ -99,14 +103,15 @@ class _Looks:
                     if row.number not in removed:
                         rows[done] = start + row.number
                         contents[done] = bytes.fromhex(row.item.content)
-                        # Of old formats without checksums each is its own.
-                        previews[done] = (row.preview << 24) + row.length if row.preview >= 0 else -1 - done
+                        # Each is its own where there is none, and of old formats without checksums.
+                        own = row.preview in (-1, NONE)
+                        shown[done] = -1 - done if own else (row.preview << 24) + row.length
                         if detailed:
                             details[done] = near_duplicates.details(one.picture(row), side)
                         done += 1
                 progress("looking", done, count)
             start += len(one)
-        return cls(rows, contents, previews, details)
+        return cls(rows, contents, shown, details)
 
     def kind(self, places: Sequence[int], by_pixels: bool) -> Kind:
         """What the items in some places are to each other."""

@@ -41,13 +41,13 @@ from simrec.streams import ahead, chunks
 if TYPE_CHECKING:
     from simrec.host import Offer
 
-BATCH = 4 << 20
+BATCH = 1 << 20
 """Bytes of the codes, float32, that a batch holds, about."""
 
 ROWS = 1 << 14
 """Rows of a batch, at most."""
 
-AHEAD = 8
+AHEAD = 16
 """Batches, at most, that are made while an exporter writes."""
 
 PREVIEWS = 1 << 10

@@ -25,8 +25,8 @@ def verify(
     record, batches = opened(path)
     if recommender is not None:
         check_encoder(path, record, recommender.manifest.encoder, recommender.name)
-    for content in counted(path, record, batches):
-        progress("reading", content.count, record.count or 0)
+    for count, _ in counted(path, record, batches):
+        progress("reading", count, record.count or 0)
     return record
 
 
@@ -57,14 +57,17 @@ def check_encoder(path: Path, record: ExportRecord, encoder: EncoderRecord, name
         )
 
 
-def counted(path: Path, record: ExportRecord, batches: Iterator[Any]) -> Iterator[Content]:
-    """The content of an export so far, after each of its batches. Raises DataError where it isn't what was written."""
+def counted(path: Path, record: ExportRecord, batches: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    """The batches of an export, each with how many rows there were so far.
+
+    Raises DataError, at last behind the last one, where they aren't what was written.
+    """
     content = Content()
     for batch in batches:
         content.add(batch)
         if content.count > (record.count or 0):
             raise DataError(f"{path}: it has more than the {record.count:,} rows that its record says: export it again")
-        yield content
+        yield content.count, batch
     if content.count != record.count:
         raise DataError(f"{path}: cut: it has {content.count:,} of {record.count:,} rows: export it again")
     if content.digest != record.digest:
