@@ -199,6 +199,8 @@ class Lance:
                 with self._asked():
                     opened = self._commit(writing, opened, gone, whole)
                     self._tidy(opened, table, whole or interrupted)
+                    for path in (folder / f"{self._name}.lance").rglob(".tmp*") if interrupted else ():
+                        path.unlink()  # a file that was being written
             except BaseException:
                 writing.write_bytes(b"")  # what has been written into the table is for the next push to delete
                 raise
