@@ -59,14 +59,17 @@ STORAGES = ("s3",)
 KEPT = timedelta(hours=1)
 """How long a version is kept after another has taken its place."""
 
+DELAY = timedelta(seconds=1)
+"""How long it takes, at most, until LanceDB looks at the clock: it counts ages from then on."""
+
 READ = 1000
 """Rows that are read at a time."""
 
 MERGED = 10_000
 """Rows that are removed one by one, at most; of more the table is written again."""
 
-FRAGMENTS = 16
-"""Small files of a table, at most, before they are joined; each change adds one."""
+MESSY = 16
+"""Files of a table, at most, before they are joined, and old versions before they are deleted; each push adds one."""
 
 SMALLEST_INDEXED = 4096
 """Rows of a table that gets an index, at least."""
@@ -198,13 +201,20 @@ class Lance:
             try:
                 with self._asked():
                     opened = self._commit(writing, opened, gone, whole)
-                    self._tidy(opened, table, whole or interrupted)
-                    for path in (folder / f"{self._name}.lance").rglob(".tmp*") if interrupted else ():
-                        path.unlink()  # a file that was being written
             except BaseException:
                 writing.write_bytes(b"")  # what has been written into the table is for the next push to delete
                 raise
-            writing.unlink()
+            try:
+                self._tidy(opened, table, whole or interrupted)
+                for path in (folder / f"{self._name}.lance").rglob(".tmp*") if interrupted else ():
+                    path.unlink()  # a file that was being written
+            except (RuntimeError, ValueError, OSError) as error:
+                writing.write_bytes(b"")
+                self._notice(
+                    f"{self._shown}: all is written, but not cleared up ({_first(error)}): the next push will."
+                )
+            else:
+                writing.unlink()
 
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
@@ -330,14 +340,17 @@ class Lance:
             opened.create_index("code", config=IvfFlat(distance_type="dot" if table.metric == "cosine" else "l2"))
         elif index is not None and (index.num_unindexed_rows or 0) > UNINDEXED:
             now = True
-        if now or opened.stats()["fragment_stats"]["num_fragments"] > FRAGMENTS:
-            moment = datetime.now()
-            made = [version["timestamp"] for version in opened.list_versions()]
-            # Older ones than this have had a successor for long enough.
-            oldest = max((one for one in made if one <= moment - KEPT), default=min(made))
-            opened.optimize(
-                cleanup_older_than=moment - oldest + timedelta(seconds=1), delete_unverified=self._folder is not None
-            )
+        since = self._since(opened)
+        old = sum(version["timestamp"] < since for version in opened.list_versions())
+        if now or old >= MESSY or opened.stats()["fragment_stats"]["num_fragments"] > MESSY:
+            opened.optimize()
+            age = datetime.now() - self._since(opened) + DELAY
+            opened.optimize(cleanup_older_than=age, delete_unverified=self._folder is not None)
+
+    def _since(self, opened: Any) -> datetime:
+        """When the oldest version was made that is kept: older ones have had a successor for long enough."""
+        made = [version["timestamp"] for version in opened.list_versions()]
+        return max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
 
 
 def _columns(table: Table) -> dict[str, str]:
