@@ -350,7 +350,8 @@ class Lance:
     def _since(self, opened: Any) -> datetime:
         """When the oldest version was made that is kept: older ones have had a successor for long enough."""
         made = [version["timestamp"] for version in opened.list_versions()]
-        return max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
+        kept: datetime = max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
+        return kept
 
 
 def _columns(table: Table) -> dict[str, str]:
