@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 import simrec
 from simrec import store
 from simrec.arrays import to_npy
-from simrec.catalogue import LocalCatalogue, masks, where
+from simrec.catalogue import LocalCatalogue, where
 from simrec.catalogue.building import New
 from simrec.catalogue.fields import kinds
 from simrec.catalogue.writing import Kept, SegmentWriter
 from simrec.cli import cli
-from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value
+from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value, masks
 from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, Empty
 from simrec.errors import RequestError
 from simrec.index import Index

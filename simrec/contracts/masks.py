@@ -1,4 +1,6 @@
-"""The rows of a segment that a condition finds: evaluated over its columns with pyarrow."""
+"""The rows that a condition finds: evaluated over their columns with pyarrow, for segments and for what a database can't
+say.
+"""
 
 from __future__ import annotations
 
