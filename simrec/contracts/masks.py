@@ -1,6 +1,4 @@
-"""The rows that a condition finds: evaluated over their columns with pyarrow, for segments and for what a database can't
-say.
-"""
+"""The rows that a condition finds: evaluated over columns with pyarrow, for segments and what databases can't say."""
 
 from __future__ import annotations
 
