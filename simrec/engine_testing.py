@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simrec.catalogue import masks
 from simrec.catalogue.remote import kept, row_of
-from simrec.contracts import Codes, Engine, Item, Row, Table, Value
+from simrec.contracts import Codes, Engine, Item, Row, Table, Value, masks
 from simrec.contracts.engines import Kind
 from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, ComparedColumns, Condition, Empty, Like, Operator
 from simrec.errors import SimrecError

@@ -3,7 +3,7 @@
     SimrecError
     ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
     ├── PluginError       a plugin that is missing, broken, or breaks its contract
-    │   └── NotInstalledError  one that needs what only `simrec[train]` installs
+    │   └── NotInstalledError  one that needs what only an extra installs, such as `simrec[train]`
     ├── ImageError        a file that is not a picture simrec can read
     ├── DataError         a source of pictures that is not there or not what it should be
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
@@ -33,7 +33,7 @@ class PluginError(SimrecError):
 
 
 class NotInstalledError(PluginError):
-    """A plugin that needs a package of the extra `train`, which is not installed."""
+    """A plugin that needs a package of an extra, such as `train`, which is not installed."""
 
 
 class ImageError(SimrecError):
@@ -67,6 +67,14 @@ MOVED = {
 TRAINING = ("torch", "torchvision", "onnxscript")
 """Modules of the extra `train`: an installation without it looks up, and trains what needs none of them."""
 
+EXTRAS = {
+    **dict.fromkeys(TRAINING, "train"),
+    **dict.fromkeys(("psycopg", "pgvector"), "pgvector"),
+    "lancedb": "lancedb",
+    "qdrant_client": "qdrant",
+}
+"""The extra that installs a module."""
+
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """The end of a sentence about a name that does not exist: the near miss, else all there are."""
@@ -80,13 +88,13 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def needs(module: str) -> str:
-    """The end of a sentence about whoever needs a module of `TRAINING` that is not installed."""
-    return f"needs {module}, which is not installed: pip install 'simrec[train]'"
+    """The end of a sentence about whoever needs a module of `EXTRAS` that is not installed."""
+    return f"needs {module}, which is not installed: pip install 'simrec[{EXTRAS[module]}]'"
 
 
 def missing(error: BaseException) -> str | None:
-    """The module of `TRAINING` whose absence is the error; None for any other error."""
-    return error.name if isinstance(error, ModuleNotFoundError) and error.name in TRAINING else None
+    """The module of `EXTRAS` whose absence is the error; None for any other error."""
+    return error.name if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS else None
 
 
 def reason(error: BaseException) -> str:

@@ -25,7 +25,7 @@ def blamed_on(culprit: str) -> Iterator[None]:
     """Whatever is raised inside is the culprit's; errors that simrec or the culprit raised on purpose pass unchanged.
 
     culprit: as it stands in a sentence, with its distribution and version. Raises PluginError: NotInstalledError where
-    torch is what is missing.
+    a package of an extra is missing.
     """
     try:
         yield

@@ -128,7 +128,8 @@ def discover_only(distribution: str) -> Host:
 def imported(offer: Offer[Any], place: str = "") -> Any:
     """Imports what stands behind an offer: its factory, or another "package.module:name" that its spec names.
 
-    Raises PluginError, naming the distribution, when that fails: NotInstalledError where torch is what is missing.
+    Raises PluginError, naming the distribution, when that fails: NotInstalledError where a package of an extra is
+    missing.
     """
     place = place or offer.spec.factory
     module, _, attribute = place.partition(":")

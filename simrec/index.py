@@ -49,7 +49,10 @@ class Searchable(Protocol):
 
     @property
     def codes(self) -> Codes:
-        """What is kept of the codes, (n, dim): of a length of 1 where the metric is cosine, rounded by the dtype."""
+        """What is kept of the codes, (n, dim): of a length of 1 where the metric is cosine, rounded by the dtype.
+
+        Those that lie as float32 in one file are mapped into memory, read-only.
+        """
         ...
 
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -77,6 +80,7 @@ class Index:
 
     def __init__(self, codes: Codes, metric: Metric, dtype: Dtype = "float32", *, trained: Codes | None = None) -> None:
         self.metric, self.dtype = metric, dtype
+        self._mapped: Codes | None = None
         self._removed: NDArray[np.int64] = np.empty(0, np.int64)
         self._faiss = _empty(codes.shape[1], metric, dtype)
         learned_from = codes if trained is None else trained
@@ -94,6 +98,7 @@ class Index:
         """An index of no codes that keeps them with the same ranges or medians."""
         empty = Index.__new__(Index)
         empty.metric, empty.dtype, empty._removed = self.metric, self.dtype, np.empty(0, np.int64)
+        empty._mapped = None
         empty._faiss = _empty(self._faiss.d, self.metric, self.dtype)
         if self.dtype == "int8":
             faiss.copy_array_to_vector(faiss.vector_to_array(self._faiss.sq.trained), empty._faiss.sq.trained)
@@ -117,6 +122,7 @@ class Index:
         """The same codes, of which these rows (in order) are never found."""
         other = Index.__new__(Index)
         other.metric, other.dtype, other._removed, other._faiss = self.metric, self.dtype, removed, self._faiss
+        other._mapped = self._mapped
         return other
 
     def packed(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -147,6 +153,8 @@ class Index:
             self._faiss = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise ValueError(f"FAISS cannot load it: {error}") from error
+        size = 4 * count * dim if dtype == "float32" else 0
+        self._mapped = np.frombuffer(data, "<f4", offset=len(data) - size).reshape(count, dim) if size else None
         return self
 
     def to_bytes(self) -> memoryview:
@@ -170,7 +178,7 @@ class Index:
     @property
     def codes(self) -> Codes:
         """See `Searchable`; rows that were removed among them."""
-        return self.some_codes(0, len(self))
+        return self.some_codes(0, len(self)) if self._mapped is None else self._mapped
 
     def some_codes(self, start: int, count: int) -> Codes:
         """What is kept of the codes of those rows, (count, dim)."""
@@ -280,7 +288,8 @@ class Together:
     @property
     def codes(self) -> Codes:
         """See `Searchable`."""
-        return np.concatenate([index.codes for index in self._indexes])
+        codes = [index.codes for index in self._indexes]
+        return codes[0] if len(codes) == 1 else np.concatenate(codes)
 
     def search(
         self, codes: Codes, n: int, rows: Sequence[NDArray[np.bool_]] | None = None

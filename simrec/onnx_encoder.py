@@ -69,6 +69,11 @@ class OnnxEncoder:
         """Whether codes are the means of normal distributions."""
         return "log_variances" in self._encoder.results
 
+    @property
+    def names(self) -> tuple[str, list[str]]:
+        """What the graph calls its input, and its results."""
+        return self._encoder.feed, self._encoder.results
+
     def log_variances(self, images: Images) -> Codes | None:
         """Images (n, h, w, c) to the log-variances (n, dim) of codes that are means; None for other codes."""
         return self._encoded(images, "log_variances") if self.variational else None
@@ -134,7 +139,7 @@ class _Graph:
         self.results = [result.name for result in self._session.get_outputs()]
         if len(self._session.get_inputs()) != 1 or not {results[0]} <= set(self.results) <= set(results):
             raise StoreError(f"{name}: it gives {', '.join(self.results)[:100]}, not {' and '.join(results)}: {REMEDY}")
-        self._feed = self._session.get_inputs()[0].name
+        self.feed = self._session.get_inputs()[0].name
         self._seconds = SECONDS
 
     def prove(self, row: Any, shape: tuple[int, ...]) -> None:
@@ -167,7 +172,7 @@ class _Graph:
         limit = max(SECONDS, self._seconds * len(rows))
         try:
             with _watchdog().limited(limit, lambda: setattr(options, "terminate", True)):
-                (part,) = self._session.run([result], {self._feed: np.ascontiguousarray(rows)}, options)
+                (part,) = self._session.run([result], {self.feed: np.ascontiguousarray(rows)}, options)
         except Exception as error:  # as above
             raise StoreError(f"{self._name}: cannot be run ({_first_line(error)}): {REMEDY}") from error
         found = getattr(part, "dtype", None), getattr(part, "shape", None)

@@ -65,6 +65,9 @@ _REFUSED = {
     (TENSOR, 13): "weights outside of the graph's own file",
     (TENSOR, 14): "weights outside of the graph's own file",
 }
+_METADATA = 14
+"""The number of a model's field that holds one entry of its metadata: a message of a key and a value."""
+
 _OPERATOR, _DOMAIN = (NODE, 4), (NODE, 7)
 _NODE_INPUT, _NODE_OUTPUT, _INPUT_NAME = (NODE, 1), (NODE, 2), (INPUT, 1)
 
@@ -108,6 +111,44 @@ def check(graph: bytes) -> None:
     if graphs != 1:
         raise ValueError("it is no ONNX model")
     _check_sizes(given, nodes)
+
+
+def metadata(graph: bytes) -> dict[str, str]:
+    """What a model's metadata says, by key. Raises ValueError for bytes that are no model."""
+    return dict(
+        _entry(graph, start, end) for number, start, end in _fields(graph, 0, len(graph)) if number == _METADATA
+    )
+
+
+def with_metadata(graph: bytes, key: str, value: str) -> bytes:
+    """The model with that entry in its metadata, in place of any with the same key; nothing else changes.
+
+    Raises ValueError for bytes that are no model.
+    """
+    parts, before = list[bytes](), 0
+    for number, start, end in _fields(graph, 0, len(graph)):
+        if number != _METADATA or _entry(graph, start, end)[0] != key:
+            parts.append(graph[before:end])
+        before = end
+    entry = b"".join(_head(number, len(text)) + text for number, text in ((1, key.encode()), (2, value.encode())))
+    return b"".join([*parts, _head(_METADATA, len(entry)), entry])
+
+
+def _entry(graph: bytes, start: int, end: int) -> tuple[str, str]:
+    """The key and the value of an entry of the metadata."""
+    texts = {number: graph[begin:stop].decode("utf-8", "replace") for number, begin, stop in _fields(graph, start, end)}
+    return texts.get(1, ""), texts.get(2, "")
+
+
+def _head(number: int, length: int) -> bytes:
+    """What stands before a field of bytes: its number and kind, and its length."""
+    head = bytearray()
+    for left in (number << 3 | _BYTES, length):
+        while left > 0x7F:
+            head.append(left & 0x7F | 0x80)
+            left >>= 7
+        head.append(left)
+    return bytes(head)
 
 
 @dataclass

@@ -124,7 +124,7 @@ _IN_PYTHON = {"ppm_plain": "PPM in plain text", "ppm": "PPM of that depth", "bmp
 
 _ORIENTATION = 0x0112
 
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -133,10 +133,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""What turns a picture with that EXIF orientation upright."""
 
 _SIDEWAYS = (5, 6, 7, 8)
 """The orientations whose width is the height that a person sees."""
-"""What turns a picture with that EXIF orientation upright."""
 
 
 class _Counted:
@@ -527,7 +527,7 @@ def flattened(picture: Image.Image, enough: Enough | None = None) -> Image.Image
     enough: of the pixels; any larger picture is averaged down too.
     """
     picture.load()
-    turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    turn = TURNS.get(picture.getexif().get(_ORIENTATION, 1))
     longest = max(picture.size)
     factor = max(1, longest // KEPT) if picture.width * picture.height > ORDINARY else 1
     if enough is not None:

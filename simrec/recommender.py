@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
@@ -287,11 +288,42 @@ class Recommender:
 
     @property
     def codes(self) -> Codes:
-        """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them.
+        """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them; read-only.
+
+        They are mapped into memory where the file has them so: those of a catalogue that was built in one segment, as
+        float32, and is compared by l2. Where it is compared by cosine `index.codes` is mapped, which are these divided
+        by their lengths.
 
         Raises RequestError when none were indexed yet.
         """
         return self._now.catalogue.codes
+
+    def to_arrow(self, where: str | None = None) -> Any:
+        """The catalogue as a pyarrow.Table in memory, a row for each item in catalogue order.
+
+        Its columns are `id`, `label` and `source`, the items' fields (int64, double or string) and `code`, a list of
+        fixed size of float32, as the encoder gave it. A field that has another column's name is called field_NAME.
+        where: only items that match this filter.
+
+        Raises RequestError when nothing was indexed yet, and for what is no filter.
+        """
+        import pyarrow as pa
+
+        from simrec.catalogue import tables
+
+        catalogue = self._now.catalogue
+        columns = tables.usual(tuple(catalogue.fields))
+        schema = tables.schema(columns, catalogue.kinds, self._now.manifest.encoder.dim)
+        return pa.Table.from_batches(catalogue.record_batches(columns, where), schema)
+
+    def to_pandas(self, where: str | None = None) -> Any:
+        """The catalogue as a pandas.DataFrame: the columns of `to_arrow`, each code an array float32 (dim,).
+
+        Raises RequestError where pandas isn't installed, and what `to_arrow` raises.
+        """
+        if find_spec("pandas") is None:
+            raise RequestError("to_pandas needs pandas, which is not installed: pip install pandas")
+        return self.to_arrow(where).to_pandas()
 
     def read(
         self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,

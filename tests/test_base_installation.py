@@ -98,6 +98,7 @@ def test_help_similar_and_the_list_of_plugins_say_nothing_of_torch(base: Command
     assert "vae" in done.stdout
 
 
+@pytest.mark.long
 def test_pca_trains_answers_rebuilds_and_exports(base: Command, photos: Path) -> None:
     query = str(next(photos.glob("Bag/*.png")))
     for words in (
@@ -141,6 +142,7 @@ def test_quickstart_ends_before_it_downloads_anything(base: Command) -> None:
     assert not fashion_mnist.cache().exists()
 
 
+@pytest.mark.long
 def test_the_leaderboard_trains_the_others_and_says_why_not_those(
     base: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_another_plugin_that_needs_torch_is_named_with_the_remedy(
     assert needs("torch") in said
 
 
+@pytest.mark.long
 def test_a_recommender_that_runs_on_such_a_plugin_is_the_same_line(
     tmp_path: Path, shoe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
+import killed_pushes
 import pytest
+from killed_pushes import KINDS, MOMENTS, engine
 
 from simrec.contracts import Engine
-from simrec.engine_testing import EngineCheck, engine_checks
+from simrec.engine_testing import EngineCheck, engine_checks, read, same, write
 
 pytestmark = pytest.mark.external
 
@@ -26,13 +33,71 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture
-def opened(postgres: str, request: pytest.FixtureRequest) -> Callable[[str], Engine]:
-    from simrec_pgvector.engine import Postgres
+def _postgresql(request: pytest.FixtureRequest, _: Path) -> str:
+    return f"{request.getfixturevalue('postgres')}#"
 
-    return lambda table: Postgres(f"{postgres}#{table}", notice=print)
+
+def _lancedb(_: pytest.FixtureRequest, folder: Path) -> str:
+    return f"lancedb://{folder}#"
+
+
+PLACES = {"postgresql": _postgresql, "lancedb": _lancedb}
+"""What gives the address of a new database, which a table's name completes."""
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database, which a table's name completes."""
+    return PLACES[request.param](request, tmp_path / "data base")
+
+
+@pytest.fixture
+def opened(place: str) -> Callable[[str], Engine]:
+    """What opens the table of a name."""
+    return lambda table: engine(place + table)
 
 
 @pytest.mark.parametrize("check", engine_checks(), ids=str)
 def test_keeps_the_contract(check: EngineCheck, opened: Callable[[str], Engine]) -> None:
     check(opened)
+
+
+def left_behind(place: str) -> set[str]:
+    """What a database holds besides the rows of its tables: names of tables or files."""
+    if place.startswith("postgresql"):
+        import psycopg
+
+        with psycopg.connect(place.rstrip("#")) as connection:
+            return {
+                name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            }
+    folder = Path(place.partition("://")[2].rstrip("#"))
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_push_that_is_killed_leaves_the_old_rows_and_the_next_one_clears_up(place: str, kind: str) -> None:
+    (before, old), (table, new, removed) = killed_pushes.states(kind)
+    gone = {row.item.id for row in new} | set(removed) if kind != "all rows" else {row.item.id for row in old}
+    after = [row for row in old if row.item.id not in gone] + new
+    for number, moment in enumerate(MOMENTS):
+        address = f"{place}killed_{KINDS.index(kind)}_{number}"
+        with closing(engine(address)) as opened:
+            write(opened, before, old)
+            there = left_behind(place)
+        program = [sys.executable, killed_pushes.__file__, address, kind, moment]
+        assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+        with closing(engine(address)) as opened:
+            found = read(opened, previews=True)
+            if moment in MOMENTS[:2] or opened.table == before and len(found) == len(old):
+                assert opened.table == before
+                same(found, old)
+                left = left_behind(place) - there
+            else:
+                assert opened.table == table
+                same(found, after)
+                left = set()
+            opened.apply(table, [new], removed, replace=kind == "all rows")
+            same(read(opened, previews=True), after)
+            assert not left & left_behind(place)

@@ -29,13 +29,14 @@ from PIL import Image
 
 import simrec
 from simrec import host
+from simrec.catalogue.tables import named
 from simrec.cli import main
 from simrec.contracts import ExporterSpec, ExportRecord
 from simrec.errors import DataError, PluginError, RequestError, VersionError
 from simrec.exporters.content import Content
 from simrec.recommender import Recommender
 from simrec.verbs import index
-from simrec.verbs.export import Wishes, encode, export, named
+from simrec.verbs.export import Wishes, encode, export
 from simrec.verbs.verify import verify
 
 BASE = ("parquet", "arrow", "npy", "npz", "csv", "jsonl", "safetensors", "faiss", "tsv")

@@ -125,6 +125,7 @@ def commits(home: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("site")
+@pytest.mark.long
 def test_missing_encoders_are_trained_once_and_a_failing_one_stops_no_other(
     photos: Path, own_home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_training_without_its_catalogue_is_indexed_and_not_repeated(
 
 
 @pytest.mark.usefixtures("site")
+@pytest.mark.long
 def test_test_pictures_are_the_queries_where_a_source_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMREC_PLUGINS", "pca")
     done = evaluate("--data", "fashion-mnist:small", "--train", "--format", "json")

@@ -435,6 +435,7 @@ def test_a_file_that_was_cut_or_is_gone_is_one_clear_error(copy: Path, kind: str
             ask(copy)
 
 
+@pytest.mark.long
 def test_a_damaged_byte_in_a_large_file_never_gives_another_items_data(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,6 +503,7 @@ def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.long
 def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what_it_has(
     tmp_path: Path, version: int
 ) -> None:
@@ -613,6 +615,7 @@ def commit_all(folder: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["which has answered", "which has just opened"])
+@pytest.mark.long
 def test_a_reader_keeps_answering_while_its_generation_is_replaced_and_deleted(copy: Path, asked: bool) -> None:
     expected = Recommender(copy).similar("id:test/00000", 5)
     opened = Recommender(copy)

@@ -167,6 +167,7 @@ def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
 SMALL = ("--set", "widths=4", "--set", "hidden=8", "--set", "decoder=8", "--dim", "4", "--device", "cpu")
 
 
+@pytest.mark.long
 def test_train_then_build_then_look_up_a_folder(photos: Path, own_home: Path) -> None:
     done = run("train", "plain", "--name", "mine", "--data", str(photos), "--epochs", "2", *SMALL, home=own_home)
     assert done.returncode == 0, done.stderr
@@ -223,6 +224,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"{text!r} never came")
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_after_the_epoch_and_saves_the_best_so_far(photos: Path, own_home: Path) -> None:
     with start(photos, own_home) as process:
         wait_for(process, "epoch 3/")
@@ -232,6 +234,7 @@ def test_ctrl_c_ends_after_the_epoch_and_saves_the_best_so_far(photos: Path, own
     assert store.current(own_home / "mine").manifest.encoder.results.ended == "interrupted"
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_leaves_nothing_behind(photos: Path, own_home: Path) -> None:
     # Epochs so long (2,000 steps) that the second one comes before the first is done.
     for copy in range(100):

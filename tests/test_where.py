@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 import simrec
 from simrec import store
 from simrec.arrays import to_npy
-from simrec.catalogue import LocalCatalogue, masks, where
+from simrec.catalogue import LocalCatalogue, where
 from simrec.catalogue.building import New
 from simrec.catalogue.fields import kinds
 from simrec.catalogue.writing import Kept, SegmentWriter
 from simrec.cli import cli
-from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value
+from simrec.contracts import Codes, Dtype, Entry, ImageSpec, Value, masks
 from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, Empty
 from simrec.errors import RequestError
 from simrec.index import Index
@@ -356,7 +356,7 @@ def check(shop: Shop, expression: str, queries: Codes, n: int = 10) -> float:
     wanted = judged(as_texts(shop), shop.names, expression) & shop.there
     masks = shop.catalogue.masks(expression)
     assert (np.concatenate(masks) & shop.there).tolist() == wanted.tolist()
-    everything = Index(shop.codes, "cosine", shop.catalogue._record.dtype)
+    everything = Index(shop.codes, "cosine", shop.catalogue.record.dtype)
     answers = shop.catalogue.search(queries, n, where=expression)
     for row, answer in enumerate(answers):
         rows, distances = everything.search(queries[row : row + 1], len(shop.codes))

@@ -312,11 +312,17 @@ class LocalCatalogue:
 
     @cached_property
     def codes(self) -> Codes:
-        """All codes (n, dim) in memory, by row."""
+        """All codes (n, dim), by row, read-only: mapped into memory where one segment has them all as the encoder gave
+        them, else a copy.
+        """
+        if len(self.segments) == 1 and (mapped := self.segments[0].mapped()) is not None:
+            return mapped
         parts = [np.empty((0, self.generation.manifest.encoder.dim), np.float32)]
         for one in self.segments:
             parts.append(np.delete(one.codes(0, len(one)), one.removed, axis=0))
-        return np.concatenate(parts)
+        codes = np.concatenate(parts)
+        codes.flags.writeable = False  # whoever asks again gets the same array
+        return codes
 
     def picture(self, id_: str) -> Image | None:
         """The preview of an item, None where there is no such item."""

@@ -160,7 +160,7 @@ class RemoteCatalogue:
         return where.parsed(text, self.kinds)
 
     def _condition(self, text: str | None) -> Condition | None:
-        from simrec.catalogue import masks
+        from simrec.contracts import masks
 
         return None if text is None else masks.fitted(self.where(text).condition, self.kinds.get)
 

@@ -206,6 +206,19 @@ class Segment:
             raise self._generation.damaged(self._codes, "its codes are not numbers")
         return codes
 
+    def mapped(self) -> Codes | None:
+        """All its codes as the encoder gave them, (n, dim), mapped into memory and read-only.
+
+        None where they don't lie in the file so: where it keeps something else of them, or where rows were removed.
+        """
+        if self._dtype != "float32" or self._encoder.metric == "cosine" or len(self.removed):
+            return None
+        codes = self.index.codes
+        for start in range(0, len(codes), LISTED):
+            if not np.isfinite(codes[start : start + LISTED]).all():
+                raise self._generation.damaged(self._codes, "its codes are not numbers")
+        return codes
+
     def lengths(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """What the codes of those rows were divided by, (n,); 1 where they were not."""
         if (lengths := self._lengths) is None:

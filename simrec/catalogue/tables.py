@@ -15,6 +15,27 @@ Columns = Mapping[str, str | None]
 JPEG or PNG file) or `code`, a list of fixed size of float32."""
 
 
+OWN = ("id", "label", "source")
+"""The columns that every item has, beside its code."""
+
+
+def named(fields: Sequence[str]) -> dict[str, str | None]:
+    """The column of each field: its name, unless an export has another column of that name."""
+    taken, columns = {*OWN, "code", "preview"}, dict[str, str | None]()
+    free = {name for name in fields if name not in taken and not name.startswith("code_")}
+    for name in fields:
+        column = name
+        while name not in free and (column in taken | free | columns.keys() or column.startswith("code_")):
+            column = f"field_{column}"
+        columns[column] = name
+    return columns
+
+
+def usual(fields: Sequence[str]) -> dict[str, str | None]:
+    """The columns of a table of items with those fields: their own, the fields, the code."""
+    return {**dict.fromkeys(OWN), **named(fields), "code": None}
+
+
 def schema(columns: Columns, kinds: Mapping[str, Kind | None], dim: int) -> Any:
     """The pyarrow Schema of a table; kinds: of the fields, None for one that has no value anywhere."""
     import pyarrow as pa

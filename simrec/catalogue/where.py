@@ -42,9 +42,8 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]
 
-from simrec.catalogue import masks
 from simrec.catalogue.fields import Kind
-from simrec.catalogue.masks import Columns
+from simrec.contracts import masks
 from simrec.contracts.filters import (
     AllOf,
     Among,
@@ -56,6 +55,7 @@ from simrec.contracts.filters import (
     Like,
     Operator,
 )
+from simrec.contracts.masks import Columns
 from simrec.errors import RequestError
 
 LONGEST = 10_000

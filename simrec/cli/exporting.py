@@ -105,13 +105,22 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
     metadata, else in FILE.simrec.json beside it; 'simrec verify' checks it. A format with room for the codes alone
     (.npy, .safetensors, .faiss) has the other columns beside it as JSON lines. On standard output it is jsonl unless
     --format says otherwise.
+
+    A FILE that ends in .onnx is the encoder itself, without any item: a graph that says how pictures are prepared.
     """
     from simrec import library
+    from simrec.verbs.encoder import encoder
+    from simrec.verbs.export import Wishes
     from simrec.verbs.export import export as verb
 
-    opened = library.open(name, session.home)
-    with session.counting() as progress:
-        written = verb(opened, _target(output), wishes, progress=progress)
+    opened, target = library.open(name, session.home), _target(output)
+    if isinstance(target, Path) and target.suffix.lower() == ".onnx":
+        if wishes != Wishes():
+            raise click.UsageError(f"{output} is the encoder itself, without items: leave the other options out")
+        written = encoder(opened, target)
+    else:
+        with session.counting() as progress:
+            written = verb(opened, target, wishes, progress=progress)
     if written:
         session.notice(f"Wrote {' and '.join(map(str, written))}.")
 

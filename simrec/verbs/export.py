@@ -41,9 +41,6 @@ from simrec.streams import ahead, chunks
 if TYPE_CHECKING:
     from simrec.host import Offer
 
-OWN = ("id", "label", "source")
-"""The columns that every item has, beside its code."""
-
 BATCH = 1 << 20
 """Bytes of the codes, float32, that a batch holds, about."""
 
@@ -171,7 +168,12 @@ class _Table:
 
     def __init__(self, offer: Offer[ExporterSpec], wishes: Wishes, fields: Sequence[str]) -> None:
         self.offer, self.wishes = offer, wishes
-        every: dict[str, str | None] = {**dict.fromkeys(OWN), **named(fields), "code": None, "preview": None}
+        every: dict[str, str | None] = {
+            **dict.fromkeys(tables.OWN),
+            **tables.named(fields),
+            "code": None,
+            "preview": None,
+        }
         chosen = [name for name in every if name != "preview"] if wishes.columns is None else list(wishes.columns)
         for name in chosen:
             if name not in every:
@@ -186,18 +188,6 @@ class _Table:
         """Rows of a batch."""
         rows = BATCH // (4 * recommender.manifest.encoder.dim)
         return max(1, min(rows, PREVIEWS if "preview" in self.columns else ROWS))
-
-
-def named(fields: Sequence[str]) -> dict[str, str | None]:
-    """The column of each field: its name, unless an export has another column of that name."""
-    taken, columns = {*OWN, "code", "preview"}, dict[str, str | None]()
-    free = {name for name in fields if name not in taken and not name.startswith("code_")}
-    for name in fields:
-        column = name
-        while name not in free and (column in taken | free | columns.keys() or column.startswith("code_")):
-            column = f"field_{column}"
-        columns[column] = name
-    return columns
 
 
 class _Encoded:

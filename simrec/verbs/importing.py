@@ -15,6 +15,7 @@ from simrec.catalogue import previews
 from simrec.catalogue.building import LARGEST_TEXTS, New
 from simrec.catalogue.fields import LARGEST, Kind
 from simrec.catalogue.revising import Coding, Revision
+from simrec.catalogue.tables import OWN
 from simrec.contracts import Codes, Dtype, Entry, ExportRecord, content
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.exporters.content import codes
@@ -23,11 +24,10 @@ from simrec.home import default
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.verbs.encoding import Context, kept_encoder, no_codes
-from simrec.verbs.export import OWN
 from simrec.verbs.verify import check_encoder, counted, opened
 
 RENAMED = re.compile(r"field_((field_)*(id|label|source|code|preview|code_.*))")
-"""Columns that are fields which an export had to call otherwise: see `simrec.verbs.export.named`."""
+"""Columns that are fields which an export had to call otherwise: see `simrec.catalogue.tables.named`."""
 
 
 def build_from_export(

@@ -1,4 +1,4 @@
-"""The rows of a segment that a condition finds: evaluated over its columns with pyarrow."""
+"""The rows that a condition finds: evaluated over columns with pyarrow, for segments and what databases can't say."""
 
 from __future__ import annotations
 

@@ -1,0 +1,441 @@
+"""An engine on LanceDB (https://lancedb.github.io/lancedb/): tables in a folder, or on S3.
+
+A table has the columns id, label and source, one for each field, `code` (a list of float32 or float16 of fixed size; of
+a length of 1 where the metric is cosine) and what simrec itself needs: length (of the code as the encoder gave it),
+stamp, content, origin, preview, digest. What it says of itself is in its schema's metadata, under "simrec".
+
+A push is one commit of Lance, so whoever reads has the table before it or after it. First all rows are written to a
+file beside the table, TABLE.simrec-new. Then either
+
+- one merge_insert updates rows, adds others and removes those that the condition of its "not matched by source" finds.
+  It uses no index on the ids: with one, LanceDB has updated nothing (lancedb#3177); or
+- where the table is new, gets other columns, gives up what is in it or loses many rows, the old rows that stay are
+  written to that file too, and all that is in the file becomes the next version of the table.
+
+Whoever is killed leaves the file behind, by which the next push knows that it has to clear up: what no version of the
+table names is deleted, old versions an hour after another one took their place, so that whoever reads them can finish.
+On S3, where nothing tells a killed push from one that is under way, LanceDB keeps such leftovers for a week.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import filelock
+import lancedb
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lancedb.index import IvfFlat
+from numpy.typing import NDArray
+
+from simrec.contracts import Codes, Item, Notice, Row, Table, Value
+from simrec.contracts.engines import Kind
+from simrec.contracts.filters import Among, Condition
+from simrec.errors import RequestError, StoreError
+from simrec_lancedb.filters import to_sql
+
+ITEM = ("id", "label", "source", "stamp", "content", "origin")
+
+OWN = (*ITEM, "code", "length", "preview", "digest")
+"""Columns that every table has; a field of such a name gets another one."""
+
+TYPES = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}
+
+STORAGES = ("s3",)
+"""What may stand where an address has a host: kinds of object storage. Keys are taken from the environment."""
+
+KEPT = timedelta(hours=1)
+"""How long a version is kept after another has taken its place."""
+
+DELAY = timedelta(seconds=1)
+"""How long it takes, at most, until LanceDB looks at the clock: it counts ages from then on."""
+
+READ = 1000
+"""Rows that are read at a time."""
+
+MERGED = 10_000
+"""Rows that are removed one by one, at most; of more the table is written again."""
+
+MESSY = 16
+"""Files of a table, at most, before they are joined, and old versions before they are deleted; each push adds one."""
+
+SMALLEST_INDEXED = 4096
+"""Rows of a table that gets an index, at least."""
+
+PROBED = 50
+"""Parts of the index that are searched, of about 4,096 rows each."""
+
+UNINDEXED = 20_000
+"""Rows that aren't in the index, at most, before they are added to it; they are compared one by one."""
+
+_TABLE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+_PLAIN = re.compile(r"[a-z]\w{0,62}", re.ASCII | re.IGNORECASE)
+
+
+class Lance:
+    """A table in LanceDB."""
+
+    def __init__(self, address: str, *, notice: Notice) -> None:
+        parts = urlsplit(address)
+        self._shown = f"lancedb://{parts.netloc.rpartition('@')[2]}{parts.path}#{parts.fragment}"
+        if not _TABLE.fullmatch(parts.fragment):
+            raise RequestError(
+                f"{self._shown}: which table? Write lancedb:///FOLDER#TABLE, of letters, digits and . _ -"
+            )
+        if parts.netloc not in ("", *STORAGES) or not parts.path.strip("/") or parts.query:
+            raise RequestError(
+                f"{self._shown}: write lancedb:///FOLDER#TABLE, the folder from the root on, or "
+                f"lancedb://s3/BUCKET/FOLDER#TABLE, with the keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        path = unquote(parts.path)
+        self._folder = None if parts.netloc else Path(path)
+        self._place = f"{parts.netloc}:/{path}" if parts.netloc else path
+        self._name, self._notice = parts.fragment, notice
+        self._lock = threading.Lock()
+        self._connection: Any = None
+
+    @property
+    def table(self) -> Table | None:
+        """See `simrec.contracts.Engine`."""
+        with self._asked():
+            opened = self._opened()
+            return None if opened is None else self._says(opened)
+
+    def __len__(self) -> int:
+        with self._asked():
+            return int(self._there()[0].count_rows())
+
+    def search(
+        self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
+    ) -> list[list[tuple[Item, float]]]:
+        """See `simrec.contracts.Engine`. Where the index gives less than n, all rows that match are compared."""
+        with self._asked():
+            opened, table = self._there()
+            condition = None if where is None else _condition(where, table)
+            columns, cosine = _columns(table), table.metric == "cosine"
+            found = []
+            for code in _comparable(codes, cosine):
+                rows: list[dict[str, Any]] = []
+                for without_index in (False, True) if table.approximate and not exact else (True,):
+                    ask = opened.search(code, vector_column_name="code").distance_type("dot" if cosine else "l2")
+                    ask = ask.select([*ITEM, *columns.values(), "_distance"]).limit(n)
+                    ask = ask.bypass_vector_index() if without_index else ask.nprobes(PROBED)
+                    rows = (ask if condition is None else ask.where(condition)).to_arrow().to_pylist()
+                    if len(rows) == n:
+                        break
+                distances = [max(0.0, row["_distance"]) for row in rows]
+                found.append(
+                    [
+                        (_item(row, columns), distance if cosine else distance**0.5)
+                        for row, distance in zip(rows, distances, strict=True)
+                    ]
+                )
+        return found
+
+    def count(self, where: Condition) -> int:
+        """See `simrec.contracts.Engine`."""
+        with self._asked():
+            opened, table = self._there()
+            return int(opened.count_rows(_condition(where, table)))
+
+    def rows(
+        self, where: Condition | None = None, *, ids: Sequence[str] | None = None,
+        contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
+    ) -> Iterator[Sequence[Row]]:  # fmt: skip
+        """See `simrec.contracts.Engine`."""
+        with self._asked():
+            opened, table = self._there()
+            conditions = [] if where is None else [_condition(where, table)]
+            for name, wanted in (("id", ids), ("content", contents)):
+                if wanted is not None:
+                    conditions.append(_among(name, wanted))
+            ask = opened.search().select(["id"]).with_row_id(True)
+            found = (ask.where(" AND ".join(conditions)) if conditions else ask).to_arrow()
+            numbers = found["_rowid"].take(pc.sort_indices(found["id"])).to_numpy()
+            columns = _columns(table)
+            names = [*ITEM, *columns.values(), "length", "digest", *(["preview"] if previews else [])]
+            none = np.empty((READ, 0), np.float32)
+            for start in range(0, len(numbers), READ):
+                ask = opened.take_row_ids(numbers[start : start + READ].tolist())
+                some = ask.select([*names, "code"] if codes else names).to_arrow()
+                some = some.take(pc.sort_indices(some["id"]))  # LanceDB gives them in the order of their numbers
+                yield [
+                    Row(_item(row, columns), code, row["length"], row.get("preview") or b"", row["digest"])
+                    for row, code in zip(
+                        some.select(names).to_pylist(), _codes(some["code"], table.dim) if codes else none, strict=False
+                    )
+                ]
+
+    def digests(self) -> Iterator[tuple[str, str]]:
+        """See `simrec.contracts.Engine`."""
+        with self._asked():
+            for batch in self._there()[0].search().select(["id", "digest"]).to_batches():
+                yield from zip(batch["id"].to_pylist(), batch["digest"].to_pylist(), strict=True)
+
+    def apply(self, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], *, replace: bool) -> None:
+        """See `simrec.contracts.Engine`."""
+        with self._alone() as folder:
+            staged, writing = folder / f"{self._name}.simrec-new", folder / f"{self._name}.simrec-writing"
+            with self._asked():
+                opened = self._opened()
+                before = None if opened is None or replace else self._says(opened)
+            try:
+                gone, whole = self._stage(staged, table, rows, removed, opened, before)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+            interrupted = writing.exists()
+            staged.replace(writing)
+            try:
+                with self._asked():
+                    opened = self._commit(writing, opened, gone, whole)
+            except BaseException:
+                writing.write_bytes(b"")  # what has been written into the table is for the next push to delete
+                raise
+            try:
+                self._tidy(opened, table, whole or interrupted)
+                for path in (folder / f"{self._name}.lance").rglob(".tmp*") if interrupted else ():
+                    path.unlink()  # a file that was being written
+            except (RuntimeError, ValueError, OSError) as error:
+                writing.write_bytes(b"")
+                self._notice(
+                    f"{self._shown}: all is written, but not cleared up ({_first(error)}): the next push will."
+                )
+            else:
+                writing.unlink()
+
+    def close(self) -> None:
+        """See `simrec.contracts.Engine`."""
+        with self._lock:
+            self._connection = None
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """What goes wrong is a StoreError in a line."""
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
+            said = _first(error)
+            remedy = "make room there" if "No space left" in str(error) else "look whether you may read and write there"
+            raise StoreError(f"{self._shown}: {said}: {remedy}") from error
+
+    def _database(self) -> Any:
+        with self._lock:
+            if self._connection is None:
+                self._connection = lancedb.connect(self._place)
+            return self._connection
+
+    def _opened(self) -> Any:
+        """The table as it is now, and stays for whoever uses this; None where there is none."""
+        if self._folder is not None and not (self._folder / f"{self._name}.lance").is_dir():
+            return None  # LanceDB would make the folder
+        try:
+            return self._database().open_table(self._name)
+        except ValueError as error:
+            if "was not found" in str(error):
+                return None
+            raise
+
+    def _there(self) -> tuple[Any, Table]:
+        opened = self._opened()
+        if opened is None:
+            raise StoreError(f"{self._shown}: there is no such table: 'simrec index push' makes it")
+        return opened, self._says(opened)
+
+    def _says(self, opened: Any) -> Table:
+        """What a table says of itself. Raises StoreError for a table of others."""
+        metadata = opened.schema.metadata or {}
+        try:
+            says = json.loads(metadata[b"simrec"])
+            if says.pop("simrec") != 1:
+                raise ValueError("a newer simrec made it")
+            if b"embedding_functions" in metadata:
+                raise ValueError("LanceDB would run what they name")
+            return msgspec.convert(says, Table)
+        except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+            raise StoreError(f"{self._shown}: simrec didn't make that table: name another one") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[Path]:
+        """A folder for the files of a push; where the table is in a folder, nobody else pushes in the block."""
+        if self._folder is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder)
+            return
+        with self._asked():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self._folder / f"{self._name}.simrec-lock")
+            lock.acquire()
+        try:
+            yield self._folder
+        finally:
+            lock.release()
+
+    def _stage(
+        self, path: Path, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], opened: Any,
+        before: Table | None,
+    ) -> tuple[set[str], bool]:  # fmt: skip
+        """Writes rows to a file, with those that stay where the whole table is written again. Gives the ids to be
+        removed, and whether it is.
+        """
+        written: set[str] = set()
+        with self._asked():
+            file = pa.OSFile(str(path), "wb")
+        with file, pa.ipc.new_stream(file, _schema(table)) as writer:
+            for some in rows:
+                batch = self._batch(some, table)
+                with self._asked():
+                    writer.write_batch(batch)
+                written |= {row.item.id for row in some}
+            gone = set(removed) - written
+            whole = before != table or len(gone) > MERGED
+            if before is not None and whole:
+                with self._asked():
+                    for batch in _staying(opened, before, table, written | gone):
+                        writer.write_batch(batch)
+        return gone, whole
+
+    def _batch(self, rows: Sequence[Row], table: Table) -> pa.RecordBatch:
+        columns: dict[str, list[Any]] = {name: [getattr(row.item, name) for row in rows] for name in ITEM}
+        columns["label"] = [label or None for label in columns["label"]]
+        for field, column in _columns(table).items():
+            columns[column] = [row.item.fields.get(field) for row in rows]
+        for name in ("length", "preview", "digest"):
+            columns[name] = [getattr(row, name) for row in rows]
+        try:
+            return _record(columns, np.array([row.code for row in rows], np.float32), table)
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+            for row in rows if len(rows) > 1 else ():
+                self._batch([row], table)
+            raise RequestError(
+                f"{self._shown}: item {rows[0].item.id!r:.100}: LanceDB can't keep it ({_first(error)}): rename it"
+            ) from error
+
+    def _commit(self, path: Path, opened: Any, gone: Collection[str], whole: bool) -> Any:
+        """Makes the next version of the table of a file of rows."""
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as rows:
+            if whole:
+                mode = "create" if opened is None else "overwrite"
+                return self._database().create_table(self._name, rows, mode=mode)
+            merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(_among("id", gone)).use_index(False).execute(rows)
+            return opened
+
+    def _tidy(self, opened: Any, table: Table, now: bool) -> None:
+        """Makes the index, and joins and deletes files, when there is enough of that to do or it is to be done now."""
+        index = next((index for index in opened.list_indices() if index.columns == ["code"]), None)
+        if table.approximate and index is None and opened.count_rows() >= SMALLEST_INDEXED:
+            opened.create_index("code", config=IvfFlat(distance_type="dot" if table.metric == "cosine" else "l2"))
+        elif index is not None and (index.num_unindexed_rows or 0) > UNINDEXED:
+            now = True
+        since = self._since(opened)
+        old = sum(version["timestamp"] < since for version in opened.list_versions())
+        if now or old >= MESSY or opened.stats()["fragment_stats"]["num_fragments"] > MESSY:
+            opened.optimize()
+            age = datetime.now() - self._since(opened) + DELAY
+            opened.optimize(cleanup_older_than=age, delete_unverified=self._folder is not None)
+
+    def _since(self, opened: Any) -> datetime:
+        """When the oldest version was made that is kept: older ones have had a successor for long enough."""
+        made = [version["timestamp"] for version in opened.list_versions()]
+        kept: datetime = max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
+        return kept
+
+
+def _columns(table: Table) -> dict[str, str]:
+    """The columns of the fields. LanceDB knows names in capitals and without them as the same, and dots within them."""
+    found: dict[str, str] = {}
+    taken = set(OWN)
+    for number, field in enumerate(table.fields):
+        plain = _PLAIN.fullmatch(field) and field.lower() not in taken and not field.lower().startswith("field_")
+        found[field] = field if plain else f"field_{number}"
+        taken.add(found[field].lower())
+    return found
+
+
+def _schema(table: Table) -> pa.Schema:
+    says = json.dumps({"simrec": 1, **asdict(table)})
+    texts = {name: pa.string() for name in ITEM}
+    fields = {column: TYPES[table.fields[field]] for field, column in _columns(table).items()}
+    number = pa.float16() if table.dtype == "float16" else pa.float32()
+    own = {"code": pa.list_(number, table.dim), "length": pa.float64(), "preview": pa.binary(), "digest": pa.string()}
+    columns = [pa.field(name, type_, nullable=name != "id") for name, type_ in {**texts, **fields, **own}.items()]
+    return pa.schema(columns, {"simrec": says})
+
+
+def _record(columns: dict[str, list[Any]], codes: NDArray[np.float32], table: Table) -> pa.RecordBatch:
+    """Rows as the table has them. codes: (n, dim)."""
+    schema, arrays = _schema(table), []
+    for column in schema:
+        if column.name == "code":
+            numbers = np.ascontiguousarray(codes, "f2" if table.dtype == "float16" else "f4").ravel()
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(numbers), table.dim))
+        else:
+            values = columns[column.name]
+            if column.type == pa.float64():
+                values = [None if value is None else value + 0.0 for value in values]  # no -0.0: see filters.py
+            arrays.append(pa.array(values, column.type))
+    return pa.record_batch(arrays, schema)
+
+
+def _staying(opened: Any, before: Table, table: Table, without: Collection[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a table but for those ids, as another table has them."""
+    makers: dict[Kind, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
+    held = _columns(before)
+    for batch in opened.search().to_batches():
+        batch = batch.filter(pa.array([id_ not in without for id_ in batch["id"].to_pylist()], pa.bool_()))
+        columns = {name: batch[name].to_pylist() for name in (*ITEM, "length", "preview", "digest")}
+        for field, column in _columns(table).items():
+            values = batch[held[field]].to_pylist() if field in held else [None] * len(batch)
+            make = makers[table.fields[field]]
+            columns[column] = [None if value is None else make(value) for value in values]
+        yield _record(columns, _codes(batch["code"], before.dim), table)
+
+
+def _condition(where: Condition, table: Table) -> str:
+    own: dict[str, Kind] = {"id": "string", "label": "string"}
+    return to_sql(where, {**_columns(table), "id": "id", "label": "label"}, {**table.fields, **own})
+
+
+def _among(column: str, values: Iterable[str]) -> str:
+    """A condition that finds rows with these values."""
+    # What isn't Unicode is in no table.
+    there = tuple(value for value in values if value.isascii() or not re.search("[\ud800-\udfff]", value))
+    return to_sql(Among(column, there), {column: column}, {}) if there else "false"
+
+
+def _item(row: dict[str, Any], columns: dict[str, str]) -> Item:
+    fields = {field: row[column] for field, column in columns.items() if row[column] is not None}
+    return Item(**{**{name: row[name] for name in ITEM}, "label": row["label"] or ""}, fields=fields)
+
+
+def _codes(column: Any, dim: int) -> NDArray[np.float32]:
+    """The codes (n, dim) in a column."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    codes: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+    return codes
+
+
+def _comparable(codes: Codes, cosine: bool) -> Codes:
+    if not cosine:
+        return codes
+    lengths = np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(codes / lengths, np.float32)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong, in a line; LanceDB adds where in its code."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r", /\S+\.rs:\d+:\d+", "", said)[:300]

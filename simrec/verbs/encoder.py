@@ -1,0 +1,71 @@
+"""An encoder out of simrec: its graph, with what has to be known to run it in any program and any language."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from simrec.errors import RequestError
+from simrec.exporters.files import record_path
+from simrec.files import replacing_all
+from simrec.onnx_encoder import OnnxEncoder
+from simrec.recommender import Recommender
+
+RECORD = 1
+"""The version of what is said of an encoder."""
+
+
+def encoder(recommender: Recommender, path: Path) -> list[Path]:
+    """Writes a recommender's encoder as an ONNX graph with `record` in its metadata, under the key "simrec".
+
+    The same stands beside it in a JSON file, with the graph's SHA-256: not every program can ask for the metadata.
+    Returns the files. Raises RequestError for an encoder that is no graph, StoreError when it can't be written.
+    """
+    from simrec import onnx_graph
+
+    said = record(recommender)
+    manifest = recommender.manifest.encoder
+    graph = recommender.generation.read(f"{manifest.folder}/encoder.onnx")
+    graph = onnx_graph.with_metadata(graph, "simrec", json.dumps(said))
+    digest = hashlib.sha256(graph).hexdigest()
+    beside = record_path(str(path))
+    with replacing_all([path, beside]) as (file, description):
+        file.write(graph)
+        description.write(json.dumps({**said, "digest": digest}, indent=1).encode() + b"\n")
+    return [path, beside]
+
+
+def record(recommender: Recommender) -> dict[str, Any]:
+    """What is said of an encoder, as JSON values.
+
+    version: of this record. simrec: the version that made it. encoder, encoder_digest, recipe_digest, metric, dim: as a
+    file of codes says them. normalised: whether its codes have a length of 1. inputs, outputs: of the graph, with
+    dtypes and shapes ("n" pictures at a time). recipe: the steps from a picture file to the input: `simrec.recipes`.
+
+    Raises RequestError for an encoder that is no graph.
+    """
+    from simrec import recipes
+
+    manifest, fitted = recommender.manifest.encoder, recommender.encoder
+    if not isinstance(fitted, OnnxEncoder):
+        raise RequestError(
+            f"{recommender.name}: its encoder {manifest.title} runs as a plugin of Python and has no graph: train one "
+            f"that writes encoder.onnx, such as photo"
+        )
+    feed, results = fitted.names
+    return {
+        "version": RECORD,
+        "simrec": version("simrec"),
+        "encoder": manifest.title,
+        "encoder_digest": manifest.digest,
+        "recipe_digest": manifest.input.digest,
+        "metric": manifest.metric,
+        "normalised": False,
+        "dim": manifest.dim,
+        "inputs": [{"name": feed, "dtype": "uint8", "shape": ["n", *manifest.input.shape]}],
+        "outputs": [{"name": name, "dtype": "float32", "shape": ["n", manifest.dim]} for name in results],
+        "recipe": recipes.steps(manifest.input),
+    }

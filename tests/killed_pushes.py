@@ -1,0 +1,75 @@
+"""A push to a table that dies: the whole of a process of its own, as a killed one takes all its threads along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from threading import Timer
+
+from simrec.contracts import Engine, Row, Table
+from simrec.engine_testing import drawn, table_of
+
+COUNT = 2000
+"""Rows of a table."""
+
+ENGINES = {"postgresql": "simrec_pgvector.engine:Postgres", "lancedb": "simrec_lancedb.engine:Lance"}
+"""The engines, by what their addresses begin with."""
+
+KINDS = ("some rows", "other columns", "all rows")
+
+MOMENTS = ("while it reads", "when it has read all", "1", "10", "40", "100")
+"""When a push dies; numbers are milliseconds after it has read all."""
+
+
+def engine(address: str) -> Engine:
+    """The engine of an address."""
+    module, _, name = ENGINES[address.partition(":")[0]].partition(":")
+    opened: Engine = getattr(import_module(module), name)(address, notice=print)
+    return opened
+
+
+def states(kind: str) -> tuple[tuple[Table, list[Row]], tuple[Table, list[Row], list[str]]]:
+    """What is there before a push, and what is pushed: a table, its rows, and ids to be removed."""
+    table = table_of()
+    old = drawn(table, COUNT)
+    if kind == "some rows":
+        new = drawn(table, COUNT + 100, seed=1)[COUNT - 300 :]
+        return (table, old), (table, new, [row.item.id for row in old[:200]])
+    wider = replace(table, fields={**table.fields, "new": "string"})
+    new = drawn(table, COUNT, seed=1)[: 300 if kind == "other columns" else COUNT]
+    new = [replace(row, item=replace(row.item, fields={**row.item.fields, "new": "x"})) for row in new]
+    return (table, old), (wider, new, [])
+
+
+def push(address: str, kind: str, moment: str | None = None) -> None:
+    """Makes the push of a kind; at that moment the process is killed."""
+    _, (table, new, removed) = states(kind)
+
+    def rows() -> Iterator[Sequence[Row]]:
+        for start in range(0, len(new), 100):
+            yield new[start : start + 100]
+            if moment == MOMENTS[0] and start >= len(new) // 2:
+                _die()
+
+    def gone() -> Iterator[str]:
+        yield from removed
+        if moment == MOMENTS[1]:
+            _die()
+        if moment:
+            Timer(int(moment) / 1000, _die).start()
+
+    engine(address).apply(table, rows(), gone(), replace=kind == "all rows")
+    if moment:
+        _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    push(*sys.argv[1:])

@@ -1,0 +1,187 @@
+"""Tables in LanceDB: what others do to them, what is kept of them, and what is said when they can't be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+import simrec_lancedb.engine
+from simrec_lancedb.engine import Lance
+
+from simrec.contracts import Item, Row
+from simrec.contracts.filters import Compared
+from simrec.engine_testing import drawn, read, same, table_of, write
+from simrec.errors import RequestError, StoreError
+
+pytestmark = pytest.mark.external
+
+TABLE = table_of()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Lance:
+    """A table of a thousand rows."""
+    engine = Lance(f"lancedb://{tmp_path}#table", notice=print)
+    write(engine, TABLE, drawn(TABLE, 1000))
+    return engine
+
+
+def theirs(folder: Path) -> lancedb.table.Table:
+    """The table as others open it."""
+    return lancedb.connect(folder).open_table("table")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_rows_are_changed_where_others_made_an_index_on_the_ids(opened: Lance, tmp_path: Path) -> None:
+    other = theirs(tmp_path)
+    other.create_scalar_index("id")
+    other.optimize(cleanup_older_than=timedelta(0))
+    for seed in (1, 2, 3):
+        new = drawn(TABLE, 200, seed=seed)
+        write(opened, TABLE, new, [row.item.id for row in drawn(TABLE, 1000)[-seed:]])
+        same(read(opened, previews=True), [*new, *drawn(TABLE, 1000)[200 : 1000 - seed]])
+        other.optimize(cleanup_older_than=timedelta(0))
+
+
+def test_a_push_makes_one_version_so_others_see_it_wholly_too(opened: Lance, tmp_path: Path) -> None:
+    other = theirs(tmp_path)
+    before = other.version
+    write(opened, TABLE, drawn(TABLE, 100, seed=1), [row.item.id for row in drawn(TABLE, 1000)[900:]])
+    other.checkout_latest()
+    assert other.version == before + 1 and other.count_rows() == 900
+    write(opened, replace(TABLE, fields={**TABLE.fields, "new": "string"}), [])
+    other.checkout_latest()
+    assert other.version == before + 2 and other.count_rows() == 900
+
+
+def test_who_reads_meanwhile_reads_on_in_what_was_there(opened: Lance) -> None:
+    reading = opened.rows()
+    some = [*next(reading)]
+    for seed in range(1, 20):  # so many that files are joined
+        write(opened, TABLE, drawn(TABLE, 1000, seed=seed))
+    write(opened, replace(TABLE, digest="1" * 64), [], replace=True)
+    same([*some, *(row for rows in reading for row in rows)], [replace(row, preview=b"") for row in drawn(TABLE, 1000)])
+    assert len(opened) == 0
+
+
+def test_old_versions_go_an_hour_later(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simrec_lancedb.engine, "MESSY", 5)
+    for seed in range(1, 10):
+        write(opened, TABLE, drawn(TABLE, 1000, seed=seed))
+    assert len(theirs(tmp_path).list_versions()) == 10
+    for name in ("KEPT", "DELAY"):
+        monkeypatch.setattr(simrec_lancedb.engine, name, timedelta(0))
+    write(opened, TABLE, drawn(TABLE, 1000, seed=10))
+    assert len(theirs(tmp_path).list_versions()) < 5
+    same(read(opened, previews=True), drawn(TABLE, 1000, seed=10))
+
+
+def test_many_rows_go_at_once(opened: Lance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simrec_lancedb.engine, "MERGED", 100)
+    rows = drawn(TABLE, 1000)
+    write(opened, TABLE, drawn(TABLE, 50, seed=1), [row.item.id for row in rows[300:]])
+    same(read(opened, previews=True), [*drawn(TABLE, 50, seed=1), *rows[50:300]])
+
+
+def test_rows_of_a_push_may_come_from_the_table_itself(opened: Lance) -> None:
+    def rows() -> Iterator[Sequence[Row]]:
+        for some in opened.rows(previews=True):
+            yield [replace(row, digest=row.digest[::-1]) for row in some]
+
+    opened.apply(TABLE, rows(), [], replace=False)
+    assert {row.digest for row in read(opened)} == {row.digest[::-1] for row in drawn(TABLE, 1000)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_index_takes_up_what_is_added(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SMALLEST_INDEXED", 500), ("UNINDEXED", 100)):
+        monkeypatch.setattr(simrec_lancedb.engine, name, value)
+    table = replace(TABLE, approximate=True)
+    write(opened, table, drawn(table, 1200)[1000:])
+    write(opened, table, drawn(table, 1400)[1200:])
+    (index,) = theirs(tmp_path).list_indices()
+    assert index.num_indexed_rows == 1400 and not index.num_unindexed_rows
+    rows = drawn(table, 1400)
+    hits = opened.search(np.stack([row.code for row in rows]), 1)
+    assert [hit[0][0].id for hit in hits] == [row.item.id for row in rows]
+
+
+def test_fields_of_any_name_are_columns(opened: Lance, tmp_path: Path) -> None:
+    names = (
+        "code",
+        "CODE",
+        "Price",
+        "price",
+        "a.b",
+        "back`tick",
+        "",
+        "field_0",
+        "größe",
+        "_rowid",
+        "_distance",
+        "x" * 999,
+    )
+    table = replace(TABLE, digest="1" * 64, fields=dict.fromkeys(names, "int64"))
+    rows = [
+        replace(
+            row, item=Item(row.item.id, "", fields={name: place * 100 + number for number, name in enumerate(names)})
+        )
+        for place, row in enumerate(drawn(TABLE, 20))
+    ]
+    write(opened, table, rows, replace=True)
+    assert [row.item.fields for row in read(opened)] == [
+        row.item.fields for row in sorted(rows, key=lambda row: row.item.id)
+    ]
+    for number, name in enumerate(names):
+        (found,) = read(opened, where=Compared(name, "=", 700 + number))
+        assert found.item == rows[7].item
+    assert {"id", "label", "source", "Price"} <= set(theirs(tmp_path).schema.names)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "lancedb:///folder", "lancedb:///folder#", "lancedb:///folder#../x", "lancedb:///folder#a/b", "lancedb://folder#x",
+        "lancedb:///#x", "lancedb://gopher/folder#x", "lancedb:///folder?token=open-sesame#x",
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_refused_in_a_line(address: str) -> None:
+    with pytest.raises(RequestError, match=r"[Ww]rite lancedb:///FOLDER#TABLE") as error:
+        Lance(address, notice=print)
+    assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
+
+
+def test_a_table_of_others_is_theirs(opened: Lance, tmp_path: Path) -> None:
+    lancedb.connect(tmp_path).create_table("other", pa.table({"id": ["x"]}))
+    other = Lance(f"lancedb://{tmp_path}#other", notice=print)
+    with pytest.raises(StoreError, match="simrec didn't make that table: name another one"):
+        write(other, TABLE, drawn(TABLE, 10))
+    assert lancedb.connect(tmp_path).open_table("other").to_arrow().to_pylist() == [{"id": "x"}]
+
+
+def test_a_folder_that_is_gone_is_said_and_not_made_again(tmp_path: Path) -> None:
+    engine = Lance(f"lancedb://{tmp_path}/none#table", notice=print)
+    assert engine.table is None
+    with pytest.raises(StoreError, match="there is no such table: 'simrec index push' makes it"):
+        len(engine)
+    assert not (tmp_path / "none").exists()
+
+
+def test_damage_is_said_in_a_line(opened: Lance, tmp_path: Path) -> None:
+    for path in (tmp_path / "table.lance" / "data").iterdir():
+        path.write_bytes(b"damaged")
+    fresh = Lance(f"lancedb://{tmp_path}#table", notice=print)
+    for ask in (
+        lambda: read(fresh),
+        lambda: fresh.search(np.ones((1, 16), np.float32), 3),
+        lambda: dict(fresh.digests()),
+    ):
+        with pytest.raises(StoreError, match=f"lancedb://{tmp_path}#table: ") as error:
+            ask()
+        assert "\n" not in str(error.value)
