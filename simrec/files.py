@@ -102,7 +102,8 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
                 handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
                 temporary.append(Path(name))
                 deleting.callback(temporary[-1].unlink, missing_ok=True)
-                files.append(closing.enter_context(os.fdopen(handle, "w+b")))
+                os.close(handle)
+                files.append(closing.enter_context(temporary[-1].open("w+b")))
             yield files
             for file in files:
                 file.flush()

@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO
 from simrec.catalogue.fields import flatbuffer_field, messages
 from simrec.contracts import ExportRecord, Origin
 from simrec.exporters.content import check_schema
-from simrec.exporters.files import writing, written
+from simrec.exporters.files import arrow_stream, writing, written
 from simrec.exporters.reading import missing, parsed, path_of, reading
 
 
@@ -20,7 +20,7 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     room = origin.widest.to_bytes()
     schema = table.schema.with_metadata({"simrec": room})
     with writing(target, seek=True) as (file,):
-        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
+        with arrow_stream(target, file) as stream, pa.ipc.new_file(stream, schema) as writer:
             for batch in table:
                 writer.write_batch(batch)
         _replace(file, room, origin.finished().to_bytes(len(room)))

@@ -53,6 +53,21 @@ def writing(target: str | BinaryIO, *beside: Path, seek: bool = False) -> Iterat
         target.flush()
 
 
+@contextmanager
+def arrow_stream(target: str | BinaryIO, file: IO[bytes]) -> Iterator[Any]:
+    """The open file of a target, for pyarrow to write to in the block.
+
+    A file is written without Python: whenever pyarrow calls it, it waits for the thread that makes the next batches.
+    """
+    import pyarrow as pa
+
+    if isinstance(target, str):
+        with pa.OSFile(file.name, mode="w") as stream:
+            yield stream
+    else:
+        yield pa.PythonFile(file, mode="w")
+
+
 def written(target: str | BinaryIO, *beside: Path) -> Sequence[str]:
     """What an exporter returns."""
     return [target, *map(str, beside)] if isinstance(target, str) else []

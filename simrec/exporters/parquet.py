@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 
 from simrec.contracts import ExportRecord, Origin
 from simrec.exporters.content import check_schema
-from simrec.exporters.files import writing, written
+from simrec.exporters.files import arrow_stream, writing, written
+from simrec.exporters.parquet_footer import codecs
 from simrec.exporters.reading import missing, parsed, reading, rows_at_once
 from simrec.files import opened
 from simrec.streams import chunks
@@ -32,8 +33,9 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     compression = {leaf if name == "code" else name: kind for name, kind in kinds.items()}
     with (
         writing(target) as (file,),
+        arrow_stream(target, file) as stream,
         pq.ParquetWriter(
-            pa.PythonFile(file, mode="w"), table.schema, use_dictionary=[n for n in others if n != "preview"] or False,
+            stream, table.schema, use_dictionary=[n for n in others if n != "preview"] or False,
             compression=compression, write_statistics=others or False, write_page_checksum=True,
         ) as writer,
     ):  # fmt: skip
@@ -49,6 +51,8 @@ def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
     import pyarrow.parquet as pq
 
     with reading(path), opened(Path(path)) as file:
+        if others := codecs(file) - CODECS:
+            raise ValueError(f"it is compressed as {', '.join(others)}, which simrec doesn't do")
         said = (pq.read_metadata(file).metadata or {}).get(b"simrec")
         if said is None:
             raise missing(path, "no 'simrec' in its metadata")
@@ -63,9 +67,5 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
         check_schema(table.schema_arrow, record)
         if table.metadata.num_rows != record.count:
             raise ValueError(f"it has {table.metadata.num_rows:,} rows, its record says {record.count:,}")
-        for number in range(table.num_row_groups):
-            group = table.metadata.row_group(number)
-            if codecs := {group.column(n).compression for n in range(group.num_columns)} - CODECS:
-                raise ValueError(f"it is compressed as {', '.join(codecs)}, which simrec doesn't do")
         for number in range(table.num_row_groups):  # of several at once it would hold all
             yield from table.iter_batches(rows_at_once(record), row_groups=[number])
