@@ -154,13 +154,16 @@ def path_of(source: str) -> Path:
 
 def _entry(path: str, folder: str, name: str, status: os.stat_result | None, label: str = "") -> Entry:
     """A picture file's entry. path: the whole one, folder: the part that is below the source's."""
-    fields: dict[str, Value] = {"folder": _utf8(folder), "name": _utf8(name)}
+    id_ = f"{folder}/{name}" if folder else name
+    if not path.isascii():  # the others are parts of it
+        path, folder, name, label, id_ = _utf8(path), _utf8(folder), _utf8(name), _utf8(label), _utf8(id_)
+    fields: dict[str, Value] = {"folder": folder, "name": name}
     if status is not None:
         fields["bytes"] = status.st_size
         with suppress(ValueError, OverflowError, OSError):  # a clock may say anything
             year, month, day, hour, minute, second, *_ = time.gmtime(status.st_mtime)
             fields["modified"] = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-    return Entry(_utf8(f"{folder}/{name}" if folder else name), _utf8(path), _utf8(label), stamp_of(status), fields)
+    return Entry(id_, path, label, stamp_of(status), fields)
 
 
 def status_of(entry: os.DirEntry[str] | Path) -> os.stat_result | None:

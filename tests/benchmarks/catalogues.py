@@ -108,9 +108,6 @@ def add(folder: Path, large: int) -> None:
 
 def made(folder: Path, count: int) -> None:
     """A catalogue of so many items with fields, unless it is there."""
-    if not (folder / "simrec_many.py").exists():
-        million.installed(folder)
-        sys.path.insert(0, str(folder))
     if not (folder / "home" / f"many-{count}").exists():
         simrec.build(f"many-{count}", f"many:{count},fields", encoder="demo")
 
@@ -164,6 +161,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["SIMREC_HOME"] = str(folder / "home")
+        million.installed(folder)  # before plugins are looked for
+        sys.path.insert(0, str(folder))
         if "sync" in parts:
             sync(folder)
         if "filter" in parts:

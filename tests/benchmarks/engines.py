@@ -48,9 +48,6 @@ def timed(action: Callable[[], object]) -> float:
 
 def made(folder: Path, count: int) -> simrec.Recommender:
     """A catalogue of so many items with fields, unless it is there."""
-    if not (folder / "simrec_many.py").exists():
-        million.installed(folder)
-        sys.path.insert(0, str(folder))
     if not (folder / "home" / f"many-{count}").exists():
         simrec.build(f"many-{count}", f"many:{count},fields", encoder="demo")
     return simrec.open(f"many-{count}")
@@ -235,6 +232,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["SIMREC_HOME"] = str(folder / "home")
+        million.installed(folder)  # before plugins are looked for
+        sys.path.insert(0, str(folder))
         with postgres(folder) as server:
             if "push" in parts:
                 pushed(folder, server)
