@@ -75,12 +75,17 @@ def expected(shop: Recommender) -> tuple[list[str], Codes]:
     return ids, np.concatenate(codes)
 
 
+def lines(path: Path) -> list[str]:
+    """As programs see them for whom nothing else than a line feed ends a line."""
+    return path.read_bytes().decode().removesuffix("\n").split("\n")
+
+
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines(path)]
 
 
 def read_csv(path: Path) -> tuple[list[str], Codes]:
-    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
     dim = sum(name.startswith("code_") for name in rows[0])
     return [row["id"] for row in rows], np.array([[row[f"code_{n}"] for n in range(dim)] for row in rows], np.float32)
 
@@ -92,8 +97,8 @@ def read_faiss(path: Path) -> tuple[list[str], Codes]:
 
 
 def read_tsv(path: Path) -> tuple[list[str], Codes]:
-    lines = path.with_suffix(".metadata.tsv").read_text().splitlines()
-    return [line.split("\t")[0] for line in lines[1:]], np.loadtxt(path, np.float32, delimiter="\t", ndmin=2)
+    rows = lines(path.with_suffix(".metadata.tsv"))
+    return [row.split("\t")[0] for row in rows[1:]], np.loadtxt(path, np.float32, delimiter="\t", ndmin=2)
 
 
 def read_table(table: pa.Table) -> tuple[list[str], Codes]:
