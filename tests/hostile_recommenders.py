@@ -166,7 +166,9 @@ def as_format_2(healthy: Path, folder: Path) -> Path:
     (inside / "thumbnails-000001.bin").write_bytes(thumbnails)
     for name in ("version", "interpolation", "crop_pct"):
         del values["encoder"]["input"][name]
-    del values["change"], values["catalogue"]["distances"], values["catalogue"]["measured"]
+    del values["change"]
+    for name in ("distances", "measured", "engine"):
+        del values["catalogue"][name]
     values["catalogue"] |= {"source": listed.pop("name"), **listed, "segments": ["thumbnails-000001.bin"]}
     values["files"] = {
         path.relative_to(inside).as_posix(): {
