@@ -191,7 +191,7 @@ def right(healthy: dict[str, Path]) -> dict[str, dict[str, Any]]:
     for folder in healthy.values():
         for one in store.kept(folder):
             state = Recommender(folder)
-            state._now = type(state._now)(one)
+            state._now = type(state._now)(one, None)
             for id_, values in items(state).items():
                 known.setdefault(id_, []).append([values[name] for name in OWN])
     return {**found, "known": known}

@@ -578,7 +578,7 @@ def old_format(folder: Path, version: int) -> Path:
     del values["change"]
     (source,) = values["catalogue"].pop("sources")
     values["catalogue"] |= {"source": source["name"], "test": source["test"], "reduced": source["reduced"]}
-    del values["catalogue"]["distances"], values["catalogue"]["measured"]
+    del values["catalogue"]["distances"], values["catalogue"]["measured"], values["catalogue"]["engine"]
     values["catalogue"]["segments"] = ["thumbnails-000001.bin"]
     if version == 1:
         del values["catalogue"]["dtype"]

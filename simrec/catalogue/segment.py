@@ -288,7 +288,7 @@ class Segment:
         and content. `batches` gives more of each, and takes longer.
         """
         roots = [record.root for record in self._sources]
-        self._generation.check(self._items, lambda read: None)  # the whole file's digest is faster than each row's
+        self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), LISTED):
             count = min(LISTED, len(self) - start)
             for values in self._selected("row >= ? ORDER BY row", start, count):
@@ -354,7 +354,7 @@ class Segment:
     def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
         """The rows that are there, some at a time: their numbers, items with fields, and previews."""
         removed, sources = set(self.removed.tolist()), self._sources
-        self._generation.check(self._items, lambda read: None)  # the whole file's digest is faster than each row's
+        self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), size):
             numbers, found, shown = [], [], []
             for values in self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start)):
