@@ -154,7 +154,7 @@ def _ran(words: list[str]) -> dict[str, Any]:
 
 QUESTIONS: dict[str, Callable[[Recommender], object]] = {
     "list": lambda opened: _answered(f"--home {opened.folder.parent} index list"),
-    "show": lambda opened: _answered(f"index show {opened.folder}"),
+    "show": lambda opened: _answered(f"index show {opened.folder}", or_refused=True),
     "similar": lambda opened: opened.similar("shoe.png", 5),
     "id": lambda opened: opened.similar(f"id:{next(opened.catalogue.all()).id}", 5),
     "grid": lambda opened: [opened.catalogue.picture(match.id) for match in opened.similar("shoe.png", 5)],
@@ -183,9 +183,13 @@ OUTCOMES = ["answered", "refused", "badly said", "otherwise"]
 GOOD = OUTCOMES[:2]
 
 
-def _answered(words: str) -> None:
-    """Runs a command that must answer, as the recommender could be opened."""
+def _answered(words: str, *, or_refused: bool = False) -> None:
+    """Runs a command that must answer, as the recommender could be opened; or_refused: else what it says in a line is
+    raised, such as what is wrong with its catalogue.
+    """
     reply = _ran(words.split())
+    if or_refused and reply["status"] == 1:
+        raise StoreError(reply["err"].removeprefix("Error: ").removesuffix("\n"))
     assert (reply["status"], reply["err"]) == (0, ""), reply["err"]
 
 
