@@ -41,7 +41,15 @@ def _lancedb(_: pytest.FixtureRequest, folder: Path) -> str:
     return f"lancedb://{folder}#"
 
 
-PLACES = {"postgresql": _postgresql, "lancedb": _lancedb}
+def _qdrant(_: pytest.FixtureRequest, folder: Path) -> str:
+    return f"qdrant://{folder}#"
+
+
+def _qdrant_edge(_: pytest.FixtureRequest, folder: Path) -> str:
+    return f"qdrant-edge://{folder}#"
+
+
+PLACES = {"postgresql": _postgresql, "lancedb": _lancedb, "qdrant": _qdrant, "qdrant-edge": _qdrant_edge}
 """What gives the address of a new database, which a table's name completes."""
 
 
