@@ -99,8 +99,11 @@ def settled(place: str) -> None:
 
         others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'simrec'"
         with psycopg.connect(place.rstrip("#"), autocommit=True) as connection:
-            while connection.execute(others).fetchone() != (0,):
+            for _ in range(1000):
+                if connection.execute(others).fetchone() == (0,):
+                    return
                 connection.execute("SELECT pg_sleep(0.01)")
+        raise AssertionError("it goes on and on")
 
 
 @pytest.mark.long
