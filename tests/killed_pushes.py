@@ -13,10 +13,15 @@ from threading import Timer
 from simrec.contracts import Engine, Row, Table
 from simrec.engine_testing import drawn, table_of
 
-COUNT = 2000
+COUNT = 600
 """Rows of a table."""
 
-ENGINES = {"postgresql": "simrec_pgvector.engine:Postgres", "lancedb": "simrec_lancedb.engine:Lance"}
+ENGINES = {
+    "postgresql": "simrec_pgvector.engine:Postgres",
+    "lancedb": "simrec_lancedb.engine:Lance",
+    "qdrant": "simrec_qdrant.engine:Qdrant",
+    "qdrant-edge": "qdrant_edge_client:QdrantEdge",
+}
 """The engines, by what their addresses begin with."""
 
 KINDS = ("some rows", "other columns", "all rows")
@@ -37,10 +42,10 @@ def states(kind: str) -> tuple[tuple[Table, list[Row]], tuple[Table, list[Row], 
     table = table_of()
     old = drawn(table, COUNT)
     if kind == "some rows":
-        new = drawn(table, COUNT + 100, seed=1)[COUNT - 300 :]
-        return (table, old), (table, new, [row.item.id for row in old[:200]])
+        new = drawn(table, COUNT + 50, seed=1)[COUNT - 150 :]
+        return (table, old), (table, new, [row.item.id for row in old[:100]])
     wider = replace(table, fields={**table.fields, "new": "string"})
-    new = drawn(table, COUNT, seed=1)[: 300 if kind == "other columns" else COUNT]
+    new = drawn(table, COUNT, seed=1)[: 150 if kind == "other columns" else COUNT]
     new = [replace(row, item=replace(row.item, fields={**row.item.fields, "new": "x"})) for row in new]
     return (table, old), (wider, new, [])
 
@@ -50,8 +55,8 @@ def push(address: str, kind: str, moment: str | None = None) -> None:
     _, (table, new, removed) = states(kind)
 
     def rows() -> Iterator[Sequence[Row]]:
-        for start in range(0, len(new), 100):
-            yield new[start : start + 100]
+        for start in range(0, len(new), 50):
+            yield new[start : start + 50]
             if moment == MOMENTS[0] and start >= len(new) // 2:
                 _die()
 

@@ -41,7 +41,15 @@ def _lancedb(_: pytest.FixtureRequest, folder: Path) -> str:
     return f"lancedb://{folder}#"
 
 
-PLACES = {"postgresql": _postgresql, "lancedb": _lancedb}
+def _qdrant(_: pytest.FixtureRequest, folder: Path) -> str:
+    return f"qdrant://{folder}#"
+
+
+def _qdrant_edge(_: pytest.FixtureRequest, folder: Path) -> str:
+    return f"qdrant-edge://{folder}#"
+
+
+PLACES = {"postgresql": _postgresql, "lancedb": _lancedb, "qdrant": _qdrant, "qdrant-edge": _qdrant_edge}
 """What gives the address of a new database, which a table's name completes."""
 
 
@@ -62,20 +70,44 @@ def test_keeps_the_contract(check: EngineCheck, opened: Callable[[str], Engine])
     check(opened)
 
 
-def left_behind(place: str) -> set[str]:
-    """What a database holds besides the rows of its tables: names of tables or files."""
+def held(place: str, opened: Engine) -> set[str]:
+    """All that a database holds: names of tables, files, or points of a generation."""
     if place.startswith("postgresql"):
         import psycopg
 
         with psycopg.connect(place.rstrip("#")) as connection:
-            return {
-                name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-            }
+            named = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            return {name for (name,) in named}
+    if place.startswith("qdrant"):
+        from qdrant_client import models
+
+        client, keys = opened._client, ["simrec_from"]  # type: ignore[attr-defined]
+        names = [one.name for one in client.get_collections().collections]
+        return {
+            f"{name} {point.id} {point.payload}"
+            for name in names
+            for point in client.scroll(name, models.Filter(), limit=10**6, offset=None, with_payload=keys)[0]
+        } | set(names)
     folder = Path(place.partition("://")[2].rstrip("#"))
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def settled(place: str) -> None:
+    """Waits until a server has ended what a killed process asked of it."""
+    if place.startswith("postgresql"):
+        import psycopg
+
+        others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'simrec'"
+        with psycopg.connect(place.rstrip("#"), autocommit=True) as connection:
+            for _ in range(1000):
+                if connection.execute(others).fetchone() == (0,):
+                    return
+                connection.execute("SELECT pg_sleep(0.01)")
+        raise AssertionError("it goes on and on")
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("place", [name for name in PLACES if name != "qdrant-edge"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_push_that_is_killed_leaves_the_old_rows_and_the_next_one_clears_up(place: str, kind: str) -> None:
     (before, old), (table, new, removed) = killed_pushes.states(kind)
@@ -85,19 +117,20 @@ def test_a_push_that_is_killed_leaves_the_old_rows_and_the_next_one_clears_up(pl
         address = f"{place}killed_{KINDS.index(kind)}_{number}"
         with closing(engine(address)) as opened:
             write(opened, before, old)
-            there = left_behind(place)
+            there = held(place, opened)
         program = [sys.executable, killed_pushes.__file__, address, kind, moment]
         assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+        settled(place)
         with closing(engine(address)) as opened:
             found = read(opened, previews=True)
             if moment in MOMENTS[:2] or opened.table == before and len(found) == len(old):
                 assert opened.table == before
                 same(found, old)
-                left = left_behind(place) - there
+                left = held(place, opened) - there
             else:
                 assert opened.table == table
                 same(found, after)
                 left = set()
             opened.apply(table, [new], removed, replace=kind == "all rows")
             same(read(opened, previews=True), after)
-            assert not left & left_behind(place)
+            assert not left & held(place, opened)
