@@ -3,7 +3,7 @@
     SimrecError
     ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
     ├── PluginError       a plugin that is missing, broken, or breaks its contract
-    │   └── NotInstalledError  one that needs what only `simrec[train]` installs
+    │   └── NotInstalledError  one that needs what only an extra such as `simrec[train]` installs
     ├── ImageError        a file that is not a picture simrec can read
     ├── DataError         a source of pictures that is not there or not what it should be
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
@@ -33,7 +33,7 @@ class PluginError(SimrecError):
 
 
 class NotInstalledError(PluginError):
-    """A plugin that needs a package of the extra `train`, which is not installed."""
+    """Something that needs a package of an extra, such as `train`, which is not installed."""
 
 
 class ImageError(SimrecError):
@@ -79,9 +79,9 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return "there is none"
 
 
-def needs(module: str) -> str:
-    """The end of a sentence about whoever needs a module of `TRAINING` that is not installed."""
-    return f"needs {module}, which is not installed: pip install 'simrec[train]'"
+def needs(module: str, extra: str = "train") -> str:
+    """The end of a sentence about whoever needs a module of an extra that is not installed."""
+    return f"needs {module}, which is not installed: pip install 'simrec[{extra}]'"
 
 
 def missing(error: BaseException) -> str | None:
