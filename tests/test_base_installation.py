@@ -87,7 +87,7 @@ def test_only_the_extra_train_brings_torch() -> None:
 
     assert not names(project["dependencies"]) & set(TRAINING)
     assert names(project["optional-dependencies"]["train"]) == set(TRAINING)
-    assert "simrec[hub,train,watch]" in names(project["optional-dependencies"]["test"])
+    assert "simrec[hub,terminal,train,watch]" in names(project["optional-dependencies"]["test"])
 
 
 def test_help_similar_and_the_list_of_plugins_say_nothing_of_torch(base: Command, shoe: Path) -> None:

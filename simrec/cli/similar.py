@@ -29,6 +29,7 @@ from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
     from simrec.answers import Wishes
+    from simrec.cli.pictures import Strips
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
     from simrec.verbs.asking import Drawing, Question
@@ -96,14 +97,15 @@ originals_option = click.option(
 )
 @originals_option
 @show_input_option
+@click.option("--no-pictures", is_flag=True, help="No pictures in the terminal, only the table.")
 @click.option("--with-copies", is_flag=True, help="Show exact copies of the query too.")
 @data_dir_option
 @click.pass_obj
 def similar(
     session: Session, /, queries: tuple[str, ...], name: str | None, number: int, form: str | None,
     show: tuple[str, ...], grid: Path | None, tile: int, html: Path | None, originals: Path | None,
-    show_input: Path | None, with_copies: bool, crop: str | None, together: bool, less: tuple[str, ...],
-    data_dir: Path | None, **wishes: Any,
+    show_input: Path | None, no_pictures: bool, with_copies: bool, crop: str | None, together: bool,
+    less: tuple[str, ...], data_dir: Path | None, **wishes: Any,
 ) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
@@ -111,15 +113,19 @@ def similar(
     another source of pictures, each of which is looked up. The item itself and its exact copies are left out of the
     answer.
     """
+    from simrec.cli.pictures import EDGE as IN_TERMINAL
+    from simrec.cli.pictures import Strips, shows_pictures
     from simrec.reports import EDGE
-    from simrec.verbs.asking import Drawing, Question
+    from simrec.verbs.asking import Drawing, Question, display
 
     opened = session.open(name)
-    shown = max(tile if grid else 0, EDGE if html else 0)
+    pictured = not no_pictures and form in (None, "table") and shows_pictures()
+    strips = Strips(display(opened, IN_TERMINAL, originals, session.home)) if pictured else None
+    shown = max(tile if grid else 0, EDGE if html else 0, IN_TERMINAL if pictured else 0)
     question = Question(queries, number, crop, together, less, with_copies, shown, sys.stdin.buffer, data_dir)
     narrowing = cast("Wishes", wishes)
     outputs = _Outputs(
-        _Printer(opened, form, show, narrowing),
+        _Printer(opened, form, show, narrowing, strips),
         Drawing(grid, tile, show, originals, session.home) if grid else None,
         Drawing(html, EDGE, show, originals, session.home) if html else None,
         show_input,
@@ -191,9 +197,12 @@ def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Printer:
-    """Prints answers as they come. show: fields that tables and CSV files have too."""
+    """Prints answers as they come. show: fields that tables and CSV files have too. strips: of pictures, for tables."""
 
-    def __init__(self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes) -> None:
+    def __init__(
+        self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes, strips: Strips | None
+    ) -> None:
+        self._strips = strips
         self._form = form or ("table" if sys.stdout.isatty() else "json")
         self._show, self._alike = show, ["alike"] if wishes.get("distinct") else []
         self._count = 0
@@ -214,6 +223,8 @@ class _Printer:
     def answer(self, query: Query, matches: Sequence[Match]) -> None:
         """One query's."""
         if self._form == "table":
+            if self._strips:
+                self._strips.print(query, matches)
             self._table(query, matches)
         elif matches:
             say(

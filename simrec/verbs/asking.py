@@ -223,12 +223,20 @@ class Drawing:
 
     def display(self, opened: Recommender) -> Display:
         """What draws pictures this large. Raises RequestError where `originals` is no folder."""
-        home = self.home or default()
-        if self.originals is not None:
-            if not self.originals.is_dir():
-                raise RequestError(f"{self.originals}: no folder: name the one that your pictures are in")
-            remember_root(home, self.originals)
-        return Display(opened.catalogue, roots(home), self.tile)
+        return display(opened, self.tile, self.originals, self.home)
+
+
+def display(opened: Recommender, edge: int, originals: Path | None = None, home: Path | None = None) -> Display:
+    """What draws pictures of queries and items in so many pixels: see `Drawing`.
+
+    Raises RequestError where `originals` is no folder.
+    """
+    home = home or default()
+    if originals is not None:
+        if not originals.is_dir():
+            raise RequestError(f"{originals}: no folder: name the one that your pictures are in")
+        remember_root(home, originals)
+    return Display(opened.catalogue, roots(home), edge)
 
 
 @contextmanager
@@ -240,13 +248,13 @@ def reporting(
     Raises StoreError where the file can't be written, RequestError for a field that isn't there.
     """
     drawing.check(opened)
-    display = drawing.display(opened)
+    shown = drawing.display(opened)
     facts = [f"{len(opened.catalogue):,} items", f"encoder {opened.manifest.encoder.title}"]
     if narrowing.where:
         facts.append(f"only {narrowing.where}")
     try:
         with replacing(drawing.file) as file:
-            report = Report(file, f"Similar items in {opened.name}", facts, display, drawing.show)
+            report = Report(file, f"Similar items in {opened.name}", facts, shown, drawing.show)
             try:
                 yield Reporting(report, drawing.file, narrowing, question.with_copies)
             except OSError as error:  # of standard output, say: that is no fault of this file
@@ -257,7 +265,7 @@ def reporting(
     if report.left_out:
         count = report.queries + report.left_out
         notice(f"{drawing.file}: the first {report.queries:,} of {count:,} queries, which is all it has room for.")
-    if why := display.why_small():
+    if why := shown.why_small():
         notice(why)
 
 
