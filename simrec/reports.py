@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -216,19 +217,17 @@ def _cell(name: str, value: Value, kind: str) -> str:
 
 
 def _image(picture: Image, edge: int, alt: str, style: str = "") -> str:
-    """A picture as an element that holds all of it, encoded again."""
-    from simrec.images import preview
-
-    if picture.mode not in ("L", "RGB"):
-        picture = picture.convert("RGB")
-    data = preview(picture, edge)
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    scale = min(1.0, edge / max(picture.size))
-    width, height = (max(1, round(length * scale)) for length in picture.size)
-    look = f' style="{style}"' if style else ' class="tiny"' if max(picture.size) < TINY else ""
+    """A picture as an element that holds all of it: encoded again, without what its file says besides."""
+    small = picture.convert("RGB") if picture.mode not in ("L", "RGB") else picture.copy()
+    small.info = {}
+    small.thumbnail((edge, edge), reducing_gap=2)
+    kind = "PNG" if max(small.size) < TINY else "JPEG"
+    data = io.BytesIO()
+    small.save(data, kind, quality=85)
+    look = f' style="{style}"' if style else ' class="tiny"' if kind == "PNG" else ""
     return (
-        f'<img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{_text(alt)}" '
-        f'width="{width}" height="{height}"{look}>'
+        f'<img src="data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}" '
+        f'alt="{_text(alt)}" width="{small.width}" height="{small.height}"{look}>'
     )
 
 
