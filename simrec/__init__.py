@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simrec.library import listing, open
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
+    from simrec.reports import Answer
     from simrec.verbs.build import build
     from simrec.verbs.encoding import Context
     from simrec.verbs.evaluate import Evaluation, evaluate
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from simrec.verbs.train import Plan, train
 
 __all__ = [
-    "Context", "Evaluation", "Match", "Outcome", "Plan", "Query", "Recommender", "add", "build", "evaluate", "history",
-    "listing", "open", "remove", "rollback", "set_fields", "sync", "train", "verify",
+    "Answer", "Context", "Evaluation", "Match", "Outcome", "Plan", "Query", "Recommender", "add", "build", "evaluate",
+    "history", "listing", "open", "remove", "rollback", "set_fields", "sync", "train", "verify",
 ]  # fmt: skip
 
 _PLACES = {
+    "Answer": "simrec.reports",
     "Context": "simrec.verbs.encoding",
     "Evaluation": "simrec.verbs.evaluate",
     "Match": "simrec.queries",

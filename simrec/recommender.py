@@ -23,12 +23,14 @@ from simrec import store
 from simrec.answers import Narrowing, Wishes, answers
 from simrec.catalogue import Catalogue, LocalCatalogue, RemoteCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
+from simrec.display import Display
 from simrec.errors import DataError, ImageError, PluginError, RequestError, SimrecError, StoreError
 from simrec.faults import blamed_on, decoded, encoded
-from simrec.home import databases, default
+from simrec.home import databases, default, roots
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.queries import SHOWN, Asked, Match, Query, Reader, combined, no_catalogue
+from simrec.reports import Answer
 from simrec.streams import ahead, chunks
 
 if TYPE_CHECKING:
@@ -369,17 +371,19 @@ class Recommender:
         return combined(read, self._codes_of(now, read), given, len(less), record.metric, record.digest)
 
     @overload
-    def similar(self, query: Asked, n: int = 10, **wishes: Unpack[Wishes]) -> list[Match]: ...
+    def similar(self, query: Asked, n: int = 10, **wishes: Unpack[Wishes]) -> Answer: ...
 
     @overload
     def similar(
         self, query: list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
-    ) -> list[list[Match]]: ...
+    ) -> list[Answer]: ...
 
     def similar(
         self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
-    ) -> list[Match] | list[list[Match]]:
-        """The n items most similar to a picture, best first, without that item itself; of a list, a list for each.
+    ) -> Answer | list[Answer]:
+        """The n items most similar to a picture, best first, without that item itself; of a list, an answer for each.
+
+        An answer is a list, which a notebook shows as a row of pictures.
 
         A list goes through encoder and index in large batches. wishes: which items may be answers, as keywords: see
         `simrec.answers.Narrowing`.
@@ -390,17 +394,22 @@ class Recommender:
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
         asked = query if isinstance(query, list | tuple) else [query]
-        found = []
+        found: list[list[Match]] = []
         for part in chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n))):
             queries = now.reader.read(part)
             found += answers(now.catalogue, queries, self._codes_of(now, queries), n, narrowing)
-        return found if isinstance(query, list | tuple) else found[0]
+        shown = [Answer(matches, self._display) for matches in found]
+        return shown if isinstance(query, list | tuple) else shown[0]
+
+    def _display(self, edge: int) -> Display:
+        """What draws answers for a person, in so many pixels."""
+        return Display(self.catalogue, roots(self._home or default()), edge)
 
     def similar_to(
         self, source: str, n: int = 10, *, with_copies: bool = False, data_dir: Path | None = None,
         progress: Callable[[int, int], None] = silent, notice: Notice = silent,
         unreadable: Callable[[ImageError], None] | None = None, **wishes: Unpack[Wishes],
-    ) -> Iterator[tuple[Query, list[Match]]]:  # fmt: skip
+    ) -> Iterator[tuple[Query, Answer]]:  # fmt: skip
         """The n items most similar to each picture of a source, one query after the other, as they are read.
 
         A query is called by its entry's id. with_copies: see `read`. progress: told how many pictures were read, and
@@ -419,10 +428,10 @@ class Recommender:
 
         done, read, codes, begun = 0, list[Query](), list[Codes](), time.monotonic()
 
-        def answered() -> Iterator[tuple[Query, list[Match]]]:
+        def answered() -> Iterator[tuple[Query, Answer]]:
             if read:
                 found = answers(now.catalogue, read, np.concatenate(codes), n, narrowing)
-                yield from zip(read, found, strict=True)
+                yield from zip(read, (Answer(matches, self._display) for matches in found), strict=True)
 
         batches = (opened.read(chunk, spec) for chunk in chunks(opened.entries(), at_once(spec)))
         with ahead(batches) as stream:

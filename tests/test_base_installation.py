@@ -87,7 +87,7 @@ def test_only_the_extra_train_brings_torch() -> None:
 
     assert not names(project["dependencies"]) & set(TRAINING)
     assert names(project["optional-dependencies"]["train"]) == set(TRAINING)
-    assert "simrec[hub,serve,train,watch]" in names(project["optional-dependencies"]["test"])
+    assert "simrec[hub,serve,terminal,train,watch]" in names(project["optional-dependencies"]["test"])
 
 
 @pytest.mark.parametrize(

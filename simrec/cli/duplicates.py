@@ -38,6 +38,7 @@ def duplicates(
     """
     from simrec import library
     from simrec.answers import check_fields, value_of
+    from simrec.display import text_of
     from simrec.verbs import asking
     from simrec.verbs import duplicates as verb
 
@@ -54,7 +55,7 @@ def duplicates(
         rows = [
             [
                 str(number), group.kind, item.id, item.label,
-                *(asking.shown(value_of(item, field)) for field in show), item.source,
+                *(text_of(value_of(item, field)) for field in show), item.source,
             ]
             for number, group in enumerate(groups, 1)
             for item in group.items

@@ -8,7 +8,8 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,7 @@ from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
     from simrec.answers import Wishes
+    from simrec.cli.pictures import Strips
     from simrec.queries import Match, Query
     from simrec.recommender import Recommender
     from simrec.verbs.asking import Drawing, Question
@@ -42,6 +44,13 @@ SHOWN = 24
 def names(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Names with commas between them."""
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def html_file(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The path of a report; a usage error where it has another ending."""
+    if path and path.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{str(path)!r} must end in .html", param_hint="--html")
+    return path
 
 
 show_option = click.option(
@@ -79,15 +88,24 @@ originals_option = click.option(
 @show_option
 @picture_option("--grid", text="Also draw them: a contact sheet, each query first in its row.")
 @tile_option
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    callback=html_file,
+    help="Also write a report: one file to send, with pictures, that can be sorted.",
+)
 @originals_option
 @show_input_option
+@click.option("--no-pictures", is_flag=True, help="No pictures in the terminal, only the table.")
 @click.option("--with-copies", is_flag=True, help="Show exact copies of the query too.")
 @data_dir_option
 @click.pass_obj
 def similar(
     session: Session, /, queries: tuple[str, ...], name: str | None, number: int, form: str | None,
-    show: tuple[str, ...], grid: Path | None, tile: int, originals: Path | None, show_input: Path | None,
-    with_copies: bool, crop: str | None, together: bool, less: tuple[str, ...], data_dir: Path | None, **wishes: Any,
+    show: tuple[str, ...], grid: Path | None, tile: int, html: Path | None, originals: Path | None,
+    show_input: Path | None, no_pictures: bool, with_copies: bool, crop: str | None, together: bool,
+    less: tuple[str, ...], data_dir: Path | None, **wishes: Any,
 ) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
@@ -95,43 +113,72 @@ def similar(
     another source of pictures, each of which is looked up. The item itself and its exact copies are left out of the
     answer.
     """
-    from simrec.verbs.asking import Drawing, Question
+    from simrec.cli.pictures import EDGE as IN_TERMINAL
+    from simrec.cli.pictures import Strips, shows_pictures
+    from simrec.reports import EDGE
+    from simrec.verbs.asking import Drawing, Question, display
 
     opened = session.open(name)
-    question = Question(
-        queries, number, crop, together, less, with_copies, tile if grid else 0, sys.stdin.buffer, data_dir
-    )  # fmt: skip
-    drawing = Drawing(grid, tile, show, originals, session.home) if grid else None
+    pictured = not no_pictures and form in (None, "table") and shows_pictures()
+    strips = Strips(display(opened, IN_TERMINAL, originals, session.home)) if pictured else None
+    shown = max(tile if grid else 0, EDGE if html else 0, IN_TERMINAL if pictured else 0)
+    question = Question(queries, number, crop, together, less, with_copies, shown, sys.stdin.buffer, data_dir)
     narrowing = cast("Wishes", wishes)
-    return _asked(session, opened, question, narrowing, _Printer(opened, form, show, narrowing), drawing, show_input)
+    outputs = _Outputs(
+        _Printer(opened, form, show, narrowing, strips),
+        Drawing(grid, tile, show, originals, session.home) if grid else None,
+        Drawing(html, EDGE, show, originals, session.home) if html else None,
+        show_input,
+    )
+    return _asked(session, opened, question, narrowing, outputs)
 
 
-def _asked(
-    session: Session, opened: Recommender, question: Question, wishes: Wishes, printer: _Printer,
-    drawing: Drawing | None, show_input: Path | None,
-) -> int:  # fmt: skip
+@dataclass(frozen=True)
+class _Outputs:
+    """Where answers go: printed, and onto a sheet, into a report; and what the encoder sees of the queries."""
+
+    printer: _Printer
+    grid: Drawing | None
+    html: Drawing | None
+    show_input: Path | None
+
+
+def _asked(session: Session, opened: Recommender, question: Question, wishes: Wishes, outputs: _Outputs) -> int:
     from simrec.answers import Narrowing
     from simrec.verbs import asking
 
+    narrowing, grid, show_input = Narrowing(**wishes), outputs.grid, outputs.show_input
     failures: list[SimrecError] = []
-    remarks = asking.Remarks(Narrowing(**wishes), question.with_copies)
+    remarks = asking.Remarks(narrowing, question.with_copies)
     kept: list[tuple[Query, list[Match]]] = []
     seen: list[tuple[Any, str]] = []
-    with _progress(session) as progress, printer:
+    with ExitStack() as closing:
+        progress = closing.enter_context(_progress(session))
+        report = None
+        if outputs.html:
+            writing = asking.reporting(opened, outputs.html, question, narrowing, session.notice)
+            report = closing.enter_context(writing)
+        closing.enter_context(outputs.printer)
         for query, matches in asking.answers(
             opened, question, failed=failures.append, progress=progress, notice=session.notice, **wishes
         ):
-            printer.answer(query, matches)
+            outputs.printer.answer(query, matches)
             remarks.add(query, matches)
-            if drawing and len(kept) < KEPT:
+            if report:
+                report.add(query, matches)
+            if grid and len(kept) < KEPT:
                 kept.append((query, matches))
             pictured = [one for one in query.parts or (query,) if one.images is not None] if show_input else []
             seen += [(one.images[0], one.name) for one in pictured if one.images is not None][: SHOWN - len(seen)]
+        if report:
+            report.failed(len(failures))
     for error in failures:
         fail(error)
     remarks.end(session.notice)
-    if drawing and kept and asking.draw(opened, kept, drawing, session.notice):
-        session.notice(f"Drawn: {drawing.file}")
+    if outputs.html:
+        session.notice(f"Written: {outputs.html.file}")
+    if grid and kept and asking.draw(opened, kept, grid, session.notice):
+        session.notice(f"Drawn: {grid.file}")
     if show_input and seen:
         draw_inputs(session, opened, seen, show_input)
     return 1 if failures else 0
@@ -150,9 +197,12 @@ def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Printer:
-    """Prints answers as they come. show: fields that tables and CSV files have too."""
+    """Prints answers as they come. show: fields that tables and CSV files have too. strips: of pictures, for tables."""
 
-    def __init__(self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes) -> None:
+    def __init__(
+        self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes, strips: Strips | None
+    ) -> None:
+        self._strips = strips
         self._form = form or ("table" if sys.stdout.isatty() else "json")
         self._show, self._alike = show, ["alike"] if wishes.get("distinct") else []
         self._count = 0
@@ -173,6 +223,8 @@ class _Printer:
     def answer(self, query: Query, matches: Sequence[Match]) -> None:
         """One query's."""
         if self._form == "table":
+            if self._strips:
+                self._strips.print(query, matches)
             self._table(query, matches)
         elif matches:
             say(
@@ -197,12 +249,12 @@ class _Printer:
         )  # fmt: skip
 
     def _table(self, query: Query, matches: Sequence[Match]) -> None:
-        from simrec.verbs.asking import shown
+        from simrec.display import text_of
 
         cells = [
             [
                 str(m.rank), m.id, m.label, f"{m.score:.3f}", "-" if m.percentile is None else f"{m.percentile:.1f}",
-                *([str(m.alike)] if self._alike else []), *map(shown, self._fields(m)), m.source,
+                *([str(m.alike)] if self._alike else []), *map(text_of, self._fields(m)), m.source,
             ]
             for m in matches
         ]  # fmt: skip

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from simrec.answers import Narrowing, Wishes, check_fields, strange, value_of
 from simrec.contracts import Item, Notice
+from simrec.display import Display, text_of
 from simrec.errors import RequestError, SimrecError
+from simrec.files import explained, replacing
 from simrec.home import default, remember_root, roots
 from simrec.queries import LARGEST_WEIGHT, Match, Query
 from simrec.recommender import Recommender, silent
+from simrec.reports import Report
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from simrec.sheets import Tile
 
 SAID = 3
@@ -186,8 +188,7 @@ class Remarks:
             )
         else:
             for name, count in self.copies:
-                copies = "1 exact copy" if count == 1 else f"{count:,} exact copies"
-                notice(f"{name}: {copies} in the catalogue left out (--with-copies shows them).")
+                notice(f"{name}: {_copies(count)} in the catalogue left out (--with-copies shows them).")
         if self._strange > SAID:
             names = ", ".join(name for name, _ in self.strange)
             notice(f"{self._strange:,} of {self.count:,} queries look like nothing in the catalogue: {names}, ...")
@@ -199,9 +200,13 @@ class Remarks:
                 )
 
 
+def _copies(count: int) -> str:
+    return "1 exact copy" if count == 1 else f"{count:,} exact copies"
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """How a sheet is drawn. tile: pixels of a picture's longest edge. show: fields that are written below it.
+    """How a sheet or a report is drawn. tile: pixels of a picture's longest edge. show: fields that it has.
 
     originals: another folder of the user's own pictures. home: where recommenders are, and what folders are known.
     """
@@ -215,6 +220,86 @@ class Drawing:
     def check(self, opened: Recommender) -> None:
         """Raises RequestError for a field that the items don't have."""
         check_fields(self.show, opened.catalogue, opened.name)
+
+    def display(self, opened: Recommender) -> Display:
+        """What draws pictures this large. Raises RequestError where `originals` is no folder."""
+        return display(opened, self.tile, self.originals, self.home)
+
+
+def display(opened: Recommender, edge: int, originals: Path | None = None, home: Path | None = None) -> Display:
+    """What draws pictures of queries and items in so many pixels: see `Drawing`.
+
+    Raises RequestError where `originals` is no folder.
+    """
+    home = home or default()
+    if originals is not None:
+        if not originals.is_dir():
+            raise RequestError(f"{originals}: no folder: name the one that your pictures are in")
+        remember_root(home, originals)
+    return Display(opened.catalogue, roots(home), edge)
+
+
+@contextmanager
+def reporting(
+    opened: Recommender, drawing: Drawing, question: Question, narrowing: Narrowing, notice: Notice = silent
+) -> Iterator[Reporting]:
+    """What writes answers into an HTML report, which appears whole when the block ends well: see `simrec.reports`.
+
+    Raises StoreError where the file can't be written, RequestError for a field that isn't there.
+    """
+    drawing.check(opened)
+    shown = drawing.display(opened)
+    facts = [f"{len(opened.catalogue):,} items", f"encoder {opened.manifest.encoder.title}"]
+    if narrowing.where:
+        facts.append(f"only {narrowing.where}")
+    try:
+        with replacing(drawing.file) as file:
+            report = Report(file, f"Similar items in {opened.name}", facts, shown, drawing.show)
+            try:
+                yield Reporting(report, drawing.file, narrowing, question.with_copies)
+            except OSError as error:  # of standard output, say: that is no fault of this file
+                raise _OtherError(error) from error
+            report.end()
+    except _OtherError as other:
+        raise other.error from None
+    if report.left_out:
+        count = report.queries + report.left_out
+        notice(f"{drawing.file}: the first {report.queries:,} of {count:,} queries, which is all it has room for.")
+    if why := shown.why_small():
+        notice(why)
+
+
+class _OtherError(Exception):
+    """An OSError that has nothing to do with a file that is being written."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """A report that is being written. narrowing: what the answers are narrowed to. with_copies: whether copies are
+    among them.
+    """
+
+    report: Report
+    file: Path
+    narrowing: Narrowing
+    with_copies: bool
+
+    def add(self, query: Query, matches: Sequence[Match]) -> None:
+        """One answer. Raises StoreError where it can't be written."""
+        remarks = []
+        if query.copies and not self.with_copies:
+            remarks.append(f"{_copies(query.copies)} in the catalogue left out.")
+        if strange(query, matches, self.narrowing):
+            remarks.append("This looks like nothing in the catalogue.")
+        with explained(self.file, "name a file in a folder you can write to"):
+            self.report.add(query, matches, remarks)
+
+    def failed(self, count: int) -> None:
+        """So many queries could not be answered, which is all that the report says of them."""
+        self.report.failed = count
 
 
 def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice: Notice = silent) -> bool:
@@ -260,40 +345,19 @@ class _Pictures:
 
     def __init__(self, opened: Recommender, drawing: Drawing) -> None:
         from simrec import sheets
-        from simrec.originals import Originals
 
-        home = drawing.home or default()
-        if drawing.originals is not None:
-            if not drawing.originals.is_dir():
-                raise RequestError(f"{drawing.originals}: no folder: name the one that your pictures are in")
-            remember_root(home, drawing.originals)
-        self._opened, self._drawing = opened, drawing
-        self._originals = Originals(roots(home), drawing.tile)
+        self._drawing = drawing
+        self._display = drawing.display(opened)
+        self.of_query, self.of_item = self._display.of_query, self._display.of_item
         self.most = max(1, sheets.LARGEST // drawing.tile**2)
-
-    def of_query(self, query: Query) -> Image | None:
-        """What a person is shown of a query; None where there are only numbers."""
-        from simrec.catalogue import previews
-
-        if query.name.startswith("id:") and query.images is None:
-            return self.of_item(self._opened.catalogue.items([query.name[3:]])[0])
-        edge = max(self._drawing.tile, previews.EDGE, self._opened.manifest.encoder.input.size)
-        return None if query.picture is None else previews.opened(query.picture, edge)
-
-    def of_item(self, item: Item) -> Image:
-        """An item's original, else its preview."""
-        picture = self._originals.picture(item) or self._opened.catalogue.picture(item.id)
-        assert picture is not None
-        return picture
 
     def fields(self, item: Item) -> list[str]:
         """The lines of the fields that are shown."""
-        return [f"{name}: {shown(value_of(item, name))}" for name in self._drawing.show]
+        return [f"{name}: {text_of(value_of(item, name))}" for name in self._drawing.show]
 
     def sheet(self, rows: Sequence[Sequence[Tile]], title: str, count: int, notice: Notice) -> bool:
         """Draws rows, of which there are `count` in all; whether there is anything in them."""
         from simrec import sheets
-        from simrec.files import replacing
 
         if not any(rows):
             return False
@@ -302,16 +366,6 @@ class _Pictures:
             sheets.contact_sheet(drawn, title, self._drawing.tile).save(file, "PNG")
         if len(drawn) < count and len(drawn) < len(rows):
             notice(f"{self._drawing.file}: the first {len(drawn):,} of {count:,} rows, which is all it has room for.")
-        causes = [
-            (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
-            (self._originals.gone, "are gone or have changed since"),
-        ]
-        if any(number for number, _ in causes):
-            told = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
-            notice(f"Drawn from the catalogue's small previews, instead of their files: {told}.")
+        if why := self._display.why_small():
+            notice(why)
         return True
-
-
-def shown(value: str | int | float | None) -> str:
-    """A field's value as a person is shown it, "-" where there is none."""
-    return "-" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""What a person is shown of queries and items: pictures, and values as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simrec.catalogue import Catalogue
+from simrec.contracts import Item, Value
+from simrec.originals import Originals
+from simrec.queries import Query
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUERY = 2048
+"""Pixels of the longest edge, at most, of what was kept of a query to be shown."""
+
+
+class Display:
+    """Pictures for a person. An item's is its file, read again, where that lies below the user's own folders, else its
+    preview.
+
+    roots: these folders. edge: pixels of the longest edge that is needed.
+    """
+
+    def __init__(self, catalogue: Catalogue, roots: Sequence[Path], edge: int) -> None:
+        self._catalogue = catalogue
+        self._originals = Originals(roots, edge)
+
+    def of_query(self, query: Query) -> Image | None:
+        """A query's picture; None where there are only numbers."""
+        from simrec.catalogue import previews
+
+        if query.name.startswith("id:") and query.images is None:
+            return self.of_item(self._catalogue.items([query.name[3:]])[0])
+        return None if query.picture is None else previews.opened(query.picture, QUERY)
+
+    def of_item(self, item: Item) -> Image:
+        """An item's original, else its preview, else a grey picture. Raises StoreError for a damaged preview."""
+        from simrec.catalogue import previews
+
+        picture = self._originals.picture(item) or self._catalogue.picture(item.id)
+        return previews.opened(previews.NONE) if picture is None else picture
+
+    def why_small(self) -> str:
+        """A sentence about the previews that were shown for want of the files, "" where there were none."""
+        causes = [
+            (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
+            (self._originals.gone, "are gone or have changed since"),
+        ]
+        told = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
+        return told and f"Drawn from the catalogue's small previews, instead of their files: {told}."
+
+
+def text_of(value: Value) -> str:
+    """A field's value as text, "-" where there is none."""
+    return "-" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def name_of(query: Query) -> str:
+    """What a query is called where others read it too: of a file's whole path only the name."""
+    name = query.name
+    for part in query.parts or (query,):
+        if Path(part.name).is_absolute():
+            name = name.replace(part.name, Path(part.name).name)
+    return name

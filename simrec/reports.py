@@ -1,0 +1,245 @@
+"""Answers as HTML: a report that is one file for a colleague, and a row of pictures for a notebook."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import IO, TYPE_CHECKING, Any, SupportsIndex, overload
+
+from simrec.answers import value_of
+from simrec.contracts import Value
+from simrec.display import Display, name_of, text_of
+from simrec.errors import SimrecError
+from simrec.queries import Match, Query
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EDGE = 320
+"""Pixels of the longest edge of a report's pictures: sharp where a screen has two for each that a style sheet means."""
+
+TINY = 64
+"""Pixels of the longest edge under which a picture is enlarged with its pixels square."""
+
+LARGEST = 200_000_000
+"""Bytes of a report after which no further query is written: browsers open no larger file in good time."""
+
+CELL = 300
+"""Characters of a text that are shown: a field may hold a book."""
+
+NOTEBOOK = 160
+"""Pixels of the longest edge of the pictures in a notebook."""
+
+MOST = 50
+"""Answers that a notebook shows."""
+
+TEMPLATE = Path(__file__).parent / "templates" / "report"
+
+_FIGURES = ("rank", "score", "percentile", "alike")
+
+_OWN = (*_FIGURES, "id", "label")
+
+
+class Report:
+    """Writes a report while the answers come in, in the memory that one of them takes.
+
+    The file loads nothing from elsewhere, and its content security policy allows its own style and script alone.
+
+    file: where it is written, as UTF-8. title, facts: its heading, and what is said below it. display: draws it. show:
+    the fields that it has, all of an item's where there are none.
+    """
+
+    def __init__(
+        self, file: IO[bytes], title: str, facts: Sequence[str], display: Display, show: Sequence[str] = ()
+    ) -> None:
+        self._file, self._display, self._show = file, display, show
+        self.queries = self.answers = self.left_out = self.failed = self._written = 0
+        style, script = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+        policy = (
+            f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+            "base-uri 'none'; form-action 'none'"
+        )
+        now = datetime.now().astimezone()
+        facts = [*map(_text, facts), f'<time datetime="{now.isoformat("T", "seconds")}">{now:%Y-%m-%d %H:%M}</time>']
+        head, tail = (TEMPLATE / "report.html").read_text(encoding="utf-8").split("$answers")
+        head = Template(head).substitute(
+            policy=escape(policy, quote=False), title=_text(title), facts=" · ".join(facts), style=style
+        )
+        self._tail = Template(tail).substitute(script=script)
+        self._write(head)
+
+    def add(self, query: Query, matches: Sequence[Match], remarks: Sequence[str] = ()) -> None:
+        """One query's answer. remarks: what a person should know of it. Beyond LARGEST it is only counted."""
+        if self._written > LARGEST:
+            self.left_out += 1
+            return
+        self.queries += 1
+        self.answers += len(matches)
+        words = "".join(f"<p>{_text(remark)}</p>\n" for remark in remarks)
+        self._write(
+            f'<section>\n<div class="query">\n{self._pictures(query)}'
+            f'<div class="words"><h2>{_text(name_of(query))}</h2>\n{words}</div>\n</div>\n<div class="answers">\n'
+        )
+        self._write(self._table(matches) if matches else "<p>No item is similar enough.</p>\n")
+        self._write("</div>\n</section>\n")
+
+    def end(self) -> None:
+        """The foot of the report: what it holds, what is not there, and what its figures mean."""
+        said = [f"{_count(self.queries, 'query', 'queries')}, {_count(self.answers, 'answer', 'answers')}."]
+        if self.left_out:
+            said.append(
+                f"{_count(self.left_out, 'further query is', 'further queries are')} left out for want of room."
+            )
+        if self.failed:
+            said.append(f"{_count(self.failed, 'query', 'queries')} could not be answered.")
+        if why := self._display.why_small():
+            said.append(why)
+        said.append(
+            "Score: higher is more alike. Percentile: the share of the catalogue's items whose nearest neighbour is "
+            "farther from them than this answer is from the query."
+        )
+        paragraphs = "\n".join(f"<p>{_text(one)}</p>" for one in said)
+        self._write(f"<footer>\n{paragraphs}\n</footer>\n{self._tail}")
+
+    def _pictures(self, query: Query) -> str:
+        """A figure for each picture of a query; of several with its name."""
+        figures = []
+        for part in query.parts or (query,):
+            picture = self._display.of_query(part)
+            drawn = "<p>No picture, only a code.</p>" if picture is None else _image(picture, EDGE, name_of(part))
+            caption = f"<figcaption>{_text(name_of(part))}</figcaption>" if query.parts else ""
+            figures.append(f"<figure>{drawn}{caption}</figure>\n")
+        return "".join(figures)
+
+    def _table(self, matches: Sequence[Match]) -> str:
+        fields = [name for name in self._show if name not in _OWN] or list(
+            dict.fromkeys(name for match in matches for name in match.fields)
+        )
+        own = [name for name in _OWN if any(_own(match, name) not in (None, "") for match in matches)]
+        heads = "".join(
+            f'<th role="columnheader" data-name="{_text(name)}">{_text(name)}</th>' for name in [*own, *fields]
+        )
+        rows = "\n".join(self._row(match, own, fields) for match in matches)
+        return (
+            f'<table role="table">\n<thead role="rowgroup"><tr role="row">'
+            f'<th role="columnheader">picture</th>{heads}</tr></thead>\n'
+            f'<tbody role="rowgroup">\n{rows}\n</tbody>\n</table>\n'
+        )
+
+    def _row(self, match: Match, own: Sequence[str], fields: Sequence[str]) -> str:
+        picture = _image(self._display.of_item(match.item), EDGE, match.id)
+        cells = [_cell(name, _own(match, name), name) for name in own]
+        cells += [_cell(name, value_of(match.item, name), "field") for name in fields]
+        return f'<tr role="row"><td role="cell" class="picture">{picture}</td>{"".join(cells)}</tr>'
+
+    def _write(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")  # names of files can hold what UTF-8 can't
+        self._file.write(data)
+        self._written += len(data)
+
+
+class Answer(list[Match]):
+    """The matches of one query, best first: a list that a notebook shows as a row of pictures.
+
+    display: draws them, in so many pixels; None for one that was copied or unpickled, which is shown without pictures.
+    """
+
+    def __init__(self, matches: Iterable[Match] = (), display: Callable[[int], Display] | None = None) -> None:
+        super().__init__(matches)
+        self._display = display
+
+    def __reduce__(self) -> tuple[type[Answer], tuple[list[Match]]]:
+        return Answer, (list(self),)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Match: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Answer: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Match | Answer:
+        found: Any = super().__getitem__(place)
+        return Answer(found, self._display) if isinstance(place, slice) else found
+
+    def _repr_html_(self) -> str:
+        """The first MOST as a row of pictures, each with its rank, score, id, label and fields."""
+        if not self:
+            return "<p>No items.</p>"
+        display = self._display and self._display(NOTEBOOK)
+        tiles = "".join(_tile(match, display) for match in self[:MOST])
+        more = f"<p>… and {len(self) - MOST:,} more</p>" if len(self) > MOST else ""
+        return f'<div style="display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start">{tiles}</div>{more}'
+
+
+def _tile(match: Match, display: Display | None) -> str:
+    """One match as a notebook shows it, where styles stand with the elements."""
+    try:
+        look = "height:160px;width:100%;object-fit:contain;margin:0 0 4px"
+        picture = _image(display.of_item(match.item), NOTEBOOK, match.id, look) if display else ""
+    except SimrecError as error:
+        picture = f"<p>{_text(str(error))}</p>"
+    lines = [
+        f"<b>{match.rank}.</b> {match.score:.3f}", _text(match.id), *([_text(match.label)] if match.label else []),
+        *(f"{_text(name)}: {_text(text_of(value))}" for name, value in match.fields.items() if value is not None),
+    ]  # fmt: skip
+    return (
+        f'<div style="width:160px;font-size:12px;line-height:1.4;overflow-wrap:anywhere">{picture}'
+        f"{'<br>'.join(lines)}</div>"
+    )
+
+
+def _own(match: Match, name: str) -> Value:
+    value: Value = getattr(match, name)
+    return value
+
+
+def _cell(name: str, value: Value, kind: str) -> str:
+    """A cell, with the number that it is sorted by. kind: what the style sheet calls it."""
+    numeric = isinstance(value, int | float) and math.isfinite(value)
+    exact = f' data-value="{value!r}"' if numeric else ""
+    classes = [
+        kind, *(["figure"] if kind in _FIGURES else []), *(["number"] if numeric else []),
+        *(["empty"] if value in (None, "") else []),
+    ]  # fmt: skip
+    digits = {"score": 3, "percentile": 1}.get(kind)
+    text = _text(f"{value:.{digits}f}" if digits and isinstance(value, float) else text_of(value))
+    if kind == "id":
+        folder, slash, leaf = text.rpartition("/")
+        text = f"<span>{folder}{slash}</span>{leaf}" if folder and leaf else text
+    return f'<td role="cell" class="{" ".join(classes)}" data-name="{_text(name)}"{exact}>{text}</td>'
+
+
+def _image(picture: Image, edge: int, alt: str, style: str = "") -> str:
+    """A picture as an element that holds all of it: encoded again, without what its file says besides."""
+    small = picture.convert("RGB") if picture.mode not in ("L", "RGB") else picture.copy()
+    small.info = {}
+    small.thumbnail((edge, edge), reducing_gap=2)
+    kind = "PNG" if max(small.size) < TINY else "JPEG"
+    data = io.BytesIO()
+    small.save(data, kind, quality=85)
+    look = f' style="{style}"' if style else ' class="tiny"' if kind == "PNG" else ""
+    return (
+        f'<img src="data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}" '
+        f'alt="{_text(alt)}" width="{small.width}" height="{small.height}"{look}>'
+    )
+
+
+def _text(text: str) -> str:
+    """A text, harmless in HTML and cut where it is very long."""
+    return escape(text if len(text) <= CELL else f"{text[:CELL]}…")
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls a style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
