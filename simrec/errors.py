@@ -33,7 +33,7 @@ class PluginError(SimrecError):
 
 
 class NotInstalledError(PluginError):
-    """A plugin that needs a package of an extra, such as `train`, which is not installed."""
+    """Something that needs a package of an extra, such as `train`, which is not installed."""
 
 
 class ImageError(SimrecError):
@@ -72,6 +72,7 @@ EXTRAS = {
     **dict.fromkeys(("psycopg", "pgvector"), "pgvector"),
     "lancedb": "lancedb",
     "qdrant_client": "qdrant",
+    **dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve"),
 }
 """The extra that installs a module."""
 

@@ -120,8 +120,9 @@ class Reader:
     catalogue: Catalogue | None
 
     def read(
-        self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0
-    ) -> list[Query]:
+        self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0,
+        name: str = "",
+    ) -> list[Query]:  # fmt: skip
         """The query of each: see `Recommender.read`. Their copies are looked for in one go."""
         queries: list[Query | None] = []
         pictures: list[tuple[str, Read]] = []
@@ -129,7 +130,7 @@ class Reader:
             query = one if isinstance(one, Query) else self._without_picture(one, crop, with_copies, shown)
             queries.append(query)
             if query is None:
-                pictures.append(self._picture(one, crop, shown))
+                pictures.append(self._picture(one, crop, shown, name))
         own = self._copies([read for _, read in pictures])
         looked_at = iter(
             Query(
@@ -191,7 +192,7 @@ class Reader:
             contents = [blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images]
         return self.catalogue.copies_of(contents)
 
-    def _picture(self, asked: object, crop: Crop | None, shown: int) -> tuple[str, Read]:
+    def _picture(self, asked: object, crop: Crop | None, shown: int, name: str) -> tuple[str, Read]:
         """The name of a picture that is no item's, and what was read of it."""
         from PIL import Image
 
@@ -201,7 +202,8 @@ class Reader:
         if isinstance(asked, str | Path):
             return str(asked), _of_file(Path(asked), str(asked), self.encoder, crop, shown)
         if isinstance(asked, bytes | bytearray):
-            return "bytes", _of_file(bytes(asked), "bytes", self.encoder, crop, shown)
+            called = name or "bytes"
+            return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
         if isinstance(asked, Image.Image):
             return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
         if isinstance(asked, np.ndarray):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -234,6 +235,13 @@ class Recommender:
         other._now.generation.hold()
         return other
 
+    def pinned(self) -> Self:
+        """The same recommender, which stays with the generation that answers now when this one is refreshed.
+
+        It costs nothing: whatever takes several steps, such as encoding first and asking later, takes them with it.
+        """
+        return copy(self)
+
     def refresh(self) -> bool:
         """Answers from the newest generation from now on; whether there was a newer one.
 
@@ -327,19 +335,20 @@ class Recommender:
 
     def read(
         self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
-        shown: int = SHOWN,
+        shown: int = SHOWN, name: str = "",
     ) -> Query:  # fmt: skip
         """A query from whatever people have of a picture: see `Asked`.
 
         Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
         crop: only this part of the picture is looked up: its left, top, right and bottom edges in pixels, or as a text
         in per cent ("10%,0%,90%,50%"). shown: pixels of the longest edge of the query's `picture`, which a person will
-        be shown; 0 for none.
+        be shown; 0 for none. name: what to call a picture that is given as bytes.
 
         Raises ImageError for what is no picture and for a part beyond it, RequestError for an id that is not in the
         catalogue and for anything that is none of these.
         """
-        return self._now.reader.read([query], crop=_crop(crop), with_copies=with_copies, shown=shown)[0]
+        reader = self._now.reader
+        return reader.read([query], crop=_crop(crop), with_copies=with_copies, shown=shown, name=name)[0]
 
     def combined(
         self, queries: Sequence[Asked], *, weights: Sequence[float] | None = None, less: Sequence[Asked] = ()

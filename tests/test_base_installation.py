@@ -87,7 +87,13 @@ def test_only_the_extra_train_brings_torch() -> None:
 
     assert not names(project["dependencies"]) & set(TRAINING)
     assert names(project["optional-dependencies"]["train"]) == set(TRAINING)
-    assert "simrec[hub,train,watch]" in names(project["optional-dependencies"]["test"])
+    assert "simrec[hub,serve,train,watch]" in names(project["optional-dependencies"]["test"])
+
+
+@pytest.mark.parametrize("module", ["starlette", "uvicorn", "python_multipart"])
+def test_serve_without_its_extra_is_one_line(tmp_path: Path, module: str) -> None:
+    said = error(hiding(tmp_path / "hidden", (module,))("serve"))
+    assert said == f"Error: serve needs {module}, which is not installed: pip install 'simrec[serve]'"
 
 
 def test_help_similar_and_the_list_of_plugins_say_nothing_of_torch(base: Command, shoe: Path) -> None:

@@ -240,6 +240,13 @@ class LocalCatalogue:
             raise RequestError(f"{self.generation.recommender.name}: no item matches {where!r:.200}: widen the filter")
         return count
 
+    def spread(self, n: int, where: str | None = None) -> list[Item]:
+        """n items at equal steps through those that match a filter, else through all; fewer where there are no more."""
+        wanted = [start + np.flatnonzero(rows) for start, rows in zip(self._starts, self._wanted(where), strict=False)]
+        there = np.concatenate([np.empty(0, np.int64), *wanted])
+        places = np.linspace(0, len(there) - 1, min(n, len(there))).astype(np.int64)
+        return self.at(there[places].tolist())
+
     def places(self, where: str) -> Iterator[tuple[int, int]]:
         """The number of the segment and the row of each item that matches a filter."""
         for number, rows in enumerate(self._wanted(where)):

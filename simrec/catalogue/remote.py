@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -309,6 +310,10 @@ class RemoteCatalogue:
         """The fields of the items, by row."""
         items = self._listed[0]
         return {name: [item.fields.get(name) for item in items] for name in self.table.fields}
+
+    def spread(self, n: int, where: str | None = None) -> list[Item]:
+        """The first n items of those that match a filter, else of all; fewer where there are no more."""
+        return list(islice(self.all(where), n))
 
     def places(self, where: str) -> Iterator[tuple[int, int]]:
         """The number of the segment, which is 0, and the row of each item that matches a filter."""

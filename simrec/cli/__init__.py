@@ -17,6 +17,7 @@ from simrec.cli.exporting import encode, export, verify
 from simrec.cli.indexing import index
 from simrec.cli.plugins import plugins
 from simrec.cli.quickstart import quickstart
+from simrec.cli.serving import serve
 from simrec.cli.similar import similar
 from simrec.cli.terminal import Session, fail
 from simrec.cli.training import train
@@ -51,8 +52,8 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
 
 
 for command in (
-    quickstart, similar, train, index, evaluate, encode, export, verify, reconstruct, denoise, generate, compress,
-    decompress, plugins,
+    quickstart, similar, serve, train, index, evaluate, encode, export, verify, reconstruct, denoise, generate,
+    compress, decompress, plugins,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,0 +1,217 @@
+"""What answers each operation of the API: it takes what a request says to a verb, and brings the answer back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from simrec.answers import Wishes
+from simrec.errors import RequestError
+from simrec.recommender import Recommender
+from simrec.serve import operations
+from simrec.serve.answering import Json, RefusedError, fields_of, item_of
+from simrec.serve.guard import COOKIE, Rules
+from simrec.serve.metrics import Metrics
+from simrec.serve.requests import Said
+from simrec.serve.shelf import Served, Shelf
+from simrec.serve.workers import Workers
+from simrec.verbs import browsing, looking
+
+KEPT = {"Cache-Control": "private, max-age=300"}
+"""How long browsers keep an item's picture: five minutes."""
+
+NOT_KEPT = {"Cache-Control": "no-store"}
+
+T = TypeVar("T")
+
+
+class Endpoints:
+    """Every method answers the operation of its name; all but the last few in a worker's thread."""
+
+    def __init__(self, shelf: Shelf, rules: Rules, workers: Workers, metrics: Metrics) -> None:
+        self._shelf, self._rules, self._workers, self._metrics = shelf, rules, workers, metrics
+
+    def similar(self, request: Request, said: Said) -> Response:
+        """Looks up pictures, items and codes."""
+        served = self._shelf.find(said.text("recommender"))
+        opened = served.now()
+        lookup = looking.Lookup(
+            _sent(said, "file", "id", "code", said.texts("crop")), _sent(said, "less", "less_id", "less_code", []),
+            said.integer("n", 10), said.truth("with_copies"),
+        )  # fmt: skip
+        wishes: Wishes = {
+            "where": said.text("where"), "min_score": said.number("min_score"), "distinct": said.truth("distinct"),
+            "min_percentile": said.number("min_percentile"), "group_by": said.text("group_by"),
+        }  # fmt: skip
+        found = looking.look_up(opened, lookup, served.together.encode, **wishes)
+        matches = [match.to_json() for match in found.matches]
+        for match in matches:
+            match["fields"] = fields_of(match.get("fields", {}))
+        return Json(
+            {
+                "matches": matches, "codes": found.codes, "less_codes": found.less_codes, "copies": found.copies,
+                "strange": found.strange, **_answered_by(opened),
+            },
+            headers=NOT_KEPT,
+        )  # fmt: skip
+
+    def encode(self, request: Request, said: Said) -> Response:
+        """Encodes pictures."""
+        served = self._shelf.find(said.text("recommender"))
+        opened = served.now()
+        uploads = _uploads(said.files("file"), said.texts("crop"))
+        if not uploads:
+            raise RequestError("nothing to encode: send a picture as 'file'")
+        codes = looking.codes_of(opened, uploads, served.together.encode)
+        record = opened.manifest.encoder
+        answer = {
+            "codes": codes.tolist(), "recommender": opened.name, "encoder": record.title, "digest": record.digest
+        }  # fmt: skip
+        return Json(answer, headers=NOT_KEPT)
+
+    def views(self, request: Request, said: Said) -> Response:
+        """What becomes of an uploaded picture."""
+        opened = self._shelf.find(said.text("recommender")).now()
+        uploads = _uploads(said.files("file"), said.texts("crop"))
+        if not uploads:
+            raise RequestError("nothing to look at: send a picture as 'file'")
+        return Json(_shown(browsing.views_of_upload(opened, uploads[0])), headers=NOT_KEPT)
+
+    def recommenders(self, request: Request, said: Said) -> Response:
+        """Those that are served."""
+        return Json({"recommenders": [_described(one.now()) for one in self._shelf.served.values()]}, headers=NOT_KEPT)
+
+    def recommender(self, request: Request, said: Said) -> Response:
+        """One of them."""
+        served = self._of_path(said)
+        opened = served.now()
+        facets = served.facets(opened) if opened.manifest.catalogue else []
+        return Json({"recommender": _described(opened), "facets": facets}, headers=NOT_KEPT)
+
+    def items(self, request: Request, said: Said) -> Response:
+        """Some items."""
+        opened = self._of_path(said).now()
+        found = browsing.spread(opened, said.integer("n", 24), said.text("where"))
+        answer = {"items": [item_of(one) for one in found], "generation": opened.generation.name}
+        return Json(answer, headers=NOT_KEPT)
+
+    def item(self, request: Request, said: Said) -> Response:
+        """One item."""
+        opened = self._of_path(said).now()
+        return Json(item_of(_there(lambda: browsing.item(opened, _id(said)))), headers=NOT_KEPT)
+
+    def preview(self, request: Request, said: Said) -> Response:
+        """An item's small picture."""
+        opened = self._of_path(said).now()
+        data = opened.catalogue.preview(_id(said))
+        if not data:
+            raise RefusedError(404, f"no preview of {_id(said)!r:.200} in {opened.name}: its items have other ids")
+        return _picture(data)
+
+    def original(self, request: Request, said: Said) -> Response:
+        """An item's own picture."""
+        opened = self._of_path(said).now()
+        edge, home = said.integer("edge", 1024), self._shelf.home
+        data = _there(lambda: browsing.original(opened, _id(said), edge, home))
+        if data is None:
+            raise RefusedError(
+                404, f"no original of {_id(said)!r:.200}: its file is gone, has changed or lies below no folder of "
+                f"yours ('simrec similar --originals FOLDER' names one)",
+            )  # fmt: skip
+        return _picture(data)
+
+    def item_views(self, request: Request, said: Said) -> Response:
+        """What becomes of an item's picture."""
+        opened = self._of_path(said).now()
+        return Json(_shown(_there(lambda: browsing.views_of_item(opened, _id(said), self._shelf.home))), headers=KEPT)
+
+    def session(self, request: Request, said: Said) -> Response:
+        """Gives the cookie to whoever has the token."""
+        answer = Response(status_code=204, headers=NOT_KEPT)
+        if self._rules.token is not None:
+            secure = request.url.scheme == "https"
+            answer.set_cookie(COOKIE, self._rules.cookie, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    def openapi(self, request: Request, said: Said) -> Response:
+        """The OpenAPI document."""
+        return Json(operations.document(version("simrec"), self._rules.token is not None), headers=NOT_KEPT)
+
+    def healthz(self, request: Request, said: Said) -> Response:
+        """Says that it answers."""
+        return Json({"status": "ok"}, headers=NOT_KEPT)
+
+    def metrics(self, request: Request, said: Said) -> Response:
+        """For Prometheus."""
+        text = self._metrics.text(self._shelf, self._workers)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=NOT_KEPT)
+
+    def _of_path(self, said: Said) -> Served:
+        return _there(lambda: self._shelf.find(said.text("name")))
+
+
+def _there(look: Callable[[], T]) -> T:
+    """What a path names. Raises RefusedError (404) where it isn't there."""
+    try:
+        return look()
+    except RequestError as error:
+        raise RefusedError(404, str(error)) from error
+
+
+def _id(said: Said) -> str:
+    return said.text("id") or ""
+
+
+def _sent(said: Said, file: str, id_: str, code: str, crops: list[str]) -> list[looking.Sent]:
+    return [
+        *_uploads(said.files(file), crops), *said.texts(id_), *(looking.Code(text) for text in said.texts(code)),
+    ]  # fmt: skip
+
+
+def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
+    """The files with their parts. Raises RequestError for more parts than files."""
+    if len(crops) > len(files):
+        raise RequestError(f"{len(crops)} parts of {len(files)} files: a part goes with a file")
+    parts = [*crops, *[""] * (len(files) - len(crops))]
+    return [
+        looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, parts, strict=True)
+    ]
+
+
+def _name(file: UploadFile) -> str:
+    """What a file is called in an error: its name, without what would make more than a line of it."""
+    name = "".join(character if character.isprintable() else "?" for character in file.filename or "")
+    return name[: looking.LONGEST_NAME] or "the picture"
+
+
+def _picture(data: bytes) -> Response:
+    kind = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+    return Response(data, media_type=kind, headers=KEPT)
+
+
+def _shown(views: browsing.Views) -> dict[str, Any]:
+    def address(data: bytes | None) -> str | None:
+        return None if data is None else f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+    return {
+        "seen": address(views.seen), "rebuilt": address(views.rebuilt), "difference": address(views.difference),
+        "error": views.error,
+    }  # fmt: skip
+
+
+def _described(opened: Recommender) -> dict[str, Any]:
+    record, catalogue = opened.manifest.encoder, opened.manifest.catalogue
+    return {
+        "name": opened.name, "items": catalogue.count if catalogue else 0, "encoder": record.title,
+        "digest": record.digest[: looking.SHORT], "decodes": record.decodes, "generation": opened.generation.name,
+    }  # fmt: skip
+
+
+def _answered_by(opened: Recommender) -> dict[str, str]:
+    return {"recommender": opened.name, "generation": opened.generation.name}

@@ -1,0 +1,142 @@
+"""Who may ask: by the name that the server was called by, by the page that asks, and by a token.
+
+A page of any web site can send requests to a server on the same machine. So the server answers only under names that
+are its own (a stranger's name may point to this machine), and takes requests from no other site's pages.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from simrec.serve.answering import failed
+
+COOKIE = "simrec"
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
+}
+"""What every answer says to browsers."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """names: under which it answers, without a port. any_address: also under any IP address, where it listens to all.
+    origins: of other sites whose pages may ask (CORS). token: that must be known, None for none. open: paths without.
+    """
+
+    names: frozenset[str] = frozenset(LOCAL)
+    any_address: bool = False
+    origins: frozenset[str] = frozenset()
+    token: str | None = None
+    open: frozenset[str] = frozenset()
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host header names this server."""
+        name = host_name(host)
+        return name in self.names or (self.any_address and _is_address(name))
+
+    def knows_token(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request has the token itself, or the cookie that was given for it."""
+        if self.token is None:
+            return True
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return hmac.compare_digest(given.strip().encode(), self.token.encode())
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self.cookie.encode())
+
+    @property
+    def cookie(self) -> str:
+        """What the cookie holds: a digest, which says nothing of the token."""
+        return hmac.new((self.token or "").encode(), b"simrec's page", "sha256").hexdigest()
+
+
+class Guard:
+    """Refuses what is against the rules, before the application sees it."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app, self._rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    given.setdefault(name, value)
+                if origin in self._rules.origins:
+                    given["Access-Control-Allow-Origin"] = origin
+                    given["Cross-Origin-Resource-Policy"] = "cross-origin"
+                    given.add_vary_header("Origin")
+            await send(message)
+
+        app = self._refusal(scope, headers, origin) or self._app
+        await app(scope, receive, answer)
+
+    def _refusal(self, scope: Scope, headers: Headers, origin: str) -> ASGIApp | None:
+        host, rules = headers.get("host", ""), self._rules
+        if not rules.is_own(host):
+            return failed(421, f"this server isn't called {host_name(host)!r:.100}: --allow-host names it")
+        if not _from_own_page(headers, host, origin) and scope["path"] != "/":
+            if origin not in rules.origins:
+                return failed(403, "pages of other sites may not ask here: --allow-origin names those that may")
+            if scope["method"] == "OPTIONS":
+                allowed = {
+                    "Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Authorization",
+                    "Access-Control-Max-Age": "600",
+                }  # fmt: skip
+                return failed(200, "", allowed)
+        if scope["path"] not in rules.open and not rules.knows_token(headers):
+            return failed(
+                401, "this server asks for a token: send it as 'Authorization: Bearer TOKEN'",
+                {"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        return None
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port and brackets."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _from_own_page(headers: Headers, host: str, origin: str) -> bool:
+    """Whether a request comes from this server's own page, or from no page at all."""
+    if origin:
+        return origin in (f"http://{host}", f"https://{host}")
+    return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

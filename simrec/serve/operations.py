@@ -1,0 +1,265 @@
+"""What the API offers, said once: requests are checked by it, and its OpenAPI document is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["text", "integer", "number", "boolean", "file"]
+Place = Literal["path", "query", "form"]
+
+TYPES: Mapping[Kind, dict[str, Any]] = {
+    "text": {"type": "string"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "file": {"type": "string", "format": "binary"},
+}
+"""What each kind is in JSON Schema."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Something that a request says. most, least: of numbers. longest: characters of a text. most_often: how many times
+    it can be there.
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    place: Place = "form"
+    required: bool = False
+    least: float | None = None
+    most: float | None = None
+    longest: int = 200
+    most_often: int = 1
+    default: str | float | None = None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """In JSON Schema."""
+        one = dict(TYPES[self.kind])
+        if self.least is not None:
+            one["minimum"] = self.least
+        if self.most is not None:
+            one["maximum"] = self.most
+        if self.kind == "text":
+            one["maxLength"] = self.longest
+        if self.default is not None:
+            one["default"] = self.default
+        return one if self.most_often == 1 else {"type": "array", "items": one, "maxItems": self.most_often}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing to ask for. name: of the function that answers. answer: the schema of the JSON that it gives, or its
+    media types.
+    """
+
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    parameters: Sequence[Parameter] = ()
+    answer: dict[str, Any] | Sequence[str] = ()
+    status: int = 200
+    open: bool = False
+
+    def of(self, place: Place) -> list[Parameter]:
+        """The parameters in that place."""
+        return [one for one in self.parameters if one.place == place]
+
+
+def _object(required: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **others}}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+_MAYBE_NUMBER = {"type": ["number", "null"]}
+_FIELDS = {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}
+_ITEM = {"id": _TEXT, "label": _TEXT, "source": _TEXT}
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "Error": _object({"error": _TEXT}),
+    "Item": _object({**_ITEM, "fields": _FIELDS}),
+    "Match": _object(
+        {"query": _TEXT, "rank": _WHOLE, **_ITEM, "score": _NUMBER, "distance": _NUMBER, "percentile": _MAYBE_NUMBER},
+        alike=_WHOLE, fields=_FIELDS,
+    ),
+    "Recommender": _object(
+        {"name": _TEXT, "items": _WHOLE, "encoder": _TEXT, "digest": _TEXT, "decodes": _TRUTH, "generation": _TEXT}
+    ),
+    "Facet": _object(
+        {"name": _TEXT, "kind": {"enum": ["number", "choice", "text"]}},
+        whole=_TRUTH, least=_NUMBER, most=_NUMBER, choices=_list(_object({"value": _TEXT, "count": _WHOLE})),
+    ),
+    "Views": _object(
+        {
+            "seen": _TEXT, "rebuilt": {"type": ["string", "null"]}, "difference": {"type": ["string", "null"]},
+            "error": _MAYBE_NUMBER,
+        }
+    ),
+}  # fmt: skip
+"""What answers are made of."""
+
+PICTURES = 16
+"""Pictures, items and codes of each kind in one request, at most."""
+
+LONGEST_CODE = 100_000
+"""Characters of the longest code."""
+
+_NAME = Parameter("name", "text", "The recommender's name.", "path", required=True)
+_ID = Parameter("id", "text", "The item's id, whose slashes stay slashes.", "path", required=True, longest=4000)
+_RECOMMENDER = Parameter("recommender", "text", "Which recommender answers; without it the first one.")
+_WHERE = "Only items that match this filter: price < 20 AND category = 'shoes'."
+_FILE = Parameter("file", "file", "A picture file; several are one query.", most_often=PICTURES)
+_CROP = Parameter(
+    "crop", "text", "The part of each file, in their order: 10%,0%,90%,50% or in pixels; empty for all of it.",
+    most_often=PICTURES,
+)  # fmt: skip
+
+OPERATIONS = (
+    Operation(
+        "similar", "POST", "/api/similar", "The items that look like pictures, items or codes.",
+        (
+            _FILE, _CROP,
+            Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
+            Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
+            Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
+            Parameter("less_id", "text", "The same, an item.", longest=4000, most_often=PICTURES),
+            Parameter("less_code", "text", "The same, a code.", longest=LONGEST_CODE, most_often=PICTURES),
+            _RECOMMENDER,
+            Parameter("n", "integer", "How many items.", least=1, most=1000, default=10),
+            Parameter("where", "text", _WHERE, longest=10_000),
+            Parameter("min_score", "number", "Only items that score so much at least."),
+            Parameter("min_percentile", "number", "Only items that are at least so near.", least=0, most=100),
+            Parameter("distinct", "boolean", "Of near-duplicates only the best."),
+            Parameter("group_by", "text", "Only the best item for each value of this field."),
+            Parameter("with_copies", "boolean", "Exact copies of the pictures too."),
+        ),
+        _object(
+            {
+                "matches": _list(_reference("Match")), "codes": _list(_TEXT), "less_codes": _list(_TEXT),
+                "copies": _WHOLE, "strange": _TRUTH, "recommender": _TEXT, "generation": _TEXT,
+            }
+        ),
+    ),
+    Operation(
+        "encode", "POST", "/api/encode", "The codes of pictures.", (_FILE, _CROP, _RECOMMENDER),
+        _object({"codes": _list(_list(_NUMBER)), "recommender": _TEXT, "encoder": _TEXT, "digest": _TEXT}),
+    ),
+    Operation(
+        "views", "POST", "/api/views", "What the encoder sees of a picture, and what its decoder makes of the code.",
+        (
+            Parameter("file", "file", "A picture file."),
+            Parameter("crop", "text", "The part that is meant: 10%,0%,90%,50% or in pixels."),
+            _RECOMMENDER,
+        ),
+        _reference("Views"),
+    ),
+    Operation(
+        "recommenders", "GET", "/api/recommenders", "The recommenders that are served, the usual one first.", (),
+        _object({"recommenders": _list(_reference("Recommender"))}),
+    ),
+    Operation(
+        "recommender", "GET", "/api/recommenders/{name}", "One recommender, and what its items can be filtered by.",
+        (_NAME,), _object({"recommender": _reference("Recommender"), "facets": _list(_reference("Facet"))}),
+    ),
+    Operation(
+        "items", "GET", "/api/recommenders/{name}/items", "Some items from all over the catalogue.",
+        (
+            _NAME,
+            Parameter("n", "integer", "How many items.", "query", least=1, most=1000, default=24),
+            Parameter("where", "text", _WHERE, "query", longest=10_000),
+        ),
+        _object({"items": _list(_reference("Item")), "generation": _TEXT}),
+    ),
+    Operation(
+        "item", "GET", "/api/recommenders/{name}/items/{id}", "One item.", (_NAME, _ID), _reference("Item"),
+    ),
+    Operation(
+        "preview", "GET", "/api/recommenders/{name}/previews/{id}", "An item's small picture.",
+        (_NAME, _ID), ("image/jpeg", "image/png"),
+    ),
+    Operation(
+        "original", "GET", "/api/recommenders/{name}/originals/{id}",
+        "An item's own picture, decoded and encoded again, where its file lies below a folder that you indexed.",
+        (_NAME, _ID, Parameter("edge", "integer", "Pixels of its longest edge.", "query", least=16, most=2048,
+                               default=1024)),
+        ("image/jpeg", "image/png"),
+    ),
+    Operation(
+        "item_views", "GET", "/api/recommenders/{name}/views/{id}",
+        "What the encoder sees of an item, and what its decoder makes of the code.", (_NAME, _ID), _reference("Views"),
+    ),
+    Operation(
+        "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, with which pictures load.",
+        status=204,
+    ),
+    Operation("openapi", "GET", "/api/openapi.json", "This document.", answer={"type": "object"}),
+    Operation(
+        "healthz", "GET", "/healthz", "Whether it answers.", answer=_object({"status": _TEXT}), open=True,
+    ),
+    Operation("metrics", "GET", "/metrics", "Counts and times for Prometheus.", answer=("text/plain",)),
+)  # fmt: skip
+"""All of it. open: also without a token."""
+
+
+def document(version: str, token: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document. token: whether a bearer token is asked for."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    schemes = {"token": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "simrec", "version": version, "description": "Similar items for a picture."},
+        "paths": paths,
+        "components": {"schemas": SCHEMAS, **({"securitySchemes": schemes} if token else {})},
+        **({"security": [{"token": []}]} if token else {}),
+    }
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": {
+            str(operation.status): {"description": operation.summary, **_content(operation.answer)},
+            "default": {
+                "description": "What went wrong, and what to do.", **_content(_reference("Error")),
+            },
+        },
+    }  # fmt: skip
+    listed = [
+        {"name": one.name, "in": one.place, "required": one.required, "description": one.text, "schema": one.schema}
+        for one in operation.parameters
+        if one.place != "form"
+    ]
+    if listed:
+        described["parameters"] = listed
+    if form := operation.of("form"):
+        schema = {
+            "type": "object", "additionalProperties": False,
+            "properties": {one.name: {**one.schema, "description": one.text} for one in form},
+            "required": [one.name for one in form if one.required],
+        }  # fmt: skip
+        described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    if operation.open:
+        described["security"] = []
+    return described
+
+
+def _content(answer: dict[str, Any] | Sequence[str]) -> dict[str, Any]:
+    if isinstance(answer, dict):
+        return {"content": {"application/json": {"schema": answer}}}
+    return {"content": {kind: {} for kind in answer}} if answer else {}

@@ -1,0 +1,41 @@
+"""The page's files, read once: no path of a request ever reaches the file system."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+FOLDER = Path(__file__).parent / "page"
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""What the page is made of, by the files' endings."""
+
+
+@cache
+def files() -> dict[str, tuple[bytes, str, str]]:
+    """The page's files by their paths in an address: contents, media type and a tag that changes with the contents."""
+    found = {}
+    for file in sorted(FOLDER.iterdir()):
+        if file.suffix in TYPES:
+            data = file.read_bytes()
+            path = "/" if file.name == "index.html" else f"/page/{file.name}"
+            found[path] = data, TYPES[file.suffix], f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+    return found
+
+
+def answer(request: Request) -> Response:
+    """One of them."""
+    data, kind, tag = files()[request.url.path]
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=kind, headers=headers)

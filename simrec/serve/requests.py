@@ -1,0 +1,176 @@
+"""What a request says, checked by its operation before anything is done with it: names, numbers, sizes, time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
+
+from simrec.errors import suggestion
+from simrec.serve.answering import RefusedError
+from simrec.serve.operations import PICTURES, Operation, Parameter
+
+LARGEST = 32_000_000
+"""Bytes of the largest body."""
+
+LARGE = 1_000_000
+"""Bytes from which on a body is one of the large ones, of which only a few are read at a time."""
+
+AT_ONCE = 4
+"""Large bodies that are read and answered at a time."""
+
+SECONDS = 30.0
+"""How long a body may take to arrive."""
+
+TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+Values = str | int | float | bool | UploadFile
+
+
+@dataclass
+class Said:
+    """What a request says: of each parameter the values, in their order."""
+
+    values: dict[str, list[Values]] = field(default_factory=dict)
+
+    def text(self, name: str) -> str | None:
+        """A text; None where it isn't there, or is empty."""
+        return str(value) if (value := self._one(name)) not in (None, "") else None
+
+    def texts(self, name: str) -> list[str]:
+        """All texts of that name."""
+        return [str(value) for value in self.values.get(name, ())]
+
+    def number(self, name: str) -> float | None:
+        """A number."""
+        return value if isinstance(value := self._one(name), int | float) else None
+
+    def integer(self, name: str, default: int) -> int:
+        """A whole number."""
+        return value if isinstance(value := self._one(name), int) else default
+
+    def truth(self, name: str) -> bool:
+        """Whether something is wished for."""
+        return self._one(name) is True
+
+    def files(self, name: str) -> list[UploadFile]:
+        """All files of that name."""
+        return [value for value in self.values.get(name, ()) if isinstance(value, UploadFile)]
+
+    def _one(self, name: str) -> Values | None:
+        return next(iter(self.values.get(name, ())), None)
+
+
+class Reading:
+    """Reads requests. All of one server share the places for large bodies."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(AT_ONCE)
+
+    @staticmethod
+    def is_large(request: Request) -> bool:
+        """Whether a request has a large body, or doesn't say how large. Raises RefusedError where it is too large."""
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            return True
+        if int(length) > LARGEST:
+            raise _too_large()
+        return int(length) > LARGE
+
+    async def read(self, request: Request, operation: Operation) -> Said:
+        """What it says.
+
+        Raises RefusedError for names that the operation doesn't have, values that are none, and bodies that are too
+        large, too slow or malformed.
+        """
+        said = Said()
+        _take(said, request.path_params.items(), operation.of("path"))
+        _take(said, request.query_params.multi_items(), operation.of("query"))
+        if form := operation.of("form"):
+            _take(said, await self._form(request), form)
+        return said
+
+    async def _form(self, request: Request) -> list[tuple[str, UploadFile | str]]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+            raise RefusedError(415, f"a body of the type {kind or 'none'!r:.100}: send multipart/form-data")
+        request._receive = _limited(request._receive)
+        try:
+            async with asyncio.timeout(SECONDS):
+                form = await request.form(max_files=2 * PICTURES, max_fields=8 * PICTURES, max_part_size=200_000)
+        except TimeoutError:
+            raise RefusedError(408, f"the body took longer than {SECONDS:.0f} seconds to arrive: send less") from None
+        except ClientDisconnect:
+            raise RefusedError(400, "the body ended early: send it again") from None
+        except HTTPException as error:
+            raise RefusedError(400, f"the form can't be read ({error.detail}): send multipart/form-data") from None
+        return form.multi_items()
+
+
+def _limited(receive: Receive) -> Receive:
+    """Receives no more of a body than LARGEST."""
+    left = LARGEST
+
+    async def limited() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise _too_large()
+        return message
+
+    return limited
+
+
+def _too_large() -> RefusedError:
+    return RefusedError(413, f"more than {LARGEST // 1_000_000} MB: send smaller pictures", {"Connection": "close"})
+
+
+def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], known: list[Parameter]) -> None:
+    parameters = {one.name: one for one in known}
+    for name, value in given:
+        if name not in parameters:
+            raise RefusedError(400, f"no parameter {name!r:.100}: {suggestion(name[:100], parameters)}")
+        parameter = parameters[name]
+        values = said.values.setdefault(name, [])
+        if len(values) == parameter.most_often:
+            often = "once" if parameter.most_often == 1 else f"{parameter.most_often} times"
+            raise RefusedError(400, f"{name} is there more than {often}: leave some out")
+        values.append(_value(value, parameter))
+
+
+def _value(value: UploadFile | str, parameter: Parameter) -> Values:
+    """A value of what the parameter is. Raises RefusedError for any other."""
+    name = parameter.name
+    if (parameter.kind == "file") != isinstance(value, UploadFile):
+        raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'no file'}: send it as that")
+    if isinstance(value, UploadFile) or parameter.kind == "text":
+        if isinstance(value, str) and len(value) > parameter.longest:
+            raise RefusedError(400, f"{name} has more than {parameter.longest:,} characters: shorten it")
+        return value
+    if parameter.kind == "boolean":
+        if value not in TRUTHS:
+            raise RefusedError(400, f"{name} is true or false, not {value!r:.100}")
+        return TRUTHS[value]
+    try:
+        number = int(value) if parameter.kind == "integer" else float(value)
+    except ValueError:
+        number = math.nan
+    least = -math.inf if parameter.least is None else parameter.least
+    most = math.inf if parameter.most is None else parameter.most
+    if not (math.isfinite(number) and least <= number <= most):
+        what = "a whole number" if parameter.kind == "integer" else "a number"
+        raise RefusedError(400, f"{name} is {what}{_between(parameter)}, not {value!r:.100}")
+    return number
+
+
+def _between(parameter: Parameter) -> str:
+    if parameter.least is None or parameter.most is None:
+        return ""
+    return f" from {parameter.least:g} to {parameter.most:g}"

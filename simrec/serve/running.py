@@ -1,0 +1,83 @@
+"""Listening: at which address, under which names, until somebody ends it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from simrec.errors import RequestError
+from simrec.serve.app import application
+from simrec.serve.guard import LOCAL, Rules
+from simrec.serve.shelf import Shelf
+
+CONNECTIONS = 512
+"""Connections, at most, that are held at a time."""
+
+IDLE = 10
+"""Seconds after which a connection that asks for nothing is closed."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens and who may ask. names: under which it answers beside its own. origins: see `Rules`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    token: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can ask."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def rules(self) -> Rules:
+        """Who may ask."""
+        every = self.host in ("0.0.0.0", "::")
+        own = [socket.gethostname().lower()] if every else [self.host.lower()]
+        names = frozenset([*LOCAL, *own, *(name.lower() for name in self.names)])
+        return Rules(names, every, frozenset(origin.rstrip("/") for origin in self.origins), self.token)
+
+    def bound(self) -> socket.socket:
+        """A socket that listens there. Raises RequestError where that can't be."""
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise RequestError(f"{self.host}: no address of this machine ({error}): name another --host") from error
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self.host, self.port))
+            listening.listen(CONNECTIONS)
+        except OSError as error:
+            listening.close()
+            raise RequestError(
+                f"{self.host}:{self.port}: cannot be listened on ({error.strerror}): name another --port or --host"
+            ) from error
+        return listening
+
+    def url(self, listening: socket.socket) -> str:
+        """What a browser is given. The token stands in the part that browsers send to nobody."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else "::1" if self.host == "::" else self.host
+        host = f"[{host}]" if ":" in host else host
+        secret = f"#token={quote(self.token, safe='')}" if self.token else ""
+        return f"http://{host}:{listening.getsockname()[1]}/{secret}"
+
+
+def run(shelf: Shelf, address: Address, listening: socket.socket) -> None:
+    """Serves until it is interrupted."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application(shelf, address.rules), log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
+        ws="none",
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,111 @@
+"""The recommenders that are served: shared by all threads, and always of the newest generation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simrec import library
+from simrec.contracts import Notice
+from simrec.errors import RequestError, StoreError, suggestion
+from simrec.home import default
+from simrec.recommender import Recommender, silent
+from simrec.serve.batching import Together
+from simrec.verbs import browsing
+
+EVERY = 0.5
+"""Seconds after which it is looked whether there is a newer generation."""
+
+
+class Served:
+    """One recommender. together: encodes for its requests."""
+
+    def __init__(self, recommender: Recommender, notice: Notice = silent) -> None:
+        self.name = recommender.name
+        self.together = Together()
+        self._recommender, self._notice = recommender, notice
+        self._looking, self._counting = threading.Lock(), threading.Lock()
+        self._looked = time.monotonic()
+        self._facets: tuple[str, list[dict[str, Any]]] = ("", [])
+
+    def now(self) -> Recommender:
+        """The recommender as it is now, for one request: it stays with its generation. A newer one that can't be read
+        is noted, and the one before goes on answering.
+        """
+        if time.monotonic() - self._looked > EVERY and self._looking.acquire(blocking=False):
+            try:
+                self._recommender.refresh()
+            except StoreError as error:
+                self._notice(f"{self.name}: {error}")
+            finally:
+                self._looked = time.monotonic()
+                self._looking.release()
+        return self._recommender.pinned()
+
+    def facets(self, opened: Recommender) -> list[dict[str, Any]]:
+        """What its catalogue can be filtered by, as JSON values; read once for each generation."""
+        with self._counting:
+            generation = opened.generation.name
+            if self._facets[0] != generation:
+                self._facets = generation, [facet.to_json() for facet in browsing.facets(opened)]
+            return self._facets[1]
+
+    def warm(self) -> None:
+        """Opens what the first request would wait for."""
+        import numpy as np
+
+        opened = self.now()
+        record = opened.manifest.encoder
+        codes = opened.encode(np.zeros((1, *record.input.shape), np.uint8))
+        if opened.manifest.catalogue:
+            opened.similar(codes, 1)
+
+
+class Shelf:
+    """The recommenders by their names; the first one is meant where none is named.
+
+    home: where the user's recommenders live, and which folders are remembered as the user's own.
+    """
+
+    def __init__(self, recommenders: Sequence[Recommender], home: Path | None = None, notice: Notice = silent) -> None:
+        self.home = home
+        self.served = {one.name: Served(one, notice) for one in recommenders}
+
+    def find(self, name: str | None) -> Served:
+        """The recommender of that name. Raises RequestError where it isn't served."""
+        if name is None:
+            return next(iter(self.served.values()))
+        if name not in self.served:
+            raise RequestError(f"no recommender {name!r:.120} is served: {suggestion(name, self.served)}")
+        return self.served[name]
+
+
+def opened(names: Sequence[str], home: Path | None = None, notice: Notice = silent) -> Shelf:
+    """The recommenders of those names; of none, all of the user's own that have a catalogue, else the shipped `demo`.
+
+    Raises RequestError for a name that isn't there or is there twice, StoreError for one that is damaged; where none
+    was named, those are noted and left out.
+    """
+    if not names:
+        return Shelf(_own(home or default(), notice) or [library.open("demo", home)], home, notice)
+    recommenders = [library.open(name, home) for name in names]
+    for place, one in enumerate(recommenders):
+        if one.name in [other.name for other in recommenders[:place]]:
+            raise RequestError(f"{one.name} is named twice: recommenders are served by their names")
+    return Shelf(recommenders, home, notice)
+
+
+def _own(home: Path, notice: Notice) -> list[Recommender]:
+    found = []
+    for name in library.own(home):
+        try:
+            one = library.open(name, home)
+        except StoreError as error:
+            notice(str(error))
+            continue
+        if one.manifest.catalogue:
+            found.append(one)
+    return found

@@ -1,0 +1,39 @@
+"""Where requests do their work: a few threads, and a bounded queue in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from simrec.serve.answering import RefusedError
+
+WAITING = 200
+"""Requests, at most, that work or wait for it; a further one is refused."""
+
+T = TypeVar("T")
+
+
+class Workers:
+    """The threads: decoding, encoding and searching give up Python's lock, so a few more than cores are enough."""
+
+    def __init__(self) -> None:
+        self.threads = (os.cpu_count() or 1) + 2
+        self._pool = ThreadPoolExecutor(self.threads, "simrec-serve")
+        self.busy = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What some work returns, and raises. Raises RefusedError (503) where too many are waiting."""
+        if self.busy >= WAITING:
+            raise RefusedError(503, "too many requests are waiting: try again in a few seconds")
+        self.busy += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self.busy -= 1
+
+    def close(self) -> None:
+        """Ends the threads when their work is done."""
+        self._pool.shutdown(wait=True)
