@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from simrec.errors import RequestError
 from simrec.serve.app import application
 from simrec.serve.guard import LOCAL, Rules
 from simrec.serve.shelf import Shelf
+
+if TYPE_CHECKING:
+    import uvicorn
 
 CONNECTIONS = 512
 """Connections, at most, that are held at a time."""
@@ -71,8 +76,8 @@ class Address:
         return f"http://{host}:{listening.getsockname()[1]}/{secret}"
 
 
-def run(shelf: Shelf, address: Address, listening: socket.socket) -> None:
-    """Serves until it is interrupted."""
+def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None) -> None:
+    """Serves until it is interrupted, or told to stop."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -80,4 +85,12 @@ def run(shelf: Shelf, address: Address, listening: socket.socket) -> None:
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
         ws="none",
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    if stop is not None:
+        threading.Thread(target=_end, args=(server, stop), daemon=True).start()
+    server.run(sockets=[listening])
+
+
+def _end(server: uvicorn.Server, stop: threading.Event) -> None:
+    stop.wait()
+    server.should_exit = True

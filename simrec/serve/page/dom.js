@@ -1,0 +1,35 @@
+// Elements from data: whatever is a text stays one, as nothing here is ever parsed as HTML.
+
+export const by = (id) => document.getElementById(id);
+
+export function h(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key in element && !key.startsWith("aria")) element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export function later(milliseconds, work) {
+  let timer;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), milliseconds);
+  };
+}
+
+export function number(value, digits = 3) {
+  return Number(value).toLocaleString("en", { maximumFractionDigits: digits });
+}
+
+// Small pictures, of 28 x 28 pixels say, are shown with their pixels rather than blurred.
+export function picture(address, alt = "") {
+  return h("img", {
+    src: address, alt, decoding: "async",
+    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 64),
+  });
+}

@@ -1,0 +1,439 @@
+"""The page of `simrec serve`, in a real browser (Debian's `chromium`): what a visitor does, by visible labels alone."""
+
+from __future__ import annotations
+
+import csv
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import simrec
+from simrec.serve.running import Address, run
+from simrec.serve.shelf import opened
+from simrec.sources.load import Pictures
+
+pytestmark = pytest.mark.external
+
+ODD = "<img src=x onerror=document.title='owned'>"
+
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+DARK: dict[str, Any] = {**DESKTOP, "color_scheme": "dark"}
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Path:
+    """A home with the recommender `shop`: 600 pictures with prices, one of which has an odd title."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "stock").mkdir()
+    rows = []
+    for row in range(600):
+        Image.fromarray(pictures.images[row, :, :, 0]).save(folder / "stock" / f"{row}.png")
+        title = ODD if row == 0 else f"{pictures.labels[row]} {row}"
+        rows.append([f"{row}.png", f"{pictures.labels[row]}/{row}", pictures.labels[row], 10 + row % 90, title])
+    with (folder / "stock" / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "id", "label", "price", "title"], *rows])
+    simrec.build("shop", str(folder / "stock" / "list.csv"), encoder="demo", home_folder=folder / "home")
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def site(home: Path) -> Iterator[str]:
+    with serving(Address(port=0), home) as address:
+        yield address
+
+
+class serving:  # noqa: N801
+    """A server in a thread, for the block."""
+
+    def __init__(self, address: Address, home: Path) -> None:
+        self._address, self._home = address, home
+
+    def __enter__(self) -> str:
+        self._listening = self._address.bound()
+        shelf = opened(["shop", "demo"], self._home)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=run, args=(shelf, self._address, self._listening, self._stop), daemon=True
+        )
+        self._thread.start()
+        return self._address.url(self._listening)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        self._listening.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, site: str) -> Iterator[Open]:
+    """Opens the page, or another address of it. No script may fail, and nothing may be asked of another server."""
+    contexts, wrong = [], []
+
+    def opening(address: str = "", **settings: Any) -> Any:
+        context = browser.new_context(**(settings or DESKTOP))
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
+        page.on("request", lambda asked: None if _own(asked.url, site) else wrong.append(asked.url))
+        page.goto(address or site)
+        page.get_by_role("button", name="More like this").first.wait_for()
+        return page
+
+    yield opening
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def _own(address: str, site: str) -> bool:
+    return address.startswith((site, "blob:", "data:"))
+
+
+@pytest.fixture
+def sneaker(tmp_path: Path, pictures: Pictures) -> Path:
+    """A photo that is in no catalogue of these tests."""
+    row = [row for row, label in enumerate(pictures.labels) if label == "Sneaker" and row > 6000][0]
+    path = tmp_path / "sneaker.jpg"
+    Image.fromarray(pictures.images[row, :, :, 0]).resize((400, 400)).save(path)
+    return path
+
+
+def upload(page: Any, *files: Path) -> None:
+    with page.expect_file_chooser() as choosing:
+        page.get_by_role("button", name="Choose pictures").click()
+    choosing.value.set_files([str(file) for file in files])
+    settled(page)
+
+
+def settled(page: Any) -> None:
+    """Waits until the answer is there."""
+    page.wait_for_timeout(150)  # a filter waits for more to come
+    page.locator("#main:not([aria-busy])").wait_for()
+
+
+def heading(page: Any) -> str:
+    return page.locator("#title").inner_text()  # type: ignore[no-any-return]
+
+
+def cards(page: Any) -> list[str]:
+    return page.locator("#results h3").all_inner_texts()  # type: ignore[no-any-return]
+
+
+def prices(page: Any) -> list[float]:
+    texts = page.locator("#results .fields div", has_text="price").locator("dd").all_inner_texts()
+    return [float(text) for text in texts]
+
+
+def test_a_first_visit_finds_a_shoe_under_50_then_less_like_one_and_sends_the_link(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    assert heading(page) == "24 similar items"
+    page.get_by_label("price to", exact=True).fill("50")
+    settled(page)
+    assert max(prices(page)) <= 50
+    before = cards(page)
+    page.get_by_role("button", name="Less like this").first.click()
+    settled(page)
+    assert page.get_by_role("heading", name="But less like").is_visible()
+    after = cards(page)
+    assert before[0] not in after
+    other = visit(page.url)  # the link, in another visitor's browser
+    settled(other)
+    assert cards(other) == after
+    assert max(prices(other)) <= 50
+    assert other.get_by_role("img", name="sneaker.jpg").is_visible()
+    assert len(page.url) < 4000
+
+
+def test_every_answer_has_rank_score_and_percentile(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    first = page.locator("#results .figures").first.inner_text()
+    assert re.fullmatch(r"rank\s+1\s+score\s+0\.\d{3}\s+percentile\s+\d+\.\d", first), first
+
+
+def test_something_is_seen_within_100_ms_of_an_upload(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    page.route("**/api/similar", lambda route: None)  # an answer that never comes
+    page.evaluate("""() => {
+        const title = document.getElementById('title');
+        document.getElementById('files').addEventListener('change', () => { window.chosen = performance.now(); }, true);
+        new MutationObserver(() => { window.seen ??= performance.now(); }).observe(title, {childList: true});
+    }""")
+    page.set_input_files("#files", str(sneaker))
+    page.get_by_role("heading", name="Looking").wait_for()
+    assert page.evaluate("window.seen - window.chosen") < 100
+
+
+def data_transfer(page: Any, file: Path) -> Any:
+    return page.evaluate_handle(
+        """bytes => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], 'photo.jpg', { type: 'image/jpeg' }));
+            return given;
+        }""",
+        list(file.read_bytes()),
+    )
+
+
+def test_a_picture_can_be_dropped_and_pasted(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    given = data_transfer(page, sneaker)
+    page.dispatch_event("body", "dragover", {"dataTransfer": given})
+    assert page.get_by_text("Drop it to see what looks like it").is_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": given})
+    settled(page)
+    assert heading(page) == "24 similar items"
+    dropped = cards(page)
+    page.get_by_role("button", name="Start again").click()
+    settled(page)
+    assert heading(page) == "Start with one of these"
+    given = data_transfer(page, sneaker)
+    page.evaluate(
+        "given => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: given, bubbles: true }))", given
+    )
+    settled(page)
+    assert cards(page) == dropped
+
+
+def test_a_box_around_a_part_changes_the_answer(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    before = page.url
+    area = page.locator("#wanted .frame").bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.2, area["y"] + area["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.7, steps=4)
+    page.mouse.up()
+    settled(page)
+    assert page.url != before
+    page.get_by_role("button", name="Use the whole picture").click()
+    settled(page)
+    assert page.url.split("~")[0] == before.split("~")[0]
+
+
+def test_one_can_click_along_and_go_back(visit: Open) -> None:
+    page = visit()
+    start = cards(page)
+    page.get_by_role("button", name="More like this").nth(3).click()
+    settled(page)
+    first = cards(page)
+    assert page.get_by_role("figure").first.inner_text().strip().endswith(start[3].rpartition(" ")[2])
+    page.get_by_role("button", name="More like this").nth(1).click()
+    settled(page)
+    second = cards(page)
+    assert first != second
+    page.go_back()
+    settled(page)
+    assert cards(page) == first
+    page.go_back()
+    settled(page)
+    assert cards(page) == start
+    page.go_forward()
+    settled(page)
+    assert cards(page) == first
+
+
+def test_filters_apply_at_once_and_moving_one_is_one_step_back(visit: Open) -> None:
+    page = visit()
+    page.get_by_role("checkbox", name="Bag").check()
+    settled(page)
+    assert all(title.startswith("Bag") for title in cards(page))
+    slider = page.get_by_label("price from, slider")
+    for price in ("40", "60", "80"):
+        slider.fill(price)
+        settled(page)
+    assert min(prices(page)) >= 80
+    page.go_back()
+    settled(page)
+    assert min(prices(page)) < 40
+    assert page.get_by_role("checkbox", name="Bag").is_checked()
+    page.get_by_label("title contains").fill("nothing like that")
+    settled(page)
+    assert page.get_by_text("widen the filters").is_visible()
+
+
+def test_an_item_is_shown_beside_the_question_with_what_its_encoder_makes_of_it(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    page.get_by_role("button", name="Look at").first.click()
+    dialog = page.get_by_role("dialog")
+    for text in ("What you asked", "This item"):
+        assert dialog.get_by_text(text, exact=True).is_visible()
+    for text in ("What the encoder sees", "Rebuilt from its code", "Where that differs"):
+        dialog.get_by_role("img", name=text).nth(1).wait_for()
+        assert dialog.get_by_role("img", name=text).count() == 2
+    title = dialog.get_by_role("heading").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert dialog.get_by_role("heading").inner_text() != title
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_all_of_it_works_by_keyboard_alone(visit: Open) -> None:
+    page = visit()
+
+    def tab_to(text: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            label = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+            if text in page.evaluate(label):
+                return
+        raise AssertionError(f"no way to {text}")
+
+    tab_to("More like this")
+    page.keyboard.press("Enter")
+    settled(page)
+    assert heading(page) == "24 similar items"
+    tab_to("Look at")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    assert page.get_by_role("dialog").get_by_role("heading").inner_text() in focused
+    tab_to("Less like this")
+    page.keyboard.press("Enter")
+    settled(page)
+    assert page.get_by_role("heading", name="But less like").is_visible()
+
+
+def test_the_part_is_chosen_by_keyboard_too(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    before = page.url
+    page.get_by_role("group", name="The part that you mean").focus()
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.get_by_role("button", name="Use the whole picture").wait_for()
+    settled(page)
+    assert page.url != before
+
+
+def test_names_from_strangers_are_texts(visit: Open, tmp_path: Path, sneaker: Path) -> None:
+    page = visit()
+    page.get_by_label("title contains").fill("onerror")
+    settled(page)
+    assert cards(page) == [ODD]
+    page.get_by_role("button", name="Look at").click()
+    assert page.get_by_role("dialog").get_by_role("heading").inner_text() == ODD
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Start again").click()
+    odd = tmp_path / ODD.replace("/", "")
+    odd.write_bytes(sneaker.read_bytes())
+    upload(page, odd)
+    assert page.locator("#wanted figcaption").inner_text() == ODD
+    assert page.title() == "simrec: similar items"
+
+
+def test_what_is_no_picture_is_one_sentence(visit: Open, tmp_path: Path) -> None:
+    page = visit()
+    file = tmp_path / "notes.png"
+    file.write_text("hello")
+    upload(page, file)
+    assert page.get_by_role("alert").first.inner_text().startswith("notes.png: not a picture")
+    page.get_by_role("button", name="More like this").first.or_(
+        page.get_by_role("button", name="Choose pictures")
+    ).wait_for()
+
+
+@pytest.mark.parametrize("settings", [DESKTOP, PHONE, DARK], ids=["desktop", "phone", "dark"])
+def test_axe_finds_no_violation(visit: Open, sneaker: Path, settings: dict[str, Any]) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(**settings)
+    found = []
+
+    def look() -> None:
+        page.wait_for_timeout(300)
+        for violation in Axe().run(page).response["violations"]:
+            found.append((violation["id"], [node["html"][:120] for node in violation["nodes"]][:3]))
+
+    look()
+    upload(page, sneaker)
+    page.get_by_role("button", name="Less like this").first.click()
+    settled(page)
+    look()
+    if settings is PHONE:
+        page.get_by_text("Filters", exact=True).click()
+        look()
+    page.get_by_role("button", name="Look at").first.click()
+    page.get_by_role("img", name="Where that differs").first.wait_for()
+    look()
+    assert found == []
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(visit: Open, sneaker: Path) -> None:
+    page = visit(**PHONE)
+    assert page.get_by_role("button", name="Take a photo").is_visible()
+    upload(page, sneaker)
+    page.get_by_text("Filters", exact=True).click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Look at").first.click()
+    assert page.evaluate("document.getElementById('detail').scrollWidth") <= 390
+
+
+def test_in_the_dark_the_page_is_dark(visit: Open) -> None:
+    page = visit(**DARK)
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(number) for number in re.findall(r"\d+", colour)[:3]) < 40
+
+
+def test_the_first_paint_comes_within_200_ms(visit: Open) -> None:
+    page = visit()
+    times = []
+    for _ in range(3):
+        page.reload()
+        page.get_by_role("button", name="More like this").first.wait_for()
+        times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    assert min(times) < 200
+
+
+def test_a_token_is_asked_for_once_and_stands_in_the_link_of_the_server(browser: Any, home: Path) -> None:
+    with serving(Address(port=0, token="a b/c"), home) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address.partition("#")[0])
+        page.get_by_role("textbox", name="Token").fill("wrong")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_text("That is another token").wait_for()
+        page.get_by_role("textbox", name="Token").fill("a b/c")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_role("button", name="More like this").first.wait_for()
+        page.locator("#results img.small").first.wait_for()
+        page.reload()
+        page.get_by_role("button", name="More like this").first.wait_for()
+        context.close()
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_role("button", name="More like this").first.wait_for()
+        assert "token" not in page.url
+        context.close()
+
+
+def test_the_catalogue_can_be_changed(visit: Open) -> None:
+    page = visit()
+    page.get_by_label("Catalogue").select_option("demo")
+    page.get_by_text("10,000 items").wait_for()
+    settled(page)
+    assert "in=demo" in page.url
