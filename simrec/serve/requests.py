@@ -19,6 +19,9 @@ from simrec.serve.operations import PICTURES, Operation, Parameter
 LARGEST = 32_000_000
 """Bytes of the largest body."""
 
+PASSED_OVER = 100_000_000
+"""Bytes beyond that which are received and thrown away, as a client reads no answer before it has sent its body."""
+
 LARGE = 1_000_000
 """Bytes from which on a body is one of the large ones, of which only a few are read at a time."""
 
@@ -75,13 +78,9 @@ class Reading:
 
     @staticmethod
     def is_large(request: Request) -> bool:
-        """Whether a request has a large body, or doesn't say how large. Raises RefusedError where it is too large."""
+        """Whether a request has a large body, or doesn't say how large."""
         length = request.headers.get("content-length", "")
-        if not length.isdecimal():
-            return True
-        if int(length) > LARGEST:
-            raise _too_large()
-        return int(length) > LARGE
+        return not length.isdecimal() or int(length) > LARGE
 
     async def read(self, request: Request, operation: Operation) -> Said:
         """What it says.
@@ -121,15 +120,14 @@ def _limited(receive: Receive) -> Receive:
         nonlocal left
         message = await receive()
         left -= len(message.get("body", b""))
-        if left < 0:
-            raise _too_large()
-        return message
+        if left >= 0:
+            return message
+        while message.get("more_body") and left > -PASSED_OVER:
+            message = await receive()
+            left -= len(message.get("body", b""))
+        raise RefusedError(413, f"more than {LARGEST // 1_000_000} MB: send smaller pictures", {"Connection": "close"})
 
     return limited
-
-
-def _too_large() -> RefusedError:
-    return RefusedError(413, f"more than {LARGEST // 1_000_000} MB: send smaller pictures", {"Connection": "close"})
 
 
 def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], known: list[Parameter]) -> None:

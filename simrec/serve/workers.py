@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Workers:
-    """The threads: decoding, encoding and searching give up Python's lock, so a few more than cores are enough."""
+    """The threads: more than cores, as those that wait for the encoder have their pictures encoded together."""
 
     def __init__(self) -> None:
-        self.threads = (os.cpu_count() or 1) + 2
+        self.threads = 2 * (os.cpu_count() or 1) + 4
         self._pool = ThreadPoolExecutor(self.threads, "simrec-serve")
         self.busy = 0
 

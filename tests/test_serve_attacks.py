@@ -1,0 +1,209 @@
+"""What strangers may send to `simrec serve`, many at a time: nothing leaks or grows, and the next one is answered."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import hostile_pictures as hostile
+import pytest
+from PIL import Image
+
+import simrec
+
+GIGABYTE = 1_000_000
+
+
+@dataclass
+class Server:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def ask(self, method: str, path: str, body: bytes = b"", kind: str = "", **headers: str) -> tuple[int, bytes]:
+        """The status and body of an answer; the path goes out as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            sent = {**({"Content-Type": kind} if kind else {}), **headers}
+            connection.request(method, path, body or None, sent)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def look_up(self, data: bytes, name: str = "a.png") -> int:
+        """The status of looking up a file."""
+        head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+        return self.ask("POST", "/api/similar", head + data + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")[0]
+
+    def kilobytes(self, which: str) -> int:
+        """Its memory: VmHWM at most, VmRSS now."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(rf"{which}:\s+(\d+)", text)[0])
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Server]]:
+    """Starts servers, which end with the test."""
+    processes = []
+
+    def start(*words: str) -> Server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "simrec", "--quiet", *words[:-1], "serve", words[-1], "--port", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        processes.append(process)
+        assert process.stdout is not None
+        return Server(process, int(re.findall(r":(\d+)/", process.stdout.readline())[0]))
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def fine(server: Server) -> None:
+    """Asserts that the next request is answered."""
+    assert server.process.poll() is None
+    assert server.look_up(hostile.saved(hostile.small(), "PNG")) == 200
+
+
+@pytest.mark.long
+def test_no_path_from_outside_reaches_the_file_system(started: Callable[..., Server], tmp_path: Path) -> None:
+    server = started("demo")
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(hostile.saved(hostile.small(), "PNG"))
+    ups = ("../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..%252f", "....//", "%c0%ae%c0%ae/", "/", "%00/", ".%00./")
+    places = (
+        "/page/",
+        "/",
+        *(f"/api/recommenders/demo/{kind}/" for kind in ("items", "previews", "originals", "views")),
+    )
+    targets = ("etc/passwd", str(secret)[1:], "CURRENT", "generations/000001.json")
+    paths = [place + 8 * up + target for place, up, target in itertools.product(places, ups, targets)]
+    assert len(paths) >= 200
+    names = [8 * up + target for up, target in itertools.product(("../", "/", "file:///"), targets)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda path: server.ask("GET", path), paths))
+        forms = list(
+            pool.map(
+                lambda name: server.ask(
+                    "POST", "/api/similar", f"id={name}".encode(), "application/x-www-form-urlencoded"
+                ),
+                names,
+            )
+        )
+        recommenders = list(pool.map(lambda name: server.ask("GET", f"/api/recommenders/{name}/items"), names))
+    for path, (status, body) in zip([*paths, *names, *names], [*answers, *forms, *recommenders], strict=True):
+        assert 400 <= status < 500, (path, status, body)
+        assert b"root:" not in body
+        assert not body.startswith(b"\x89PNG")
+    fine(server)
+
+
+@pytest.mark.long
+def test_a_hundred_bombs_cost_their_own_requests_and_under_a_gigabyte(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    bombs = [make() for make in hostile.BOMBS.values()]
+    many = list(itertools.islice(itertools.cycle(bombs), max(100, len(bombs))))
+    with ThreadPoolExecutor(4) as pool:
+        statuses = Counter(pool.map(server.look_up, many))
+    assert set(statuses) <= {200, 413, 422}, statuses
+    assert statuses[422] > 50
+    fine(server)
+    assert server.kilobytes("VmHWM") < GIGABYTE
+
+
+@pytest.mark.long
+def test_five_hundred_mutated_uploads_are_answers_or_one_sentence(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    goods = [make() for makes in hostile.BASES.values() for make in makes]
+    mutants = [hostile.mutant(goods[number % len(goods)], Random(f"serve {number}")) for number in range(500)]
+    with ThreadPoolExecutor(4) as pool:
+        statuses = Counter(pool.map(server.look_up, mutants))
+    assert set(statuses) == {200, 422}, statuses
+    fine(server)
+    assert server.kilobytes("VmHWM") < GIGABYTE
+
+
+@pytest.mark.long
+def test_mutated_forms_are_answers_or_4xx(started: Callable[..., Server]) -> None:
+    server, random = started("demo"), Random(0)
+    picture = hostile.saved(hostile.small(), "PNG")
+    good = (
+        b'--b\r\nContent-Disposition: form-data; name="n"\r\n\r\n3\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + picture + b"\r\n--b--\r\n"
+    )
+    for _ in range(500):
+        body = bytearray(good)
+        for _ in range(random.randint(1, 6)):
+            body[random.randrange(160)] = random.randrange(256)
+        status, answer = server.ask("POST", "/api/similar", bytes(body), "multipart/form-data; boundary=b")
+        assert status == 200 or 400 <= status < 500, (status, answer, bytes(body[:170]))
+    fine(server)
+
+
+@pytest.mark.long
+def test_memory_stays_flat(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    picture = hostile.saved(hostile.small(size=(400, 400)), "JPEG")
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(server.look_up, [picture] * 500)) == {200}
+        before = server.kilobytes("VmRSS")
+        assert set(pool.map(server.look_up, [picture] * 4000)) == {200}
+    assert server.kilobytes("VmRSS") < before + 30_000
+
+
+@pytest.mark.long
+def test_twenty_generations_are_replaced_under_load_without_a_failed_request(
+    started: Callable[..., Server], photos: Path, own_home: Path
+) -> None:
+    simrec.build("own", str(photos), encoder="demo")
+    server = started("own")
+    picture, ended, statuses = next(photos.rglob("*.png")).read_bytes(), threading.Event(), Counter[int]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            statuses[server.look_up(picture)] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    first = next(photos.rglob("*.png"))
+    for number in range(20):
+        Image.open(first).rotate(5 * number + 5).save(photos / "Bag" / f"new{number}.png")
+        simrec.sync("own")
+    threading.Event().wait(1)  # the time after which a server looks for a newer one
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert b'"items":60' in server.ask("GET", "/api/recommenders")[1]
+
+
+@pytest.mark.external
+def test_thousands_of_generated_requests_keep_to_the_openapi_document(started: Callable[..., Server]) -> None:
+    server, tool = started("demo"), shutil.which("schemathesis")
+    assert tool, "pip install schemathesis"
+    done = subprocess.run(
+        [
+            tool, "run", f"http://127.0.0.1:{server.port}/api/openapi.json", "--phases", "coverage,fuzzing",
+            "--max-examples", "400", "--exclude-checks", "positive_data_acceptance", "--seed", "1", "--no-color",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert int(re.findall(r"(\d+) generated", done.stdout)[0].replace(",", "")) >= 3000, done.stdout[-500:]
+    fine(server)
