@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +112,23 @@ def test_no_path_from_outside_reaches_the_file_system(started: Callable[..., Ser
         assert 400 <= status < 500, (path, status, body)
         assert b"root:" not in body
         assert not body.startswith(b"\x89PNG")
+    fine(server)
+
+
+@pytest.mark.long
+def test_a_head_without_an_end_takes_no_memory(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    fine(server)
+    before = server.kilobytes("VmHWM")
+    for start, piece in (
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: " + b"a" * 1000 + b"\r\n"),
+        (b"GET /?", b"a" * 1000),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection, contextlib.suppress(OSError):
+            connection.sendall(start)
+            for _ in range(30_000):
+                connection.sendall(piece)
+    assert server.kilobytes("VmHWM") < before + 10_000
     fine(server)
 
 

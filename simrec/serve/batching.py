@@ -8,7 +8,6 @@ from collections import defaultdict
 import numpy as np
 
 from simrec.contracts import Codes, Images
-from simrec.errors import SimrecError
 from simrec.recommender import Recommender
 
 LARGEST = 64
@@ -21,7 +20,7 @@ class _Job:
     def __init__(self, opened: Recommender, images: Images) -> None:
         self.opened, self.images = opened, images
         self.codes: Codes | None = None
-        self.error: SimrecError | None = None
+        self.error: Exception | None = None
 
     @property
     def done(self) -> bool:
@@ -30,7 +29,7 @@ class _Job:
     def run(self) -> None:
         try:
             self.codes = self.opened.encode(self.images)
-        except SimrecError as error:
+        except Exception as error:  # a job that never ended would keep its thread for ever
             self.error = error
 
 
@@ -74,12 +73,12 @@ class Together:
 
 def _encode(jobs: list[_Job]) -> None:
     """Encodes jobs for one encoder; where that fails, each by itself, so that nobody gets another one's error."""
-    whole = _Job(jobs[0].opened, np.concatenate([job.images for job in jobs]))
-    whole.run()
-    if whole.codes is None:
+    try:
+        codes = jobs[0].opened.encode(np.concatenate([job.images for job in jobs]))
+    except Exception:
         for job in jobs:
             job.run()
         return
     ends = np.cumsum([len(job.images) for job in jobs])
-    for job, codes in zip(jobs, np.split(whole.codes, ends[:-1]), strict=True):
-        job.codes = codes
+    for job, own in zip(jobs, np.split(codes, ends[:-1]), strict=True):
+        job.codes = own

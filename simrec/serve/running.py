@@ -84,7 +84,7 @@ def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threadin
     config = uvicorn.Config(
         application(shelf, address.rules), log_level="warning", access_log=False, server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
-        ws="none",
+        http="h11", ws="none",  # h11 bounds what a request's head takes; httptools, which is faster, does not
     )  # fmt: skip
     server = uvicorn.Server(config)
     if stop is not None:
