@@ -72,7 +72,7 @@ EXTRAS = {
     **dict.fromkeys(("psycopg", "pgvector"), "pgvector"),
     "lancedb": "lancedb",
     "qdrant_client": "qdrant",
-    **dict.fromkeys(("starlette", "uvicorn", "python-multipart"), "serve"),
+    **dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve"),
 }
 """The extra that installs a module."""
 

@@ -9,8 +9,8 @@ import click
 from simrec.cli.terminal import Session, say
 from simrec.errors import NotInstalledError, needs
 
-NEEDED = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
-"""The modules of the extra `serve`, and what installs each."""
+NEEDED = ("starlette", "uvicorn", "python_multipart")
+"""The modules of the extra `serve`."""
 
 BUDGET = 400_000_000
 """Bytes that all pictures being decoded take together: with what else a server holds, that stays under 1 GB."""
@@ -34,9 +34,9 @@ def serve(
 
     Without NAMEs it serves all of your own recommenders that have a catalogue, else the shipped demo.
     """
-    for module, package in NEEDED.items():
+    for module in NEEDED:
         if find_spec(module) is None:
-            raise NotInstalledError(f"serve {needs(package)}")
+            raise NotInstalledError(f"serve {needs(module)}")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
         raise click.BadParameter("must be of ASCII characters", param_hint="--token")
     from simrec import picture_files
