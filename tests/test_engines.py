@@ -81,13 +81,13 @@ def held(place: str, opened: Engine) -> set[str]:
     if place.startswith("qdrant"):
         from qdrant_client import models
 
-        client, keys = opened._client, ["simrec_from"]  # type: ignore[attr-defined]
-        names = [one.name for one in client.get_collections().collections]
-        return {
-            f"{name} {point.id} {point.payload}"
-            for name in names
-            for point in client.scroll(name, models.Filter(), limit=10**6, offset=None, with_payload=keys)[0]
-        } | set(names)
+        with opened._asked() as client:  # type: ignore[attr-defined]
+            names = {one.name for one in client.get_collections().collections}
+            return names | {
+                f"{name} {point.id} {point.payload}"
+                for name in names
+                for point in client.scroll(name, models.Filter(), limit=10**6, with_payload=["simrec_from"])[0]
+            }
     folder = Path(place.partition("://")[2].rstrip("#"))
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
