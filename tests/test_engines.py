@@ -12,6 +12,7 @@ from pathlib import Path
 import killed_pushes
 import pytest
 from killed_pushes import KINDS, MOMENTS, engine
+from test_base_installation import error, hiding
 
 from simrec.contracts import Engine
 from simrec.engine_testing import EngineCheck, engine_checks, read, same, write
@@ -134,3 +135,17 @@ def test_a_push_that_is_killed_leaves_the_old_rows_and_the_next_one_clears_up(pl
             opened.apply(table, [new], removed, replace=kind == "all rows")
             same(read(opened, previews=True), after)
             assert not left & held(place, opened)
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "extra"),
+    [
+        ("postgresql://localhost/db#items", "psycopg", "pgvector"),
+        ("lancedb:///folder#items", "lancedb", "lancedb"),
+        ("qdrant://localhost#items", "qdrant_client", "qdrant"),
+    ],
+    ids=["postgresql", "lancedb", "qdrant"],
+)
+def test_the_extra_that_an_engine_needs_is_named(address: str, module: str, extra: str, tmp_path: Path) -> None:
+    said = error(hiding(tmp_path / "base", (module,))("index", "push", "demo", address))
+    assert said.endswith(f"needs {module}, which is not installed: pip install 'simrec[{extra}]'")
