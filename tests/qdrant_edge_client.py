@@ -11,40 +11,36 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 import qdrant_edge as edge
 from qdrant_client import models
 from simrec_qdrant.engine import Qdrant
 
-_open: dict[Path, EdgeClient] = {}
+_open: WeakValueDictionary[Path, EdgeClient] = WeakValueDictionary()
 
 
 class QdrantEdge(Qdrant):
     """A collection in Qdrant Edge: qdrant-edge:///FOLDER#NAME."""
 
-    def _connected(self, parts: SplitResult) -> Any:
-        folder = Path(unquote(parts.path))
-        client = _open.setdefault(folder, EdgeClient(folder))
-        client.users += 1
-        self._finish = lambda: client.end()
+    def _check_address(self) -> None:
+        pass
+
+    def _opened(self) -> Any:
+        folder = Path(unquote(self._parts.path))
+        client = _open.get(folder)
+        if client is None:
+            client = _open[folder] = EdgeClient(folder)
         return client
 
 
 class EdgeClient:
-    """A folder of shards."""
+    """A folder of shards, which are closed when nobody has it any more."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.users = folder, 0
+        self.folder = folder
         self._shards: dict[str, edge.EdgeShard] = {}
-
-    def end(self) -> None:
-        """Closes the shards when the last user has gone."""
-        self.users -= 1
-        if not self.users:
-            for shard in self._shards.values():
-                shard.close()
-            del _open[self.folder]
 
     def _aliases(self) -> dict[str, str]:
         path = self.folder / "aliases.json"
@@ -118,7 +114,12 @@ class EdgeClient:
         return SimpleNamespace(count=self._shard(name).count(edge.CountRequest(exact, _condition(count_filter))))
 
     def scroll(
-        self, name: str, scroll_filter: models.Filter, limit: int, offset: str | None, with_payload: list[str]
+        self,
+        name: str,
+        scroll_filter: models.Filter,
+        limit: int,
+        offset: str | None = None,
+        with_payload: list[str] | bool = True,
     ) -> tuple[list[Any], str | None]:
         ask = edge.ScrollRequest(offset, limit, _condition(scroll_filter), with_payload)
         points, after = self._shard(name).scroll(ask)

@@ -12,6 +12,7 @@ from pathlib import Path
 import killed_pushes
 import pytest
 from killed_pushes import KINDS, MOMENTS, engine
+from test_base_installation import error, hiding
 
 from simrec.contracts import Engine
 from simrec.engine_testing import EngineCheck, engine_checks, read, same, write
@@ -81,13 +82,13 @@ def held(place: str, opened: Engine) -> set[str]:
     if place.startswith("qdrant"):
         from qdrant_client import models
 
-        client, keys = opened._client, ["simrec_from"]  # type: ignore[attr-defined]
-        names = [one.name for one in client.get_collections().collections]
-        return {
-            f"{name} {point.id} {point.payload}"
-            for name in names
-            for point in client.scroll(name, models.Filter(), limit=10**6, offset=None, with_payload=keys)[0]
-        } | set(names)
+        with opened._asked() as client:  # type: ignore[attr-defined]
+            names = {one.name for one in client.get_collections().collections}
+            return names | {
+                f"{name} {point.id} {point.payload}"
+                for name in names
+                for point in client.scroll(name, models.Filter(), limit=10**6, with_payload=["simrec_from"])[0]
+            }
     folder = Path(place.partition("://")[2].rstrip("#"))
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -134,3 +135,17 @@ def test_a_push_that_is_killed_leaves_the_old_rows_and_the_next_one_clears_up(pl
             opened.apply(table, [new], removed, replace=kind == "all rows")
             same(read(opened, previews=True), after)
             assert not left & held(place, opened)
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "extra"),
+    [
+        ("postgresql://localhost/db#items", "psycopg", "pgvector"),
+        ("lancedb:///folder#items", "lancedb", "lancedb"),
+        ("qdrant://localhost#items", "qdrant_client", "qdrant"),
+    ],
+    ids=["postgresql", "lancedb", "qdrant"],
+)
+def test_the_extra_that_an_engine_needs_is_named(address: str, module: str, extra: str, tmp_path: Path) -> None:
+    said = error(hiding(tmp_path / "base", (module,))("index", "push", "demo", address))
+    assert said.endswith(f"needs {module}, which is not installed: pip install 'simrec[{extra}]'")

@@ -30,14 +30,13 @@ import shutil
 import sqlite3
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import numpy as np
@@ -52,6 +51,7 @@ from simrec.contracts.filters import Condition
 from simrec.errors import RequestError, StoreError
 from simrec_qdrant import folders
 from simrec_qdrant.filters import columns_of, split
+from simrec_qdrant.folders import Folder
 from simrec_qdrant.points import (
     NEVER,
     converted,
@@ -165,37 +165,41 @@ class Qdrant:
             raise RequestError(
                 f"{self._shown}: which collection? Write {parts.scheme}://HOST:PORT#NAME, of letters, digits and . _ -"
             )
-        self._folder: folders.Folder | None = None
-        self._pushing = Lock()
-        self._client = self._connected(parts)
+        self._parts, self._lock, self._pushing = parts, Lock(), Lock()
+        self._open: Folder | QdrantClient | None = None
+        self._check_address()
+        with self._asked():
+            pass
 
-    def _connected(self, parts: SplitResult) -> Any:
-        """The client for an address."""
-        if parts.scheme == "qdrant" and not parts.netloc and parts.path.strip("/") and not parts.query:
-            with self._said():
-                self._folder = folders.opened(Path(unquote(parts.path)))
-            self._pushing = self._folder.pushing
-            self._finish: Any = weakref.finalize(self, folders.close, self._folder)
-            return self._folder.client
+    def _check_address(self) -> None:
+        """Raises RequestError for what leads to no server and no folder."""
+        parts = self._parts
         try:
-            host, port = parts.hostname, parts.port or PORT
+            host, _ = parts.hostname, parts.port
         except ValueError:
-            host, port = None, PORT
-        if not host or parts.path.strip("/") or parts.query or parts.username:
+            host = None
+        a_folder = parts.scheme == "qdrant" and not parts.netloc and parts.path.strip("/")
+        a_server = host and not parts.username and not parts.path.strip("/")
+        if parts.query or not (a_folder or a_server):
             raise RequestError(
                 f"{self._shown}: write {parts.scheme}://HOST:PORT#NAME, with the key in QDRANT_API_KEY, or "
                 f"qdrant:///FOLDER#NAME, the folder from the root on"
             )
+
+    def _opened(self) -> Folder | QdrantClient:
+        """The folder, or the client of the server, that the address leads to."""
+        parts = self._parts
+        if not parts.netloc:
+            return folders.opened(Path(unquote(parts.path)))
         key, encrypted = os.environ.get("QDRANT_API_KEY"), parts.scheme == "qdrant-https"
-        if key and not encrypted and host not in ("localhost", "127.0.0.1", "::1"):
+        if key and not encrypted and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             self._notice(f"{self._shown}: QDRANT_API_KEY goes there unencrypted: qdrant-https:// encrypts it.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            client = QdrantClient(
-                host=host, port=port, https=encrypted, api_key=key, timeout=PATIENCE, check_compatibility=False
-            )
-        self._finish = weakref.finalize(self, _end, client)
-        return client
+            return QdrantClient(
+                host=parts.hostname, port=parts.port or PORT, https=encrypted, api_key=key, timeout=PATIENCE,
+                check_compatibility=False,
+            )  # fmt: skip
 
     @property
     def table(self) -> Table | None:
@@ -268,7 +272,7 @@ class Qdrant:
         """See `simrec.contracts.Engine`."""
         if table.dim > LARGEST:
             raise RequestError(f"{self._shown}: Qdrant takes codes of at most {LARGEST:,} numbers")
-        with self._pushing:
+        with self._open.pushing if isinstance(self._open, Folder) else self._pushing:
             state = self._state()
             self._clear(state)
             if state is None or replace or not _becomes(state.table, table):
@@ -278,7 +282,10 @@ class Qdrant:
 
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
-        self._finish()
+        with self._lock:
+            if isinstance(self._open, QdrantClient):
+                self._open.close()
+            self._open = None
 
     @contextmanager
     def _said(self) -> Iterator[None]:
@@ -293,15 +300,18 @@ class Qdrant:
             remedy = "look whether it runs there"
             if status in (401, 403):
                 remedy = "is QDRANT_API_KEY right?"
-            elif self._folder is not None or isinstance(error, RuntimeError | sqlite3.Error):
+            elif not self._parts.netloc or isinstance(error, RuntimeError | sqlite3.Error):
                 remedy = "close what else uses the folder, or run a server of Qdrant"
             raise StoreError(f"{self._shown}: {said}: {remedy}") from error
 
     @contextmanager
     def _asked(self) -> Iterator[Any]:
         """The client."""
-        with self._said(), self._folder.asked() if self._folder else nullcontext(self._client) as client:
-            yield client
+        with self._said():
+            with self._lock:
+                place = self._open = self._open or self._opened()
+            with place.asked() if isinstance(place, Folder) else nullcontext(place) as client:
+                yield client
 
     # The state.
 
@@ -477,8 +487,8 @@ class Qdrant:
             for collection in known:
                 if self._is_own(collection) and collection != kept:
                     client.delete_collection(collection)
-        if self._folder:
-            for path in self._folder.path.glob(f"collection/{self._name}.simrec-*"):
+        if isinstance(self._open, Folder):
+            for path in self._open.path.glob(f"collection/{self._name}.simrec-*"):
                 if self._is_own(path.name) and path.name not in known:
                     shutil.rmtree(path)
         if state and state.writing:
@@ -610,10 +620,6 @@ class Qdrant:
             ]  # fmt: skip
             with self._asked() as client:
                 client.upsert(state.collection, points, wait=True)
-
-
-def _end(client: QdrantClient) -> None:
-    client.close()
 
 
 def _becomes(before: Table, table: Table) -> bool:

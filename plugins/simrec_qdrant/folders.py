@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
+from weakref import WeakValueDictionary, finalize
 
 from qdrant_client import QdrantClient
 
@@ -18,19 +19,19 @@ SCHEMA = {("points", "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB)"), (
 """What is in a collection's database: names and definitions."""
 
 _lock = Lock()
-_open: dict[Path, Folder] = {}
+_open: WeakValueDictionary[Path, Folder] = WeakValueDictionary()
 
 
 class Folder:
-    """A folder that is open, for all in this process that use it."""
+    """A folder that is open, for all in this process that use it; it is closed when nobody has it any more."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.users = path, 0
-        self.using, self.pushing = RLock(), Lock()
+        self.path, self.using, self.pushing = path, RLock(), Lock()
         self._swift: set[str] = set()
         for storage in path.glob("collection/**/storage.sqlite"):
             _check(storage)
         self.client = QdrantClient(path=str(path), force_disable_check_same_thread=True)
+        finalize(self, self.client.close)
 
     @contextmanager
     def asked(self) -> Iterator[QdrantClient]:
@@ -55,26 +56,14 @@ class Folder:
 
 
 def opened(path: Path) -> Folder:
-    """A folder, to be closed as often as it is opened. Raises what qdrant-client raises, and ValueError for one that
-    would run a stranger's code.
-    """
+    """A folder. Raises what qdrant-client raises, and ValueError for one that would run a stranger's code."""
     path = path.resolve()
-    with _lock:
-        if path not in _open:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _open[path] = Folder(path)
-        _open[path].users += 1
-        return _open[path]
-
-
-def close(folder: Folder) -> None:
-    """Closes a folder when its last user does."""
-    with _lock, folder.asked() as client:
-        folder.users -= 1
-        if not folder.users:
-            del _open[folder.path]
-            client.close()
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = _open.get(path)
+        if folder is None:
+            folder = _open[path] = Folder(path)
+        return folder
 
 
 def _check(storage: Path) -> None:
