@@ -25,7 +25,7 @@ from simrec.serve.requests import Reading, Said
 from simrec.serve.shelf import Shelf
 from simrec.serve.workers import Workers
 
-AT_ONCE = ("healthz", "metrics", "openapi", "recommenders", "session")
+AT_ONCE = ("healthz", "metrics", "openapi", "session")
 """Operations that take no time, and are answered where they arrive, however busy the workers are."""
 
 Answer = Callable[[Request, Said], Response]

@@ -59,5 +59,4 @@ class Metrics:
         yield "# HELP simrec_items Items of a catalogue."
         yield "# TYPE simrec_items gauge"
         for name, served in shelf.served.items():
-            record = served.now().manifest.catalogue
-            yield f'simrec_items{{recommender="{name}"}} {record.count if record else 0}'
+            yield f'simrec_items{{recommender="{name}"}} {served.count}'

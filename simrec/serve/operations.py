@@ -117,8 +117,13 @@ PICTURES = 16
 LONGEST_CODE = 100_000
 """Characters of the longest code."""
 
+LONGEST_IN_ADDRESS = 4000
+"""Characters of a text in an address: each may take 12 there, and a request's head has room for 64 KiB."""
+
 _NAME = Parameter("name", "text", "The recommender's name.", "path", required=True)
-_ID = Parameter("id", "text", "The item's id, whose slashes stay slashes.", "path", required=True, longest=4000)
+_ID = Parameter(
+    "id", "text", "The item's id, whose slashes stay slashes.", "path", required=True, longest=LONGEST_IN_ADDRESS
+)
 _RECOMMENDER = Parameter("recommender", "text", "Which recommender answers; without it the first one.")
 _WHERE = "Only items that match this filter: price < 20 AND category = 'shoes'."
 _FILE = Parameter("file", "file", "A picture file; several are one query.", most_often=PICTURES)
@@ -179,7 +184,7 @@ OPERATIONS = (
         (
             _NAME,
             Parameter("n", "integer", "How many items.", "query", least=1, most=1000, default=24),
-            Parameter("where", "text", _WHERE, "query", longest=10_000),
+            Parameter("where", "text", _WHERE, "query", longest=LONGEST_IN_ADDRESS),
         ),
         _object({"items": _list(_reference("Item")), "generation": _TEXT}),
     ),

@@ -45,6 +45,12 @@ class Served:
                 self._looking.release()
         return self._recommender.pinned()
 
+    @property
+    def count(self) -> int:
+        """How many items it has, without a look for a newer generation."""
+        catalogue = self._recommender.manifest.catalogue
+        return catalogue.count if catalogue else 0
+
     def facets(self, opened: Recommender) -> list[dict[str, Any]]:
         """What its catalogue can be filtered by, as JSON values; read once for each generation."""
         with self._counting:

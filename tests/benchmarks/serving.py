@@ -1,0 +1,157 @@
+"""What `simrec serve` costs beside the look-up itself: by upload of a JPEG of 400 pixels, over 60,000 items.
+
+    python tests/benchmarks/serving.py [--encoder demo|photo] [--seconds 10] [--connections 16]
+
+The server is a process of its own, and so is the client, which writes to sockets and counts bytes: both share the
+machine's cores. In process: `Recommender.similar` with the same file. Bare ONNX: the encoder alone, on one image after
+the other. At half load requests begin at even steps, at half the rate of saturation, whether or not the one before was
+answered, and a request's time counts from when it should have begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import simrec
+from simrec.contracts import ImageSpec
+from simrec.sources.load import load
+
+ITEMS = 60_000
+
+
+def catalogue(home: Path, encoder: str) -> None:
+    """A recommender of 60,000 items: Fashion-MNIST's test pictures, six times, each time shifted by some pixels."""
+    pictures = load("fashion-mnist:test", ImageSpec(), notice=print)
+    folder = home / "pictures"
+    for number in range(ITEMS):
+        copy, row = divmod(number, len(pictures.images))
+        place = folder / f"{copy}" / f"{row // 1000}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(pictures.images[row, :, :, 0], copy, axis=1)).save(place / f"{row}.png")
+    simrec.build("served", str(folder), encoder=encoder, home_folder=home)
+
+
+def picture() -> bytes:
+    """A JPEG of 400 x 400 pixels."""
+    pictures = load("fashion-mnist:test", ImageSpec(), notice=print)
+    file = io.BytesIO()
+    Image.fromarray(pictures.images[7, :, :, 0]).resize((400, 400), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+@contextmanager
+def server(home: Path) -> Iterator[int]:
+    """The port of a server."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simrec", "--home", str(home), "serve", "served", "--port", "0"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield int(re.findall(r":(\d+)/", process.stdout.readline())[0])
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def client(port: int, seconds: float, connections: int, rate: float = 0.0) -> dict[str, float]:
+    """What a client measured, in a process of its own; rate: requests a second, 0 for as many as there can be."""
+    words = [sys.executable, __file__, "--client", str(port), str(seconds), str(connections), str(rate)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+async def measured(port: int, seconds: float, connections: int, rate: float) -> dict[str, float]:
+    """Times in milliseconds, requests a second and errors."""
+    data = picture()
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + data + b"\r\n--b--\r\n"
+    head = (
+        f"POST /api/similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    request, times, errors = head.encode() + body, [], 0
+    begun = time.perf_counter()
+    steps = iter(range(10**9))
+
+    async def ask() -> None:
+        nonlocal errors
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < begun + seconds:
+            start = time.perf_counter()
+            if rate:
+                start = begun + next(steps) / rate
+                await asyncio.sleep(max(0.0, start - time.perf_counter()))
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", answer)[0]))
+            times.append(time.perf_counter() - start)
+            errors += b" 200 " not in answer.split(b"\r\n")[0]
+        writer.close()
+
+    await asyncio.gather(*(ask() for _ in range(connections)))
+    took = time.perf_counter() - begun
+    p50, p99 = np.percentile(times, [50, 99]) * 1000
+    return {"p50": float(p50), "p99": float(p99), "rate": len(times) / took, "errors": errors}
+
+
+def alone(work: Callable[[], object], seconds: float = 3.0) -> tuple[float, float]:
+    """The median in milliseconds of something that is done again and again, and how often a second."""
+    work()
+    times, begun = [], time.perf_counter()
+    while time.perf_counter() < begun + seconds:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1000, len(times) / sum(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="demo")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--home", type=Path, help="Where the catalogue is, or is made; by default a new folder.")
+    parser.add_argument("--client", nargs=4, type=float, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.client:
+        port, seconds, connections, rate = given.client
+        print(json.dumps(asyncio.run(measured(int(port), seconds, int(connections), rate))))
+        return
+    home = given.home or Path(tempfile.mkdtemp())
+    if not (home / "served").is_dir():
+        catalogue(home, given.encoder)
+    recommender, data = simrec.open("served", home), picture()
+    lookup, _ = alone(lambda: recommender.similar(data))
+    images = recommender.read(data).images
+    assert images is not None
+    _, bare = alone(lambda: recommender.encode(images))
+    with server(home) as port:
+        client(port, 1, 4)
+        one = client(port, given.seconds, 1)
+        full = client(port, given.seconds, given.connections)
+        half = client(port, given.seconds, given.connections, full["rate"] / 2)
+    print(f"in process: p50 {lookup:.1f} ms; bare ONNX {bare:.0f}/s")
+    for name, one_ in (("one connection", one), ("saturated", full), ("at half of that rate", half)):
+        print(
+            f"{name}: {one_['rate']:.0f}/s, p50 {one_['p50']:.1f} ms, p99 {one_['p99']:.1f} ms, {one_['errors']} errors"
+        )
+    print(f"p50 of one connection / in process: {one['p50'] / lookup:.2f}; saturated / bare: {full['rate'] / bare:.2f}")
+
+
+if __name__ == "__main__":
+    main()
