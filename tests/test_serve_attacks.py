@@ -213,17 +213,20 @@ def test_twenty_generations_are_replaced_under_load_without_a_failed_request(
 
 
 @pytest.mark.external
-def test_thousands_of_generated_requests_keep_to_the_openapi_document(started: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("examples, least", [(40, 400), pytest.param(400, 3000, marks=pytest.mark.slow)])
+def test_generated_requests_keep_to_the_openapi_document(
+    started: Callable[..., Server], examples: int, least: int
+) -> None:
     server, tool = started("demo"), shutil.which("schemathesis")
     assert tool, "pip install schemathesis"
     done = subprocess.run(
         [
             tool, "run", f"http://127.0.0.1:{server.port}/api/openapi.json", "--phases", "coverage,fuzzing",
-            "--max-examples", "400", "--suppress-health-check", "filter_too_much", "--workers", "4",
+            "--max-examples", str(examples), "--suppress-health-check", "filter_too_much", "--workers", "4",
             "--exclude-checks", "positive_data_acceptance", "--seed", "1", "--no-color",
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
-    assert int(re.findall(r"(\d+) generated", done.stdout)[0].replace(",", "")) >= 3000, done.stdout[-500:]
+    assert int(re.findall(r"(\d+) generated", done.stdout)[0].replace(",", "")) >= least, done.stdout[-500:]
     fine(server)
