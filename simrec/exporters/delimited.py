@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,11 +88,20 @@ def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
     return record, _read_rows(path, record)
 
 
+@contextmanager
+def _long_fields(characters: int) -> Iterator[None]:
+    """A code as text is longer than what csv takes by itself; its limit is one for the whole process."""
+    before = csv.field_size_limit(characters)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _read_rows(path: str, record: ExportRecord) -> Iterator[Any]:
     import pyarrow as pa
 
-    csv.field_size_limit(reading.LONGEST + 32 * record.dim)  # a code as text is longer than what csv takes by itself
-    with reading.reading(path), opened(Path(path)) as file:
+    with _long_fields(reading.LONGEST + 32 * record.dim), reading.reading(path), opened(Path(path)) as file:
         lines = csv.reader((line.decode() for line in reading.lines(file, record)), strict=True)
         header = next(lines, [])
         text = header == list(record.columns)
