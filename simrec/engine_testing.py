@@ -47,6 +47,19 @@ FIELDS: dict[str, Kind] = {
 
 COLOURS = ("red", "Red", "blue", "Ébène", "50%_off", "it's", 'say "no"', "back\\slash", "")
 
+ODD_TEXTS = (
+    "red", "Red", "it's", '"', "back\\slash", "", "a\nb", "\r", "Straße", "STRASSE", "ẞ", "İ", "i", "I", "ı", "\u212a",
+    "k", "ς", "σ", "Σ", "ſ", "s", "S", "é", "É", "e\u0301", "😀x", "a`b", "ﬀ", "ff", "%", "_", "'; --", "ǅ", "ǆ", "µ",
+    "μ",
+)  # fmt: skip
+
+ODD_WHOLE = (-(2**63), 2**63 - 1, 2**63 - 512, 2**62, 2**53 + 1, 2**53, 5, 0, -1, -(2**53) - 1)
+
+ODD_DOUBLES = (
+    0.0, -0.0, 0.1, 1 / 3, 5.0, 2.0**53, 2.0**53 + 2, 2.0**63, -(2.0**63), 2.0**62, 1e300, 5e-324, -5.5,
+    54.362499146542284,
+)  # fmt: skip
+
 OPERATORS: tuple[Operator, ...] = ("=", "<>", "<", "<=", ">", ">=")
 
 Open = Callable[[str], Engine]
@@ -208,6 +221,43 @@ def _filtered(opened: Open) -> None:
                     row.item.id for row in matching
                 ), condition
                 _compare(engine, matching, condition, TOLERANCE, queries=2, among=rows)
+
+
+@_contract("Odd texts and numbers are found as they are: all alphabets, quotes, whole numbers that a double rounds.")
+def _odd_values(opened: Open) -> None:
+    kinds: dict[str, Kind] = {"text": "string", "other `name'": "string", "whole": "int64", "double": "double"}
+    table = replace(table_of(), fields=kinds)
+    rng = np.random.default_rng(3)
+    values: dict[str, Sequence[Value]] = {
+        "text": ODD_TEXTS, "other `name'": ODD_TEXTS, "whole": ODD_WHOLE, "double": ODD_DOUBLES
+    }  # fmt: skip
+
+    def any_of(name: str) -> Any:
+        return values[name][int(rng.integers(len(values[name])))]
+
+    rows = []
+    for number in range(300):
+        item = Item(f"{number:04d}", "", fields={name: any_of(name) for name in kinds if rng.random() < 0.85})
+        rows.append(row_of(item, rng.standard_normal(DIM).astype(np.float32), b"", table))
+    columns = {name: _column(rows, name, kind) for name, kind in kinds.items()}
+    with closing(opened("odd_values")) as engine:
+        write(engine, table, rows)
+        same(read(engine), rows)
+        for number in range(300):
+            name, operator = str(rng.choice(list(kinds))), OPERATORS[rng.integers(6)]
+            text = name if kinds[name] == "string" else "text"
+            near = "other `name'" if kinds[name] == "string" else str(rng.choice(["whole", "double"]))
+            pattern = "".join("_" if rng.random() < 0.1 else letter for letter in any_of("text"))
+            condition: Condition = (
+                Compared(name, operator, any_of(name)),
+                Among(name, (any_of(name), any_of(name)), bool(number % 2)),
+                Like(text, ("%" + pattern, pattern, pattern + "%")[number // 4 % 3], bool(number % 2)),
+                ComparedColumns(name, operator, near),
+            )[number % 4]
+            if number % 3 == 0:
+                others = Among(name, (any_of(name),), True), Compared(name, operator, any_of(name))
+                condition = AnyOf((condition, *others)) if number % 2 else AllOf((AnyOf(others), condition))
+            assert engine.count(condition) == masks.mask(condition, columns.__getitem__, len(rows)).sum(), condition
 
 
 @_contract("With an index, search finds 97 of 100 of the ten nearest, and all of them where it is told to be exact.")
@@ -382,13 +432,13 @@ def conditions(rows: Sequence[Row], count: int) -> Iterator[Condition]:
             yield AllOf(parts) if number % 3 == 1 else AnyOf(parts)
 
 
-def _column(rows: Sequence[Row], name: str) -> Any:
+def _column(rows: Sequence[Row], name: str, kind: str | None = None) -> Any:
     import pyarrow as pa
 
     def value(item: Item) -> Value:
         return item.id if name == "id" else (item.label or None) if name == "label" else item.fields.get(name)
 
-    return pa.array([value(row.item) for row in rows], pa.type_for_alias(FIELDS.get(name, "string")))
+    return pa.array([value(row.item) for row in rows], pa.type_for_alias(kind or FIELDS.get(name, "string")))
 
 
 def _nearest(codes: Codes, queries: Codes, n: int, metric: str) -> NDArray[np.int64]:

@@ -29,6 +29,8 @@ class QdrantEdge(Qdrant):
 
     def _opened(self) -> Any:
         folder = Path(unquote(self._parts.path))
+        if not folder.is_dir():
+            raise self._gone()
         client = _open.get(folder)
         if client is None:
             client = _open[folder] = EdgeClient(folder)

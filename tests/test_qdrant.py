@@ -168,6 +168,16 @@ def test_a_key_that_goes_unencrypted_to_another_machine_is_noted(monkeypatch: py
     assert notices == ["qdrant://qdrant.example#x: QDRANT_API_KEY goes there unencrypted: qdrant-https:// encrypts it."]
 
 
+def test_a_folder_that_is_none_of_qdrants_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for folder in ("other", "none"):
+        engine = Qdrant(f"qdrant://{tmp_path}/{folder}#items", notice=print)
+        assert engine.table is None
+        with pytest.raises(StoreError, match="there is no such collection: 'simrec index push' makes it"):
+            len(engine)
+    assert [path.name for path in tmp_path.rglob("*")] == ["other"]
+
+
 def test_a_folder_that_another_process_uses_is_said_in_a_line(opened: Qdrant, place: str) -> None:
     program = f"""
 from simrec.errors import StoreError

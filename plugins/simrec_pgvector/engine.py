@@ -28,6 +28,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from simrec.contracts import Codes, Item, Notice, Row, Table
+from simrec.contracts.engines import Kind
 from simrec.contracts.filters import Condition
 from simrec.errors import RequestError, StoreError
 from simrec_pgvector.filters import named, to_sql
@@ -77,8 +78,9 @@ class Postgres:
         self._known: tuple[Table | None] | None = None
         with self._asked() as connection:
             version = connection.info.server_version
-        # PostgreSQL 17 brought a collation that knows the capitals of all alphabets and depends on no system.
-        self._folding = "pg_c_utf8" if version >= 170_000 else "und-x-icu"
+        # PostgreSQL 17 brought a collation that knows the capitals of all alphabets and depends on no system; by it
+        # 'İ' is 'i', and 'ſ' no 's'. PostgreSQL 18 brought a function that tells them as filters do elsewhere.
+        self._folding = "casefold" if version >= 180_000 else "pg_c_utf8" if version >= 170_000 else "und-x-icu"
 
     @property
     def table(self) -> Table | None:
@@ -274,7 +276,8 @@ class Postgres:
             raise StoreError(f"{self._shown}: simrec didn't make that table: name another one") from error
 
     def _condition(self, where: Condition | None, table: Table) -> tuple[sql.Composable, list[Any]]:
-        return (sql.SQL("TRUE"), []) if where is None else to_sql(where, _columns(table), self._folding)
+        kinds: dict[str, Kind] = {**table.fields, "id": "string", "label": "string"}
+        return (sql.SQL("TRUE"), []) if where is None else to_sql(where, _columns(table), kinds, self._folding)
 
     def _columns(self, table: Table) -> sql.Composable:
         names = ["id", "label", "source", "stamp", "content", "origin", *(_column(field) for field in table.fields)]

@@ -5,30 +5,56 @@ Columns of texts are compared by their bytes (the collation "C"), which in UTF-8
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, LiteralString
 
 from psycopg import sql
 
+from simrec.contracts.engines import Kind
 from simrec.contracts.filters import AllOf, Among, AnyOf, Compared, ComparedColumns, Condition, Empty, Like
 
 OPERATORS = {"=": "=", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
+SWAPPED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
-def to_sql(condition: Condition, columns: dict[str, str], folding: str) -> tuple[sql.Composable, list[Any]]:
-    """The condition and its values. columns: of the table, by fields. folding: the collation that knows capitals."""
+MIXED: LiteralString = """CASE
+    WHEN {left} IS NULL OR {right} IS NULL THEN FALSE
+    WHEN {left}::float8 <> {right} THEN {left}::float8 {operator} {right}
+    WHEN {right} < 9223372036854775808 THEN {left} {operator} {right}::bigint
+    ELSE {beyond} END"""
+"""A whole number compared with a double, exactly. As a double it is rounded, but never past another double: only where
+both are equal can the rounding hide a difference, and there the double is whole.
+"""
+
+
+def to_sql(
+    condition: Condition, columns: dict[str, str], kinds: Mapping[str, Kind], folding: str
+) -> tuple[sql.Composable, list[Any]]:
+    """The condition and its values. columns, kinds: of the table, by fields. folding: the collation that knows
+    capitals; "casefold" where PostgreSQL has a function for that.
+    """
     values: list[Any] = []
-    return _sql(condition, columns, folding, values), values
+    return _sql(condition, columns, kinds, folding, values), values
 
 
-def _sql(condition: Condition, columns: dict[str, str], folding: str, values: list[Any]) -> sql.Composable:
+def _sql(
+    condition: Condition, columns: dict[str, str], kinds: Mapping[str, Kind], folding: str, values: list[Any]
+) -> sql.Composable:
     if isinstance(condition, AllOf | AnyOf):
         if not condition.parts:
             return sql.SQL("TRUE" if isinstance(condition, AllOf) else "FALSE")
-        parts = [_sql(part, columns, folding, values) for part in condition.parts]
+        parts = [_sql(part, columns, kinds, folding, values) for part in condition.parts]
         return sql.SQL("({})").format(sql.SQL(" AND " if isinstance(condition, AllOf) else " OR ").join(parts))
     if isinstance(condition, ComparedColumns):
-        return sql.SQL("{} {} {}").format(
-            named(columns[condition.left]), sql.SQL(OPERATORS[condition.operator]), named(columns[condition.right])
+        left, right, operator = condition.left, condition.right, OPERATORS[condition.operator]
+        if (kinds[left], kinds[right]) == ("double", "int64"):
+            left, right, operator = right, left, SWAPPED[operator]
+        form = "{left} {operator} {right}"
+        if (kinds[left], kinds[right]) == ("int64", "double"):
+            form = MIXED
+        beyond = sql.SQL("TRUE" if operator in ("<", "<=", "<>") else "FALSE")
+        return sql.SQL(form).format(
+            left=named(columns[left]), right=named(columns[right]), operator=sql.SQL(operator), beyond=beyond
         )
     column = named(columns[condition.column])
     if isinstance(condition, Empty):
@@ -41,9 +67,12 @@ def _sql(condition: Condition, columns: dict[str, str], folding: str, values: li
         return sql.SQL("{} <> ALL(%s)" if condition.negated else "{} = ANY(%s)").format(column)
     assert isinstance(condition, Like)
     values.append(condition.pattern)
-    collation = sql.Identifier(folding)
+    negated = sql.SQL("NOT " if condition.negated else "")
+    if folding == "casefold":
+        like = sql.SQL("casefold({} COLLATE pg_c_utf8) {}LIKE casefold(%s COLLATE pg_c_utf8) ESCAPE ''")
+        return like.format(column, negated)
     like = sql.SQL("{} COLLATE {} {}ILIKE %s ESCAPE ''")
-    return like.format(column, collation, sql.SQL("NOT " if condition.negated else ""))
+    return like.format(column, sql.Identifier(folding), negated)
 
 
 def named(name: str) -> sql.Composable:

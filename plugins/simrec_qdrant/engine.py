@@ -168,7 +168,7 @@ class Qdrant:
         self._parts, self._lock, self._pushing = parts, Lock(), Lock()
         self._open: Folder | QdrantClient | None = None
         self._check_address()
-        with self._asked():
+        with suppress(GoneError), self._asked():
             pass
 
     def _check_address(self) -> None:
@@ -190,7 +190,10 @@ class Qdrant:
         """The folder, or the client of the server, that the address leads to."""
         parts = self._parts
         if not parts.netloc:
-            return folders.opened(Path(unquote(parts.path)))
+            folder = Path(unquote(parts.path))
+            if not (folder / "meta.json").exists():  # qdrant-client would make it
+                raise self._gone()
+            return folders.opened(folder)
         key, encrypted = os.environ.get("QDRANT_API_KEY"), parts.scheme == "qdrant-https"
         if key and not encrypted and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             self._notice(f"{self._shown}: QDRANT_API_KEY goes there unencrypted: qdrant-https:// encrypts it.")
@@ -272,7 +275,12 @@ class Qdrant:
         """See `simrec.contracts.Engine`."""
         if table.dim > LARGEST:
             raise RequestError(f"{self._shown}: Qdrant takes codes of at most {LARGEST:,} numbers")
-        with self._open.pushing if isinstance(self._open, Folder) else self._pushing:
+        with self._said():
+            if not self._parts.netloc:
+                folders.made(Path(unquote(self._parts.path)))
+        with self._asked():
+            pushing = self._open.pushing if isinstance(self._open, Folder) else self._pushing
+        with pushing:
             state = self._state()
             self._clear(state)
             if state is None or replace or not _becomes(state.table, table):
@@ -296,13 +304,16 @@ class Qdrant:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             status = getattr(error, "status_code", None)
             if status == 404 or isinstance(error, ValueError) and re.match("Collection .* not found", said):
-                raise GoneError(f"{self._shown}: there is no such collection: 'simrec index push' makes it") from error
+                raise self._gone() from error
             remedy = "look whether it runs there"
             if status in (401, 403):
                 remedy = "is QDRANT_API_KEY right?"
             elif not self._parts.netloc or isinstance(error, RuntimeError | sqlite3.Error):
                 remedy = "close what else uses the folder, or run a server of Qdrant"
             raise StoreError(f"{self._shown}: {said}: {remedy}") from error
+
+    def _gone(self) -> GoneError:
+        return GoneError(f"{self._shown}: there is no such collection: 'simrec index push' makes it")
 
     @contextmanager
     def _asked(self) -> Iterator[Any]:
@@ -344,7 +355,7 @@ class Qdrant:
         for _ in range(TRIES):
             state = self._state()
             if state is None:
-                raise GoneError(f"{self._shown}: there is no such collection: 'simrec index push' makes it")
+                raise self._gone()
             with suppress(GoneError):
                 answer = run(state)
                 if self._state() == state:

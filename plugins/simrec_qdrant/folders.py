@@ -66,6 +66,14 @@ def opened(path: Path) -> Folder:
         return folder
 
 
+def made(path: Path) -> None:
+    """Makes a folder for collections, unless it is there."""
+    path.mkdir(parents=True, exist_ok=True)
+    meta = path / "meta.json"
+    if not meta.exists():
+        meta.write_text('{"collections": {}, "aliases": {}}')
+
+
 def _check(storage: Path) -> None:
     """Raises ValueError where a file holds anything but points: qdrant-client unpickles them, which can run code."""
     with closing(sqlite3.connect(storage)) as database:
