@@ -106,6 +106,7 @@ def saved(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_so_they_do_for_pictures_of_every_kind() -> None:
     for what, data in odd():
         with Image.open(io.BytesIO(data)) as picture:

@@ -219,6 +219,7 @@ def test_a_training_without_its_catalogue_is_indexed_and_not_repeated(
 
 @pytest.mark.usefixtures("site")
 @pytest.mark.long
+@pytest.mark.slow
 def test_test_pictures_are_the_queries_where_a_source_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMREC_PLUGINS", "pca")
     done = evaluate("--data", "fashion-mnist:small", "--train", "--format", "json")

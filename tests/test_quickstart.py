@@ -21,6 +21,7 @@ def no_train_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("no_train_pictures")
+@pytest.mark.slow
 def test_quickstart_goes_on_with_the_embedded_pictures_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["quickstart"], catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
