@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ for command in (
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the status that the errors' page promises."""
     given = sys.argv[1:] if arguments is None else arguments
+    gc.set_threshold(100_000, 50, 100)  # of a source's entries hardly one is garbage: this saves a 15th of a sync
     debug = "--debug" in given
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is no UTF-8 goes out as it came in
         sys.stdout.reconfigure(errors="surrogateescape")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -161,9 +162,16 @@ def _entry(path: str, folder: str, name: str, status: os.stat_result | None, lab
     if status is not None:
         fields["bytes"] = status.st_size
         with suppress(ValueError, OverflowError, OSError):  # a clock may say anything
-            year, month, day, hour, minute, second, *_ = time.gmtime(status.st_mtime)
-            fields["modified"] = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+            days, seconds = divmod(int(status.st_mtime // 1), 86_400)
+            fields["modified"] = f"{_date(days)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
     return Entry(id_, path, label, stamp_of(status), fields)
+
+
+@lru_cache(1024)
+def _date(days: int) -> str:
+    """The date so many days after 1970 began."""
+    year, month, day, *_ = time.gmtime(86_400 * days)
+    return f"{year:04}-{month:02}-{day:02}"
 
 
 def status_of(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
