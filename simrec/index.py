@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from simrec.contracts import Codes, Dtype, Metric
 from simrec.errors import StoreError
+from simrec.streams import CORES, cores
 
 # Read when FAISS is loaded: its waiting threads would spin, and take the cores from those that have work to do. Beside
 # other programs on two cores, 10,000 queries over 60,000 codes take 2.7 s so and 6.1 s otherwise.
@@ -25,11 +26,15 @@ import faiss  # noqa: E402
 BITS = 64
 """Of a binary code, whatever dim is."""
 
-FEW = 4
-"""Queries, at most, that are searched in the calling thread alone. FAISS divides queries between OpenMP's threads, and
-waking these for one query takes longer than it saves; several threads that ask get in each other's way."""
+FEWEST, MOST = 64, 1024
+"""Queries that a core is given at a time: fewer cost each of them more, as every code is read for so few; with more,
+cores wait for the last one. OpenMP's threads, which FAISS would divide them between, wait for each other all the time,
+and for long where something else runs on their cores."""
 
-THREADS: int = faiss.omp_get_max_threads()
+PRODUCT = 8
+"""Queries from which on cosines are computed as one product of matrices: 64 of them over 60,000 codes of 64 numbers
+take a quarter of the time then, and one by itself three times as long. FAISS 1.15 would do so from 2,000 on.
+Euclidean distances it would round too much that way, as they come from the difference of two large numbers."""
 
 SAMPLE = 1 << 18
 """Codes, at most, that ranges and medians are taken from."""
@@ -44,6 +49,9 @@ PASSED, LONGEST = 5, 1000
 """Where at least one row in so many may be found, and the answer is no longer than that, more rows are asked for and
 those that may not be found are left out: FAISS is slowest where it passes over every second row, as no processor can
 guess which. With a million codes, of which half may be found, that takes twice the time of searching them all."""
+
+
+_PRODUCT: int = faiss.cvar.distance_compute_blas_threshold
 
 
 class Searchable(Protocol):
@@ -202,9 +210,16 @@ class Index:
         What was removed is never found.
         """
         codes = _comparable(codes, self.metric)
-        faiss.omp_set_num_threads(1 if len(codes) <= FEW else THREADS)  # of this thread
         wanted = self._there if rows is None else rows if self._there is None else rows & self._there
-        found, numbers = self._nearest(codes, n) if wanted is None else self._nearest_among(wanted, codes, n)
+
+        product = PRODUCT * codes.shape[1] if self.metric == "cosine" else _PRODUCT
+
+        def nearest(some: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            faiss.omp_set_num_threads(1)  # of this thread
+            faiss.cvar.distance_compute_blas_threshold = product  # numbers of all queries
+            return self._nearest(some, n) if wanted is None else self._nearest_among(wanted, some, n)
+
+        found, numbers = _divided(nearest, codes)
         if (numbers < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
             raise StoreError(
                 "codes.faiss: its codes are not numbers: 'simrec index build NAME --from-scratch' makes it again"
@@ -371,6 +386,18 @@ def _first_of(
         return None
     places = np.argsort(~hits, axis=1, kind="stable")[:, :n]
     return np.take_along_axis(found, places, axis=1), np.take_along_axis(numbers, places, axis=1)
+
+
+def _divided(
+    nearest: Callable[[Codes], tuple[NDArray[np.float32], NDArray[np.int64]]], codes: Codes
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What is nearest to codes, which the machine's cores share."""
+    if len(codes) <= FEWEST:
+        return nearest(codes)
+    size = min(MOST, max(FEWEST, -(-len(codes) // CORES)))
+    pieces = [codes[start : start + size] for start in range(0, len(codes), size)]
+    found, numbers = zip(*cores().map(nearest, pieces), strict=True)
+    return np.concatenate(found), np.concatenate(numbers)
 
 
 def _none(queries: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

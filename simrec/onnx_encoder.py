@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from typing import Any
@@ -25,6 +24,7 @@ import onnxruntime  # noqa: E402
 from simrec import onnx_graph  # noqa: E402
 from simrec.contracts import Codes, Images, ImageSpec, Rebuilt  # noqa: E402
 from simrec.errors import ImageError, StoreError  # noqa: E402
+from simrec.streams import cores  # noqa: E402
 
 MEMORY = 4 << 30
 """Bytes that all graphs of a process may take together."""
@@ -160,7 +160,7 @@ class _Graph:
             out[start : start + size] = self._part(rows[start : start + size], result, shape)
 
         if self._divided and len(pieces) > 1:
-            list(_cores().map(compute, pieces))
+            list(cores().map(compute, pieces))
         else:
             for start in pieces:
                 compute(start)
@@ -179,12 +179,6 @@ class _Graph:
         if found != (np.float32, (len(rows), *shape)):
             raise StoreError(f"{self._name}: gives {found}, not float32 {(len(rows), *shape)}: {REMEDY}")
         return part
-
-
-@cache
-def _cores() -> ThreadPoolExecutor:
-    """The threads that the pieces of a batch are divided between, for all encoders of this process."""
-    return ThreadPoolExecutor(os.cpu_count(), "simrec-encoding")
 
 
 class _Watchdog(threading.Thread):

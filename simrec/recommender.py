@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 BATCH = 4096
 """Pictures that are encoded or decoded between two reports of progress."""
 
-TOGETHER = 1 << 14
-"""Queries, at most, that are answered at a time."""
+TOGETHER = 1 << 10
+"""Queries, at most, that are answered at a time, while those after them are read and encoded."""
 
 SECONDS = 1.0
-"""How long queries of a source are gathered: FAISS answers a few thousand much faster than a few at a time."""
+"""How long queries of a source are gathered: FAISS answers a thousand much faster than a few at a time."""
 
 LARGEST_ANSWER = 1 << 20
 """Items, about, that the answers to these have together."""
@@ -394,10 +394,12 @@ class Recommender:
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
         asked = query if isinstance(query, list | tuple) else [query]
+        parts = chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
+        queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
         found: list[list[Match]] = []
-        for part in chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n))):
-            queries = now.reader.read(part)
-            found += answers(now.catalogue, queries, self._codes_of(now, queries), n, narrowing)
+        with ahead(queries) if len(asked) > TOGETHER else nullcontext(queries) as stream:
+            for read, codes in stream:
+                found += answers(now.catalogue, read, codes, n, narrowing)
         shown = [Answer(matches, self._display) for matches in found]
         return shown if isinstance(query, list | tuple) else shown[0]
 
@@ -441,7 +443,7 @@ class Recommender:
                 queries = reader.of_batch(batch, with_copies=with_copies)
                 read += queries
                 codes.append(self._codes_of(now, queries))
-                if len(read) >= TOGETHER // 4 or time.monotonic() > begun + SECONDS:
+                if len(read) >= TOGETHER or time.monotonic() > begun + SECONDS:
                     yield from answered()
                     read, codes, begun = [], [], time.monotonic()
                 done += len(queries) + len(batch.errors)

@@ -1,15 +1,20 @@
-"""Streams: cut into chunks, and worked on ahead of whoever takes from them."""
+"""Streams: cut into chunks, and worked on ahead of whoever takes from them; and the threads that divide one's work."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+
+CORES = os.cpu_count() or 1
 
 
 def chunks(stream: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -60,3 +65,12 @@ def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
     finally:
         ending.set()
         thread.join()
+
+
+@cache
+def cores() -> ThreadPoolExecutor:
+    """One thread for each of the machine's cores, which everybody in this process divides large work between.
+
+    Work that it is given must not give it any in turn.
+    """
+    return ThreadPoolExecutor(CORES, "simrec-work")
