@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +21,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import simrec
-from simrec.errors import RequestError
+from simrec.errors import ImageError, RequestError
+from simrec.queries import Query
 from simrec.recommender import Recommender
 from simrec.serve import operations, pages
 from simrec.serve.app import application
@@ -29,6 +31,7 @@ from simrec.serve.guard import Rules
 from simrec.serve.running import Address
 from simrec.serve.shelf import Shelf, opened
 from simrec.sources.load import Pictures
+from simrec.verbs import looking
 
 ODD = "<img src=x onerror=alert(1)> & 100% of #1?.png"
 """A file's name, as a stranger may choose it."""
@@ -436,45 +439,71 @@ def test_the_numbers_of_requests_are_there_for_prometheus(client: TestClient) ->
         assert re.fullmatch(r"# (HELP|TYPE) .+|[a-z_]+(\{[^}]*\})? [0-9.e+-]+", line), line
 
 
-def test_requests_that_queue_are_encoded_together(demo: Recommender, pictures: Pictures) -> None:
-    together, waiting, expected = Together(), 20, demo.encode(pictures.images[:20])
-    codes: dict[int, np.ndarray] = {}
+def queued(together: Together[Any, Any], first: Any, others: Sequence[Any], begun: threading.Event) -> list[Any]:
+    """What became of `others`, which came while `first` was worked on: results and errors."""
+    results: list[Any] = [None] * len(others)
 
-    def ask(row: int) -> None:
-        codes[row] = together.encode(demo, pictures.images[row : row + 1])
-
-    threads = [threading.Thread(target=ask, args=(row,)) for row in range(waiting)]
-    with together._encoding:  # somebody is encoding
-        for thread in threads:
-            thread.start()
-        while len(together._waiting) < waiting:
-            threading.Event().wait(0.001)
-    for thread in threads:
-        thread.join()
-    assert (together.batches, together.encoded) == (1, waiting)
-    for row, code in codes.items():
-        np.testing.assert_allclose(code[0], expected[row], atol=1e-5)
-
-
-def test_an_error_in_a_batch_is_of_one_request_alone(demo: Recommender, pictures: Pictures) -> None:
-    together, failures, codes = Together(), [], []
-
-    def ask(images: np.ndarray) -> None:
+    def ask(place: int) -> None:
         try:
-            codes.append(together.encode(demo, images))
+            results[place] = together(others[place])
         except Exception as error:
-            failures.append(error)
+            results[place] = error
 
-    wrong = pictures.images[:1].astype(np.float32)
-    threads = [threading.Thread(target=ask, args=(one,)) for one in (pictures.images[:1], wrong, pictures.images[1:2])]
-    with together._encoding:
-        for thread in threads:
-            thread.start()
-        while len(together._waiting) < 3:
-            threading.Event().wait(0.001)
+    threads = [threading.Thread(target=together, args=(first,))]
+    threads[0].start()
+    assert begun.wait(30)
+    threads += [threading.Thread(target=ask, args=(place,)) for place in range(len(others))]
+    for thread in threads[1:]:
+        thread.start()
+    while len(together._waiting) < len(others):
+        threading.Event().wait(0.001)
+    together.go_on.set()  # type: ignore[attr-defined]
     for thread in threads:
         thread.join()
-    assert (len(codes), len(failures)) == (2, 1)
+    return results
+
+
+@pytest.fixture
+def held() -> tuple[Together[looking.Work, looking.Result], threading.Event]:
+    """What does work for many, and waits in its first batch; and what says that this has begun."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def do(works: Sequence[looking.Work]) -> list[looking.Result]:
+        begun.set()
+        assert go_on.wait(30)
+        return looking.done(works)
+
+    together = Together(do)
+    together.go_on = go_on  # type: ignore[attr-defined]
+    return together, begun
+
+
+def work_of(demo: Recommender, images: np.ndarray, n: int = 5) -> looking.Work:
+    return looking.Work(demo, [Query("picture", images)], n=n)
+
+
+def test_requests_that_queue_are_answered_together(
+    demo: Recommender, pictures: Pictures, held: tuple[Together[looking.Work, looking.Result], threading.Event]
+) -> None:
+    together, begun = held
+    works = [work_of(demo, pictures.images[row : row + 1], 5 if row % 2 else 7) for row in range(20)]
+    results = queued(together, works[0], works, begun)
+    assert (together.batches, together.done) == (2, 21)
+    for row, result in enumerate(results):
+        alone = demo.similar(pictures.images[row], 5 if row % 2 else 7)
+        assert [match.id for match in result.matches[1:]] == [match.id for match in alone[: len(result.matches) - 1]]
+        code = demo.encode(pictures.images[row : row + 1])
+        np.testing.assert_allclose(result.queries[0].code, code, atol=1e-5)
+
+
+def test_an_error_in_a_batch_is_of_one_request_alone(
+    demo: Recommender, pictures: Pictures, held: tuple[Together[looking.Work, looking.Result], threading.Event]
+) -> None:
+    together, begun = held
+    right, wrong = work_of(demo, pictures.images[:1]), work_of(demo, pictures.images[:1].astype(np.float32))
+    first, error, last = queued(together, right, [right, wrong, right], begun)
+    assert isinstance(error, ImageError)
+    assert [match.id for match in first.matches] == [match.id for match in last.matches] != []
 
 
 def test_a_new_generation_is_picked_up_without_a_failed_request(

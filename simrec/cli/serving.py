@@ -9,7 +9,7 @@ import click
 from simrec.cli.terminal import Session, say
 from simrec.errors import NotInstalledError, needs
 
-NEEDED = ("starlette", "uvicorn", "python_multipart")
+NEEDED = ("starlette", "uvicorn", "python_multipart", "httptools")
 """The modules of the extra `serve`."""
 
 BUDGET = 400_000_000

@@ -1,84 +1,83 @@
-"""Encoding for many requests at a time: those that wait are encoded together, and one that is alone never waits."""
+"""Work of many requests at a time: what waits is done together, and what comes alone never waits."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-
-import numpy as np
-
-from simrec.contracts import Codes, Images
-from simrec.recommender import Recommender
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 LARGEST = 64
-"""Requests that are encoded together, at most."""
+"""Pieces of work that are done together, at most."""
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 
-class _Job:
-    """Images (n, h, w, c) of one request, and what became of them."""
+class _Job(Generic[Work, Result]):
+    """A piece of work, and what became of it. woken: when it has ended, or when its thread is to do what waits."""
 
-    def __init__(self, opened: Recommender, images: Images) -> None:
-        self.opened, self.images = opened, images
-        self.codes: Codes | None = None
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.result: Result | None = None
         self.error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.codes is not None or self.error is not None
-
-    def run(self) -> None:
-        try:
-            self.codes = self.opened.encode(self.images)
-        except Exception as error:  # a job that never ended would keep its thread for ever
-            self.error = error
+        self.ended = False
+        self.woken = threading.Event()
 
 
-class Together:
-    """Encodes for the threads of one recommender. batches: how many there were; encoded: how many requests in them.
+class Together(Generic[Work, Result]):
+    """Does work for many threads. batches: how many there were; done: how many pieces of work in them.
 
-    A thread that finds the encoder free encodes what is waiting, its own images among it. Those that come meanwhile
-    wait for it, and the first of them to go on encodes for them all.
+    A thread that finds nobody at work does its own. Those that come meanwhile wait, and when it has finished, the first
+    of them does the work of them all.
+
+    do: does some pieces, or raises what is wrong with any of them.
     """
 
-    def __init__(self) -> None:
-        self._waiting: list[_Job] = []
-        self._adding, self._encoding = threading.Lock(), threading.Lock()
-        self.batches = self.encoded = 0
+    def __init__(self, do: Callable[[Sequence[Work]], Sequence[Result]]) -> None:
+        self._do = do
+        self._lock = threading.Lock()
+        self._waiting: list[_Job[Work, Result]] = []
+        self._working = False
+        self.batches = self.done = 0
 
-    def encode(self, opened: Recommender, images: Images) -> Codes:
-        """Images (n, h, w, c) to codes (n, dim): see `Recommender.encode`."""
-        job = _Job(opened, images)
-        with self._adding:
+    def __call__(self, work: Work) -> Result:
+        """Does a piece of work."""
+        job = _Job[Work, Result](work)
+        with self._lock:
             self._waiting.append(job)
-        while not job.done:
-            with self._encoding:
-                if not job.done:
-                    self._encode_some()
+            alone, self._working = not self._working, True
+        if not alone:
+            job.woken.wait()
+        if not job.ended:
+            self._do_some()
         if job.error is not None:
             raise job.error
-        assert job.codes is not None
-        return job.codes
+        return job.result  # type: ignore[return-value]
 
-    def _encode_some(self) -> None:
-        with self._adding:
+    def _do_some(self) -> None:
+        """Does what waits, and has somebody else do what came meanwhile."""
+        with self._lock:
             jobs, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-        self.batches += 1
-        self.encoded += len(jobs)
-        same: dict[str, list[_Job]] = defaultdict(list)  # while a new generation with another encoder takes over
+            self.batches += 1
+            self.done += len(jobs)
+        try:
+            for job, result in zip(jobs, self._do([job.work for job in jobs]), strict=True):
+                job.result = result
+        except Exception:  # whatever it is: a job that never ended would keep its thread for ever
+            for job in jobs:
+                self._do_one(job)
+        with self._lock:
+            following = self._waiting[0] if self._waiting else None
+            self._working = following is not None
+        if following:
+            following.woken.set()
         for job in jobs:
-            same[job.opened.manifest.encoder.digest].append(job)
-        for some in same.values():
-            _encode(some)
+            job.ended = True
+            job.woken.set()
 
-
-def _encode(jobs: list[_Job]) -> None:
-    """Encodes jobs for one encoder; where that fails, each by itself, so that nobody gets another one's error."""
-    try:
-        codes = jobs[0].opened.encode(np.concatenate([job.images for job in jobs]))
-    except Exception:
-        for job in jobs:
-            job.run()
-        return
-    ends = np.cumsum([len(job.images) for job in jobs])
-    for job, own in zip(jobs, np.split(codes, ends[:-1]), strict=True):
-        job.codes = own
+    def _do_one(self, job: _Job[Work, Result]) -> None:
+        """A piece of work by itself, so that nobody gets another one's error."""
+        try:
+            (job.result,) = self._do([job.work])
+        except Exception as error:
+            job.error = error

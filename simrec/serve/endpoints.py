@@ -49,7 +49,7 @@ class Endpoints:
             "where": said.text("where"), "min_score": said.number("min_score"), "distinct": said.truth("distinct"),
             "min_percentile": said.number("min_percentile"), "group_by": said.text("group_by"),
         }  # fmt: skip
-        found = looking.look_up(opened, lookup, served.together.encode, **wishes)
+        found = looking.look_up(opened, lookup, served.together, **wishes)
         matches = [match.to_json() for match in found.matches]
         for match in matches:
             match["fields"] = fields_of(match.get("fields", {}))
@@ -68,7 +68,7 @@ class Endpoints:
         uploads = _uploads(said.files("file"), said.texts("crop"))
         if not uploads:
             raise RequestError("nothing to encode: send a picture as 'file'")
-        codes = looking.codes_of(opened, uploads, served.together.encode)
+        codes = looking.codes_of(opened, uploads, served.together)
         record = opened.manifest.encoder
         answer = {
             "codes": codes.tolist(), "recommender": opened.name, "encoder": record.title, "digest": record.digest

@@ -48,14 +48,14 @@ class Metrics:
         yield "# HELP simrec_requests_busy Requests that are worked on, or wait for it."
         yield "# TYPE simrec_requests_busy gauge"
         yield f"simrec_requests_busy {workers.busy}"
-        yield "# HELP simrec_batches_total Batches that went through an encoder."
+        yield "# HELP simrec_batches_total Batches that went through encoder and index."
         yield "# TYPE simrec_batches_total counter"
         for name, served in shelf.served.items():
             yield f'simrec_batches_total{{recommender="{name}"}} {served.together.batches}'
-        yield "# HELP simrec_encoded_total Requests that were encoded in them."
-        yield "# TYPE simrec_encoded_total counter"
+        yield "# HELP simrec_batched_total Requests that were answered in them."
+        yield "# TYPE simrec_batched_total counter"
         for name, served in shelf.served.items():
-            yield f'simrec_encoded_total{{recommender="{name}"}} {served.together.encoded}'
+            yield f'simrec_batched_total{{recommender="{name}"}} {served.together.done}'
         yield "# HELP simrec_items Items of a catalogue."
         yield "# TYPE simrec_items gauge"
         for name, served in shelf.served.items():

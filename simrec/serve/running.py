@@ -81,10 +81,12 @@ def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threadin
     """Serves until it is interrupted, or told to stop."""
     import uvicorn
 
+    from simrec.serve.protocol import Protocol
+
     config = uvicorn.Config(
         application(shelf, address.rules), log_level="warning", access_log=False, server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
-        http="h11", ws="none",  # h11 bounds what a request's head takes; httptools, which is faster, does not
+        http=Protocol, ws="none",
     )  # fmt: skip
     server = uvicorn.Server(config)
     if stop is not None:

@@ -14,18 +14,18 @@ from simrec.errors import RequestError, StoreError, suggestion
 from simrec.home import default
 from simrec.recommender import Recommender, silent
 from simrec.serve.batching import Together
-from simrec.verbs import browsing
+from simrec.verbs import browsing, looking
 
 EVERY = 0.5
 """Seconds after which it is looked whether there is a newer generation."""
 
 
 class Served:
-    """One recommender. together: encodes for its requests."""
+    """One recommender. together: encodes and looks up for its requests."""
 
     def __init__(self, recommender: Recommender, notice: Notice = silent) -> None:
         self.name = recommender.name
-        self.together = Together()
+        self.together = Together(looking.done)
         self._recommender, self._notice = recommender, notice
         self._looking, self._counting = threading.Lock(), threading.Lock()
         self._looked = time.monotonic()

@@ -1,14 +1,16 @@
 """Looking up what somebody sends from afar: pictures as bytes, items, and codes that an earlier answer gave.
 
-Nothing here reads a path that comes from outside. Encoding is left to the caller, who may do it for several at once.
+Nothing here reads a path that comes from outside. What encoder and index do for a question is a piece of work that the
+caller may have done for several at once: see `done`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, Unpack, cast
 
 import numpy as np
@@ -46,8 +48,31 @@ class Code:
 Sent: TypeAlias = Upload | Code | str
 """What can be looked up: an upload, a code, or an item's id."""
 
-Encode: TypeAlias = Callable[[Recommender, Images], Codes]
-"""What turns images (n, h, w, c) into codes (n, dim): see `Recommender.encode`."""
+
+@dataclass(frozen=True)
+class Work:
+    """What encoder and index have to do for a question. queries: those that were read, the last `less` of which answers
+    should not look like. n: how many items, 0 for none: only codes are wanted.
+    """
+
+    opened: Recommender
+    queries: Sequence[Query]
+    less: int = 0
+    n: int = 0
+    wishes: Wishes = field(default_factory=Wishes)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of it. queries: with their codes. query: all of them as one. matches: its answer."""
+
+    queries: Sequence[Query]
+    query: Query
+    matches: list[Match]
+
+
+Do: TypeAlias = Callable[[Work], Result]
+"""What does a piece of work, maybe with that of others: see `done`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ class Found:
     strange: bool
 
 
-def look_up(opened: Recommender, lookup: Lookup, encode: Encode, **wishes: Unpack[Wishes]) -> Found:
+def look_up(opened: Recommender, lookup: Lookup, do: Do, **wishes: Unpack[Wishes]) -> Found:
     """The items most similar to what was sent. opened: one that stays with its generation (`Recommender.pinned`).
 
     wishes: see `simrec.answers.Narrowing`. Raises RequestError for a question that can't be answered, ImageError for
@@ -87,26 +112,52 @@ def look_up(opened: Recommender, lookup: Lookup, encode: Encode, **wishes: Unpac
     if not lookup.wanted:
         raise RequestError("nothing to look up: send a picture, or name an item of the catalogue by its id")
     sent = [*lookup.wanted, *lookup.less]
-    queries = _encoded(opened, [_read(opened, one, lookup.with_copies) for one in sent], encode)
-    wanted, less = queries[: len(lookup.wanted)], queries[len(lookup.wanted) :]
-    query = wanted[0] if len(queries) == 1 else opened.combined(wanted, less=less)
-    matches = opened.similar(query, lookup.n, **wishes)
+    read = [_read(opened, one, lookup.with_copies) for one in sent]
+    # An answer that takes longer, as it is filtered or chosen from, is nothing that others should wait for.
+    quick = not any(wishes.get(name) for name in ("where", "distinct", "group_by"))
+    result = do(Work(opened, read, len(lookup.less), lookup.n if quick else 0, wishes))
+    matches = result.matches if quick else opened.similar(result.query, lookup.n, **wishes)
     texts = [
-        text_of(opened, query) if isinstance(one, Upload) else "" for one, query in zip(sent, queries, strict=True)
+        text_of(opened, query) if isinstance(one, Upload) else ""
+        for one, query in zip(sent, result.queries, strict=True)
     ]
     return Found(
         matches,
-        [text for text in texts[: len(wanted)] if text],
-        [text for text in texts[len(wanted) :] if text],
-        0 if lookup.with_copies else query.copies,
-        strange(query, matches, Narrowing(**wishes)),
+        [text for text in texts[: len(lookup.wanted)] if text],
+        [text for text in texts[len(lookup.wanted) :] if text],
+        0 if lookup.with_copies else result.query.copies,
+        strange(result.query, matches, Narrowing(**wishes)),
     )
 
 
-def codes_of(opened: Recommender, uploads: Sequence[Upload], encode: Encode) -> Codes:
+def codes_of(opened: Recommender, uploads: Sequence[Upload], do: Do) -> Codes:
     """The codes (n, dim) of uploads. Raises ImageError for one that is no picture."""
-    queries = _encoded(opened, [_read(opened, one, False) for one in uploads], encode)
-    return np.concatenate([cast(Codes, query.code) for query in queries])
+    result = do(Work(opened, [_read(opened, one, False) for one in uploads]))
+    return np.concatenate([cast(Codes, query.code) for query in result.queries])
+
+
+def done(works: Sequence[Work]) -> list[Result]:
+    """Several pieces of work, encoded together and looked up together where they can be.
+
+    Raises what is wrong with any of them.
+    """
+    coded = _encoded(works)
+    results = []
+    for work, queries in zip(works, coded, strict=True):
+        query = queries[0] if len(queries) == 1 else work.opened.combined(
+            queries[: len(queries) - work.less], less=queries[len(queries) - work.less :]
+        )  # fmt: skip
+        results.append(Result(queries, query, []))
+    same: dict[object, list[int]] = defaultdict(list)
+    for place, work in enumerate(works):
+        if work.n:
+            same[work.opened.generation.name, work.n, *sorted(work.wishes.items())].append(place)
+    for places in same.values():
+        first = works[places[0]]
+        answers = first.opened.similar([results[place].query for place in places], first.n, **first.wishes)
+        for place, matches in zip(places, answers, strict=True):
+            results[place] = replace(results[place], matches=matches)
+    return results
 
 
 def text_of(opened: Recommender, query: Query) -> str:
@@ -139,14 +190,17 @@ def _code(opened: Recommender, text: str) -> Codes:
     return code.astype(np.float32).reshape(1, dim)
 
 
-def _encoded(opened: Recommender, queries: Sequence[Query], encode: Encode) -> list[Query]:
-    """The queries, each with its code."""
-    pictures = [cast(Images, query.images) for query in queries if query.code is None]
-    if not pictures:
-        return list(queries)
-    codes = iter(encode(opened, np.concatenate(pictures)))
-    digest = opened.manifest.encoder.digest
-    return [
-        replace(query, code=next(codes)[np.newaxis], encoder=digest) if query.code is None else query
-        for query in queries
-    ]
+def _encoded(works: Sequence[Work]) -> list[list[Query]]:
+    """The queries of each piece of work with their codes; those of one encoder go through it together."""
+    coded = [list(work.queries) for work in works]
+    same: dict[str, list[tuple[int, int]]] = defaultdict(list)  # others while a new generation takes over
+    for number, queries in enumerate(coded):
+        for place, query in enumerate(queries):
+            if query.code is None:
+                same[works[number].opened.manifest.encoder.digest].append((number, place))
+    for digest, places in same.items():
+        images = np.concatenate([cast(Images, coded[number][place].images) for number, place in places])
+        codes = works[places[0][0]].opened.encode(images)
+        for (number, place), code in zip(places, codes, strict=True):
+            coded[number][place] = replace(coded[number][place], code=code[np.newaxis], encoder=digest)
+    return coded
