@@ -34,7 +34,8 @@ and for long where something else runs on their cores."""
 PRODUCT = 8
 """Queries from which on cosines are computed as one product of matrices: 64 of them over 60,000 codes of 64 numbers
 take a quarter of the time then, and one by itself three times as long. FAISS 1.15 would do so from 2,000 on.
-Euclidean distances it would round too much that way, as they come from the difference of two large numbers."""
+Euclidean distances are rounded more that way, as they come from the difference of two large numbers: only for so many
+queries as FAISS itself takes for many."""
 
 SAMPLE = 1 << 18
 """Codes, at most, that ranges and medians are taken from."""
@@ -212,7 +213,8 @@ class Index:
         codes = _comparable(codes, self.metric)
         wanted = self._there if rows is None else rows if self._there is None else rows & self._there
 
-        product = PRODUCT * codes.shape[1] if self.metric == "cosine" else _PRODUCT
+        many = self.metric == "cosine" or codes.size > _PRODUCT
+        product = PRODUCT * codes.shape[1] if many else _PRODUCT
 
         def nearest(some: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
             faiss.omp_set_num_threads(1)  # of this thread
