@@ -1,11 +1,13 @@
 """What `simrec serve` costs beside the look-up itself: by upload of a JPEG of 400 pixels, over 60,000 items.
 
-    python tests/benchmarks/serving.py [--encoder demo|photo] [--seconds 10] [--connections 16]
+    python tests/benchmarks/serving.py [--encoder demo|photo] [--items 60000] [--seconds 10] [--connections 16]
+                                       [--requests 0]
 
 The server is a process of its own, and so is the client, which writes to sockets and counts bytes: both share the
 machine's cores. In process: `Recommender.similar` with the same file. Bare ONNX: the encoder alone, on one image after
 the other. At half load requests begin at even steps, at half the rate of saturation, whether or not the one before was
-answered, and a request's time counts from when it should have begun.
+answered, and a request's time counts from when it should have begun. --requests: so many more follow, and the
+server's memory is printed after every tenth of them.
 """
 
 from __future__ import annotations
@@ -30,14 +32,12 @@ import simrec
 from simrec.contracts import ImageSpec
 from simrec.sources.load import load
 
-ITEMS = 60_000
 
-
-def catalogue(home: Path, encoder: str) -> None:
-    """A recommender of 60,000 items: Fashion-MNIST's test pictures, six times, each time shifted by some pixels."""
+def catalogue(home: Path, encoder: str, items: int) -> None:
+    """A recommender of so many items: Fashion-MNIST's test pictures, again and again, each time shifted by a pixel."""
     pictures = load("fashion-mnist:test", ImageSpec(), notice=print)
     folder = home / "pictures"
-    for number in range(ITEMS):
+    for number in range(items):
         copy, row = divmod(number, len(pictures.images))
         place = folder / f"{copy}" / f"{row // 1000}"
         place.mkdir(parents=True, exist_ok=True)
@@ -54,15 +54,15 @@ def picture() -> bytes:
 
 
 @contextmanager
-def server(home: Path) -> Iterator[int]:
-    """The port of a server."""
+def server(home: Path) -> Iterator[tuple[int, int]]:
+    """The port of a server, and its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "simrec", "--home", str(home), "serve", "served", "--port", "0"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        yield int(re.findall(r":(\d+)/", process.stdout.readline())[0])
+        yield int(re.findall(r":(\d+)/", process.stdout.readline())[0]), process.pid
     finally:
         process.terminate()
         process.communicate()
@@ -106,7 +106,12 @@ async def measured(port: int, seconds: float, connections: int, rate: float) -> 
     await asyncio.gather(*(ask() for _ in range(connections)))
     took = time.perf_counter() - begun
     p50, p99 = np.percentile(times, [50, 99]) * 1000
-    return {"p50": float(p50), "p99": float(p99), "rate": len(times) / took, "errors": errors}
+    return {"p50": float(p50), "p99": float(p99), "rate": len(times) / took, "errors": errors, "count": len(times)}
+
+
+def resident(process: int) -> float:
+    """Megabytes of memory that a process has."""
+    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[0]) / 1000
 
 
 def alone(work: Callable[[], object], seconds: float = 3.0) -> tuple[float, float]:
@@ -123,8 +128,10 @@ def alone(work: Callable[[], object], seconds: float = 3.0) -> tuple[float, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="demo")
+    parser.add_argument("--items", type=int, default=60_000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--home", type=Path, help="Where the catalogue is, or is made; by default a new folder.")
     parser.add_argument("--client", nargs=4, type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -134,17 +141,22 @@ def main() -> None:
         return
     home = given.home or Path(tempfile.mkdtemp())
     if not (home / "served").is_dir():
-        catalogue(home, given.encoder)
+        catalogue(home, given.encoder, given.items)
     recommender, data = simrec.open("served", home), picture()
     lookup, _ = alone(lambda: recommender.similar(data))
     images = recommender.read(data).images
     assert images is not None
     _, bare = alone(lambda: recommender.encode(images))
-    with server(home) as port:
+    with server(home) as (port, process):
         client(port, 1, 4)
         one = client(port, given.seconds, 1)
         full = client(port, given.seconds, given.connections)
         half = client(port, given.seconds, given.connections, full["rate"] / 2)
+        asked, errors = 0.0, 0.0
+        while asked < given.requests:
+            more = client(port, given.requests / 10 / full["rate"], given.connections)
+            asked, errors = asked + more["count"], errors + more["errors"]
+            print(f"{asked:,.0f} requests, {errors:.0f} errors: {resident(process):.0f} MB", flush=True)
     print(f"in process: p50 {lookup:.1f} ms; bare ONNX {bare:.0f}/s")
     for name, one_ in (("one connection", one), ("saturated", full), ("at half of that rate", half)):
         print(
