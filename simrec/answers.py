@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -112,9 +112,10 @@ def answers(
     answered = []
     for query, nearest in zip(queries, found.each(), strict=True):
         others = [one for one in nearest if items[one[0]].id not in query.own] if query.own else nearest
+        name = query.name
         answered.append(
             [
-                Match(query.name, rank, items[row], score, distance, percentile)
+                Match(name, rank, items[row], score, distance, percentile)
                 for rank, (row, distance, score, percentile) in enumerate(others[:n], 1)
             ]
         )
@@ -239,7 +240,7 @@ class _Choice:
             same, details = self._same_as(item)
             if same is not None:
                 match = self.matches[same]
-                self.matches[same] = replace(match, alike=(match.alike or 0) + 1)
+                self.matches[same] = match._replace(alike=(match.alike or 0) + 1)
                 return
         alike = 0 if self._narrowing.distinct else None
         self.matches.append(Match(self._query.name, len(self.matches) + 1, item, score, distance, percentile, alike))
