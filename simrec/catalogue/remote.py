@@ -106,8 +106,9 @@ def rows_of(
         digest = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
         digest.update(data[place * size : (place + 1) * size])
         digest.update(preview)
-        same = Item(item.id, item.source, item.label, fields, item.stamp, item.content, item.origin)
-        rows.append(Row(same, code, length, preview, digest.hexdigest()))
+        if fields != item.fields:
+            item = Item(item.id, item.source, item.label, fields, item.stamp, item.content, item.origin)
+        rows.append(Row(item, code, length, preview, digest.hexdigest()))
     return rows
 
 
