@@ -31,7 +31,7 @@ FEWEST, MOST = 64, 1024
 cores wait for the last one. OpenMP's threads, which FAISS would divide them between, wait for each other all the time,
 and for long where something else runs on their cores."""
 
-PRODUCT = 8
+PRODUCT = 4
 """Queries from which on cosines are computed as one product of matrices: 64 of them over 60,000 codes of 64 numbers
 take a quarter of the time then, and one by itself three times as long. FAISS 1.15 would do so from 2,000 on.
 Euclidean distances are rounded more that way, as they come from the difference of two large numbers: only for so many

@@ -473,7 +473,7 @@ def held() -> tuple[Together[looking.Work, looking.Result], threading.Event]:
         assert go_on.wait(30)
         return looking.done(works)
 
-    together = Together(do)
+    together = Together(do, 1)
     together.go_on = go_on  # type: ignore[attr-defined]
     return together, begun
 

@@ -1,10 +1,12 @@
-"""Work of many requests at a time: what waits is done together, and what comes alone never waits."""
+"""Work of many requests: what has to wait is done together, and while a core is free nothing waits."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+from simrec.streams import CORES
 
 LARGEST = 64
 """Pieces of work that are done together, at most."""
@@ -14,30 +16,31 @@ Result = TypeVar("Result")
 
 
 class _Job(Generic[Work, Result]):
-    """A piece of work, and what became of it. woken: when it has ended, or when its thread is to do what waits."""
+    """A piece of work, and what became of it. batch: pieces, itself among them, that its thread is to do. woken: when
+    there is such a batch, or when it has ended.
+    """
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.batch: list[_Job[Work, Result]] = []
         self.result: Result | None = None
         self.error: Exception | None = None
-        self.ended = False
         self.woken = threading.Event()
 
 
 class Together(Generic[Work, Result]):
     """Does work for many threads. batches: how many there were; done: how many pieces of work in them.
 
-    A thread that finds nobody at work does its own. Those that come meanwhile wait, and when it has finished, the first
-    of them does the work of them all.
+    A thread does its own piece while fewer than `most` are at work. Those that come then wait, and when one has
+    finished, the first of them does the work of them all.
 
     do: does some pieces, or raises what is wrong with any of them.
     """
 
-    def __init__(self, do: Callable[[Sequence[Work]], Sequence[Result]]) -> None:
-        self._do = do
+    def __init__(self, do: Callable[[Sequence[Work]], Sequence[Result]], most: int = CORES) -> None:
+        self._do, self._free = do, most
         self._lock = threading.Lock()
         self._waiting: list[_Job[Work, Result]] = []
-        self._working = False
         self.batches = self.done = 0
 
     def __call__(self, work: Work) -> Result:
@@ -45,34 +48,37 @@ class Together(Generic[Work, Result]):
         job = _Job[Work, Result](work)
         with self._lock:
             self._waiting.append(job)
-            alone, self._working = not self._working, True
-        if not alone:
-            job.woken.wait()
-        if not job.ended:
-            self._do_some()
+            if self._free:
+                self._free -= 1
+                self._hand_over()
+        job.woken.wait()
+        if job.batch:
+            self._do_all(job.batch)
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[return-value]
 
-    def _do_some(self) -> None:
-        """Does what waits, and has somebody else do what came meanwhile."""
-        with self._lock:
-            jobs, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-            self.batches += 1
-            self.done += len(jobs)
+    def _hand_over(self) -> None:
+        """Has somebody do what waits; the lock is held."""
+        batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+        if not batch:
+            self._free += 1
+            return
+        self.batches += 1
+        self.done += len(batch)
+        batch[0].batch = batch
+        batch[0].woken.set()
+
+    def _do_all(self, batch: Sequence[_Job[Work, Result]]) -> None:
         try:
-            for job, result in zip(jobs, self._do([job.work for job in jobs]), strict=True):
+            for job, result in zip(batch, self._do([job.work for job in batch]), strict=True):
                 job.result = result
         except Exception:  # whatever it is: a job that never ended would keep its thread for ever
-            for job in jobs:
+            for job in batch:
                 self._do_one(job)
         with self._lock:
-            following = self._waiting[0] if self._waiting else None
-            self._working = following is not None
-        if following:
-            following.woken.set()
-        for job in jobs:
-            job.ended = True
+            self._hand_over()
+        for job in batch:
             job.woken.set()
 
     def _do_one(self, job: _Job[Work, Result]) -> None:
