@@ -21,7 +21,7 @@ const neighbours = new Int32Array(bytes("neighbours"));
 const scores = new Int16Array(bytes("scores"));
 const count = about.count;
 const NONE = 255;
-const format = new Intl.NumberFormat("en");
+const format = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
 
 function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -165,7 +165,7 @@ const narrow = () => width <= 720;
 // Pixels at the edges that something else lies on.
 function covered() {
   const open = document.body.classList.contains("open");
-  if (narrow()) return { left: 0, right: 0, top: 110, bottom: open ? height * 0.42 : 60 };
+  if (narrow()) return { left: 0, right: 0, top: 110, bottom: open ? $("panel").offsetHeight + 8 : 60 };
   return { left: $("legend").hidden ? 0 : $("legend").offsetWidth + 16, right: open ? 356 : 0, top: 0, bottom: 0 };
 }
 
@@ -504,7 +504,11 @@ function tip(item, x, y) {
 
 // Items.
 
-const labelOf = (item) => (about.label === "id" ? "" : shown(values[item]) === "-" ? "" : short(shown(values[item])));
+function labelOf(item) {
+  const value = shown(values[item]);
+  if (about.label === "id" || value === "-") return "";
+  return about.kind === "scale" ? `${short(about.label)} ${value}` : short(value);
+}
 
 function short(words) {
   return words.length > 120 ? `${words.slice(0, 120)}…` : words;
@@ -606,6 +610,7 @@ function fill(item) {
     element("h3", { textContent: list.children.length ? "Most similar, with scores" : "No other item is there." }), list,
   );
   $("panel").scrollTop = 0;
+  document.body.style.setProperty("--sheet", `${$("panel").offsetHeight}px`);
 }
 
 // The legend.
@@ -627,7 +632,7 @@ function fillLegend() {
       drawing.fillStyle = colour;
       drawing.fillRect(at, 0, 1, 1);
     });
-    const ends = [about.low, about.high].map((value) => element("span", { textContent: format.format(value) }));
+    const ends = [about.low, about.high].map((value) => element("span", { textContent: format.format(Number(value.toPrecision(3))) }));
     $("legend").replaceChildren(heading, bar, element("div", { className: "ends" }, ...ends));
   }
   if (about.kind !== "classes") return;
