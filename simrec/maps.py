@@ -79,12 +79,12 @@ class Colouring:
     @classmethod
     def of(cls, values: Sequence[Value]) -> Colouring:
         """The colouring that suits the values (n,) of a field."""
-        known = [value for value in values if value is not None and value != "" and value == value]
-        if known and not any(isinstance(value, str) for value in known) and len(set(known)) > 1:
-            return cls._scale(values, known)
+        if not any(isinstance(value, str) and value for value in values):
+            return cls._scale(values)
         counts: dict[str, int] = {}
-        for value in known:
-            counts[str(value)] = counts.get(str(value), 0) + 1
+        for value in values:
+            if value is not None and value != "":
+                counts[str(value)] = counts.get(str(value), 0) + 1
         if not 1 < len(counts) <= CLASSES:
             return cls("one", np.zeros(len(values), np.uint8))
         names = sorted(counts, key=lambda name: (-counts[name], name))
@@ -93,13 +93,15 @@ class Colouring:
         return cls("classes", np.array(numbers, np.uint8), names)
 
     @classmethod
-    def _scale(cls, values: Sequence[Value], known: Sequence[Value]) -> Colouring:
-        # A few odd prices shall not leave one colour for all others.
-        low, high = np.quantile(np.array(known, np.float64), [0.02, 0.98])
-        if not low < high:
-            low, high = float(min(known)), float(max(known))  # type: ignore[type-var, arg-type]
+    def _scale(cls, values: Sequence[Value]) -> Colouring:
         floats = np.array([np.nan if value is None or value == "" else value for value in values], np.float64)
         there = np.isfinite(floats)
+        known = floats[there]
+        if not len(known) or known.min() == known.max():
+            return cls("one", np.zeros(len(values), np.uint8))
+        low, high = np.quantile(known, [0.02, 0.98])  # a few odd prices shall not leave one colour for all others
+        if not low < high:
+            low, high = known.min(), known.max()
         steps = np.clip((np.where(there, floats, low) - low) / (high - low) * STEPS, 0, STEPS - 1)
         return cls("scale", np.where(there, steps, NEVER).astype(np.uint8), low=float(low), high=float(high))
 

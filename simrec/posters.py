@@ -42,6 +42,7 @@ class Poster:
         self._shown = Image.new("RGBA", (size, size))
         self._marks = list[tuple[int, tuple[int, int, int, int]]]()
         self._grounds = list[tuple[int, int, int]]()
+        self._title = " ".join(drawn.title.split())[:TITLE]
         colouring = drawn.colouring
         self._marked = colouring.kind == "scale" or 0 < len(colouring.names) <= NAMED
 
@@ -69,7 +70,7 @@ class Poster:
         poster.paste(self._shown, mask=self._shown)
         draw = ImageDraw.Draw(poster)
         unit = self._size // 100
-        draw.text((self._margin, unit), self._drawn.title[:TITLE], look["ink"], _font(1.6 * unit))
+        draw.text((self._margin, unit), self._title, look["ink"], _font(1.6 * unit))
         facts = " · ".join(self._drawn.facts)[: 3 * TITLE]
         draw.text((self._margin, self._size - 3 * unit), facts, look["soft"], _font(1.1 * unit))
         if self._marked:
@@ -91,7 +92,7 @@ class Poster:
         else:
             named = list(zip(colouring.names, colours, strict=True))
         named = [(" ".join(name.split())[:CHARACTERS], colour) for name, colour in named]
-        room = self._side - _font(1.6 * unit).getlength(self._drawn.title[:TITLE]) - 2 * unit
+        room = self._side - _font(1.6 * unit).getlength(self._title) - 2 * unit
         wide = sum(_font(1.1 * unit).getlength(name) + 2.4 * unit for name, _ in named)
         step = unit * min(1, room / wide)
         font, right = _font(1.1 * step), float(self._size - self._margin)

@@ -205,13 +205,16 @@ def test_pictures_of_a_level_have_room_and_a_level_is_full() -> None:
         (["a", "a", "", "a"], "one"),
         ([None, None], "one"),
         ([5, 5, 5], "one"),
+        ([1.0, float("inf"), 3.0], "scale"),
         ([f"{number}" for number in range(100)], "one"),
     ],
 )
 def test_colours_suit_the_field(values: Sequence[Value], kind: str) -> None:
     colouring = Colouring.of(values)
     assert colouring.kind == kind
-    assert (colouring.numbers == NEVER).tolist() == [kind != "one" and value in (None, "") for value in values]
+    assert (colouring.numbers == NEVER).tolist() == [
+        kind != "one" and value in (None, "", float("inf")) for value in values
+    ]
     for dark in (False, True):
         colours = colouring.colours(dark=dark)
         assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
@@ -491,10 +494,12 @@ def test_the_keyboard_alone_is_enough(visit: Open) -> None:
     after = page.evaluate("({...view})")
     assert after["k"] > before["k"]
     assert after["x"] > before["x"]
+    assert page.locator("#tip b").inner_text() == page.evaluate("ids[middle()]")
     page.keyboard.press("Enter")
-    assert page.locator("#panel").is_visible()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Close"
     page.keyboard.press("Escape")
     assert page.locator("#panel").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "map"
     page.keyboard.press("/")
     page.keyboard.type("item/07")
     page.keyboard.press("Enter")

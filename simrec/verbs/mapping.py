@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from simrec.answers import check_fields, value_of
 from simrec.catalogue import Catalogue, LocalCatalogue
 from simrec.contracts import Codes, Notice, Value
-from simrec.errors import NotInstalledError, RequestError, StoreError, needs
-from simrec.faults import blamed_on
+from simrec.errors import NotInstalledError, PluginError, RequestError, StoreError, needs, reason
 from simrec.files import replacing, temporary
 from simrec.maps import SIDE, Colouring, Map, Tiles, edge, levels, write
 from simrec.recommender import Recommender, silent
@@ -264,8 +263,13 @@ def _placed(
     progress("placing", 0, 0)
     if method == "pca" or codes.shape[1] <= 2:
         return _principal(codes)
-    with blamed_on(method), _quiet(method, lambda done, total: progress("placing", done, total)):
-        placed = (_by_pacmap if method == "pacmap" else _by_umap)(codes, neighbours)
+    try:
+        with _quiet(method, lambda done, total: progress("placing", done, total)):
+            placed = (_by_pacmap if method == "pacmap" else _by_umap)(codes, neighbours)
+    except MemoryError:
+        raise
+    except Exception as error:  # a compiler is among what these libraries need
+        raise PluginError(f"--method {method} failed: {reason(error)}: --method pca needs no other package") from error
     return _principal(placed)  # which turns it so that it is wider than high, as screens are
 
 

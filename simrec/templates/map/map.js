@@ -75,12 +75,12 @@ let clock = 0;
 
 function bitmapOf(item) {
   const sheet = sheets[(item / perSheet) | 0];
-  sheet.seen = ++clock;
-  if (!sheet.bitmap) loaded(sheet);
+  loaded(sheet);
   return sheet.bitmap;
 }
 
 function loaded(sheet) {
+  sheet.seen = ++clock;
   sheet.waiting ??= new Promise((done) => {
     queue.push([sheet, done]);
     load();
@@ -101,8 +101,8 @@ async function load() {
     sheet.bitmap = document.createElement("canvas");
   }
   loading--;
-  const held = sheets.filter((one) => one.bitmap);
-  if (held.length > KEPT) {
+  const held = sheets.filter((one) => one.bitmap && one !== sheet);
+  if (held.length >= KEPT) {
     const oldest = held.reduce((a, b) => (a.seen < b.seen ? a : b));
     oldest.bitmap.close?.();
     oldest.bitmap = oldest.waiting = null;
@@ -126,9 +126,7 @@ function picture(item, side, whole = false) {
   const factor = side / Math.max(wide, high);
   const sharp = Math.min(devicePixelRatio || 1, 2);
   const made = element("canvas", { width: Math.round((whole ? wide * factor : side) * sharp), height: Math.round((whole ? high * factor : side) * sharp) });
-  loaded(sheets[(item / perSheet) | 0]).then(() => {
-    const bitmap = bitmapOf(item);
-    if (!bitmap) return picture(item, side, whole);
+  loaded(sheets[(item / perSheet) | 0]).then((bitmap) => {
     const [width, height] = [wide * factor * sharp, high * factor * sharp];
     drawPicture(made.getContext("2d"), bitmap, item, (made.width - width) / 2, (made.height - height) / 2, width, height);
   });
@@ -346,6 +344,7 @@ function drawCross() {
     context.lineTo(x + 16 * dx, y + 16 * dy);
   }
   context.stroke();
+  if (!flight) tip(middle(), x, y);
 }
 
 function frame(now) {
@@ -465,7 +464,11 @@ canvas.addEventListener("wheel", (event) => {
   redraw();
 }, { passive: false });
 canvas.addEventListener("dblclick", (event) => go(zoomed(2, event.clientX, event.clientY), 250));
-for (const type of ["focus", "blur"]) canvas.addEventListener(type, redraw);
+canvas.addEventListener("focus", redraw);
+canvas.addEventListener("blur", () => {
+  tip(-1);
+  redraw();
+});
 
 // The item whose picture is there, else the nearest point within so many pixels, else -1.
 function itemAt(x, y, reach) {
@@ -773,8 +776,10 @@ const keys = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target === $("words")) return;
   if (event.key.startsWith("Arrow") && $("panel").contains(event.target)) return;
-  if (event.key === "Enter" && event.target === canvas) open(middle());
-  else if (keys[event.key]) keys[event.key]();
+  if (event.key === "Enter" && event.target === canvas) {
+    open(middle());
+    $("panel").querySelector(".close")?.focus({ preventScroll: true });
+  } else if (keys[event.key]) keys[event.key]();
   else return;
   event.preventDefault();
 });
