@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simrec.answers import check_fields, value_of
 from simrec.catalogue import Catalogue, LocalCatalogue
-from simrec.contracts import Codes, Notice, Value
+from simrec.contracts import Codes, Metric, Notice, Value
 from simrec.errors import NotInstalledError, PluginError, RequestError, StoreError, needs, reason
 from simrec.files import replacing, temporary
 from simrec.maps import SIDE, Colouring, Map, Tiles, edge, levels, write
@@ -81,7 +81,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Items:
-    """The items of a map: their codes (n, dim), of length 1 where the metric is cosine."""
+    """The items of a map, with their codes (n, dim) as the catalogue keeps them. total: items that it could have."""
 
     ids: list[str]
     values: list[Value]
@@ -118,7 +118,8 @@ def draw(
             method = "pca"
             notice(f"{count} items are too few for another method than pca: placed by their principal components.")
         neighbours, scores = _neighbours(recommender, items, wishes.where, progress)
-        places = _fitted(_placed(items.codes, neighbours, method, progress))
+        codes = _comparable(items.codes, recommender.manifest.encoder.metric)
+        places = _fitted(_placed(codes, neighbours, method, progress))
         popular = np.bincount(neighbours[neighbours >= 0].ravel(), minlength=count)
         progress("arranging", 0, 0)
         dim = recommender.manifest.encoder.dim
@@ -169,7 +170,7 @@ def _read(
     recommender: Recommender, wishes: Wishes, notice: Notice, progress: Callable[[str, int, int], None]
 ) -> _Items:
     """Reads the items, all or evenly drawn ones."""
-    catalogue, record, where = recommender.catalogue, recommender.manifest.encoder, wishes.where
+    catalogue, where = recommender.catalogue, wishes.where
     total = len(catalogue) if where is None else catalogue.matching(where)
     wanted = min(total, wishes.number or MOST, MOST)
     drawn = set(np.linspace(0, total - 1, wanted).round().astype(np.int64).tolist())
@@ -196,10 +197,7 @@ def _read(
         )
     if len(ids) < total:
         notice(f"The map has {len(ids):,} of {total:,} items, drawn evenly.")
-    held = np.concatenate(codes)
-    if record.metric == "cosine":
-        held = held / np.maximum(np.linalg.norm(held, axis=1, keepdims=True), np.float32(1e-12))
-    return _Items(ids, values, contents, _within(fields, notice), held.astype(np.float32), total)
+    return _Items(ids, values, contents, _within(fields, notice), np.concatenate(codes), total)
 
 
 def _within(fields: dict[str, list[Value]], notice: Notice) -> dict[str, list[Value]]:
@@ -222,18 +220,18 @@ def _neighbours(
     recommender: Recommender, items: _Items, where: str | None, progress: Callable[[str, int, int], None]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The nearest items (n, k) of each by their codes, without itself and its exact copies, and scores (n, k); -1 and 0
-    where there are no more. They are those that `similar` gives.
+    where there are no more. They are those that `similar` gives, but for items that are equally near to a 7th digit.
     """
     searchable, count = _searchable(recommender, items, where), len(items.ids)
     k = min(NEIGHBOURS, count - 1)
     _, same = np.unique(np.array(items.contents), return_inverse=True)
     same = np.where(np.array(items.contents) == "", -1 - np.arange(count), same)
-    copies = np.bincount(np.maximum(same, 0))
+    copies = np.bincount(same[same >= 0], minlength=1)
     found, scores = np.full((count, k), -1, np.int32), np.zeros((count, k), np.float32)
     for start in range(0, count, BLOCK):
         part = slice(start, min(start + BLOCK, count))
         own = same[part, np.newaxis]
-        more = min(int(copies[np.maximum(own, 0)].max()), COPIES)
+        more = min(int(np.where(own < 0, 1, copies[np.maximum(own, 0)]).max()), COPIES)
         rows, distances = searchable.search(items.codes[part], min(count, k + more))
         own_rows = np.arange(part.start, part.stop)[:, np.newaxis]
         others = (rows != own_rows) & (same[rows] != own)
@@ -254,6 +252,15 @@ def _searchable(recommender: Recommender, items: _Items, where: str | None) -> S
     if isinstance(catalogue, LocalCatalogue) and len(items.ids) == items.total:
         return catalogue.chosen(where)
     return Index(items.codes, recommender.manifest.encoder.metric)
+
+
+def _comparable(codes: Codes, metric: Metric) -> Codes:
+    """Codes (n, dim) between which the Euclidean distance says what the metric does."""
+    if metric != "cosine":
+        return codes
+    lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+    comparable: Codes = codes / np.maximum(lengths, np.float32(1e-12))
+    return comparable
 
 
 def _placed(

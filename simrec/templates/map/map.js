@@ -213,7 +213,7 @@ const limited = (k) => Math.min(Math.max(k, least / 2), Math.max(most, 4 * least
 // points a screen with finer pixels than a style sheet's would cost four times as much, and show hardly more.
 
 let stamped = "";
-let stamps = [];
+let stamps = { offsets: [], weights: [] };
 let half = 0;
 
 function makeStamps(radius, strength) {
@@ -222,7 +222,7 @@ function makeStamps(radius, strength) {
   stamped = key;
   half = Math.ceil(radius + 0.5);
   const side = 2 * half + 2;
-  stamps = [];
+  stamps = { offsets: [], weights: [] };
   for (let phase = 0; phase < 16; phase++) {
     const [x, y] = [half + (phase & 3) / 4 + 0.125, half + (phase >> 2) / 4 + 0.125];
     const [offsets, weights] = [[], []];
@@ -230,13 +230,14 @@ function makeStamps(radius, strength) {
       for (let column = 0; column < side; column++) {
         const far = Math.hypot(column + 0.5 - x, row + 0.5 - y);
         const weight = Math.round(256 * strength * Math.min(Math.max(radius + 0.5 - far, 0), 1));
-        if (weight) {
+        if (weight > 12) {
           offsets.push(row * pointsCanvas.width + column);
           weights.push(weight);
         }
       }
     }
-    stamps.push([Int32Array.from(offsets), Int32Array.from(weights)]);
+    stamps.offsets.push(Int32Array.from(offsets));
+    stamps.weights.push(Int32Array.from(weights));
   }
 }
 
@@ -257,7 +258,9 @@ function drawPoints() {
     if (x < 0 || y < 0 || x >= wide || y >= high) continue;
     const column = x | 0;
     const row = y | 0;
-    const [offsets, weights] = stamps[(((y - row) * 4) << 2) | ((x - column) * 4)];
+    const phase = (((y - row) * 4) << 2) | ((x - column) * 4);
+    const offsets = stamps.offsets[phase];
+    const weights = stamps.weights[phase];
     const colour = packed[numbers[i]];
     const red = colour & 0xff00ff;
     const green = colour & 0x00ff00;
@@ -265,10 +268,11 @@ function drawPoints() {
     const start = row * stride + column;
     for (let j = 0; j < offsets.length; j++) {
       const weight = weights[j] >> faded;
-      const under = pixels[start + offsets[j]];
+      const at = start + offsets[j];
+      const under = pixels[at];
       const r = (Math.imul(red, weight) + Math.imul(under & 0xff00ff, 256 - weight)) >>> 8;
       const g = (Math.imul(green, weight) + Math.imul(under & 0x00ff00, 256 - weight)) >>> 8;
-      pixels[start + offsets[j]] = 0xff000000 | (r & 0xff00ff) | (g & 0x00ff00);
+      pixels[at] = 0xff000000 | (r & 0xff00ff) | (g & 0x00ff00);
     }
   }
   pointsContext.putImageData(image, 0, 0);
