@@ -71,6 +71,7 @@ EXTRAS = {
     **dict.fromkeys(TRAINING, "train"),
     **dict.fromkeys(("psycopg", "pgvector"), "pgvector"),
     "lancedb": "lancedb",
+    "pacmap": "map",
     "qdrant_client": "qdrant",
     **dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve"),
 }

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from html import escape
-from pathlib import Path
 from string import Template
 from typing import IO, TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -18,6 +15,8 @@ from simrec.contracts import Value
 from simrec.display import Display, name_of, text_of
 from simrec.errors import SimrecError
 from simrec.queries import Match, Query
+from simrec.single_file import parts, policy
+from simrec.single_file import shown as _text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,16 +30,11 @@ TINY = 64
 LARGEST = 200_000_000
 """Bytes of a report after which no further query is written: browsers open no larger file in good time."""
 
-CELL = 300
-"""Characters of a text that are shown: a field may hold a book."""
-
 NOTEBOOK = 160
 """Pixels of the longest edge of the pictures in a notebook."""
 
 MOST = 50
 """Answers that a notebook shows."""
-
-TEMPLATE = Path(__file__).parent / "templates" / "report"
 
 _FIGURES = ("rank", "score", "percentile", "alike")
 
@@ -61,16 +55,12 @@ class Report:
     ) -> None:
         self._file, self._display, self._show = file, display, show
         self.queries = self.answers = self.left_out = self.failed = self._written = 0
-        style, script = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-        policy = (
-            f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-            "base-uri 'none'; form-action 'none'"
-        )
+        page, style, script = parts("report")
         now = datetime.now().astimezone()
         facts = [*map(_text, facts), f'<time datetime="{now.isoformat("T", "seconds")}">{now:%Y-%m-%d %H:%M}</time>']
-        head, tail = (TEMPLATE / "report.html").read_text(encoding="utf-8").split("$answers")
+        head, tail = page.split("$answers")
         head = Template(head).substitute(
-            policy=escape(policy, quote=False), title=_text(title), facts=" · ".join(facts), style=style
+            policy=policy(style, script), title=_text(title), facts=" · ".join(facts), style=style
         )
         self._tail = Template(tail).substitute(script=script)
         self._write(head)
@@ -229,16 +219,6 @@ def _image(picture: Image, edge: int, alt: str, style: str = "") -> str:
         f'<img src="data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}" '
         f'alt="{_text(alt)}" width="{small.width}" height="{small.height}"{look}>'
     )
-
-
-def _text(text: str) -> str:
-    """A text, harmless in HTML and cut where it is very long."""
-    return escape(text if len(text) <= CELL else f"{text[:CELL]}…")
-
-
-def _hash(text: str) -> str:
-    """What a content security policy calls a style or script."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _count(number: int, one: str, more: str) -> str:

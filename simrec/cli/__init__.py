@@ -16,6 +16,7 @@ from simrec.cli.decoding import denoise, generate, reconstruct
 from simrec.cli.evaluating import evaluate
 from simrec.cli.exporting import encode, export, verify
 from simrec.cli.indexing import index
+from simrec.cli.mapping import mapping
 from simrec.cli.plugins import plugins
 from simrec.cli.quickstart import quickstart
 from simrec.cli.serving import serve
@@ -53,7 +54,7 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
 
 
 for command in (
-    quickstart, similar, serve, train, index, evaluate, encode, export, verify, reconstruct, denoise, generate,
+    quickstart, similar, serve, train, index, evaluate, mapping, encode, export, verify, reconstruct, denoise, generate,
     compress, decompress, plugins,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,0 +1,386 @@
+"""A map of a catalogue: each item has a place in two dimensions, near the items that look like it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simrec.answers import check_fields, value_of
+from simrec.catalogue import Catalogue, LocalCatalogue
+from simrec.contracts import Codes, Metric, Notice, Value
+from simrec.errors import NotInstalledError, PluginError, RequestError, StoreError, needs, reason
+from simrec.files import replacing, temporary
+from simrec.maps import SIDE, Colouring, Map, Tiles, edge, levels, write
+from simrec.recommender import Recommender, silent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from simrec.index import Searchable
+
+Method = Literal["auto", "pacmap", "umap", "pca"]
+
+ENDINGS = (".html", ".htm", ".png")
+
+MOST = 200_000
+"""Items that a map has room for."""
+
+FEWEST = 3
+"""Items without which there is nothing to map."""
+
+FEW = 50
+"""Items below which the principal components are the better map: the other methods need neighbours."""
+
+NEIGHBOURS = 10
+"""Of each item, that its panel shows."""
+
+COPIES = 200
+"""Exact copies of an item, at most, that are passed over in the search for its neighbours."""
+
+BLOCK = 1024
+"""Items whose neighbours are looked for, or whose pictures are read, at a time."""
+
+FIELDS = 8_000_000
+"""Characters, about, of all values of fields that a page holds: fields that go beyond are left out."""
+
+VALUE = 120
+"""Characters of one value of a field that is shown beside an item."""
+
+NOTE = (
+    "Items that look alike to the encoder lie side by side. How far two groups are from each other, how large they are "
+    "and which way is up mean little: the codes have {dim} numbers, and no flat map can keep all of their distances."
+)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a map shall be.
+
+    where: only items that match this filter. label: the field that colours it. number: items, at most, drawn evenly.
+    method: what places them; "auto" is PaCMAP where it is installed, else the principal components. title: its heading,
+    by default the recommender's name. size: pixels of a PNG, across and down.
+    """
+
+    where: str | None = None
+    label: str = "label"
+    number: int | None = None
+    method: Method = "auto"
+    title: str = ""
+    size: int = 3000
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The items of a map, with their codes (n, dim) as the catalogue keeps them. total: items that it could have."""
+
+    ids: list[str]
+    values: list[Value]
+    contents: list[str]
+    fields: dict[str, list[Value]]
+    codes: Codes
+    total: int
+
+
+def draw(
+    recommender: Recommender, target: Path, wishes: Wishes | None = None, *,
+    progress: Callable[[str, int, int], None] = silent, notice: Notice = silent,
+) -> int:  # fmt: skip
+    """Draws a catalogue's map, a page (.html) or a picture (.png). Returns how many items are in it.
+
+    The same catalogue, wishes and versions of libraries give the same file. progress: told a stage, how many items are
+    done, and of how many, 0 where that isn't known.
+
+    Raises RequestError for another ending, a field or filter that can't be, and fewer than FEWEST items;
+    NotInstalledError for a method whose package is missing; StoreError where the file can't be written, and then what
+    was there stays.
+    """
+    wishes = wishes or Wishes()
+    ending = target.suffix.lower()
+    if ending not in ENDINGS:
+        raise RequestError(f"{target}: a map is a page or a picture: name a file that ends in .html or .png")
+    method = _method(wishes.method, notice)
+    catalogue = recommender.catalogue
+    check_fields([wishes.label], catalogue, recommender.name)
+    with replacing(target) as file:
+        items = _read(recommender, wishes, notice, progress)
+        count = len(items.ids)
+        if count < FEW and method != "pca":
+            method = "pca"
+            notice(f"{count} items are too few for another method than pca: placed by their principal components.")
+        neighbours, scores = _neighbours(recommender, items, wishes.where, progress)
+        codes = _comparable(items.codes, recommender.manifest.encoder.metric)
+        places = _fitted(_placed(codes, neighbours, method, progress))
+        popular = np.bincount(neighbours[neighbours >= 0].ravel(), minlength=count)
+        progress("arranging", 0, 0)
+        dim = recommender.manifest.encoder.dim
+        drawn = Map(
+            wishes.title or recommender.name, _facts(recommender, items, wishes, method),
+            [NOTE.format(dim=dim), "The neighbours in an item's panel are its nearest by all of these numbers."],
+            items.ids, wishes.label, items.values, Colouring.of(items.values), places,
+            levels(places, popular.astype(np.int64)), neighbours, scores, items.fields,
+        )  # fmt: skip
+        if ending == ".png":
+            from simrec.posters import Poster
+
+            poster = Poster(drawn, wishes.size)
+            for place, picture in _pictures(catalogue, items, wishes.where, set(poster.cells), progress):
+                poster.put(place, picture)
+            poster.finished().save(file, "PNG")
+        else:
+            with temporary() as (spool, explaining), explaining:
+                tiles = Tiles(spool, _edge(catalogue, items))
+                for place, picture in _pictures(catalogue, items, wishes.where, None, progress):
+                    tiles.put(place, picture)
+                write(file, drawn, tiles, progress)
+    return count
+
+
+def _method(method: Method, notice: Notice) -> Literal["pacmap", "umap", "pca"]:
+    if method == "auto":
+        if find_spec("pacmap"):
+            return "pacmap"
+        notice("Placed by the principal components: pip install 'simrec[map]' gives a map with clearer groups.")
+        return "pca"
+    if method == "pacmap" and not find_spec("pacmap"):
+        raise NotInstalledError(f"--method pacmap {needs('pacmap')}")
+    if method == "umap" and not find_spec("umap"):
+        raise NotInstalledError("--method umap needs umap-learn, which is not installed: pip install umap-learn")
+    return method
+
+
+def _facts(recommender: Recommender, items: _Items, wishes: Wishes, method: str) -> list[str]:
+    count = len(items.ids)
+    some = f"{count:,} items" if count == items.total else f"{count:,} of {items.total:,} items"
+    only = [f"only {wishes.where}"] if wishes.where else []
+    named = {"pacmap": "PaCMAP", "umap": "UMAP", "pca": "principal components"}[method]
+    return [some, *only, f"encoder {recommender.manifest.encoder.title.partition('@')[0]}", f"placed by {named}"]
+
+
+def _read(
+    recommender: Recommender, wishes: Wishes, notice: Notice, progress: Callable[[str, int, int], None]
+) -> _Items:
+    """Reads the items, all or evenly drawn ones."""
+    catalogue, where = recommender.catalogue, wishes.where
+    total = len(catalogue) if where is None else catalogue.matching(where)
+    wanted = min(total, wishes.number or MOST, MOST)
+    drawn = set(np.linspace(0, total - 1, wanted).round().astype(np.int64).tolist())
+    names = list(catalogue.fields)
+    ids, values, contents = list[str](), list[Value](), list[str]()
+    fields: dict[str, list[Value]] = {name: [] for name in names if name != wishes.label}
+    codes, seen = list[Codes](), 0
+    for items, some in catalogue.batches(where):
+        rows = [row for row in range(len(items)) if seen + row in drawn]
+        seen += len(items)
+        for item in (items[row] for row in rows):
+            ids.append(item.id)
+            values.append(value_of(item, wishes.label))
+            contents.append(item.content)
+            for name, column in fields.items():
+                value = item.fields.get(name)
+                column.append(value[:VALUE] if isinstance(value, str) else value)
+        codes.append(some[rows])
+        progress("reading", seen, total)
+    if len(ids) < FEWEST:
+        raise RequestError(
+            f"{recommender.name}: a map takes {FEWEST} items at least, and there are {len(ids)}: widen the filter, or "
+            f"add pictures with 'simrec index add'"
+        )
+    if len(ids) < total:
+        notice(f"The map has {len(ids):,} of {total:,} items, drawn evenly.")
+    return _Items(ids, values, contents, _within(fields, notice), np.concatenate(codes), total)
+
+
+def _within(fields: dict[str, list[Value]], notice: Notice) -> dict[str, list[Value]]:
+    """The first fields that have a value anywhere, as many as a page has room for."""
+    kept, room, left = dict[str, list[Value]](), FIELDS, list[str]()
+    for name, column in fields.items():
+        if all(value is None for value in column):
+            continue
+        room -= sum(len(str(value)) + 3 for value in column)
+        if room < 0:
+            left.append(name)
+        else:
+            kept[name] = column
+    if left:
+        notice(f"The page has no room for the fields {', '.join(left)}.")
+    return kept
+
+
+def _neighbours(
+    recommender: Recommender, items: _Items, where: str | None, progress: Callable[[str, int, int], None]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The nearest items (n, k) of each by their codes, without itself and its exact copies, and scores (n, k); -1 and 0
+    where there are no more. They are those that `similar` gives, but for items that are equally near to a 7th digit.
+    """
+    searchable, count = _searchable(recommender, items, where), len(items.ids)
+    k = min(NEIGHBOURS, count - 1)
+    _, same = np.unique(np.array(items.contents), return_inverse=True)
+    same = np.where(np.array(items.contents) == "", -1 - np.arange(count), same)
+    copies = np.bincount(same[same >= 0], minlength=1)
+    found, scores = np.full((count, k), -1, np.int32), np.zeros((count, k), np.float32)
+    for start in range(0, count, BLOCK):
+        part = slice(start, min(start + BLOCK, count))
+        own = same[part, np.newaxis]
+        more = min(int(np.where(own < 0, 1, copies[np.maximum(own, 0)]).max()), COPIES)
+        rows, distances = searchable.search(items.codes[part], min(count, k + more))
+        own_rows = np.arange(part.start, part.stop)[:, np.newaxis]
+        others = (rows != own_rows) & (same[rows] != own)
+        first = np.argsort(~others, axis=1, kind="stable")[:, :k]
+        there = np.take_along_axis(others, first, axis=1)
+        found[part, : first.shape[1]] = np.where(there, np.take_along_axis(rows, first, axis=1), -1)
+        near = searchable.scores(np.take_along_axis(distances, first, axis=1))
+        scores[part, : first.shape[1]] = np.where(there, near, 0)
+        progress("finding neighbours", part.stop, count)
+    return found, scores
+
+
+def _searchable(recommender: Recommender, items: _Items, where: str | None) -> Searchable:
+    """The items' codes, ready to be searched: the catalogue's own index where all of its items are there."""
+    from simrec.index import Index
+
+    catalogue = recommender.catalogue
+    if isinstance(catalogue, LocalCatalogue) and len(items.ids) == items.total:
+        return catalogue.chosen(where)
+    return Index(items.codes, recommender.manifest.encoder.metric)
+
+
+def _comparable(codes: Codes, metric: Metric) -> Codes:
+    """Codes (n, dim) between which the Euclidean distance says what the metric does."""
+    if metric != "cosine":
+        return codes
+    lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+    comparable: Codes = codes / np.maximum(lengths, np.float32(1e-12))
+    return comparable
+
+
+def _placed(
+    codes: Codes, neighbours: NDArray[np.int32], method: str, progress: Callable[[str, int, int], None]
+) -> NDArray[np.float64]:
+    """Places (n, 2) of codes (n, dim), from the same seed each time."""
+    progress("placing", 0, 0)
+    if method == "pca" or codes.shape[1] <= 2:
+        return _principal(codes)
+    try:
+        with _quiet(method, lambda done, total: progress("placing", done, total)):
+            placed = (_by_pacmap if method == "pacmap" else _by_umap)(codes, neighbours)
+    except MemoryError:
+        raise
+    except Exception as error:  # a compiler is among what these libraries need
+        raise PluginError(f"--method {method} failed: {reason(error)}: --method pca needs no other package") from error
+    return _principal(placed)  # which turns it so that it is wider than high, as screens are
+
+
+def _principal(points: Any) -> NDArray[np.float64]:
+    """The first two principal components (n, 2) of points (n, d)."""
+    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])  # of both directions always the same
+    found = centred @ axes
+    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+
+
+def _by_pacmap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float32]:
+    """By PaCMAP (Wang et al. 2021, arXiv:2012.04456), from the neighbours that are known already."""
+    from pacmap import PaCMAP
+
+    count, k = neighbours.shape
+    ones = np.repeat(np.arange(count, dtype=np.int32), k)
+    others = neighbours.ravel()
+    others = np.where(others < 0, (ones + 1) % count, others)  # it wants k of each, of copies too
+    pairs = np.stack([ones, others], axis=1).astype(np.int32)
+    mapper = PaCMAP(n_neighbors=k, pair_neighbors=pairs, random_state=0, verbose=True)
+    return cast("NDArray[np.float32]", mapper.fit_transform(codes, init="pca"))
+
+
+def _by_umap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float32]:
+    """By UMAP (McInnes et al. 2018, arXiv:1802.03426)."""
+    from umap import UMAP
+
+    return cast("NDArray[np.float32]", UMAP(random_state=0, n_jobs=1).fit_transform(codes))
+
+
+@contextmanager
+def _quiet(library: str, progress: Callable[[int, int], None]) -> Iterator[None]:
+    """Keeps to itself what a library prints and warns of in the block, but for its progress."""
+    loggers = [logging.getLogger(name) for name in (library, f"{library}.{library}")]
+    states = [one.disabled for one in loggers]
+    with warnings.catch_warnings(), redirect_stdout(cast(TextIO, _Listener(progress))):
+        warnings.simplefilter("ignore")
+        for one in loggers:
+            one.disabled = True
+        try:
+            yield
+        finally:
+            for one, state in zip(loggers, states, strict=True):
+                one.disabled = state
+
+
+class _Listener:
+    """Standard output while a library works: hears how far PaCMAP is, which takes 450 steps."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+
+    def write(self, text: str) -> int:
+        """Takes what is printed."""
+        if found := re.match(r"Iteration: +(\d+)", text):
+            self._progress(int(found[1]), 450)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _fitted(points: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Places in whole units: as large as SIDE allows, in the middle, with a little room around."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    scale = 0.96 * (SIDE - 1) / max(float((high - low).max()), 1e-30)
+    units = (points - (low + high) / 2) * scale * [1, -1] + (SIDE - 1) / 2
+    return cast("NDArray[np.uint16]", np.clip(np.rint(units), 0, SIDE - 1).astype(np.uint16))
+
+
+def _edge(catalogue: Catalogue, items: _Items) -> int:
+    """Pixels of the pictures' longest edges: no more than the largest of some of the previews has."""
+    most = edge(len(items.ids))
+    sample = items.ids[:: max(1, len(items.ids) // 50)][:50]
+    sizes = [max(picture.size) for id_ in sample if (picture := catalogue.picture(id_))]
+    return min(most, max(sizes, default=most))
+
+
+def _pictures(
+    catalogue: Catalogue, items: _Items, where: str | None, only: set[int] | None,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[tuple[int, Image]]:  # fmt: skip
+    """Items' places and their previews, as they are read. only: these places; without it all of them.
+
+    Raises StoreError for a damaged preview.
+    """
+    from simrec.catalogue import previews
+
+    places = {id_: place for place, id_ in enumerate(items.ids) if only is None or place in only}
+    done = 0
+    for batch in catalogue.record_batches({"id": None, "preview": None}, where, BLOCK):
+        ids: Sequence[str] = batch.column("id").to_pylist()
+        wanted = [(row, places[id_]) for row, id_ in enumerate(ids) if id_ in places]
+        column = batch.column("preview")
+        for row, place in wanted:
+            try:
+                yield place, previews.opened(column[row].as_py() or previews.NONE)
+            except ValueError as error:
+                raise StoreError(
+                    f"{catalogue.name}: the preview of {ids[row]!r:.200} is damaged ({error}): 'simrec index verify "
+                    f"{catalogue.name}' says what helps"
+                ) from error
+        done += len(wanted)
+        progress("reading pictures", done, len(places))
