@@ -187,6 +187,7 @@ class _Watchdog(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._running: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._clock = 0.0
         self._lock = threading.Lock()
         self._busy = threading.Event()
 
@@ -195,7 +196,7 @@ class _Watchdog(threading.Thread):
         """Calls `stop` when the block has taken that long."""
         key = object()
         with self._lock:
-            self._running[key] = (time.monotonic() + seconds, stop)
+            self._running[key] = (self._clock + seconds, stop)
             self._busy.set()
         try:
             yield
@@ -207,11 +208,13 @@ class _Watchdog(threading.Thread):
         """Looks twice a second, as long as anything runs."""
         while True:
             self._busy.wait()
+            begun = time.monotonic()
             time.sleep(0.5)
             with self._lock:
-                now = time.monotonic()
+                # Whoever was stopped meanwhile, by Ctrl-Z or as the computer slept, has worked no longer than that.
+                self._clock += min(time.monotonic() - begun, 1.0)
                 for until, stop in self._running.values():
-                    if until < now:
+                    if until < self._clock:
                         stop()
                 if not self._running:
                     self._busy.clear()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -442,3 +445,31 @@ def test_what_the_encoder_sees_can_be_drawn(photos: Path, shoe: Path) -> None:
     answer("encode", str(photos), "--index", "demo", "-o", "codes.npy", "--show-input", "all.png")
     with Image.open("all.png") as sheet:
         assert sheet.height > len(drawn)
+
+
+ENCODING = """
+import time
+import numpy as np
+from simrec import library, onnx_encoder
+from simrec.recommender import Recommender
+onnx_encoder.SECONDS = 0.5
+demo, images = Recommender(library.shipped() / "demo"), np.zeros((1000, 28, 28, 1), np.uint8)
+demo.encode(images)
+print("begun", flush=True)
+ends = time.monotonic() + 6
+while time.monotonic() < ends:
+    demo.encode(images)
+print("well", flush=True)
+"""
+
+
+@pytest.mark.long
+def test_a_process_that_is_stopped_for_a_while_goes_on_encoding() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENCODING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(4)  # longer than a piece of a batch may take
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "well\n"
