@@ -13,6 +13,7 @@ The pictures are Fashion-MNIST's: see million.py for where a million come from. 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1_000_000)
     given = parser.parse_args()
     parts = given.parts or ["sync", "add", "filter", "batch"]
+    gc.set_threshold(100_000, 50, 100)  # as the command line has it
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["SIMREC_HOME"] = str(folder / "home")
