@@ -43,6 +43,8 @@ export const recommenders = () => asked("/api/recommenders");
 
 export const recommender = (name) => asked(`/api/recommenders/${encodeURIComponent(name)}`);
 
+export const item = (name, id) => asked(address(name, "items", id));
+
 export function items(name, n, where, signal) {
   const query = new URLSearchParams({ n, ...(where && { where }) });
   return asked(`/api/recommenders/${encodeURIComponent(name)}/items?${query}`, { signal });

@@ -30,6 +30,6 @@ export function number(value, digits = 3) {
 export function picture(address, alt = "") {
   return h("img", {
     src: address, alt, decoding: "async",
-    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 64),
+    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 48),
   });
 }

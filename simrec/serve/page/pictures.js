@@ -3,20 +3,21 @@
 import { address } from "./api.js";
 import { by, h, picture } from "./dom.js";
 
-const EDGE = 56; // pixels of the picture in a link
+const EDGES = [96, 56]; // pixels of the picture in a link, of one picture and of each of several
 
 export function uploaded(file) {
   return { file, url: URL.createObjectURL(file), name: file.name || "pasted picture", crop: "" };
 }
 
 // A tiny picture for the link, so that whoever gets it sees what was asked.
-export async function thumb(part) {
+// count: how many pictures the link holds.
+export async function thumb(part, count) {
   try {
     const whole = await createImageBitmap(part.file, { imageOrientation: "from-image" });
     const [left, top, right, bottom] = edges(part.crop);
     const [x, y] = [left * whole.width, top * whole.height];
     const [width, height] = [(right - left) * whole.width, (bottom - top) * whole.height];
-    const scale = Math.min(1, EDGE / Math.max(width, height));
+    const scale = Math.min(1, EDGES[count > 1 ? 1 : 0] / Math.max(width, height));
     const canvas = h("canvas", { width: Math.max(1, width * scale), height: Math.max(1, height * scale) });
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
@@ -34,7 +35,7 @@ export function source(part, recommender) {
   return part.thumb ? `data:image/jpeg;base64,${part.thumb.replaceAll("-", "+").replaceAll("_", "/")}` : "";
 }
 
-export const called = (part) => part.id ?? part.name;
+export const called = (part) => part.name ?? part.id.split("/").at(-1);
 
 function edges(crop) {
   return crop ? crop.split(",").map((edge) => parseFloat(edge) / 100) : [0, 0, 1, 1];

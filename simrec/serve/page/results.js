@@ -5,7 +5,9 @@ import { by, h, number, picture } from "./dom.js";
 
 const NAMES = ["title", "name"]; // fields that say what an item is called, if it has one
 
-const HIDDEN = ["width", "height"]; // of the file; the detail shows them
+export const OF_FILES = ["folder", "name", "bytes", "modified", "width", "height"]; // what simrec knows of each file
+
+const HIDDEN = ["bytes", "modified", "width", "height"]; // the detail shows them
 
 export const title = (item) =>
   NAMES.map((name) => item.fields[name]).find((value) => value) ?? item.id.split("/").at(-1);
@@ -23,7 +25,8 @@ export function figures(item) {
 }
 
 export function fields(item, all = false) {
-  const shown = Object.entries(item.fields).filter(([name]) => all || (!HIDDEN.includes(name) && !NAMES.includes(name)));
+  const shown = Object.entries(item.fields).filter(([name, text]) =>
+    text !== "" && (all || (!HIDDEN.includes(name) && !NAMES.includes(name))));
   if (item.label && !shown.some(([, text]) => text === item.label)) shown.unshift(["label", item.label]);
   return h("dl", { class: "fields" }, shown.map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, value(text)))));
 }

@@ -1,6 +1,6 @@
 // What is asked, and the address that says it: a link, a reload and the back button bring the same question.
 //
-// A part of the question is an item {id} or a picture {code, thumb, name}: the code looks it up again without the
+// A part of the question is an item {id, name} or a picture {code, thumb, name}: the code looks it up again without the
 // picture itself. A new picture is {file, url, name, crop} until it was looked up once.
 
 export const USUAL = 24;
