@@ -219,20 +219,51 @@ def test_a_picture_can_be_dropped_and_pasted(visit: Open, sneaker: Path) -> None
     assert cards(page) == dropped
 
 
-def test_a_box_around_a_part_changes_the_answer(visit: Open, sneaker: Path) -> None:
-    page = visit()
-    upload(page, sneaker)
-    before = page.url
-    area = page.locator("#wanted .frame").bounding_box()
+def drag_a_box(page: Any) -> None:
+    area = page.get_by_role("group", name="The part that you mean").bounding_box()
     page.mouse.move(area["x"] + area["width"] * 0.2, area["y"] + area["height"] * 0.3)
     page.mouse.down()
     page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.7, steps=4)
     page.mouse.up()
     settled(page)
+
+
+def test_a_box_around_a_part_changes_the_answer(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    before = page.url
+    drag_a_box(page)
     assert page.url != before
     page.get_by_role("button", name="Use the whole picture").click()
     settled(page)
     assert page.url.split("~")[0] == before.split("~")[0]
+
+
+def test_a_box_around_a_part_of_an_item_changes_the_answer_and_is_in_the_link(visit: Open) -> None:
+    page = visit()
+    page.get_by_role("button", name="More like this").nth(3).click()
+    settled(page)
+    whole = cards(page)
+    drag_a_box(page)
+    part = cards(page)
+    assert part != whole
+    edges = [float(edge) for edge in re.findall(r"([\d.]+)%25", page.url)]
+    assert edges == pytest.approx([20, 30, 60, 70], abs=1)
+    page.get_by_role("button", name="Look at").first.click()
+    page.get_by_role("dialog").get_by_role("img", name="What the encoder sees").nth(1).wait_for()
+    page.keyboard.press("Escape")
+    friend = visit(page.url)
+    settled(friend)
+    assert cards(friend) == part
+    friend.get_by_role("button", name="Use the whole picture").click()
+    settled(friend)
+    assert cards(friend) == whole
+
+
+def test_a_link_with_a_picture_says_why_no_part_of_it_can_be_marked(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    assert visit(page.url).get_by_text("To mark a part, choose the picture itself").is_visible()
 
 
 def test_one_can_click_along_and_go_back(visit: Open) -> None:

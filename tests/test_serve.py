@@ -148,6 +148,18 @@ def test_a_part_of_the_picture_is_looked_up(client: TestClient, pictures: Pictur
     assert "beyond the picture" in error(post(client, file=jpeg(pictures), crop="0,0,900,900"), 422)
 
 
+def test_a_part_of_an_item_is_looked_up(client: TestClient, home: Path) -> None:
+    file, crop = (home.parent / "stock" / "Bag" / "00.png").read_bytes(), "10%,10%,60%,60%"
+    part = post(client, id="Bag/00.png", id_crop=crop, recommender="shop").json()["matches"]
+    assert [(one["id"], one["score"]) for one in part] == [
+        (one["id"], one["score"]) for one in post(client, file=file, crop=crop, recommender="shop").json()["matches"]
+    ]
+    assert "a part goes with each id" in error(post(client, id="Bag/00.png", id_crop=[crop, crop]), 400)
+    assert "beyond the picture" in error(post(client, id="Bag/00.png", id_crop="0,0,900,900"), 422)
+    whole, seen = (client.get("/api/recommenders/shop/views/Bag/00.png", params=p).json() for p in ({}, {"crop": crop}))
+    assert seen["seen"] == post(client, file=file, crop=crop, path="views").json()["seen"] != whole["seen"]
+
+
 def test_several_pictures_are_one_question(client: TestClient, pictures: Pictures) -> None:
     files = [("file", (f"{row}.jpg", jpeg(pictures, row))) for row in (1, 2)]
     answer = client.post("/api/similar", files=files, data={"n": 3}).json()

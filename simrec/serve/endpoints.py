@@ -42,7 +42,8 @@ class Endpoints:
         served = self._shelf.find(said.text("recommender"))
         opened = served.now()
         lookup = looking.Lookup(
-            _sent(said, "file", "id", "code", said.texts("crop")), _sent(said, "less", "less_id", "less_code", []),
+            [*_uploads(said.files("file"), said.texts("crop")), *_items(said), *_codes(said.texts("code"))],
+            [*_uploads(said.files("less"), []), *said.texts("less_id"), *_codes(said.texts("less_code"))],
             said.integer("n", 10), said.truth("with_copies"),
         )  # fmt: skip
         wishes: Wishes = {
@@ -129,7 +130,9 @@ class Endpoints:
     def item_views(self, request: Request, said: Said) -> Response:
         """What becomes of an item's picture."""
         opened = self._of_path(said).now()
-        return Json(_shown(_there(lambda: browsing.views_of_item(opened, _id(said), self._shelf.home))), headers=KEPT)
+        one = _there(lambda: browsing.item(opened, _id(said)))
+        views = browsing.views_of_item(opened, one.id, self._shelf.home, said.text("crop"))
+        return Json(_shown(views), headers=KEPT)
 
     def session(self, request: Request, said: Said) -> Response:
         """Gives the cookie to whoever has the token."""
@@ -168,20 +171,30 @@ def _id(said: Said) -> str:
     return said.text("id") or ""
 
 
-def _sent(said: Said, file: str, id_: str, code: str, crops: list[str]) -> list[looking.Sent]:
-    return [
-        *_uploads(said.files(file), crops), *said.texts(id_), *(looking.Code(text) for text in said.texts(code)),
-    ]  # fmt: skip
-
-
 def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
     """The files with their parts. Raises RequestError for more parts than files."""
-    if len(crops) > len(files):
-        raise RequestError(f"{len(crops)} parts of {len(files)} files: a part goes with a file")
-    parts = [*crops, *[""] * (len(files) - len(crops))]
     return [
-        looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, parts, strict=True)
+        looking.Upload(file.file.read(), _name(file), crop or None)
+        for file, crop in zip(files, _parts(crops, len(files), "file"), strict=True)
     ]
+
+
+def _items(said: Said) -> list[looking.Sent]:
+    """The items with their parts. Raises RequestError for more parts than items."""
+    ids = said.texts("id")
+    crops = _parts(said.texts("id_crop"), len(ids), "id")
+    return [looking.Part(id_, crop) if crop else id_ for id_, crop in zip(ids, crops, strict=True)]
+
+
+def _codes(texts: list[str]) -> list[looking.Code]:
+    return [looking.Code(text) for text in texts]
+
+
+def _parts(crops: list[str], count: int, what: str) -> list[str]:
+    """The part of each, "" for all of it."""
+    if len(crops) > count:
+        raise RequestError(f"{len(crops)} parts of {count} {what}s: a part goes with each {what}")
+    return [*crops, *[""] * (count - len(crops))]
 
 
 def _name(file: UploadFile) -> str:

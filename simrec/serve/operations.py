@@ -138,6 +138,10 @@ OPERATIONS = (
         (
             _FILE, _CROP,
             Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
+            Parameter(
+                "id_crop", "text", "The part of each item, in their order, as of a file; empty for all of it.",
+                most_often=PICTURES,
+            ),
             Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
             Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
             Parameter("less_id", "text", "The same, an item.", longest=4000, most_often=PICTURES),
@@ -204,7 +208,8 @@ OPERATIONS = (
     ),
     Operation(
         "item_views", "GET", "/api/recommenders/{name}/views/{id}",
-        "What the encoder sees of an item, and what its decoder makes of the code.", (_NAME, _ID), _reference("Views"),
+        "What the encoder sees of an item, and what its decoder makes of the code.",
+        (_NAME, _ID, Parameter("crop", "text", "The part that is meant, as of a file.", "query")), _reference("Views"),
     ),
     Operation(
         "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, with which pictures load.",

@@ -58,8 +58,10 @@ export function similar(state, where, signal) {
   if (where) form.append("where", where);
   if (state.least !== null) form.append("min_score", state.least);
   for (const part of state.wanted) {
-    if (part.id !== undefined) form.append("id", part.id);
-    else if (part.code) form.append("code", part.code);
+    if (part.id !== undefined) {
+      form.append("id", part.id);
+      form.append("id_crop", part.crop ?? "");
+    } else if (part.code) form.append("code", part.code);
     else {
       form.append("file", part.file, part.name);
       form.append("crop", part.crop ?? "");
@@ -73,7 +75,9 @@ export function similar(state, where, signal) {
 }
 
 export function views(name, part) {
-  if (part.id !== undefined) return asked(address(name, "views", part.id));
+  if (part.id !== undefined) {
+    return asked(address(name, "views", part.id) + (part.crop ? `?${new URLSearchParams({ crop: part.crop })}` : ""));
+  }
   const form = new FormData();
   form.append("recommender", name);
   form.append("file", part.file, part.name);

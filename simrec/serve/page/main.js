@@ -138,8 +138,9 @@ function remove(part) {
 }
 
 function crop(part, box) {
-  const { file, url, name } = part;
-  state.wanted = state.wanted.map((one) => (one === part ? { file, url, name, crop: box } : one));
+  const { id, file, url, name } = part;
+  const other = id === undefined ? { file, url, name, crop: box } : { id, name, crop: box };
+  state.wanted = state.wanted.map((one) => (one === part ? other : one));
   change();
 }
 

@@ -51,12 +51,14 @@ export function draw(parts, place, recommender, act) {
       const shown = source(part, recommender);
       const frame = h("div", { class: part.url ? "frame upload" : "frame" }, shown ? picture(shown, called(part)) : h("span", {}, called(part)));
       const figure = h("figure", {}, frame, remove, h("figcaption", {}, called(part)));
-      if (part.file && act.crop) {
+      if ((part.file || part.id !== undefined) && act.crop) {
         const box = croppable(frame, part, act.crop);
         figure.append(h("p", { class: "hint" }, part.crop
           ? h("button", { type: "button", class: "quiet", onclick: () => act.crop(part, "") }, "Use the whole picture")
           : "Drag a box around the part that you mean."));
         frame.append(box);
+      } else if (act.crop) {
+        figure.append(h("p", { class: "hint" }, "To mark a part, choose the picture itself: a link holds a tiny copy."));
       }
       return figure;
     }),
@@ -70,8 +72,16 @@ function croppable(frame, part, chosen) {
     class: "box", tabIndex: 0, role: "group",
     "aria-label": "The part that you mean: arrow keys move it, Shift and arrow keys change its size",
   });
-  const area = () => frame.querySelector("img")?.getBoundingClientRect() ?? frame.getBoundingClientRect();
-  let now = edges(part.crop);
+  // Where the picture itself is, which fills its element in one direction alone.
+  const area = () => {
+    const image = frame.querySelector("img");
+    const outer = (image ?? frame).getBoundingClientRect();
+    if (!image?.naturalWidth) return outer;
+    const scale = Math.min(outer.width / image.naturalWidth, outer.height / image.naturalHeight);
+    const [width, height] = [scale * image.naturalWidth, scale * image.naturalHeight];
+    return new DOMRect(outer.left + (outer.width - width) / 2, outer.top + (outer.height - height) / 2, width, height);
+  };
+  let now = edges(part.crop).map((edge) => edge || 0); // a link may say anything
   const show = () => {
     const [outer, inner] = [frame.getBoundingClientRect(), area()];
     box.classList.toggle("whole", now.join() === "0,0,1,1");
