@@ -19,10 +19,14 @@ import simrec
 from simrec.serve.running import Address, run
 from simrec.serve.shelf import opened
 from simrec.sources.load import Pictures
+from simrec.verbs.export import Wishes, export
 
 pytestmark = pytest.mark.external
 
 ODD = "<img src=x onerror=document.title='owned'>"
+
+BAG = 18
+"""The row of a bag."""
 
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -43,7 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Path:
         rows.append([f"{row}.png", f"{pictures.labels[row]}/{row}", pictures.labels[row], 10 + row % 90, title])
     with (folder / "stock" / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "id", "label", "price", "title"], *rows])
-    simrec.build("shop", str(folder / "stock" / "list.csv"), encoder="demo", home_folder=folder / "home")
+    shop = simrec.build("shop", str(folder / "stock" / "list.csv"), encoder="demo", home_folder=folder / "home")
+    bare = export(shop, folder / "bare.parquet", Wishes(columns=["id", "label", "code"]))[0]
+    simrec.build("bare", str(bare), encoder="demo", home_folder=folder / "home")
     return folder / "home"
 
 
@@ -61,7 +67,7 @@ class serving:  # noqa: N801
 
     def __enter__(self) -> str:
         self._listening = self._address.bound()
-        shelf = opened(["shop", "demo"], self._home)
+        shelf = opened(["shop", "demo", "bare"], self._home)
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=run, args=(shelf, self._address, self._listening, self._stop), daemon=True
@@ -463,6 +469,23 @@ def test_a_token_is_asked_for_once_and_stands_in_the_link_of_the_server(browser:
         page.get_by_role("button", name="More like this").first.wait_for()
         assert "token" not in page.url
         context.close()
+
+
+@pytest.mark.parametrize("settings", [DESKTOP, DARK], ids=["light", "dark"])
+def test_an_item_without_a_picture_is_shown_by_the_end_of_its_id(
+    visit: Open, site: str, settings: dict[str, Any]
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(f"{site}?in=bare&like=id:Bag/{BAG}", **settings)
+    settled(page)
+    name = cards(page)[0]
+    tile = page.get_by_role("button", name=f"Look at {name}")
+    tile.get_by_text(name, exact=True).wait_for()
+    assert page.get_by_role("group", name="The part that you mean").count() == 0
+    tile.click()
+    page.get_by_role("dialog").get_by_text("its code came without a picture").first.wait_for()
+    assert Axe().run(page).response["violations"] == []
 
 
 def test_the_catalogue_can_be_changed(visit: Open) -> None:

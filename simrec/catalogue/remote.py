@@ -230,7 +230,10 @@ class RemoteCatalogue:
 
     def preview(self, id_: str) -> bytes | None:
         """The preview of an item as a JPEG or PNG file, None where there is none."""
-        return next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"") or None
+        from simrec.catalogue import previews
+
+        data = next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"")
+        return None if data in (b"", previews.NONE) else data
 
     def all(self, where: str | None = None) -> Iterator[Item]:
         """Every item, by id; those that match a filter, else all of them."""

@@ -112,7 +112,8 @@ class Endpoints:
         opened = self._of_path(said).now()
         data = opened.catalogue.preview(_id(said))
         if not data:
-            raise RefusedError(404, f"no preview of {_id(said)!r:.200} in {opened.name}: its items have other ids")
+            one = _there(lambda: browsing.item(opened, _id(said)))
+            raise RefusedError(404, f"no preview of {one.id!r:.200} in {opened.name}: its code came without a picture")
         return _picture(data)
 
     def original(self, request: Request, said: Said) -> Response:

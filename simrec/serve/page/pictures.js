@@ -1,7 +1,7 @@
 // The pictures that are asked about: where they come from, how they are shown, and the part that is meant.
 
 import { address } from "./api.js";
-import { by, h, picture } from "./dom.js";
+import { by, end, h, picture } from "./dom.js";
 
 const EDGES = [96, 56]; // pixels of the picture in a link, of one picture and of each of several
 
@@ -35,7 +35,7 @@ export function source(part, recommender) {
   return part.thumb ? `data:image/jpeg;base64,${part.thumb.replaceAll("-", "+").replaceAll("_", "/")}` : "";
 }
 
-export const called = (part) => part.name ?? part.id.split("/").at(-1);
+export const called = (part) => part.name ?? end(part.id);
 
 function edges(crop) {
   return crop ? crop.split(",").map((edge) => parseFloat(edge) / 100) : [0, 0, 1, 1];
@@ -49,14 +49,19 @@ export function draw(parts, place, recommender, act) {
         type: "button", class: "remove", "aria-label": `Remove ${called(part)}`, onclick: () => act.remove(part),
       }, "×");
       const shown = source(part, recommender);
-      const frame = h("div", { class: part.url ? "frame upload" : "frame" }, shown ? picture(shown, called(part)) : h("span", {}, called(part)));
+      const frame = h("div", { class: part.url ? "frame upload" : "frame" }, shown ? picture(shown, called(part)) : h("span", { class: "none" }, called(part)));
       const figure = h("figure", {}, frame, remove, h("figcaption", {}, called(part)));
       if ((part.file || part.id !== undefined) && act.crop) {
         const box = croppable(frame, part, act.crop);
-        figure.append(h("p", { class: "hint" }, part.crop
+        const hint = h("p", { class: "hint" }, part.crop
           ? h("button", { type: "button", class: "quiet", onclick: () => act.crop(part, "") }, "Use the whole picture")
-          : "Drag a box around the part that you mean."));
+          : "Drag a box around the part that you mean.");
         frame.append(box);
+        figure.append(hint);
+        frame.querySelector("img").addEventListener("error", () => {
+          box.remove(); // there is nothing to see a part of
+          if (!part.crop) hint.remove();
+        });
       } else if (act.crop) {
         figure.append(h("p", { class: "hint" }, "To mark a part, choose the picture itself: a link holds a tiny copy."));
       }
@@ -97,7 +102,7 @@ function croppable(frame, part, chosen) {
   };
   const inside = (value) => Math.min(1, Math.max(0, value));
   frame.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !box.isConnected) return;
     event.preventDefault();
     frame.setPointerCapture(event.pointerId);
     const around = area();
@@ -140,7 +145,7 @@ function croppable(frame, part, chosen) {
     box.timer = setTimeout(finish, 400);
   });
   new ResizeObserver(show).observe(frame);
-  frame.querySelector("img")?.addEventListener("load", show);
+  frame.querySelector("img").addEventListener("load", show);
   frame.classList.add("croppable");
   return box;
 }

@@ -1,7 +1,7 @@
 // The answer: a card for each item.
 
 import { address } from "./api.js";
-import { by, h, number, picture } from "./dom.js";
+import { by, end, h, number, picture } from "./dom.js";
 
 const NAMES = ["title", "name"]; // fields that say what an item is called, if it has one
 
@@ -9,8 +9,7 @@ export const OF_FILES = ["folder", "name", "bytes", "modified", "width", "height
 
 const HIDDEN = ["bytes", "modified", "width", "height"]; // the detail shows them
 
-export const title = (item) =>
-  NAMES.map((name) => item.fields[name]).find((value) => value) ?? item.id.split("/").at(-1);
+export const title = (item) => NAMES.map((name) => item.fields[name]).find((value) => value) ?? end(item.id);
 
 export const value = (one) => (one === null ? "–" : typeof one === "number" ? number(one, 6) : one);
 
@@ -38,7 +37,7 @@ export function draw(items, recommender, act) {
       const name = title(item);
       const look = h("button", {
         type: "button", class: "picture", "aria-label": `Look at ${name}`, onclick: () => act.look(item),
-      }, picture(address(recommender, "previews", item.id)));
+      }, picture(address(recommender, "previews", item.id), "", end(item.id)));
       return h("li", { class: "card" }, look, figures(item), h("h3", { title: item.id }, name), fields(item),
         h("div", { class: "row" },
           h("button", { type: "button", "aria-label": `More like this: ${name}`, onclick: () => act.more(item) }, "More like this"),
