@@ -147,6 +147,7 @@ function crop(part, box) {
 // To the question, which on a phone stands above the answers, and to the first of these.
 function up() {
   by("main").focus();
+  by("question").scrollTo({ top: 0 });
   scrollTo({ top: 0 });
 }
 

@@ -26,6 +26,7 @@ export function figures(item) {
 export function fields(item, all = false) {
   const shown = Object.entries(item.fields).filter(([name, text]) =>
     text !== "" && (all || (!HIDDEN.includes(name) && !NAMES.includes(name))));
+  shown.sort(([one], [other]) => OF_FILES.includes(one) - OF_FILES.includes(other));
   if (item.label && !shown.some(([, text]) => text === item.label)) shown.unshift(["label", item.label]);
   return h("dl", { class: "fields" }, shown.map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, value(text)))));
 }
