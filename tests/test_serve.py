@@ -151,12 +151,16 @@ def test_a_part_of_the_picture_is_looked_up(client: TestClient, pictures: Pictur
 
 def test_a_part_of_an_item_is_looked_up(client: TestClient, home: Path) -> None:
     file, crop = (home.parent / "stock" / "Bag" / "00.png").read_bytes(), "10%,10%,60%,60%"
-    part = post(client, id="Bag/00.png", id_crop=crop, recommender="shop").json()["matches"]
+    part = post(client, id="Bag/00.png", crop=crop, recommender="shop").json()["matches"]
     assert [(one["id"], one["score"]) for one in part] == [
         (one["id"], one["score"]) for one in post(client, file=file, crop=crop, recommender="shop").json()["matches"]
     ]
-    assert "a part goes with each id" in error(post(client, id="Bag/00.png", id_crop=[crop, crop]), 400)
-    assert "beyond the picture" in error(post(client, id="Bag/00.png", id_crop="0,0,900,900"), 422)
+    assert "a part goes with each picture" in error(post(client, id="Bag/00.png", crop=[crop, crop]), 400)
+    assert "beyond the picture" in error(post(client, id="Bag/00.png", crop="0,0,900,900"), 422)
+    other = "Bag/01.png"
+    crops = (["", crop], [crop, ""], [crop])
+    last, first, short = (post(client, file=file, id=other, crop=one).json()["matches"] for one in crops)
+    assert last != first == short  # files come first
     whole, seen = (client.get("/api/recommenders/shop/views/Bag/00.png", params=p).json() for p in ({}, {"crop": crop}))
     assert seen["seen"] == post(client, file=file, crop=crop, path="views").json()["seen"] != whole["seen"]
 
@@ -245,7 +249,7 @@ def test_an_item_without_a_picture_says_so(home: Path, shelf: Shelf, tmp_path: P
         says = "its code came without a picture"
         assert says in error(client.get("/api/recommenders/bare/previews/Bag/00.png"), 404)
         assert says in error(client.get("/api/recommenders/bare/views/Bag/00.png"), 422)
-        assert "no picture to take a part of" in error(post(client, id="Bag/00.png", id_crop="0%,0%,50%,50%"), 400)
+        assert "no picture to take a part of" in error(post(client, id="Bag/00.png", crop="0%,0%,50%,50%"), 400)
         assert post(client, id="Bag/00.png", distinct="true", n=24).json()["matches"][0]["alike"] == 0
 
 

@@ -42,9 +42,7 @@ class Endpoints:
         served = self._shelf.find(said.text("recommender"))
         opened = served.now()
         lookup = looking.Lookup(
-            [*_uploads(said.files("file"), said.texts("crop")), *_items(said), *_codes(said.texts("code"))],
-            [*_uploads(said.files("less"), []), *said.texts("less_id"), *_codes(said.texts("less_code"))],
-            said.integer("n", 10), said.truth("with_copies"),
+            _wanted(said), _less(said), said.integer("n", 10), said.truth("with_copies")
         )  # fmt: skip
         wishes: Wishes = {
             "where": said.text("where"), "min_score": said.number("min_score"), "distinct": said.truth("distinct"),
@@ -66,7 +64,8 @@ class Endpoints:
         """Encodes pictures."""
         served = self._shelf.find(said.text("recommender"))
         opened = served.now()
-        uploads = _uploads(said.files("file"), said.texts("crop"))
+        files = said.files("file")
+        uploads = _uploads(files, _parts(said, len(files)))
         if not uploads:
             raise RequestError("nothing to encode: send a picture as 'file'")
         codes = looking.codes_of(opened, uploads, served.together)
@@ -79,7 +78,8 @@ class Endpoints:
     def views(self, request: Request, said: Said) -> Response:
         """What becomes of an uploaded picture."""
         opened = self._shelf.find(said.text("recommender")).now()
-        uploads = _uploads(said.files("file"), said.texts("crop"))
+        files = said.files("file")
+        uploads = _uploads(files, _parts(said, len(files)))
         if not uploads:
             raise RequestError("nothing to look at: send a picture as 'file'")
         return Json(_shown(browsing.views_of_upload(opened, uploads[0])), headers=NOT_KEPT)
@@ -173,28 +173,36 @@ def _id(said: Said) -> str:
 
 
 def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
-    """The files with their parts. Raises RequestError for more parts than files."""
+    """The files with their parts, "" for all of one."""
     return [
-        looking.Upload(file.file.read(), _name(file), crop or None)
-        for file, crop in zip(files, _parts(crops, len(files), "file"), strict=True)
+        looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, crops, strict=True)
     ]
 
 
-def _items(said: Said) -> list[looking.Sent]:
-    """The items with their parts. Raises RequestError for more parts than items."""
-    ids = said.texts("id")
-    crops = _parts(said.texts("id_crop"), len(ids), "id")
-    return [looking.Part(id_, crop) if crop else id_ for id_, crop in zip(ids, crops, strict=True)]
+def _wanted(said: Said) -> list[looking.Sent]:
+    files, ids = said.files("file"), said.texts("id")
+    crops = _parts(said, len(files) + len(ids))
+    items = zip(ids, crops[len(files) :], strict=True)
+    return [
+        *_uploads(files, crops[: len(files)]), *(looking.Part(id_, crop) if crop else id_ for id_, crop in items),
+        *_codes(said.texts("code")),
+    ]  # fmt: skip
+
+
+def _less(said: Said) -> list[looking.Sent]:
+    files = said.files("less")
+    return [*_uploads(files, [""] * len(files)), *said.texts("less_id"), *_codes(said.texts("less_code"))]
 
 
 def _codes(texts: list[str]) -> list[looking.Code]:
     return [looking.Code(text) for text in texts]
 
 
-def _parts(crops: list[str], count: int, what: str) -> list[str]:
-    """The part of each, "" for all of it."""
+def _parts(said: Said, count: int) -> list[str]:
+    """The part of each picture, "" for all of it. Raises RequestError for more parts than pictures."""
+    crops = said.texts("crop")
     if len(crops) > count:
-        raise RequestError(f"{len(crops)} parts of {count} {what}s: a part goes with each {what}")
+        raise RequestError(f"{len(crops)} parts of {count} pictures: a part goes with each picture")
     return [*crops, *[""] * (count - len(crops))]
 
 

@@ -136,12 +136,12 @@ OPERATIONS = (
     Operation(
         "similar", "POST", "/api/similar", "The items that look like pictures, items or codes.",
         (
-            _FILE, _CROP,
-            Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
+            _FILE,
             Parameter(
-                "id_crop", "text", "The part of each item, in their order, as of a file; empty for all of it.",
-                most_often=PICTURES,
+                "crop", "text", "The part of each file, then of each id: 10%,0%,90%,50% or in pixels; empty for all.",
+                most_often=2 * PICTURES,
             ),
+            Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
             Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
             Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
             Parameter("less_id", "text", "The same, an item.", longest=4000, most_often=PICTURES),

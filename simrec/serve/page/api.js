@@ -58,15 +58,13 @@ export function similar(state, where, signal) {
   if (where) form.append("where", where);
   if (state.least !== null) form.append("min_score", state.least);
   for (const part of state.wanted) {
-    if (part.id !== undefined) {
-      form.append("id", part.id);
-      form.append("id_crop", part.crop ?? "");
-    } else if (part.code) form.append("code", part.code);
-    else {
-      form.append("file", part.file, part.name);
-      form.append("crop", part.crop ?? "");
-    }
+    if (part.id !== undefined) form.append("id", part.id);
+    else if (part.code) form.append("code", part.code);
+    else form.append("file", part.file, part.name);
   }
+  const items = (part) => part.id !== undefined;
+  const files = (part) => !items(part) && !part.code;
+  for (const kind of [files, items]) for (const part of state.wanted.filter(kind)) form.append("crop", part.crop ?? "");
   for (const part of state.less) {
     if (part.id !== undefined) form.append("less_id", part.id);
     else form.append("less_code", part.code);
