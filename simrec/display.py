@@ -26,7 +26,7 @@ class Display:
     """
 
     def __init__(self, catalogue: Catalogue, roots: Sequence[Path], edge: int) -> None:
-        self._catalogue = catalogue
+        self._catalogue, self._edge = catalogue, edge
         self._originals = Originals(roots, edge)
 
     def of_query(self, query: Query) -> Image | None:
@@ -38,11 +38,11 @@ class Display:
         return None if query.picture is None else previews.opened(query.picture, QUERY)
 
     def of_item(self, item: Item) -> Image:
-        """An item's original, else its preview, else a grey picture. Raises StoreError for a damaged preview."""
-        from simrec.catalogue import previews
+        """An item's original, else its preview, else the end of its id on grey. Raises StoreError for a damaged one."""
+        from simrec import sheets
 
         picture = self._originals.picture(item) or self._catalogue.picture(item.id)
-        return previews.opened(previews.NONE) if picture is None else picture
+        return sheets.written(item.id.rpartition("/")[2] or item.id, self._edge) if picture is None else picture
 
     def why_small(self) -> str:
         """A sentence about the previews that were shown for want of the files, "" where there were none."""

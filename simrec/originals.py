@@ -39,7 +39,7 @@ class Originals:
         from simrec import picture_files
         from simrec.picture_files import Enough
 
-        path = self._path(item)
+        path = self.path(item)
         if path is None:
             return None
         try:
@@ -51,8 +51,8 @@ class Originals:
             self.gone += 1
             return None
 
-    def _path(self, item: Item) -> Path | None:
-        """Where its file really is; None where that is nowhere, or no place to read from."""
+    def path(self, item: Item) -> Path | None:
+        """Where an item's file really is; None where it has none that may be read, is gone or has changed."""
         from simrec.sources.files import stamp_of, status_of
 
         if not Path(item.source).is_absolute():  # of a data set, whose previews are all there is

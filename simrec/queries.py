@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from simrec.catalogue import Catalogue
 from simrec.contracts import Batch, Codes, Images, Item, Metric, Value
 from simrec.errors import RequestError
+from simrec.home import default, roots
 from simrec.manifest import EncoderRecord
+from simrec.originals import Originals
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PictureOfPillow
@@ -86,10 +88,10 @@ class Match(NamedTuple):  # a batch has a hundred thousand: a frozen dataclass t
 class Query:
     """A picture to look up, a part of one, or several as one.
 
-    images: what the encoder is fed, (1, h, w, c); None for an item and for a code. own: the ids of that very item and
-    of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim), where
-    it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or PNG
-    file, None where there is nothing but numbers. parts: the queries that this one combines.
+    images: what the encoder is fed, (1, h, w, c); None for a whole item and for a code. own: the ids of that very item
+    and of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim),
+    where it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or
+    PNG file, None where there is nothing but numbers. parts: the queries that this one combines.
     """
 
     name: str
@@ -111,12 +113,13 @@ Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[An
 class Reader:
     """Turns what is asked into queries for one encoder and, where there is one, one catalogue.
 
-    name: the recommender's.
+    name: the recommender's. home: remembers the user's own folders, by default the user's home.
     """
 
     name: str
     encoder: EncoderRecord
     catalogue: Catalogue | None
+    home: Path | None = None
 
     def read(
         self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0,
@@ -155,9 +158,7 @@ class Reader:
     def _without_picture(self, asked: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
         """The query of what has a code already; None for a picture."""
         if isinstance(asked, str) and asked.startswith("id:"):
-            if crop:
-                raise RequestError(f"{asked}: a part can only be taken of a picture file: name the item's file")
-            return self._item(asked, with_copies, shown)
+            return self._part(asked, crop, with_copies, shown) if crop else self._item(asked, with_copies, shown)
         dim = self.encoder.dim
         if isinstance(asked, np.ndarray) and asked.dtype == np.float32 and asked.shape in ((dim,), (1, dim)):
             return Query("code", None, code=asked.reshape(1, dim), encoder=self.encoder.digest)
@@ -177,6 +178,27 @@ class Reader:
             asked, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(found[0].id),
             self.encoder.digest, self.catalogue.preview(found[0].id) if shown else None,
         )  # fmt: skip
+
+    def _part(self, asked: str, crop: Crop, with_copies: bool, shown: int) -> Query:
+        """A part of an item's picture: of its file where that may be read again, else of its preview."""
+        from simrec import images
+
+        whole = self._item(asked, with_copies, 0)
+        assert self.catalogue is not None
+        (item,) = self.catalogue.items([asked[3:]])
+        path = Originals(roots(self.home or default()), 0).path(item)
+        if path is not None:
+            read = _of_file(path, asked, self.encoder, crop, shown)
+        elif not crop.per_cent:
+            raise RequestError(
+                f"{asked}: its file can't be read, and its preview has other pixels: give the part in per cent, as "
+                f"10%,0%,90%,50%"
+            )
+        elif (preview := self.catalogue.picture(item.id)) is None:
+            raise RequestError(f"{asked}: it has no picture to take a part of: name a picture file")
+        else:
+            read = images.of_picture_with_preview(preview, self.encoder.input, asked, shown=shown, crop=crop)
+        return replace(whole, images=read.image[np.newaxis], code=None, encoder="", picture=read.preview or None)
 
     def _copies(self, reads: Sequence[Read]) -> list[frozenset[str]]:
         """The ids of each picture's exact copies in the catalogue."""

@@ -148,7 +148,8 @@ class _State:
     @property
     def reader(self) -> Reader:
         """What reads queries for it."""
-        return Reader(self.name, self.manifest.encoder, self.catalogue if self.manifest.catalogue else None)
+        catalogue = self.catalogue if self.manifest.catalogue else None
+        return Reader(self.name, self.manifest.encoder, catalogue, self.home)
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
         dim = self.manifest.encoder.dim
@@ -343,7 +344,8 @@ class Recommender:
 
         Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
         crop: only this part of the picture is looked up: its left, top, right and bottom edges in pixels, or as a text
-        in per cent ("10%,0%,90%,50%"). shown: pixels of the longest edge of the query's `picture`, which a person will
+        in per cent ("10%,0%,90%,50%"); of an item that is of its file where it lies below the user's own folders, else
+        of its preview. shown: pixels of the longest edge of the query's `picture`, which a person will
         be shown; 0 for none. name: what to call a picture that is given as bytes.
 
         Raises ImageError for what is no picture and for a part beyond it, RequestError for an id that is not in the

@@ -34,8 +34,14 @@ LARGEST = 60_000_000
 WIDE = 1300
 """Pixels across that the pictures of `inputs_sheet` may take."""
 
+WRITTEN = 512
+"""Pixels an edge of a picture of a text, at most."""
+
+READABLE = 64
+"""Pixels an edge from which on it has room for its text."""
+
 _GAP, _LINE, _MARGIN = 10, 16, 18
-_INK, _PALE, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#1a7f4b", "#c2412d", "#1f5fbf"
+_INK, _PALE, _GREY, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#dddddd", "#1a7f4b", "#c2412d", "#1f5fbf"
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,28 @@ def mosaic(images: Images, title: str) -> Image.Image:
         row, column = divmod(number, across)
         sheet.place(Tile(image, ()), _MARGIN + column * step, row * step, side)
     return sheet.image
+
+
+def written(text: str, edge: int) -> Image.Image:
+    """A text on grey, in as many lines as it takes and fit, of so many pixels an edge: what is drawn of an item without
+    a picture. On fewer than READABLE pixels there is only grey.
+    """
+    side = min(edge, WRITTEN)
+    picture = Image.new("RGB", (side, side), _GREY)
+    if side >= READABLE:
+        size = max(12, side // 12)
+        font, room = _font(size), side * 0.86
+        lines, rest = [""], " ".join(text[:LONGEST].split())
+        for character in rest:
+            if font.getlength(lines[-1] + character) > room:
+                lines.append("")
+            lines[-1] += character
+        most = int(room // (1.4 * size))
+        if len(lines) > most:
+            lines[most - 1 :] = [f"{lines[most - 1][:-1]}…"]
+        place = (side / 2, side / 2)
+        ImageDraw.Draw(picture).multiline_text(place, "\n".join(lines), _INK, font, anchor="mm", align="center")
+    return picture
 
 
 class _Sheet:

@@ -149,8 +149,21 @@ def test_a_part_that_is_none_is_one_line(shop: Recommender, shoe: Path, crop: st
     assert [line for line in result.stderr.splitlines() if says in line]
 
 
-def test_a_part_of_an_item_needs_its_file(shop: Recommender) -> None:
-    with pytest.raises(RequestError, match="name the item's file"):
+def test_a_part_of_an_item_is_looked_up_as_that_part_of_its_file(shop: Recommender, home: Path, run: Run) -> None:
+    for crop in ("0%,0%,50%,100%", "0,0,14,28"):
+        part = shop.similar(shop.read("id:Bag-00", crop=crop))
+        assert ids(part) == ids(shop.similar(shop.read(home / "stock" / "Bag-00.png", crop=crop)))
+        assert ids(part) != ids(shop.similar("id:Bag-00"))
+        printed = answered_in(run, "id:Bag-00", "--index", "shop", "--crop", crop)
+        assert [one["id"] for one in printed] == ids(part)
+
+
+def test_a_part_of_an_item_whose_file_is_not_the_users_is_cut_from_its_preview(home: Path, tmp_path: Path) -> None:
+    shop = Recommender(home / "shop", home=tmp_path)  # a home that remembers no folder
+    part = shop.read("id:Bag-00", crop="0%,0%,50%,100%")
+    assert ids(shop.similar(part)) == ids(shop.similar(shop.read(home / "stock" / "Bag-00.png", crop="0,0,14,28")))
+    assert part.own == {"Bag-00"}
+    with pytest.raises(RequestError, match="give the part in per cent"):
         shop.read("id:Bag-00", crop="0,0,5,5")
 
 

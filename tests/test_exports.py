@@ -661,7 +661,9 @@ def test_items_without_previews_are_drawn_and_are_no_duplicates(
     assert cli("index", "build", "bare", path, "--encoder", "demo")[0] == 0
     assert cli("similar", "id:item 7", "--index", "bare", "-n", "3", "--distinct", "--grid", "bare.png")[0] == 0
     with Image.open("bare.png") as sheet:
-        assert sheet.width > 300
+        tile = np.asarray(sheet.convert("L"))[60:200, 20:160]
+    assert np.median(tile) == 0xDD  # grey, and on it
+    assert 40 < (tile < 80).sum() < 2000  # its name, dark
     assert json.loads(cli("index", "duplicates", "bare", "--format", "json")[1]) == []
     assert cli("index", "verify", "bare")[0] == 0
     exported = export(Recommender(own_home / "bare"), tmp_path / "bare.parquet")[0]

@@ -89,6 +89,9 @@ def test_what_is_pushed_answers_as_it_does_at_home(shop: Path, address: str, own
     alike("there", "mine", "price < 20 AND colour IN ('red', 'blue')")
     with pytest.raises(RequestError, match="there is no column 'prise'"):
         simrec.open("there").similar(picture(1), where="prise < 2")
+    for where in (None, "colour = 'red'"):
+        some = [[item.id for item in simrec.open(name).catalogue.spread(5, where)] for name in ("there", "mine")]
+        assert some[0] == some[1]
     matches = [simrec.open(name).similar("id:005.png", 5, distinct=True) for name in ("there", "mine")]
     assert [m.id for m in matches[0]] == [m.id for m in matches[1]]
     grouped = simrec.open("there").similar(picture(3), 5, group_by="colour")

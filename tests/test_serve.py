@@ -32,6 +32,7 @@ from simrec.serve.running import Address
 from simrec.serve.shelf import Shelf, opened
 from simrec.sources.load import Pictures
 from simrec.verbs import looking
+from simrec.verbs.export import Wishes, export
 
 ODD = "<img src=x onerror=alert(1)> & 100% of #1?.png"
 """A file's name, as a stranger may choose it."""
@@ -148,6 +149,22 @@ def test_a_part_of_the_picture_is_looked_up(client: TestClient, pictures: Pictur
     assert "beyond the picture" in error(post(client, file=jpeg(pictures), crop="0,0,900,900"), 422)
 
 
+def test_a_part_of_an_item_is_looked_up(client: TestClient, home: Path) -> None:
+    file, crop = (home.parent / "stock" / "Bag" / "00.png").read_bytes(), "10%,10%,60%,60%"
+    part = post(client, id="Bag/00.png", crop=crop, recommender="shop").json()["matches"]
+    assert [(one["id"], one["score"]) for one in part] == [
+        (one["id"], one["score"]) for one in post(client, file=file, crop=crop, recommender="shop").json()["matches"]
+    ]
+    assert "a part goes with each picture" in error(post(client, id="Bag/00.png", crop=[crop, crop]), 400)
+    assert "beyond the picture" in error(post(client, id="Bag/00.png", crop="0,0,900,900"), 422)
+    other = "Bag/01.png"
+    crops = (["", crop], [crop, ""], [crop])
+    last, first, short = (post(client, file=file, id=other, crop=one).json()["matches"] for one in crops)
+    assert last != first == short  # files come first
+    whole, seen = (client.get("/api/recommenders/shop/views/Bag/00.png", params=p).json() for p in ({}, {"crop": crop}))
+    assert seen["seen"] == post(client, file=file, crop=crop, path="views").json()["seen"] != whole["seen"]
+
+
 def test_several_pictures_are_one_question(client: TestClient, pictures: Pictures) -> None:
     files = [("file", (f"{row}.jpg", jpeg(pictures, row))) for row in (1, 2)]
     answer = client.post("/api/similar", files=files, data={"n": 3}).json()
@@ -223,6 +240,17 @@ def test_ids_may_have_slashes_and_any_characters(client: TestClient) -> None:
     preview = client.get(f"/api/recommenders/shop/previews/{address}")
     assert max(Image.open(io.BytesIO(preview.content)).size) == 128
     assert preview.headers["content-type"] in ("image/jpeg", "image/png")
+
+
+def test_an_item_without_a_picture_says_so(home: Path, shelf: Shelf, tmp_path: Path) -> None:
+    path = export(shelf.find("shop").now(), tmp_path / "shop.parquet", Wishes(columns=["id", "code"]))[0]
+    simrec.build("bare", str(path), encoder="demo", home_folder=tmp_path)
+    with client_of(opened(["bare"], tmp_path)) as client:
+        says = "its code came without a picture"
+        assert says in error(client.get("/api/recommenders/bare/previews/Bag/00.png"), 404)
+        assert says in error(client.get("/api/recommenders/bare/views/Bag/00.png"), 422)
+        assert "no picture to take a part of" in error(post(client, id="Bag/00.png", crop="0%,0%,50%,50%"), 400)
+        assert post(client, id="Bag/00.png", distinct="true", n=24).json()["matches"][0]["alike"] == 0
 
 
 def test_an_original_is_sent_encoded_again(client: TestClient, home: Path) -> None:

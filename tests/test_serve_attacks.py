@@ -6,11 +6,13 @@ import contextlib
 import http.client
 import itertools
 import re
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +132,60 @@ def test_a_head_without_an_end_takes_no_memory(started: Callable[..., Server]) -
                 connection.sendall(piece)
     assert server.kilobytes("VmHWM") < before + 10_000
     fine(server)
+
+
+FORM = (
+    b"POST /api/similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"Content-Length: %d\r\n\r\n" + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+)
+
+SLOWLY = {
+    "a head": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "the head of a second request": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX: ",
+    "a body that nobody asked for": b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",
+    "a small body": FORM % 9999,
+    "a large body": FORM % 9_999_999,
+}
+"""The beginnings of requests whose rest comes byte by byte."""
+
+
+@pytest.mark.long
+def test_two_hundred_slow_connections_keep_nobody_out_and_are_closed(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    large = hostile.saved(Image.effect_noise((1200, 1200), 100).convert("RGB"), "BMP")
+    assert len(large) > 4_000_000
+    begun, waited, least = time.monotonic(), [], 200
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for _, start in zip(range(200), itertools.cycle(SLOWLY.values()), strict=False):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+            connections[-1].sendall(start)
+        while connections and time.monotonic() < begun + 60:
+            second = time.monotonic() + 1
+            while (left := second - time.monotonic()) > 0:
+                for connection in select.select(connections, [], [], left)[0]:
+                    if not received(connection):
+                        connections.remove(connection)
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"-")
+            if len(waited) < 5:
+                asked, least = time.monotonic(), len(connections)
+                assert server.look_up(large, "a.bmp") == 200
+                waited.append(time.monotonic() - asked)
+        assert connections == []
+    assert least == 200  # all of them were there while others were answered
+    assert max(waited) < 5
+    assert time.monotonic() < begun + 45  # SECONDS is 30
+    fine(server)
+
+
+def received(connection: socket.socket) -> bytes:
+    """What has arrived on a connection, nothing where it was closed."""
+    try:
+        return connection.recv(1 << 16)
+    except ConnectionError:
+        return b""
 
 
 @pytest.mark.long

@@ -202,3 +202,12 @@ def test_text_is_cut_to_the_width_of_its_tile() -> None:
 
     assert ink("a " * 500) <= ink() + 20
     assert ink("deep/" * 200 + "end.png", "title: " + "word " * 100) <= ink() + 20
+
+
+@pytest.mark.parametrize("text", ["00042", "a_very_long_name_" * 40, "two\nlines\tof it", ""])
+def test_a_text_in_place_of_a_picture_stays_within_it(text: str) -> None:
+    for edge in (64, 160, 2048):
+        ink = np.asarray(sheets.written(text, edge).convert("L")) < 120
+        assert ink.any() == bool(text)
+        border = np.concatenate([ink[:3].ravel(), ink[-3:].ravel(), ink[:, :3].ravel(), ink[:, -3:].ravel()])
+        assert not border.any()

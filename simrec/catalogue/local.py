@@ -332,14 +332,20 @@ class LocalCatalogue:
         return codes
 
     def picture(self, id_: str) -> Image | None:
-        """The preview of an item, None where there is no such item."""
-        place = self._find(id_)
+        """The preview of an item, None where there is no such item, or none of it."""
+        place = self._shown(id_)
         return None if place is None else place[1].picture(place[0])
 
     def preview(self, id_: str) -> bytes | None:
-        """The preview of an item as a JPEG or PNG file, None where there is no such item."""
-        place = self._find(id_)
+        """The preview of an item as a JPEG or PNG file, None where there is no such item, or none of it."""
+        place = self._shown(id_)
         return None if place is None else place[1].preview(place[0])
+
+    def _shown(self, id_: str) -> tuple[Row, Segment] | None:
+        from simrec.catalogue import previews
+
+        place = self._find(id_)
+        return None if place is None or place[0].preview == previews.NOTHING else place
 
     def _find(self, id_: str) -> tuple[Row, Segment] | None:
         # The newest first: an item that changed is in a newer segment too.

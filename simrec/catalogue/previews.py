@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 from PIL import Image
 
@@ -22,6 +23,9 @@ NONE = bytes.fromhex(
     "c6ae490000000049454e44ae426082"
 )
 """What a catalogue in local files has for an item without a preview: 16 x 16 pixels of one grey, no photo's."""
+
+NOTHING = zlib.crc32(NONE)
+"""Its checksum."""
 
 
 def opened(data: bytes, edge: int = EDGE) -> Image.Image:

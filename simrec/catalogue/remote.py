@@ -38,6 +38,9 @@ SECRETS = ("pass", "key", "secret", "token")
 AT_ONCE = 1000
 """Rows that are written or asked for by their ids at a time."""
 
+FIRST = 4096
+"""Items that some of them are chosen from to look at: all of a large table would take seconds."""
+
 MEASURED = 300
 """Items, about, whose nearest neighbours' distances are measured."""
 
@@ -230,7 +233,10 @@ class RemoteCatalogue:
 
     def preview(self, id_: str) -> bytes | None:
         """The preview of an item as a JPEG or PNG file, None where there is none."""
-        return next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"") or None
+        from simrec.catalogue import previews
+
+        data = next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"")
+        return None if data in (b"", previews.NONE) else data
 
     def all(self, where: str | None = None) -> Iterator[Item]:
         """Every item, by id; those that match a filter, else all of them."""
@@ -313,8 +319,11 @@ class RemoteCatalogue:
         return {name: [item.fields.get(name) for item in items] for name in self.table.fields}
 
     def spread(self, n: int, where: str | None = None) -> list[Item]:
-        """The first n items of those that match a filter, else of all; fewer where there are no more."""
-        return list(islice(self.all(where), n))
+        """n items at equal steps through the first FIRST, by id, of those that match a filter, else of all; fewer where
+        there are no more.
+        """
+        first = list(islice(self.all(where), FIRST))
+        return [first[place] for place in np.linspace(0, len(first) - 1, min(n, len(first))).astype(np.int64)]
 
     def places(self, where: str) -> Iterator[tuple[int, int]]:
         """The number of the segment, which is 0, and the row of each item that matches a filter."""

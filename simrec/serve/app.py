@@ -69,10 +69,9 @@ def _answering(
     """What reads a request and has it answered."""
 
     async def endpoint(request: Request) -> Response:
-        large = operation.method == "POST" and reading.is_large(request)
-        async with reading.places if large else contextlib.nullcontext():
+        async with reading.place() as place:
             try:
-                said = await reading.read(request, operation)
+                said = await reading.read(request, operation, place)
                 if operation.name in AT_ONCE:
                     return answer(request, said)
                 return await workers.run(lambda: answer(request, said))

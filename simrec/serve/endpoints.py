@@ -42,8 +42,7 @@ class Endpoints:
         served = self._shelf.find(said.text("recommender"))
         opened = served.now()
         lookup = looking.Lookup(
-            _sent(said, "file", "id", "code", said.texts("crop")), _sent(said, "less", "less_id", "less_code", []),
-            said.integer("n", 10), said.truth("with_copies"),
+            _wanted(said), _less(said), said.integer("n", 10), said.truth("with_copies")
         )  # fmt: skip
         wishes: Wishes = {
             "where": said.text("where"), "min_score": said.number("min_score"), "distinct": said.truth("distinct"),
@@ -65,7 +64,8 @@ class Endpoints:
         """Encodes pictures."""
         served = self._shelf.find(said.text("recommender"))
         opened = served.now()
-        uploads = _uploads(said.files("file"), said.texts("crop"))
+        files = said.files("file")
+        uploads = _uploads(files, _parts(said, len(files)))
         if not uploads:
             raise RequestError("nothing to encode: send a picture as 'file'")
         codes = looking.codes_of(opened, uploads, served.together)
@@ -78,7 +78,8 @@ class Endpoints:
     def views(self, request: Request, said: Said) -> Response:
         """What becomes of an uploaded picture."""
         opened = self._shelf.find(said.text("recommender")).now()
-        uploads = _uploads(said.files("file"), said.texts("crop"))
+        files = said.files("file")
+        uploads = _uploads(files, _parts(said, len(files)))
         if not uploads:
             raise RequestError("nothing to look at: send a picture as 'file'")
         return Json(_shown(browsing.views_of_upload(opened, uploads[0])), headers=NOT_KEPT)
@@ -111,7 +112,8 @@ class Endpoints:
         opened = self._of_path(said).now()
         data = opened.catalogue.preview(_id(said))
         if not data:
-            raise RefusedError(404, f"no preview of {_id(said)!r:.200} in {opened.name}: its items have other ids")
+            one = _there(lambda: browsing.item(opened, _id(said)))
+            raise RefusedError(404, f"no preview of {one.id!r:.200} in {opened.name}: its code came without a picture")
         return _picture(data)
 
     def original(self, request: Request, said: Said) -> Response:
@@ -129,7 +131,9 @@ class Endpoints:
     def item_views(self, request: Request, said: Said) -> Response:
         """What becomes of an item's picture."""
         opened = self._of_path(said).now()
-        return Json(_shown(_there(lambda: browsing.views_of_item(opened, _id(said), self._shelf.home))), headers=KEPT)
+        one = _there(lambda: browsing.item(opened, _id(said)))
+        views = browsing.views_of_item(opened, one.id, self._shelf.home, said.text("crop"))
+        return Json(_shown(views), headers=KEPT)
 
     def session(self, request: Request, said: Said) -> Response:
         """Gives the cookie to whoever has the token."""
@@ -168,20 +172,38 @@ def _id(said: Said) -> str:
     return said.text("id") or ""
 
 
-def _sent(said: Said, file: str, id_: str, code: str, crops: list[str]) -> list[looking.Sent]:
+def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
+    """The files with their parts, "" for all of one."""
     return [
-        *_uploads(said.files(file), crops), *said.texts(id_), *(looking.Code(text) for text in said.texts(code)),
+        looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, crops, strict=True)
+    ]
+
+
+def _wanted(said: Said) -> list[looking.Sent]:
+    files, ids = said.files("file"), said.texts("id")
+    crops = _parts(said, len(files) + len(ids))
+    items = zip(ids, crops[len(files) :], strict=True)
+    return [
+        *_uploads(files, crops[: len(files)]), *(looking.Part(id_, crop) if crop else id_ for id_, crop in items),
+        *_codes(said.texts("code")),
     ]  # fmt: skip
 
 
-def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
-    """The files with their parts. Raises RequestError for more parts than files."""
-    if len(crops) > len(files):
-        raise RequestError(f"{len(crops)} parts of {len(files)} files: a part goes with a file")
-    parts = [*crops, *[""] * (len(files) - len(crops))]
-    return [
-        looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, parts, strict=True)
-    ]
+def _less(said: Said) -> list[looking.Sent]:
+    files = said.files("less")
+    return [*_uploads(files, [""] * len(files)), *said.texts("less_id"), *_codes(said.texts("less_code"))]
+
+
+def _codes(texts: list[str]) -> list[looking.Code]:
+    return [looking.Code(text) for text in texts]
+
+
+def _parts(said: Said, count: int) -> list[str]:
+    """The part of each picture, "" for all of it. Raises RequestError for more parts than pictures."""
+    crops = said.texts("crop")
+    if len(crops) > count:
+        raise RequestError(f"{len(crops)} parts of {count} pictures: a part goes with each picture")
+    return [*crops, *[""] * (count - len(crops))]
 
 
 def _name(file: UploadFile) -> str:

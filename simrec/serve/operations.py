@@ -136,7 +136,11 @@ OPERATIONS = (
     Operation(
         "similar", "POST", "/api/similar", "The items that look like pictures, items or codes.",
         (
-            _FILE, _CROP,
+            _FILE,
+            Parameter(
+                "crop", "text", "The part of each file, then of each id: 10%,0%,90%,50% or in pixels; empty for all.",
+                most_often=2 * PICTURES,
+            ),
             Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
             Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
             Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
@@ -204,7 +208,8 @@ OPERATIONS = (
     ),
     Operation(
         "item_views", "GET", "/api/recommenders/{name}/views/{id}",
-        "What the encoder sees of an item, and what its decoder makes of the code.", (_NAME, _ID), _reference("Views"),
+        "What the encoder sees of an item, and what its decoder makes of the code.",
+        (_NAME, _ID, Parameter("crop", "text", "The part that is meant, as of a file.", "query")), _reference("Views"),
     ),
     Operation(
         "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, with which pictures load.",

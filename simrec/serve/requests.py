@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -23,7 +24,9 @@ PASSED_OVER = 100_000_000
 """Bytes beyond that which are received and thrown away, as a client reads no answer before it has sent its body."""
 
 LARGE = 1_000_000
-"""Bytes from which on a body is one of the large ones, of which only a few are read at a time."""
+"""Bytes that have arrived of a body from which on it is one of the large ones, of which only a few are read at a time.
+Those that come slowly, whatever size they say, keep no place from others.
+"""
 
 AT_ONCE = 4
 """Large bodies that are read and answered at a time."""
@@ -70,20 +73,38 @@ class Said:
         return next(iter(self.values.get(name, ())), None)
 
 
+class Place:
+    """A place for a large body, which a request takes when its body turns out to be one, and holds till it ends."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self.taken = False
+
+    async def take(self) -> None:
+        """Waits for a place."""
+        await self._places.acquire()
+        self.taken = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.taken:
+            self._places.release()
+
+
 class Reading:
     """Reads requests. All of one server share the places for large bodies."""
 
     def __init__(self) -> None:
-        self.places = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(AT_ONCE)
 
-    @staticmethod
-    def is_large(request: Request) -> bool:
-        """Whether a request has a large body, or doesn't say how large."""
-        length = request.headers.get("content-length", "")
-        return not length.isdecimal() or int(length) > LARGE
+    def place(self) -> Place:
+        """A request's place, for a block."""
+        return Place(self._places)
 
-    async def read(self, request: Request, operation: Operation) -> Said:
-        """What it says.
+    async def read(self, request: Request, operation: Operation, place: Place) -> Said:
+        """What it says. place: is taken for a large body.
 
         Raises RefusedError for names that the operation doesn't have, values that are none, and bodies that are too
         large, too slow or malformed.
@@ -92,19 +113,20 @@ class Reading:
         _take(said, request.path_params.items(), operation.of("path"))
         _take(said, request.query_params.multi_items(), operation.of("query"))
         if form := operation.of("form"):
-            _take(said, await self._form(request), form)
+            _take(said, await self._form(request, place), form)
         return said
 
-    async def _form(self, request: Request) -> list[tuple[str, UploadFile | str]]:
+    async def _form(self, request: Request, place: Place) -> list[tuple[str, UploadFile | str]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
             raise RefusedError(415, f"a body of the type {kind or 'none'!r:.100}: send multipart/form-data")
-        request._receive = _limited(request._receive)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(SECONDS) as limit:
+                request._receive = _limited(request._receive, place, limit)
                 form = await request.form(max_files=2 * PICTURES, max_fields=8 * PICTURES, max_part_size=200_000)
         except TimeoutError:
-            raise RefusedError(408, f"the body took longer than {SECONDS:.0f} seconds to arrive: send less") from None
+            sentence = f"the body took longer than {SECONDS:.0f} seconds to arrive: send less"
+            raise RefusedError(408, sentence, {"Connection": "close"}) from None
         except ClientDisconnect:
             raise RefusedError(400, "the body ended early: send it again") from None
         except HTTPException as error:
@@ -112,14 +134,20 @@ class Reading:
         return form.multi_items()
 
 
-def _limited(receive: Receive) -> Receive:
-    """Receives no more of a body than LARGEST."""
+def _limited(receive: Receive, place: Place, limit: asyncio.Timeout) -> Receive:
+    """Receives no more of a body than LARGEST, and of a large one what follows when it has a place. limit: of the time,
+    which begins again then.
+    """
     left = LARGEST
 
     async def limited() -> Message:
         nonlocal left
         message = await receive()
         left -= len(message.get("body", b""))
+        if left < LARGEST - LARGE and not place.taken:
+            limit.reschedule(None)
+            await place.take()
+            limit.reschedule(asyncio.get_running_loop().time() + SECONDS)
         if left >= 0:
             return message
         while message.get("more_body") and left > -PASSED_OVER:

@@ -138,14 +138,19 @@ class Views:
     error: float | None = None
 
 
-def views_of_item(opened: Recommender, id_: str, home: Path | None = None) -> Views:
+def views_of_item(opened: Recommender, id_: str, home: Path | None = None, crop: str | None = None) -> Views:
     """What became of an item's picture, of its file where that can be read again, else of its preview.
 
-    Raises RequestError where there is no such item, ImageError where it has no picture.
+    crop: the part that is meant. Raises RequestError where there is no such item or part, ImageError where it has no
+    picture, and for a part beyond it.
     """
     from simrec import images
 
     one = item(opened, id_)
+    if crop is not None:
+        query = opened.read(f"id:{id_}", crop=crop, shown=0)
+        assert query.images is not None
+        return _views(opened, query.images)
     picture = _original(one, LARGEST, home) or opened.catalogue.picture(id_)
     if picture is None:
         raise ImageError(f"{id_:.200}: its code came without a picture")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,6 @@ from simrec.recommender import Recommender, silent
 
 NEIGHBOURS = 10
 """Of each item, that are compared with it; what is alike beyond these is found through them."""
-
-NONE = zlib.crc32(previews.NONE)
-"""The checksum of what stands for a preview where there is none."""
 
 BLOCK = 1024
 """Items whose neighbours are looked for at a time."""
@@ -104,7 +100,7 @@ class _Looks:
                         rows[done] = start + row.number
                         contents[done] = bytes.fromhex(row.item.content)
                         # Each is its own where there is none, and of old formats without checksums.
-                        own = row.preview in (-1, NONE)
+                        own = row.preview in (-1, previews.NOTHING)
                         shown[done] = -1 - done if own else (row.preview << 24) + row.length
                         if detailed:
                             details[done] = near_duplicates.details(one.picture(row), side)
@@ -159,8 +155,7 @@ def _near(
 def _same(catalogue: LocalCatalogue, looks: _Looks, first: int, second: int) -> bool:
     """Whether the previews of the items in two places are the same photo."""
     one, other = (catalogue.picture(item.id) for item in catalogue.at(looks.rows[[first, second]].tolist()))
-    assert one is not None and other is not None
-    return near_duplicates.same_photo(one, other)
+    return one is not None and other is not None and near_duplicates.same_photo(one, other)
 
 
 def _same_bytes(catalogue: LocalCatalogue, looks: _Looks, first: int, second: int) -> bool:

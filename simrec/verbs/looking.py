@@ -45,8 +45,16 @@ class Code:
     text: str
 
 
-Sent: TypeAlias = Upload | Code | str
-"""What can be looked up: an upload, a code, or an item's id."""
+@dataclass(frozen=True)
+class Part:
+    """A part of an item's picture. crop: which, in per cent or in the pixels of its file."""
+
+    id: str
+    crop: str
+
+
+Sent: TypeAlias = Upload | Code | Part | str
+"""What can be looked up: an upload, a code, a part of an item, or an item's id."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,8 @@ def _read(opened: Recommender, sent: Sent, with_copies: bool) -> Query:
         return opened.read(sent.data, crop=sent.crop, with_copies=with_copies, shown=0, name=name)
     if isinstance(sent, Code):
         return opened.read(_code(opened, sent.text), shown=0)
+    if isinstance(sent, Part):
+        return opened.read(f"id:{sent.id}", crop=sent.crop, with_copies=with_copies, shown=0)
     return opened.read(f"id:{sent}", with_copies=with_copies, shown=0)
 
 

@@ -43,6 +43,8 @@ export const recommenders = () => asked("/api/recommenders");
 
 export const recommender = (name) => asked(`/api/recommenders/${encodeURIComponent(name)}`);
 
+export const item = (name, id) => asked(address(name, "items", id));
+
 export function items(name, n, where, signal) {
   const query = new URLSearchParams({ n, ...(where && { where }) });
   return asked(`/api/recommenders/${encodeURIComponent(name)}/items?${query}`, { signal });
@@ -58,11 +60,11 @@ export function similar(state, where, signal) {
   for (const part of state.wanted) {
     if (part.id !== undefined) form.append("id", part.id);
     else if (part.code) form.append("code", part.code);
-    else {
-      form.append("file", part.file, part.name);
-      form.append("crop", part.crop ?? "");
-    }
+    else form.append("file", part.file, part.name);
   }
+  const items = (part) => part.id !== undefined;
+  const files = (part) => !items(part) && !part.code;
+  for (const kind of [files, items]) for (const part of state.wanted.filter(kind)) form.append("crop", part.crop ?? "");
   for (const part of state.less) {
     if (part.id !== undefined) form.append("less_id", part.id);
     else form.append("less_code", part.code);
@@ -71,7 +73,9 @@ export function similar(state, where, signal) {
 }
 
 export function views(name, part) {
-  if (part.id !== undefined) return asked(address(name, "views", part.id));
+  if (part.id !== undefined) {
+    return asked(address(name, "views", part.id) + (part.crop ? `?${new URLSearchParams({ crop: part.crop })}` : ""));
+  }
   const form = new FormData();
   form.append("recommender", name);
   form.append("file", part.file, part.name);

@@ -1,7 +1,7 @@
 // One item, large, beside what was asked; and what its encoder makes of both.
 
 import { address, views } from "./api.js";
-import { by, h, number, picture } from "./dom.js";
+import { by, end, h, number, picture } from "./dom.js";
 import { called, source } from "./pictures.js";
 import { fields, figures, title } from "./results.js";
 
@@ -24,8 +24,8 @@ export function look(item, others, state, act) {
       h("button", { type: "button", class: "quiet", disabled: place < 1, onclick: () => step(-1) }, "Previous"),
       h("button", { type: "button", class: "quiet", disabled: place + 1 >= others.length, onclick: () => step(1) }, "Next"),
       h("button", { type: "button", class: "quiet", onclick: close }, "Close")),
-    h("div", { class: "pair" }, asked && large("What you asked", source(asked, name), called(asked), asked, name),
-      large("This item", address(name, "originals", item.id), title(item), item, name)),
+    h("div", { class: "pair" }, asked && large("What you asked", called(asked), asked, name),
+      large("This item", title(item), item, name)),
     figures(item) ?? "",
     h("p", { class: "id" }, item.id),
     fields(item, true),
@@ -40,14 +40,10 @@ export function look(item, others, state, act) {
   if (!dialog.open) dialog.showModal();
 }
 
-function large(heading, shown, alt, part, name) {
-  const image = picture(shown, alt);
+function large(heading, alt, part, name) {
   // Of an item whose file can't be read again there is the preview; of an upload, what was uploaded.
-  if (part.id !== undefined) {
-    const preview = address(name, "previews", part.id);
-    if (shown !== preview || part.rank === undefined) image.addEventListener("error", () => (image.src = preview), { once: true });
-    if (part.rank === undefined) image.src = address(name, "originals", part.id);
-  }
+  const image = part.id === undefined ? picture(source(part), alt)
+    : picture(address(name, "originals", part.id), alt, end(part.id), address(name, "previews", part.id));
   const figure = h("figure", {}, h("figcaption", {}, heading), h("div", { class: part.url ? "tile upload" : "tile" }, image));
   if (part.id !== undefined || part.file) {
     const place = h("div", { class: "views", "aria-busy": "true" });

@@ -22,14 +22,22 @@ export function later(milliseconds, work) {
   };
 }
 
+// The last part of an id.
+export const end = (id) => id.split("/").filter(Boolean).at(-1) ?? id;
+
 export function number(value, digits = 3) {
   return Number(value).toLocaleString("en", { maximumFractionDigits: digits });
 }
 
-// Small pictures, of 28 x 28 pixels say, are shown with their pixels rather than blurred.
-export function picture(address, alt = "") {
+// Small pictures, of 28 x 28 pixels say, are shown with their pixels rather than blurred. instead: what is shown where
+// there is no picture, after a try at the other addresses.
+export function picture(address, alt = "", instead = alt, ...others) {
   return h("img", {
     src: address, alt, decoding: "async",
-    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 64),
+    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 48),
+    onerror: (event) => {
+      if (others.length) event.target.src = others.shift();
+      else event.target.replaceWith(h("span", { class: "none" }, instead));
+    },
   });
 }

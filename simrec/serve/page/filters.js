@@ -1,6 +1,7 @@
 // What narrows the answer: how many, the least score, and a control for each field of the catalogue.
 
 import { h, number } from "./dom.js";
+import { OF_FILES } from "./results.js";
 
 const FEW = 8; // choices that are shown at once
 
@@ -8,12 +9,17 @@ const COUNTS = [12, 24, 48, 96];
 
 // Draws them all. change: is called with the name of what was changed, when the state holds it.
 export function draw(place, facets, state, change) {
+  const kinds = { number: numbers, choice: choices, text: texts };
+  const control = (facet) =>
+    h("fieldset", {}, h("legend", {}, facet.name), kinds[facet.kind](facet, state, () => change(facet.name)));
+  const ofFiles = facets.filter(({ name }) => OF_FILES.includes(name));
   place.replaceChildren(
-    ...facets.map((facet) => {
-      const kinds = { number: numbers, choice: choices, text: texts };
-      return h("fieldset", {}, h("legend", {}, facet.name), kinds[facet.kind](facet, state, () => change(facet.name)));
-    }),
+    ...facets.filter((facet) => !ofFiles.includes(facet)).map(control),
     h("fieldset", {}, h("legend", {}, "answers"), counts(state, change), least(state, change)),
+    ofFiles.length
+      ? h("details", { class: "files", open: ofFiles.some(({ name }) => name in state.filters) },
+        h("summary", {}, "Picture files"), ofFiles.map(control))
+      : "",
   );
 }
 
@@ -107,9 +113,9 @@ function counts(state, change) {
 }
 
 function least(state, change) {
-  const shown = h("output", {}, state.least === null ? "any" : number(state.least, 2));
+  const shown = h("span", { class: "value" }, state.least === null ? "any" : number(state.least, 2));
   const field = h("input", {
-    type: "range", min: 0, max: 1, step: 0.01, value: state.least ?? 0,
+    type: "range", min: 0, max: 1, step: 0.01, value: state.least ?? 0, "aria-label": "Minimum score",
     oninput: () => {
       state.least = Number(field.value) || null;
       shown.textContent = state.least === null ? "any" : number(state.least, 2);

@@ -17,6 +17,16 @@ let last = ""; // what was changed last: moving one slider is one step of the hi
 
 const same = (one, other) => (one.id !== undefined ? one.id === other.id : one.code && one.code === other.code);
 
+const part = (item) => ({ id: item.id, name: results.title(item) });
+
+// Items that came by the address are called what their cards call them.
+async function named(parts) {
+  await Promise.all(parts.filter((one) => one.id !== undefined).map(async (one) => {
+    const item = await api.item(state.recommender, one.id).catch(() => null); // the answer says that it isn't there
+    if (item) one.name = results.title(item);
+  }));
+}
+
 function remember(what) {
   const address = toAddress(state);
   if (what && what === last) history.replaceState(null, "", address);
@@ -49,7 +59,8 @@ async function answer(what = "") {
       show(found.items);
     } else {
       const fresh = state.wanted.filter((part) => part.id === undefined && !part.code);
-      const [found, ...thumbs] = await Promise.all([api.similar(state, filter, mine.signal), ...fresh.map(pictures.thumb)]);
+      const [found, ...thumbs] = await Promise.all([api.similar(state, filter, mine.signal), 
+        ...fresh.map((part) => pictures.thumb(part, asking.wanted.length))]);
       if (mine !== running) return;
       fresh.forEach((part, place) => {
         Object.assign(part, { code: found.codes[place], thumb: thumbs[place] });
@@ -58,7 +69,7 @@ async function answer(what = "") {
       const count = found.matches.length;
       tell(count ? `${count} similar ${count === 1 ? "item" : "items"}` : "Nothing similar",
         found.strange ? "This looks like nothing in the catalogue." :
-        count ? `like ${state.wanted.map(pictures.called).join(" and ")}` : "No item matches the filters: widen them.");
+        count ? likeness() : "No item matches the filters: widen them.");
       show(found.matches);
     }
     remember(what);
@@ -82,6 +93,11 @@ function tell(heading, status) {
   by("status").textContent = status;
 }
 
+function likeness() {
+  const names = (parts) => parts.map(pictures.called).join(" and ");
+  return `like ${names(state.wanted)}${state.less.length ? `, but less like ${names(state.less)}` : ""}`;
+}
+
 function show(items) {
   shown = items;
   results.draw(items, state.recommender, act);
@@ -91,15 +107,22 @@ function question() {
   pictures.draw(state.wanted, by("wanted"), state.recommender, { remove, crop });
   pictures.draw(state.less, by("less"), state.recommender, { remove });
   by("unlike").hidden = !state.less.length;
-  by("clear").hidden = !(state.wanted.length || state.less.length || Object.keys(state.filters).length);
+  narrowed();
   document.body.classList.toggle("asked", state.wanted.length > 0);
 }
 
 function controls() {
   filters.draw(by("filters"), facets, state, (what) => {
-    by("clear").hidden = false;
+    narrowed();
     answerSoon(what);
   });
+}
+
+// On a phone they are folded away: how many there are stands outside.
+function narrowed() {
+  const count = Object.keys(state.filters).length + (state.least !== null);
+  by("narrowed").textContent = count ? `Filters (${count})` : "Filters";
+  by("clear").hidden = !(state.wanted.length || state.less.length || count);
 }
 
 function change() {
@@ -115,22 +138,29 @@ function remove(part) {
 }
 
 function crop(part, box) {
-  const { file, url, name } = part;
-  state.wanted = state.wanted.map((one) => (one === part ? { file, url, name, crop: box } : one));
+  const { id, file, url, name } = part;
+  const other = id === undefined ? { file, url, name, crop: box } : { id, name, crop: box };
+  state.wanted = state.wanted.map((one) => (one === part ? other : one));
   change();
+}
+
+// To the question, which on a phone stands above the answers, and to the first of these.
+function up() {
+  by("main").focus();
+  by("question").scrollTo({ top: 0 });
+  scrollTo({ top: 0 });
 }
 
 const act = {
   look: (item) => detail.look(item, shown, state, act),
   more(item) {
-    state.wanted = [{ id: item.id }];
+    state.wanted = [part(item)];
     state.less = [];
     change();
-    by("main").focus();
-    scrollTo({ top: 0 });
+    up();
   },
   also(item) {
-    if (!state.wanted.some((one) => same(one, item))) state.wanted = [...state.wanted, { id: item.id }];
+    if (!state.wanted.some((one) => same(one, item))) state.wanted = [...state.wanted, part(item)];
     change();
   },
   less(item) {
@@ -138,9 +168,9 @@ const act = {
       fail(new Error("First choose what it should look like: then say what less."));
       return;
     }
-    if (!state.less.some((one) => same(one, item))) state.less = [...state.less, { id: item.id }];
+    if (!state.less.some((one) => same(one, item))) state.less = [...state.less, part(item)];
     change();
-    by("main").focus();
+    up();
   },
 };
 
@@ -164,6 +194,7 @@ async function open(next) {
   state = { ...next, recommender: name };
   by("recommender").value = name;
   last = "open";
+  await named([...state.wanted, ...state.less]);
   question();
   controls();
   await answer("open");

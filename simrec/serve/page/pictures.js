@@ -1,22 +1,23 @@
 // The pictures that are asked about: where they come from, how they are shown, and the part that is meant.
 
 import { address } from "./api.js";
-import { by, h, picture } from "./dom.js";
+import { by, end, h, picture } from "./dom.js";
 
-const EDGE = 56; // pixels of the picture in a link
+const EDGES = [96, 56]; // pixels of the picture in a link, of one picture and of each of several
 
 export function uploaded(file) {
   return { file, url: URL.createObjectURL(file), name: file.name || "pasted picture", crop: "" };
 }
 
 // A tiny picture for the link, so that whoever gets it sees what was asked.
-export async function thumb(part) {
+// count: how many pictures the link holds.
+export async function thumb(part, count) {
   try {
     const whole = await createImageBitmap(part.file, { imageOrientation: "from-image" });
     const [left, top, right, bottom] = edges(part.crop);
     const [x, y] = [left * whole.width, top * whole.height];
     const [width, height] = [(right - left) * whole.width, (bottom - top) * whole.height];
-    const scale = Math.min(1, EDGE / Math.max(width, height));
+    const scale = Math.min(1, EDGES[count > 1 ? 1 : 0] / Math.max(width, height));
     const canvas = h("canvas", { width: Math.max(1, width * scale), height: Math.max(1, height * scale) });
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
@@ -34,7 +35,7 @@ export function source(part, recommender) {
   return part.thumb ? `data:image/jpeg;base64,${part.thumb.replaceAll("-", "+").replaceAll("_", "/")}` : "";
 }
 
-export const called = (part) => part.id ?? part.name;
+export const called = (part) => part.name ?? end(part.id);
 
 function edges(crop) {
   return crop ? crop.split(",").map((edge) => parseFloat(edge) / 100) : [0, 0, 1, 1];
@@ -48,14 +49,21 @@ export function draw(parts, place, recommender, act) {
         type: "button", class: "remove", "aria-label": `Remove ${called(part)}`, onclick: () => act.remove(part),
       }, "×");
       const shown = source(part, recommender);
-      const frame = h("div", { class: part.url ? "frame upload" : "frame" }, shown ? picture(shown, called(part)) : h("span", {}, called(part)));
+      const frame = h("div", { class: part.url ? "frame upload" : "frame" }, shown ? picture(shown, called(part)) : h("span", { class: "none" }, called(part)));
       const figure = h("figure", {}, frame, remove, h("figcaption", {}, called(part)));
-      if (part.file && act.crop) {
+      if ((part.file || part.id !== undefined) && act.crop) {
         const box = croppable(frame, part, act.crop);
-        figure.append(h("p", { class: "hint" }, part.crop
+        const hint = h("p", { class: "hint" }, part.crop
           ? h("button", { type: "button", class: "quiet", onclick: () => act.crop(part, "") }, "Use the whole picture")
-          : "Drag a box around the part that you mean."));
+          : "Drag a box around the part that you mean.");
         frame.append(box);
+        figure.append(hint);
+        frame.querySelector("img").addEventListener("error", () => {
+          box.remove(); // there is nothing to see a part of
+          if (!part.crop) hint.remove();
+        });
+      } else if (act.crop) {
+        figure.append(h("p", { class: "hint" }, "To mark a part, choose the picture itself: a link holds a tiny copy."));
       }
       return figure;
     }),
@@ -69,8 +77,16 @@ function croppable(frame, part, chosen) {
     class: "box", tabIndex: 0, role: "group",
     "aria-label": "The part that you mean: arrow keys move it, Shift and arrow keys change its size",
   });
-  const area = () => frame.querySelector("img")?.getBoundingClientRect() ?? frame.getBoundingClientRect();
-  let now = edges(part.crop);
+  // Where the picture itself is, which fills its element in one direction alone.
+  const area = () => {
+    const image = frame.querySelector("img");
+    const outer = (image ?? frame).getBoundingClientRect();
+    if (!image?.naturalWidth) return outer;
+    const scale = Math.min(outer.width / image.naturalWidth, outer.height / image.naturalHeight);
+    const [width, height] = [scale * image.naturalWidth, scale * image.naturalHeight];
+    return new DOMRect(outer.left + (outer.width - width) / 2, outer.top + (outer.height - height) / 2, width, height);
+  };
+  let now = edges(part.crop).map((edge) => edge || 0); // a link may say anything
   const show = () => {
     const [outer, inner] = [frame.getBoundingClientRect(), area()];
     box.classList.toggle("whole", now.join() === "0,0,1,1");
@@ -86,7 +102,7 @@ function croppable(frame, part, chosen) {
   };
   const inside = (value) => Math.min(1, Math.max(0, value));
   frame.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !box.isConnected) return;
     event.preventDefault();
     frame.setPointerCapture(event.pointerId);
     const around = area();
@@ -129,7 +145,7 @@ function croppable(frame, part, chosen) {
     box.timer = setTimeout(finish, 400);
   });
   new ResizeObserver(show).observe(frame);
-  frame.querySelector("img")?.addEventListener("load", show);
+  frame.querySelector("img").addEventListener("load", show);
   frame.classList.add("croppable");
   return box;
 }

@@ -1,14 +1,15 @@
 // The answer: a card for each item.
 
 import { address } from "./api.js";
-import { by, h, number, picture } from "./dom.js";
+import { by, end, h, number, picture } from "./dom.js";
 
 const NAMES = ["title", "name"]; // fields that say what an item is called, if it has one
 
-const HIDDEN = ["width", "height"]; // of the file; the detail shows them
+export const OF_FILES = ["folder", "name", "bytes", "modified", "width", "height"]; // what simrec knows of each file
 
-export const title = (item) =>
-  NAMES.map((name) => item.fields[name]).find((value) => value) ?? item.id.split("/").at(-1);
+const HIDDEN = ["bytes", "modified", "width", "height"]; // the detail shows them
+
+export const title = (item) => NAMES.map((name) => item.fields[name]).find((value) => value) ?? end(item.id);
 
 export const value = (one) => (one === null ? "–" : typeof one === "number" ? number(one, 6) : one);
 
@@ -23,7 +24,9 @@ export function figures(item) {
 }
 
 export function fields(item, all = false) {
-  const shown = Object.entries(item.fields).filter(([name]) => all || (!HIDDEN.includes(name) && !NAMES.includes(name)));
+  const shown = Object.entries(item.fields).filter(([name, text]) =>
+    text !== "" && (all || (!HIDDEN.includes(name) && !NAMES.includes(name))));
+  shown.sort(([one], [other]) => OF_FILES.includes(one) - OF_FILES.includes(other));
   if (item.label && !shown.some(([, text]) => text === item.label)) shown.unshift(["label", item.label]);
   return h("dl", { class: "fields" }, shown.map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, value(text)))));
 }
@@ -35,7 +38,7 @@ export function draw(items, recommender, act) {
       const name = title(item);
       const look = h("button", {
         type: "button", class: "picture", "aria-label": `Look at ${name}`, onclick: () => act.look(item),
-      }, picture(address(recommender, "previews", item.id)));
+      }, picture(address(recommender, "previews", item.id), "", end(item.id)));
       return h("li", { class: "card" }, look, figures(item), h("h3", { title: item.id }, name), fields(item),
         h("div", { class: "row" },
           h("button", { type: "button", "aria-label": `More like this: ${name}`, onclick: () => act.more(item) }, "More like this"),

@@ -1,7 +1,7 @@
 // What is asked, and the address that says it: a link, a reload and the back button bring the same question.
 //
-// A part of the question is an item {id} or a picture {code, thumb, name}: the code looks it up again without the
-// picture itself. A new picture is {file, url, name, crop} until it was looked up once.
+// A part of the question is an item {id, name, crop} or a picture {code, thumb, name}: the code looks it up again
+// without the picture itself. A new picture is {file, url, name, crop} until it was looked up once.
 
 export const USUAL = 24;
 
@@ -16,11 +16,16 @@ export function empty(recommender = "") {
 }
 
 function written(part) {
-  return part.id !== undefined ? `id:${part.id}` : `code:${part.code}~${part.thumb ?? ""}~${part.name ?? ""}`;
+  if (part.id !== undefined) return part.crop ? `part:${part.crop}~${part.id}` : `id:${part.id}`;
+  return `code:${part.code}~${part.thumb ?? ""}~${part.name ?? ""}`;
 }
 
 function read(text) {
   if (text.startsWith("id:")) return { id: text.slice(3) };
+  if (text.startsWith("part:")) {
+    const [crop, ...id] = text.slice(5).split("~");
+    return { crop, id: id.join("~") };
+  }
   const [code, thumb = "", ...name] = text.replace(/^code:/, "").split("~");
   return held.get(code) ?? { code, thumb: /^[\w+/=-]*$/.test(thumb) ? thumb : "", name: name.join("~") || "a picture" };
 }
