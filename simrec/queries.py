@@ -104,9 +104,9 @@ class Query:
     parts: tuple[Query, ...] = ()
 
 
-Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
+Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query | Read"
 """What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
-(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
+(h, w) or (h, w, c), a code float32 (dim,), a query that was read before, or what `simrec.images` read of a file."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,8 @@ class Reader:
         if isinstance(asked, bytes | bytearray):
             called = name or "bytes"
             return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
+        if isinstance(asked, images.Read):
+            return name or "picture", asked
         if isinstance(asked, Image.Image):
             return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
         if isinstance(asked, np.ndarray):

@@ -2,7 +2,8 @@
 
 Decoding one picture is many short steps in Python, which threads take one after the other. So once a source has more
 than a few hundred files they are decoded by processes of our own, which know nothing but `simrec.images`; what one of
-them can't read, or dies of, is read again on its own. A process that nobody has asked for a while ends.
+them can't read, or dies of, is read again on its own. A process that nobody has asked for a while ends. Uploads are
+decoded by such processes too, once there are several at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import io
 import os
 import queue
 import select
@@ -17,7 +19,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -40,17 +42,25 @@ IDLE = 20.0
 
 # -P: the simrec that is running, not one that happens to lie in the current folder.
 COMMAND = [sys.executable, "-P", "-c", "from simrec.reading import serve; serve()"]
-"""What starts a process."""
+"""What starts a process; the bytes that pictures may take follow."""
+
+UPLOADS = 100_000_000
+"""Bytes that a picture may take in a process that decodes uploads; a larger one is decoded in this process."""
+
+PATIENCE = 10.0
+"""Seconds that an upload waits for a process before it is decoded in this one."""
 
 READY = b"ready"
 """What a process says first."""
 
 
 class _Asked(msgspec.Struct):
-    """What a process is asked for: the bytes of files' paths, and the encoder's spec."""
+    """What a process is asked for: the bytes of files' paths, or an upload and its part, and the encoder's spec."""
 
     paths: list[bytes]
     spec: ImageSpec
+    upload: bytes | None = None
+    crop: images.Crop | None = None
 
 
 _Answer = tuple[bytes, bytes, str, tuple[int, int]] | None
@@ -78,6 +88,19 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
         [entry for entry, _ in good], pixels, [read.preview for _, read in good], [read.content for _, read in good],
         errors, [{"width": read.size[0], "height": read.size[1]} for _, read in good],
     )  # fmt: skip
+
+
+def read_upload(data: bytes, spec: ImageSpec, name: str, crop: images.Crop | None = None) -> images.Read:
+    """A picture file that somebody sent, or a part of it, without a preview: see `images.read_with_preview`.
+
+    name: what to call it in an error. Raises ImageError for one that can't be read, or of which a decoder dies.
+    """
+    with _uploads.reading() as process:
+        if process is not None:
+            answer = _uploads.ask(process, _Asked([], spec, data, crop), name)
+            if answer is not None:
+                return images.Read(np.frombuffer(answer[0], np.uint8).reshape(spec.shape), *answer[1:])
+        return images.read_with_preview(io.BytesIO(data), spec, name, shown=False, crop=crop)
 
 
 def digests(paths: Sequence[Path]) -> list[str | None]:
@@ -156,7 +179,7 @@ class _Processes:
 
         Raises ChildProcessError when it died of one of them.
         """
-        asked = msgspec.msgpack.encode(_Asked([os.fsencode(path.absolute()) for path in paths], spec))
+        asked = _Asked([os.fsencode(path.absolute()) for path in paths], spec)
         try:
             process: subprocess.Popen[bytes] | None = self._idle.get_nowait()
         except queue.Empty:
@@ -165,9 +188,8 @@ class _Processes:
             if process is None:
                 return [None] * len(paths)
             try:
-                _send(_pipe(process.stdin), asked)
-                answers = msgspec.msgpack.decode(_received(_pipe(process.stdout)), type=list[_Answer])
-            except (OSError, struct.error, msgspec.MsgspecError):
+                answers = _answers(process, asked)
+            except ChildProcessError:
                 _ended(process)
                 process = self._started()
             else:
@@ -178,22 +200,9 @@ class _Processes:
         raise ChildProcessError
 
     def _started(self) -> subprocess.Popen[bytes] | None:
-        """A new process, None where there can be none, as in a program that has Python built in."""
-        try:
-            # A session of its own: Ctrl-C is for this process, and one that it reached would seem to have crashed.
-            process = subprocess.Popen(
-                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError:
-            self._possible = False
-            return None
-        with contextlib.suppress(OSError, struct.error):
-            if _received(_pipe(process.stdout)) == READY:
-                return process
-        self._possible = False
-        _ended(process)
-        return None
+        process = _started(picture_files.BUDGET // (os.cpu_count() or 1))
+        self._possible = process is not None
+        return process
 
     def end(self) -> None:
         """Ends them all."""
@@ -202,8 +211,105 @@ class _Processes:
                 _ended(self._idle.get_nowait())
 
 
-_processes = _Processes()
+class _Uploads:
+    """The processes that decode uploads, as many as there are cores. They are started beside the first uploads that
+    come at the same time, of which none waits for them; an upload that comes alone is decoded faster here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reading = self._running = self._ready = 0
+        self._possible = (os.cpu_count() or 1) > 1
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[subprocess.Popen[bytes] | None]:
+        """A process for an upload that is read in the block; None where it shall be decoded here."""
+        with self._lock:
+            self._reading += 1
+            several = self._reading > 1 and self._possible
+            start, ready = several and self._running < (os.cpu_count() or 1), several and self._ready > 0
+            self._running += start
+        if start:
+            threading.Thread(target=self._start, daemon=True).start()
+        process = None
+        try:
+            if ready:
+                with contextlib.suppress(queue.Empty):
+                    process = self._idle.get(timeout=PATIENCE)
+                if process is not None and process.poll() is not None:  # it has been idle for too long
+                    self._lost(process)
+                    process = None
+            yield process
+        finally:
+            with self._lock:
+                self._reading -= 1
+
+    def ask(self, process: subprocess.Popen[bytes], asked: _Asked, name: str) -> _Answer:
+        """What it answers. Raises ImageError when it dies of it."""
+        try:
+            (answer,) = _answers(process, asked)
+        except ChildProcessError:
+            self._lost(process)
+            if process.returncode == 0:  # it was idle for too long just before it was asked
+                return None
+            raise ImageError(f"{name}: its decoder crashes: save it again") from None
+        self._idle.put(process)
+        return answer
+
+    def _start(self) -> None:
+        process = _started(UPLOADS)
+        with self._lock:
+            self._possible = process is not None
+            self._ready += process is not None
+            self._running -= process is None
+        if process is not None:
+            self._idle.put(process)
+
+    def _lost(self, process: subprocess.Popen[bytes]) -> None:
+        _ended(process)
+        with self._lock:
+            self._running -= 1
+            self._ready -= 1
+
+    def end(self) -> None:
+        """Ends those that are idle."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _ended(self._idle.get_nowait())
+
+
+_processes, _uploads = _Processes(), _Uploads()
 atexit.register(_processes.end)
+atexit.register(_uploads.end)
+
+
+def _started(budget: int) -> subprocess.Popen[bytes] | None:
+    """A new process, None where there can be none, as in a program that has Python built in. budget: bytes that all
+    pictures may take that it decodes.
+    """
+    try:
+        # A session of its own: Ctrl-C is for this process, and one that it reached would seem to have crashed.
+        process = subprocess.Popen(
+            [*COMMAND, str(budget)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return None
+    with contextlib.suppress(OSError, struct.error):
+        if _received(_pipe(process.stdout)) == READY:
+            return process
+    _ended(process)
+    return None
+
+
+def _answers(process: subprocess.Popen[bytes], asked: _Asked) -> list[_Answer]:
+    """What a process answers. Raises ChildProcessError when it has ended, or ends over that."""
+    try:
+        _send(_pipe(process.stdin), msgspec.msgpack.encode(asked))
+        return msgspec.msgpack.decode(_received(_pipe(process.stdout)), type=list[_Answer])
+    except (OSError, struct.error, msgspec.MsgspecError) as error:
+        raise ChildProcessError from error
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -221,17 +327,26 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 def serve() -> None:
     """What such a process does: it answers until nobody asks any more."""
-    picture_files.limit(picture_files.BUDGET // (os.cpu_count() or 1))
+    picture_files.limit(int(sys.argv[1]))
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(OSError, struct.error, KeyboardInterrupt):
         _send(answers, READY)
         while os.name == "nt" or select.select([questions], [], [], IDLE)[0]:
             asked = msgspec.msgpack.decode(_received(questions), type=_Asked)
-            _send(answers, msgspec.msgpack.encode([_answer(path, asked.spec) for path in asked.paths]))
+            files = [Path(os.fsdecode(path)) for path in asked.paths]
+            reads = [_alone(file, asked.spec) for file in files] if asked.upload is None else [_uploaded(asked)]
+            _send(answers, msgspec.msgpack.encode([_answer(read) for read in reads]))
 
 
-def _answer(path: bytes, spec: ImageSpec) -> _Answer:
-    read = _alone(Path(os.fsdecode(path)), spec)
+def _uploaded(asked: _Asked) -> images.Read | ImageError:
+    try:
+        upload = io.BytesIO(asked.upload or b"")
+        return images.read_with_preview(upload, asked.spec, "an upload", shown=False, crop=asked.crop)
+    except ImageError as error:
+        return error
+
+
+def _answer(read: images.Read | ImageError) -> _Answer:
     return None if isinstance(read, ImageError) else (read.image.tobytes(), read.preview, read.content, read.size)
 
 
