@@ -501,7 +501,7 @@ def held() -> tuple[Together[looking.Work, looking.Result], threading.Event]:
         assert go_on.wait(30)
         return looking.done(works)
 
-    together = Together(do, 1)
+    together = Together(do)
     together.go_on = go_on  # type: ignore[attr-defined]
     return together, begun
 
