@@ -219,7 +219,8 @@ class _Uploads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reading = self._running = self._ready = 0
-        self._possible = (os.cpu_count() or 1) > 1
+        self._most = os.cpu_count() or 1
+        self._possible = self._most > 1
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
 
     @contextlib.contextmanager
@@ -228,7 +229,7 @@ class _Uploads:
         with self._lock:
             self._reading += 1
             several = self._reading > 1 and self._possible
-            start, ready = several and self._running < (os.cpu_count() or 1), several and self._ready > 0
+            start, ready = several and self._running < self._most, several and self._ready > 0
             self._running += start
         if start:
             threading.Thread(target=self._start, daemon=True).start()
@@ -242,6 +243,8 @@ class _Uploads:
                     process = None
             yield process
         finally:
+            if process is not None and process.returncode is None:
+                self._idle.put(process)
             with self._lock:
                 self._reading -= 1
 
@@ -250,21 +253,24 @@ class _Uploads:
         try:
             (answer,) = _answers(process, asked)
         except ChildProcessError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
             self._lost(process)
             if process.returncode == 0:  # it was idle for too long just before it was asked
                 return None
             raise ImageError(f"{name}: its decoder crashes: save it again") from None
-        self._idle.put(process)
         return answer
 
     def _start(self) -> None:
         process = _started(UPLOADS)
         with self._lock:
-            self._possible = process is not None
-            self._ready += process is not None
-            self._running -= process is None
+            self._possible &= process is not None
+            if self._possible:
+                self._ready += 1
+            else:
+                self._running -= 1
         if process is not None:
-            self._idle.put(process)
+            self._idle.put(process) if self._possible else _ended(process)
 
     def _lost(self, process: subprocess.Popen[bytes]) -> None:
         _ended(process)
@@ -273,7 +279,9 @@ class _Uploads:
             self._ready -= 1
 
     def end(self) -> None:
-        """Ends those that are idle."""
+        """Ends those that are idle, and starts no more."""
+        with self._lock:
+            self._possible = False
         with contextlib.suppress(queue.Empty):
             while True:
                 _ended(self._idle.get_nowait())
