@@ -74,7 +74,7 @@ class Narrowing:
         """
         if self.group_by is not None:
             check_fields([self.group_by], catalogue, name)
-        if self.min_percentile is not None and _measured(catalogue) is None:
+        if self.min_percentile is not None and catalogue.record.quantiles is None:
             raise RequestError(
                 f"{name}: there are no percentiles, as its catalogue is too small or an older simrec made it: ask for "
                 f"a least score instead, or run 'simrec index build {name} --from-scratch'"
@@ -122,11 +122,10 @@ def answers(
     return answered
 
 
-def percentiles(quantiles: Sequence[float], distances: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The share, in per cent, of a distribution that is larger than each distance; quantiles: evenly from its least
-    value to its greatest.
+def percentiles(known: NDArray[np.float64], distances: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The share, in per cent, of a distribution that is larger than each distance; known: its quantiles, evenly from
+    its least value to its greatest.
     """
-    known = np.asarray(quantiles, np.float64)
     above = np.searchsorted(known, distances, side="right")  # of equal ones none is larger
     low = np.clip(above - 1, 0, len(known) - 2)
     width = known[low + 1] - known[low]
@@ -138,8 +137,8 @@ def percentiles(quantiles: Sequence[float], distances: NDArray[np.float32]) -> N
 
 def percentiles_in(catalogue: Catalogue, distances: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """The same for the distances from a catalogue's items to their nearest neighbours; None where they are unknown."""
-    quantiles = _measured(catalogue)
-    return None if quantiles is None else percentiles(quantiles, distances)
+    known = catalogue.record.quantiles
+    return None if known is None else percentiles(known, distances)
 
 
 def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> bool:
@@ -149,13 +148,6 @@ def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> boo
     if query.own or not matches or matches[0].percentile is None or narrowing.where is not None:
         return False
     return matches[0].percentile < STRANGE
-
-
-def _measured(catalogue: Catalogue) -> Sequence[float] | None:
-    """The quantiles of its items' distances; None where there are none, or they are none."""
-    quantiles = catalogue.record.distances
-    known = np.asarray(quantiles)
-    return quantiles if len(known) > 1 and np.isfinite(known).all() and (np.diff(known) >= 0).all() else None
 
 
 class _Found:

@@ -10,13 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from msgspec import Meta, ValidationError, convert
 
 from simrec.contracts import Dtype, ImageSpec, Metric
 from simrec.errors import StoreError, VersionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT = "simrec"
 VERSION = 5
@@ -224,6 +228,14 @@ class CatalogueRecord:
     distances: Annotated[tuple[float, ...], Meta(max_length=1001)] = ()
     measured: Count = 0
     engine: Place = ""
+
+    @cached_property
+    def quantiles(self) -> NDArray[np.float64] | None:
+        """`distances`; None where there are none, or they are none."""
+        import numpy as np
+
+        known = np.asarray(self.distances, np.float64)
+        return known if len(known) > 1 and np.isfinite(known).all() and (np.diff(known) >= 0).all() else None
 
     @property
     def source(self) -> str:

@@ -271,7 +271,7 @@ def test_a_percentile_is_the_share_of_the_items_whose_own_neighbour_is_farther(s
 
 
 def test_equal_and_extreme_distances_have_percentiles_too() -> None:
-    shares = percentiles((0.0, 0.0, 0.5, 1.0, 1.0), np.array([0, 0.25, 0.5, 1, 2], np.float32))
+    shares = percentiles(np.array([0, 0, 0.5, 1, 1]), np.array([0, 0.25, 0.5, 1, 2], np.float32))
     assert shares.tolist() == [75, 62.5, 50, 0, 0]
 
 

@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -119,6 +120,7 @@ class Guard:
         return None
 
 
+@lru_cache(100)
 def host_name(host: str) -> str:
     """The name in a Host header, without its port and brackets."""
     try:
