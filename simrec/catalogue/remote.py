@@ -270,11 +270,12 @@ class RemoteCatalogue:
         """The items as pyarrow RecordBatches: see `LocalCatalogue.record_batches`; an item without a preview has an
         empty one.
         """
-        schema = tables.schema(columns, self.kinds, self.table.dim)
-        for found in self.engine.rows(self._condition(where), previews="preview" in columns):
+        schema, codes = tables.schema(columns, self.kinds, self.table.dim), "code" in columns
+        none = np.empty((0, self.table.dim), np.float32)
+        for found in self.engine.rows(self._condition(where), codes=codes, previews="preview" in columns):
             for some in chunks(found, rows):
                 items, previews = [row.item for row in some], [row.preview for row in some]
-                yield tables.batch(items, previews, _codes(some), columns, schema)
+                yield tables.batch(items, previews, _codes(some) if codes else none, columns, schema)
 
     def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
         """Every item with its fields, code, that one's length, and preview: see `LocalCatalogue.whole`."""
