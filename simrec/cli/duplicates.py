@@ -62,7 +62,8 @@ def duplicates(
         ]  # fmt: skip
         table(["group", "kind", "id", "label", *show, "source"], rows)
     items = sum(len(group.items) for group in groups)
-    session.notice(f"{items:,} of {len(opened.catalogue):,} items are in {len(groups):,} groups of duplicates.")
+    many = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+    session.notice(f"{items:,} of {len(opened.catalogue):,} items are in {many} of duplicates.")
     if grid and asking.draw_groups(
         opened, [(group.kind, group.items) for group in groups],
         asking.Drawing(grid, tile, show, originals, session.home), session.notice,
