@@ -66,7 +66,7 @@ def test_who_reads_meanwhile_reads_on_in_what_was_there(opened: Lance) -> None:
     for seed in range(1, 20):  # so many that files are joined
         write(opened, TABLE, drawn(TABLE, 1000, seed=seed))
     write(opened, replace(TABLE, digest="1" * 64), [], replace=True)
-    same([*some, *(row for rows in reading for row in rows)], [replace(row, preview=b"") for row in drawn(TABLE, 1000)])
+    same([*some, *(row for rows in reading for row in rows)], [row._replace(preview=b"") for row in drawn(TABLE, 1000)])
     assert len(opened) == 0
 
 
@@ -92,7 +92,7 @@ def test_many_rows_go_at_once(opened: Lance, monkeypatch: pytest.MonkeyPatch) ->
 def test_rows_of_a_push_may_come_from_the_table_itself(opened: Lance) -> None:
     def rows() -> Iterator[Sequence[Row]]:
         for some in opened.rows(previews=True):
-            yield [replace(row, digest=row.digest[::-1]) for row in some]
+            yield [row._replace(digest=row.digest[::-1]) for row in some]
 
     opened.apply(TABLE, rows(), [], replace=False)
     assert {row.digest for row in read(opened)} == {row.digest[::-1] for row in drawn(TABLE, 1000)}
@@ -129,8 +129,8 @@ def test_fields_of_any_name_are_columns(opened: Lance, tmp_path: Path) -> None:
     )
     table = replace(TABLE, digest="1" * 64, fields=dict.fromkeys(names, "int64"))
     rows = [
-        replace(
-            row, item=Item(row.item.id, "", fields={name: place * 100 + number for number, name in enumerate(names)})
+        row._replace(
+            item=Item(row.item.id, "", fields={name: place * 100 + number for number, name in enumerate(names)})
         )
         for place, row in enumerate(drawn(TABLE, 20))
     ]

@@ -26,7 +26,7 @@ from simrec.errors import NotInstalledError, RequestError, StoreError
 from simrec.maps import NEVER, SIDE, SPACING, Colouring, Map, Tiles, levels
 from simrec.recommender import Recommender
 from simrec.sources.load import Pictures
-from simrec.verbs.mapping import Method, Wishes, draw
+from simrec.verbs.mapping import Wishes, draw
 
 ODD = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>\n\"'&amp;"
 
@@ -264,7 +264,6 @@ def test_a_poster_shows_pictures_on_paper_like_their_ground(shop: Recommender) -
         ({"where": "price < 1"}, "map.html", "no item matches"),
         ({"label": "colour"}, "map.html", "no field 'colour' in shop"),
         ({}, "map.svg", "ends in .html or .png"),
-        ({"method": "umap"}, "map.html", "pip install umap-learn"),
         ({"method": "pacmap"}, "map.html", r"pip install 'simrec\[map\]'"),
         ({}, "nowhere/map.html", "cannot be written"),
     ],
@@ -272,8 +271,7 @@ def test_a_poster_shows_pictures_on_paper_like_their_ground(shop: Recommender) -
 def test_what_can_not_be_drawn_leaves_what_was_there(
     shop: Recommender, wishes: dict[str, Any], target: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("pacmap", "umap"):
-        monkeypatch.setitem(sys.modules, module, None)  # as if it weren't installed
+    monkeypatch.setitem(sys.modules, "pacmap", None)  # as if it weren't installed
     Path("map.html").write_text("before")
     with pytest.raises((RequestError, NotInstalledError, StoreError), match=said) as error:
         draw(shop, Path(target), Wishes(**{"method": "pca", **wishes}))
@@ -301,14 +299,12 @@ def test_the_command_says_which_extra_gives_a_better_map(
 
 
 @pytest.mark.external
-@pytest.mark.parametrize("method", ["pacmap", "umap"])
-def test_libraries_place_items_the_same_each_time_and_say_nothing(
-    shop: Recommender, method: Method, capfd: pytest.CaptureFixture[str]
+def test_pacmap_places_items_the_same_each_time_and_says_nothing(
+    shop: Recommender, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip(method)
     done: list[str] = []
     for name in ("0.html", "1.html"):
-        draw(shop, Path(name), Wishes(method=method), progress=lambda stage, *_: done.append(stage))
+        draw(shop, Path(name), Wishes(method="pacmap"), progress=lambda stage, *_: done.append(stage))
     assert Path("0.html").read_bytes() == Path("1.html").read_bytes()
     assert capfd.readouterr() == ("", "")
     assert "placing" in done
@@ -316,7 +312,6 @@ def test_libraries_place_items_the_same_each_time_and_say_nothing(
 
 @pytest.mark.external
 def test_items_in_a_database_have_a_map_too(home: Path, tmp_path: Path, shop: Recommender) -> None:
-    pytest.importorskip("lancedb")
     words = ["index", "push", "shop", f"lancedb://{tmp_path / 'db'}#items", "--as", "there"]
     with pytest.raises(SystemExit) as leaving:
         main(["--home", str(home), *words])

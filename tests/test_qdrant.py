@@ -61,7 +61,7 @@ def test_doubles_come_back_to_the_last_digit(tmp_path: Path) -> None:
     numbers = [*(rng.standard_normal(500) * 10.0 ** rng.integers(-300, 300, 500)), float("inf"), -0.0, 5e-324, 1 / 3]
     table = replace(TABLE, fields={"number": "double"})
     rows = [
-        replace(row, item=replace(row.item, fields={"number": float(number)}))
+        row._replace(item=replace(row.item, fields={"number": float(number)}))
         for row, number in zip(drawn(TABLE, len(numbers)), numbers, strict=True)
     ]
     for kind, scheme in ((Qdrant, "qdrant"), (QdrantEdge, "qdrant-edge")):
@@ -94,7 +94,7 @@ def test_who_reads_rows_while_they_are_written_is_told(opened: Qdrant, monkeypat
 def test_rows_of_a_push_may_come_from_the_collection_itself(opened: Qdrant) -> None:
     def rows() -> Iterator[Sequence[Row]]:
         for some in opened.rows(previews=True):
-            yield [replace(row, digest=row.digest[::-1]) for row in some]
+            yield [row._replace(digest=row.digest[::-1]) for row in some]
 
     opened.apply(TABLE, rows(), [], replace=False)
     assert {row.digest for row in read(opened)} == {row.digest[::-1] for row in drawn(TABLE, 200)}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="How many items at most, drawn evenly.",
 )  # fmt: skip
 @click.option(
-    "--method", type=click.Choice(["auto", "pacmap", "umap", "pca"]), default="auto", show_default=True,
+    "--method", type=click.Choice(["auto", "pacmap", "pca"]), default="auto", show_default=True,
     help="What places the items; auto is pacmap where it is installed (simrec[map]), else pca.",
 )  # fmt: skip
 @click.option("--title", default="", metavar="TEXT", help="Its heading, instead of NAME.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from simrec.index import Searchable
 
-Method = Literal["auto", "pacmap", "umap", "pca"]
+Method = Literal["auto", "pacmap", "pca"]
 
 ENDINGS = (".html", ".htm", ".png")
 
@@ -145,7 +145,7 @@ def draw(
     return count
 
 
-def _method(method: Method, notice: Notice) -> Literal["pacmap", "umap", "pca"]:
+def _method(method: Method, notice: Notice) -> Literal["pacmap", "pca"]:
     if method == "auto":
         if find_spec("pacmap"):
             return "pacmap"
@@ -153,8 +153,6 @@ def _method(method: Method, notice: Notice) -> Literal["pacmap", "umap", "pca"]:
         return "pca"
     if method == "pacmap" and not find_spec("pacmap"):
         raise NotInstalledError(f"--method pacmap {needs('pacmap')}")
-    if method == "umap" and not find_spec("umap"):
-        raise NotInstalledError("--method umap needs umap-learn, which is not installed: pip install umap-learn")
     return method
 
 
@@ -162,7 +160,7 @@ def _facts(recommender: Recommender, items: _Items, wishes: Wishes, method: str)
     count = len(items.ids)
     some = f"{count:,} items" if count == items.total else f"{count:,} of {items.total:,} items"
     only = [f"only {wishes.where}"] if wishes.where else []
-    named = {"pacmap": "PaCMAP", "umap": "UMAP", "pca": "principal components"}[method]
+    named = {"pacmap": "PaCMAP", "pca": "principal components"}[method]
     return [some, *only, f"encoder {recommender.manifest.encoder.title.partition('@')[0]}", f"placed by {named}"]
 
 
@@ -272,7 +270,7 @@ def _placed(
         return _principal(codes)
     try:
         with _quiet(method, lambda done, total: progress("placing", done, total)):
-            placed = (_by_pacmap if method == "pacmap" else _by_umap)(codes, neighbours)
+            placed = _by_pacmap(codes, neighbours)
     except MemoryError:
         raise
     except Exception as error:  # a compiler is among what these libraries need
@@ -301,13 +299,6 @@ def _by_pacmap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float3
     pairs = np.stack([ones, others], axis=1).astype(np.int32)
     mapper = PaCMAP(n_neighbors=k, pair_neighbors=pairs, random_state=0, verbose=True)
     return cast("NDArray[np.float32]", mapper.fit_transform(codes, init="pca"))
-
-
-def _by_umap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float32]:
-    """By UMAP (McInnes et al. 2018, arXiv:1802.03426)."""
-    from umap import UMAP
-
-    return cast("NDArray[np.float32]", UMAP(random_state=0, n_jobs=1).fit_transform(codes))
 
 
 @contextmanager
