@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -517,8 +516,7 @@ def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what
     answers = opened.similar("id:test/00000", 3)
     assert [match.label for match in answers] == ["Ankle boot"] * 3
     assert opened.similar(opened.originals(opened.catalogue.at([0]))[0], 3) == [
-        replace(
-            match,
+        match._replace(
             query="array",
             score=pytest.approx(match.score, abs=0.01),
             distance=pytest.approx(match.distance, abs=0.01),
