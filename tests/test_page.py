@@ -174,6 +174,20 @@ def test_a_shoe_under_50_less_like_one_of_them_and_the_link_to_that(visit: Open,
     assert len(page.url) < 4000
 
 
+def test_a_picture_that_is_chosen_before_the_page_has_its_catalogue_is_looked_up(
+    browser: Any, site: str, sneaker: Path
+) -> None:
+    page, held = browser.new_page(), list[Any]()
+    page.route("**/api/recommenders", held.append)
+    page.goto(site)
+    with page.expect_file_chooser() as choosing:
+        page.get_by_role("button", name="Choose pictures").click()
+    choosing.value.set_files(sneaker)
+    held[0].continue_()
+    page.get_by_role("heading", name="24 similar items").wait_for()
+    page.close()
+
+
 def test_every_answer_has_rank_score_and_percentile(visit: Open, sneaker: Path) -> None:
     page = visit()
     upload(page, sneaker)

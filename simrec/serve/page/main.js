@@ -225,7 +225,6 @@ async function start() {
   by("recommender").replaceChildren(...known.map((one) => h("option", { value: one.name }, one.name)));
   by("catalogue").hidden = known.length < 2;
   if (matchMedia("(max-width: 50rem)").matches) by("narrow").open = false;
-  pictures.listen(take);
   results.arrows();
   by("recommender").addEventListener("change", (event) => open(empty(event.target.value)).catch(fail));
   by("clear").addEventListener("click", () => {
@@ -248,4 +247,7 @@ async function start() {
   await open(fromAddress(location.search));
 }
 
-start().catch(fail);
+// A picture that comes before the page knows its catalogue is kept until then.
+const ready = start();
+pictures.listen((files) => ready.then(() => take(files)));
+ready.catch(fail);
