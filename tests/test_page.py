@@ -178,7 +178,7 @@ def test_a_picture_that_is_chosen_before_the_page_has_its_catalogue_is_looked_up
     browser: Any, site: str, sneaker: Path
 ) -> None:
     page, held = browser.new_page(), list[Any]()
-    page.route("**/api/recommenders", held.append)
+    page.route("**/api/recommenders", lambda route: held.append(route))
     page.goto(site)
     with page.expect_file_chooser() as choosing:
         page.get_by_role("button", name="Choose pictures").click()
