@@ -81,16 +81,6 @@ class serving:  # noqa: N801
         self._listening.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def visit(browser: Any, site: str) -> Iterator[Open]:
     """Opens the page, or another address of it. No script may fail, and nothing may be asked of another server."""
