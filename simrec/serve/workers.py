@@ -20,7 +20,7 @@ class Workers:
     """The threads: more than cores, as those that wait for the encoder have their pictures encoded together."""
 
     def __init__(self) -> None:
-        self.threads = 2 * (os.cpu_count() or 1) + 4
+        self.threads = 4 * (os.cpu_count() or 1) + 8
         self._pool = ThreadPoolExecutor(self.threads, "simrec-serve")
         self.busy = 0
 
