@@ -30,7 +30,7 @@ class Together(Generic[Work, Result]):
     """Does work for many threads. batches: how many there were; done: how many pieces of work in them.
 
     A thread that finds nobody at work does its own piece. Those that come meanwhile wait, and when it has finished, the
-    first of them does the work of them all. Two at work at a time get in each other's way: 15 % less is done then.
+    first of them does the work of them all. Two at work at a time get in each other's way.
 
     do: does some pieces, or raises what is wrong with any of them.
     """
