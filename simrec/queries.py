@@ -31,7 +31,7 @@ NOTHING = 1e-6
 """The length of a direction from which on it is one: directions that cancel out leave less."""
 
 
-class Match(NamedTuple):  # a batch has a hundred thousand: a frozen dataclass takes ten times as long to make
+class Match(NamedTuple):  # a batch has a hundred thousand, and a frozen dataclass takes longer to make
     """One answer: score is higher the better, distance lower (see `simrec.index`).
 
     percentile: the share, in per cent, of the catalogue's items whose nearest neighbour is farther from them than this

@@ -37,7 +37,7 @@ class Table:
     fields: Mapping[str, Kind] = field(default_factory=dict)
 
 
-class Row(NamedTuple):  # a push makes one of each item: a frozen dataclass takes ten times as long
+class Row(NamedTuple):  # a push makes one of each item, and a frozen dataclass takes longer
     """An item in a table. code (dim,): as far as the dtype keeps it, divided by its length where the metric is cosine.
     length: what it was divided by, 1 for the other metric. preview: a JPEG or PNG file, b"" where there is none.
     digest: of all of this, by which a row is known that is there already.
