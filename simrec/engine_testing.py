@@ -289,7 +289,7 @@ def _changes(opened: Open) -> None:
         write(engine, table, rows[:300])
         wider = replace(table, fields={**table.fields, "stock": "double", "new": "string"})
         new = [
-            row_of(replace(row.item, label="changed", fields={"stock": 0.5, "new": "x"}), row.code, b"", wider)
+            row_of(row.item._replace(label="changed", fields={"stock": 0.5, "new": "x"}), row.code, b"", wider)
             for row in rows[250:350]
         ]  # fmt: skip
         write(engine, wider, new, [row.item.id for row in rows[:50]] + ["nothing"])

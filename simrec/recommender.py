@@ -395,7 +395,8 @@ class Recommender:
         """
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
-        asked = query if isinstance(query, list | tuple) else [query]
+        several = isinstance(query, list | tuple) and not isinstance(query, Item | Match)  # which are tuples
+        asked: Sequence[Asked] = cast(Any, query if several else [query])
         parts = chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
         queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
         found: list[list[Match]] = []
@@ -403,7 +404,7 @@ class Recommender:
             for read, codes in stream:
                 found += answers(now.catalogue, read, codes, n, narrowing)
         shown = [Answer(matches, self._display) for matches in found]
-        return shown if isinstance(query, list | tuple) else shown[0]
+        return shown if several else shown[0]
 
     def _display(self, edge: int) -> Display:
         """What draws answers for a person, in so many pixels."""

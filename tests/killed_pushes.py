@@ -46,7 +46,7 @@ def states(kind: str) -> tuple[tuple[Table, list[Row]], tuple[Table, list[Row], 
         return (table, old), (table, new, [row.item.id for row in old[:100]])
     wider = replace(table, fields={**table.fields, "new": "string"})
     new = drawn(table, COUNT, seed=1)[: 150 if kind == "other columns" else COUNT]
-    new = [row._replace(item=replace(row.item, fields={**row.item.fields, "new": "x"})) for row in new]
+    new = [row._replace(item=row.item._replace(fields={**row.item.fields, "new": "x"})) for row in new]
     return (table, old), (wider, new, [])
 
 

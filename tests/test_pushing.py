@@ -12,7 +12,8 @@ from crashes import picture, save
 
 import simrec
 from simrec.catalogue import RemoteCatalogue
-from simrec.catalogue.remote import without_secrets
+from simrec.catalogue.remote import intact, kept, without_secrets
+from simrec.contracts import Item, Table
 from simrec.errors import RequestError, StoreError
 from simrec.verbs import generations, index, push
 from simrec.verbs.push import Pushing
@@ -58,6 +59,17 @@ def test_an_address_is_kept_without_its_password() -> None:
     kept = without_secrets("postgresql://me:open-sesame@host:1/db?sslmode=require&sslpassword=x&api_key=y#items")
     assert kept == "postgresql://me@host:1/db?sslmode=require#items"
     assert without_secrets("lancedb:///home/me/a%20b#items") == "lancedb:///home/me/a%20b#items"
+
+
+def test_rows_that_an_earlier_version_wrote_are_intact() -> None:
+    table = Table("tiny", "0", 3, "cosine", fields={"price": "double", "colour": "string"})
+    item = Item("a", "a.png", "shoes", {"price": 1.5, "colour": "red"}, "7", "ab", "shop")
+    row = kept(item, np.array([0.5, 0.25, 0], np.float32), 2.0, b"picture", table)
+    assert intact(row, table)
+    first = row._replace(digest="51f6c9e52e60accba9ea4b24b7992457")  # by simrec of 28 November 2026
+    assert intact(first, table)
+    assert not intact(first._replace(preview=b"another"), table)
+    assert not intact(row._replace(length=2.5), table)
 
 
 def test_a_database_that_this_user_has_not_named_is_not_asked(shop: Path, own_home: Path) -> None:

@@ -61,7 +61,7 @@ def test_doubles_come_back_to_the_last_digit(tmp_path: Path) -> None:
     numbers = [*(rng.standard_normal(500) * 10.0 ** rng.integers(-300, 300, 500)), float("inf"), -0.0, 5e-324, 1 / 3]
     table = replace(TABLE, fields={"number": "double"})
     rows = [
-        row._replace(item=replace(row.item, fields={"number": float(number)}))
+        row._replace(item=row.item._replace(fields={"number": float(number)}))
         for row, number in zip(drawn(TABLE, len(numbers)), numbers, strict=True)
     ]
     for kind, scheme in ((Qdrant, "qdrant"), (QdrantEdge, "qdrant-edge")):

@@ -20,6 +20,7 @@ from PIL import Image
 import simrec
 from simrec import library, store
 from simrec.cli import cli
+from simrec.contracts import Item
 from simrec.errors import ImageError, RequestError, StoreError
 from simrec.manifest import Manifest
 from simrec.perturbations import PERTURBATIONS
@@ -350,7 +351,9 @@ def test_a_list_is_one_batch_and_answered_one_by_one(demo: Recommender, shoe: Pa
     assert demo.similar([], 4) == []
 
 
-@pytest.mark.parametrize("query", [5, None, {"shoe.png"}, 1.5, np.zeros((4, 4)), np.zeros((2, 3, 4, 5), np.uint8)])
+@pytest.mark.parametrize(
+    "query", [5, None, {"shoe.png"}, 1.5, np.zeros((4, 4)), np.zeros((2, 3, 4, 5), np.uint8), Item("a", "shoe.png")]
+)
 def test_what_is_no_query_is_refused_with_what_is_taken(demo: Recommender, query: object) -> None:
     with pytest.raises(RequestError, match="give"):
         demo.similar(query)  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, LiteralString
@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.copy import QueuedLibpqWriter
+from psycopg.types.string import BytesBinaryDumper
 
 from simrec.contracts import Codes, Item, Notice, Row, Table
 from simrec.contracts.engines import Kind
@@ -336,30 +338,29 @@ class Postgres:
     ) -> None:
         fields = list(table.fields.items())
         names = [*OWN, *(_column(field) for field, _ in fields)]
-        types = ["text", "text", "text", "halfvec" if table.dtype == "float16" else "vector"]
-        types += ["float8", "text", "text", "text", "bytea", "text"]
+        # Codes are sent as pgvector reads them: on the wire, bytes are bytes.
+        types = ["text", "text", "text", "bytea", "float8", "text", "text", "text", "bytea", "text"]
         types += [{"int64": "int8", "double": "float8", "string": "text"}[kind] for _, kind in fields]
         ask = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
             into, sql.SQL(", ").join(map(sql.Identifier, names))
         )
-        vector: Callable[[Any], Any] = HalfVector if table.dtype == "float16" else Vector
-        with connection.cursor() as cursor, cursor.copy(ask) as copy:
-            copy.set_types(types)
-            for some in rows:
-                for row in some:
-                    item = row.item
-                    values = (
-                        item.id, item.label or None, item.source, vector(row.code), row.length, item.stamp,
-                        item.content, item.origin, row.preview, row.digest,
-                        *(item.fields.get(field) for field, _ in fields),
-                    )  # fmt: skip
-                    try:
-                        copy.write_row(values)
-                    except (psycopg.DataError, UnicodeEncodeError) as error:
-                        raise RequestError(
-                            f"{self._shown}: item {item.id!r:.100}: PostgreSQL can't keep it ({_first(error)}): "
-                            f"rename it"
-                        ) from error
+        with connection.cursor() as cursor:
+            cursor.adapters.register_dumper(bytes, BytesBinaryDumper)  # psycopg's fastest
+            with cursor.copy(ask, writer=QueuedLibpqWriter(cursor)) as copy:
+                copy.set_types(types)
+                for some in rows:
+                    for row, code in zip(some, _packed(some, table), strict=True):
+                        (id_, source, label, held, stamp, content, origin), _, length, preview, digest = row
+                        try:
+                            copy.write_row(
+                                (id_, label or None, source, code, length, stamp, content, origin, preview, digest,
+                                 *map(held.get, table.fields))
+                            )  # fmt: skip
+                        except (psycopg.DataError, UnicodeEncodeError) as error:
+                            raise RequestError(
+                                f"{self._shown}: item {id_!r:.100}: PostgreSQL can't keep it ({_first(error)}): "
+                                f"rename it"
+                            ) from error
 
     def _take_place(
         self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]
@@ -455,6 +456,15 @@ def _type(table: Table) -> sql.SQL:
 
 def _vector(code: Any, table: Table) -> Any:
     return HalfVector(code) if table.dtype == "float16" else Vector(code)
+
+
+def _packed(rows: Sequence[Row], table: Table) -> Iterator[bytes]:
+    """The rows' codes as pgvector reads vectors in binary: their length, two bytes of nothing, the numbers."""
+    kind = np.dtype([("dim", ">i2"), ("", ">i2"), ("code", ">f2" if table.dtype == "float16" else ">f4", table.dim)])
+    packed = np.zeros(len(rows), kind)
+    packed["dim"], packed["code"] = table.dim, [row.code for row in rows]
+    data, size = packed.tobytes(), kind.itemsize
+    return (data[start : start + size] for start in range(0, len(data), size))
 
 
 def _numbers(value: Any) -> NDArray[np.float32]:

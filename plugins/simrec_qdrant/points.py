@@ -13,7 +13,6 @@ import re
 import struct
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -138,7 +137,7 @@ def converted(row: Row, table: Table) -> Row:
         field: makers[table.fields[field]](value) for field, value in row.item.fields.items() if field in table.fields
     }
     code = row.code.astype(np.float16 if table.dtype == "float16" else np.float32).astype(np.float32)
-    return row._replace(item=replace(row.item, fields=fields), code=code)
+    return row._replace(item=row.item._replace(fields=fields), code=code)
 
 
 def encodable(texts: Iterable[str]) -> list[str]:

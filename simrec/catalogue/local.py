@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +163,7 @@ class LocalCatalogue:
             items = one.items(local)
             if one.columns:
                 pairs = zip(items, one.fields(local), strict=True)
-                items = [replace(item, fields=fields) for item, fields in pairs]
+                items = [item._replace(fields=fields) for item, fields in pairs]
             found.update(zip(some, items, strict=True))
         if places:
             if len(self._read) > READ:
@@ -368,8 +367,10 @@ class LocalCatalogue:
         for one in self.segments:
             for numbers, items, previews in one.whole():
                 if numbers:
-                    start = numbers[0]
-                    codes = one.index.some_codes(start, numbers[-1] - start + 1)[[number - start for number in numbers]]
+                    start, count = numbers[0], numbers[-1] - numbers[0] + 1
+                    codes = one.index.some_codes(start, count)
+                    if len(numbers) < count:
+                        codes = codes[np.array(numbers) - start]
                     yield items, codes, one.lengths(numbers), previews
 
     def _batches(self, where: str | None = None, *, codes: bool) -> Iterator[tuple[list[Item], Codes]]:
@@ -378,7 +379,7 @@ class LocalCatalogue:
                 there = [place for place, row in enumerate(rows) if wanted[row.number]]
                 numbers = [rows[place].number for place in there]
                 items = [
-                    replace(rows[place].item, fields=fields) if fields else rows[place].item
+                    rows[place].item._replace(fields=fields) if fields else rows[place].item
                     for place, fields in zip(there, one.fields(numbers), strict=True)
                 ]
                 yield items, one.codes(rows[0].number, len(rows))[there] if codes else np.empty(0, np.float32)
@@ -391,4 +392,4 @@ def _known(segment: int, row: Row) -> Known:
 
 def _with_fields(row: Row, one: Segment) -> Item:
     (fields,) = one.fields([row.number])
-    return replace(row.item, fields=fields) if fields else row.item
+    return row.item._replace(fields=fields) if fields else row.item

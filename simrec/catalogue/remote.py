@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 SECRETS = ("pass", "key", "secret", "token")
 """What the name of a setting in an address holds whose value is never kept."""
+
+DIGEST = 32
+"""Figures of a row's digest: the first half of SHA-256."""
 
 AT_ONCE = 1000
 """Rows that are written or asked for by their ids at a time."""
@@ -91,27 +95,44 @@ def kept(item: Item, code: NDArray[np.float32], length: float, preview: bytes, t
     return rows_of([item], code[np.newaxis], [length], [preview], table)[0]
 
 
+def intact(row: Row, table: Table) -> bool:
+    """Whether a row that a table gave is what was written."""
+    again = kept(row.item, row.code, row.length, row.preview, table)
+    return row.digest in (again.digest, _first_digest(again))
+
+
+def _first_digest(row: Row) -> str:
+    """The digest that tables got from simrec until November 2026; a push writes such rows again."""
+    item, fields = row.item, dict(sorted(row.item.fields.items()))
+    texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, f"{fields!r}{row.length!r}")
+    data = "\0".join(texts).encode("utf-8", "surrogatepass") + row.code.tobytes() + row.preview
+    return blake2b(data, digest_size=16).hexdigest()
+
+
 def rows_of(
     items: Sequence[Item], codes: Codes, lengths: Sequence[float], previews: Sequence[bytes], table: Table
 ) -> list[Row]:
     """The rows: fields of the table's kinds, codes (n, dim) rounded to its dtype, and the digests of all that."""
     makers: dict[str, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
     columns = [(name, makers[kind]) for name, kind in sorted(table.fields.items())]
+    encode = msgspec.msgpack.Encoder().encode
     codes = codes.astype(np.float16 if table.dtype == "float16" else np.float32).astype("<f4")
     data, size, rows = codes.tobytes(), 4 * table.dim, []
-    for place, (item, code, length, preview) in enumerate(zip(items, codes, lengths, previews, strict=True)):
-        fields = {}
-        for name, make in columns:
-            value = item.fields.get(name)
-            if value is not None and value == value:
-                fields[name] = make(value)
-        texts = (item.id, item.source, item.label, item.stamp, item.content, item.origin, f"{fields!r}{length!r}")
-        digest = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
-        digest.update(data[place * size : (place + 1) * size])
-        digest.update(preview)
-        if fields != item.fields:
-            item = Item(item.id, item.source, item.label, fields, item.stamp, item.content, item.origin)
-        rows.append(Row(item, code, length, preview, digest.hexdigest()))
+    numbers = (data[start : start + size] for start in range(0, len(data), size))
+    for item, code, number, length, preview in zip(items, codes, numbers, lengths, previews, strict=True):
+        id_, source, label, held, stamp, content, origin = item
+        fields = {
+            name: make(value) for name, make in columns if (value := held.get(name)) is not None and value == value
+        }
+        texts = (id_, source, label, stamp, content, origin, fields, length)
+        try:
+            told = encode(texts)
+        except UnicodeEncodeError:  # a path with bytes that are no text
+            told = repr(texts).encode("utf-8", "surrogatepass")
+        digest = sha256(told + number + preview).hexdigest()[:DIGEST]
+        if fields != held:
+            item = Item(id_, source, label, fields, stamp, content, origin)
+        rows.append(Row(item, code, length, preview, digest))
     return rows
 
 
@@ -333,7 +354,7 @@ class RemoteCatalogue:
 
     def _full(self, item: Item) -> Item:
         """With all fields that the catalogue has, as a local one gives them: None where the item has nothing there."""
-        return replace(item, fields={name: item.fields.get(name) for name in self.table.fields})
+        return item._replace(fields={name: item.fields.get(name) for name in self.table.fields})
 
     def _known(self, row: int, item: Item, origins: Mapping[str, int] | None = None) -> Known:
         origins = origins or {source.name: number for number, source in enumerate(self.record.sources)}
@@ -415,7 +436,7 @@ class RemoteRevision:
         for start in range(0, len(changed), AT_ONCE):
             rows = []
             for id_, row in self._held(set(changed[start : start + AT_ONCE])).items():
-                item = replace(row.item, fields={**row.item.fields, **self._fields[id_]})
+                item = row.item._replace(fields={**row.item.fields, **self._fields[id_]})
                 rows.append(kept(item, row.code, row.length, row.preview, table))
             yield rows
         for part in new:

@@ -14,14 +14,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
 import numpy as np
@@ -117,9 +118,11 @@ _Values = str | int | list[bytes]
 
 _KINDS = (int, str, int, str, str, str, str, int, int, int, int)
 
+_PLACE = itemgetter(0, 7, 8, 9)
+"""Of a row as it was selected: its number, and its preview's start, length and checksum."""
 
-@dataclass(frozen=True)
-class Row:
+
+class Row(NamedTuple):
     """A row of a segment; start and length: where its preview is, preview: that one's checksum. origin: see SCHEMA."""
 
     number: int
@@ -245,7 +248,7 @@ class Segment:
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """Those rows, in that order."""
-        return [self._row(values) for values in self._numbered(numbers)]
+        return self._rows_of(self._numbered(numbers))
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order, without their fields; faster than `rows`."""
@@ -291,8 +294,9 @@ class Segment:
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), LISTED):
             count = min(LISTED, len(self) - start)
-            for values in self._selected("row >= ? ORDER BY row", start, count):
-                self._check(values, summed=False)
+            found = self._selected("row >= ? ORDER BY row", start, count)
+            self._check(found)
+            for values in found:
                 number, id_, origin, source, label, stamp, content, *_ = values
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
 
@@ -353,23 +357,25 @@ class Segment:
 
     def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
         """The rows that are there, some at a time: their numbers, items with fields, and previews."""
-        removed, sources = set(self.removed.tolist()), self._sources
+        removed = set(self.removed.tolist())
+        names, roots = zip(*((one.name, one.root) for one in self._sources), strict=True)
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), size):
-            numbers, found, shown = [], [], []
-            for values in self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start)):
-                self._check(values, summed=False)
-                number, _, _, _, _, _, _, place, length, preview, _ = values
-                if number not in removed:
-                    numbers.append(number)
-                    found.append(values)
-                    shown.append(self._preview(number, place, length, preview))
+            found = self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start))
+            self._check(found)
+            if removed:
+                found = [values for values in found if values[0] not in removed]
+            numbers = [values[0] for values in found]
+            shown = self._kept(map(_PLACE, found))
             items = [
-                Item(id_, placed(source, sources[origin].root), label, fields, stamp, content, sources[origin].name)
-                for (_, id_, origin, source, label, stamp, content, *_), fields in zip(
+                Item(
+                    id_, source if roots[origin] is None else placed(source, roots[origin]), label, fields, stamp,
+                    content, names[origin],
+                )
+                for (_, id_, origin, source, label, stamp, content, _, _, _, _), fields in zip(
                     found, self.fields(numbers), strict=True
                 )
-            ]
+            ]  # fmt: skip
             yield numbers, items, shown
 
     def fields(self, numbers: Sequence[int]) -> list[dict[str, Value]]:
@@ -423,14 +429,18 @@ class Segment:
 
     def preview(self, row: Row) -> bytes:
         """The preview of one of its rows, as a JPEG or PNG file."""
-        return self._preview(row.number, row.start, row.length, row.preview)
+        return self._kept([(row.number, row.start, row.length, row.preview)])[0]
 
-    def _preview(self, number: int, start: int, length: int, checksum: int) -> bytes:
-        name = f"{self.record.folder}/{'previews.bin' if self.record.format > 2 else 'thumbnails-000001.bin'}"
-        data = bytes(self._previews(name)[start : start + length])
-        if len(data) != length or checksum not in (-1, zlib.crc32(data)):
-            raise self._generation.damaged(name, f"the preview of row {number} is not what was written")
-        return data
+    def _kept(self, places: Iterable[tuple[int, int, int, int]]) -> list[bytes]:
+        """Previews by the row, start, length and checksum of each."""
+        data, shown = self._previews, []
+        for number, start, length, checksum in places:
+            preview = data[start : start + length]
+            if len(preview) != length or (zlib.crc32(preview) != checksum != -1):
+                name = f"{self.record.folder}/{self._previews_name}"
+                raise self._generation.damaged(name, f"the preview of row {number} is not what was written")
+            shown.append(preview)
+        return shown
 
     def picture(self, row: Row) -> Image:
         """The preview of one of its rows, decoded."""
@@ -442,10 +452,13 @@ class Segment:
                 f"{self.record.folder}", f"the preview of row {row.number}: {error}"
             ) from error
 
-    def _previews(self, name: str) -> Any:
-        if "previews" not in self.__dict__:
-            self.__dict__["previews"] = self._generation.mapped(name)
-        return self.__dict__["previews"]
+    @cached_property
+    def _previews(self) -> mmap.mmap | bytes:
+        return self._generation.mapped(f"{self.record.folder}/{self._previews_name}")
+
+    @property
+    def _previews_name(self) -> str:
+        return "previews.bin" if self.record.format > 2 else "thumbnails-000001.bin"
 
     @property
     def _codes(self) -> str:
@@ -489,7 +502,7 @@ class Segment:
         return self._connection
 
     def _select(self, condition: str, value: _Values, limit: int | None = None) -> list[Row]:
-        return [self._row(values) for values in self._selected(condition, value, limit)]
+        return self._rows_of(self._selected(condition, value, limit))
 
     def _selected(self, condition: str, value: _Values, limit: int | None) -> list[tuple[Any, ...]]:
         most = len(self) + 1 if limit is None else limit
@@ -512,26 +525,40 @@ class Segment:
             table.set_progress_handler(ended, batch)
             yield table.execute(sql, values)
 
-    def _check(self, values: tuple[Any, ...], *, summed: bool = True) -> None:
-        """Raises StoreError for what is no row of such a table, or (summed) not what was written."""
-        number, id_, origin, source, label, stamp, content, start, length, preview, kept = values
-        fits = tuple(map(type, values)) == _KINDS and 0 <= number < len(self) and 0 <= origin < len(self._sources)
-        if not fits or start < 0 or not 0 < length <= self._largest_preview:
-            raise self._damaged(f"{values!r:.100} is no row of it")
-        if summed and self.record.format > 2:
-            texts = (id_, source, label, stamp, content)
-            if kept != checksum(texts, preview, origin if self.record.format > 3 else None):
-                raise self._damaged(f"row {number} is not what was written")
+    def _check(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Raises StoreError where one of them is no row of such a table."""
+        if not self._fit(rows):
+            odd = next(values for values in rows if not self._fit([values]))
+            raise self._damaged(f"{odd!r:.100} is no row of it")
 
-    def _row(self, values: tuple[Any, ...]) -> Row:
-        number, _, origin, _, _, _, _, start, length, preview, _ = values
-        return Row(number, self._items_of([values])[0], origin, start, length, preview)
+    def _fit(self, rows: Sequence[tuple[Any, ...]]) -> bool:
+        """Whether rows are of such a table; by columns, which is quicker than row by row."""
+        if not rows:
+            return True
+        columns = list(zip(*rows, strict=True))
+        if any(set(map(type, column)) != {kind} for column, kind in zip(columns, _KINDS, strict=True)):
+            return False
+        bounds = ((0, 0, len(self) - 1), (2, 0, len(self._sources) - 1), (8, 1, self._largest_preview))
+        return min(columns[7]) >= 0 and all(
+            least <= min(columns[place]) and max(columns[place]) <= most for place, least, most in bounds
+        )
+
+    def _rows_of(self, rows: Sequence[tuple[Any, ...]]) -> list[Row]:
+        return [
+            Row(number, item, origin, start, length, preview)
+            for item, (number, _, origin, _, _, _, _, start, length, preview, _) in zip(
+                self._items_of(rows), rows, strict=True
+            )
+        ]
 
     def _items_of(self, rows: Sequence[tuple[Any, ...]]) -> list[Item]:
-        sources, items = self._sources, []
-        for values in rows:
-            self._check(values)
-            _, id_, origin, source, label, stamp, content, *_ = values
+        self._check(rows)
+        sources, items, version = self._sources, [], self.record.format
+        for number, id_, origin, source, label, stamp, content, _, _, preview, kept in rows:
+            if version > 2:
+                texts = (id_, source, label, stamp, content)
+                if kept != checksum(texts, preview, origin if version > 3 else None):
+                    raise self._damaged(f"row {number} is not what was written")
             record = sources[origin]
             items.append(Item(id_, placed(source, record.root), label, {}, stamp, content, record.name))
         return items

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from simrec.contracts.sources import Value
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):  # an answer makes several, and a frozen dataclass takes longer
     """One item of a catalogue; see `Entry`. content: the digest of its picture's file. origin: the name of the source
     that listed it.
     """
@@ -17,14 +17,13 @@ class Item:
     id: str
     source: str
     label: str = ""
-    fields: Mapping[str, Value] = field(default_factory=dict)
+    fields: Mapping[str, Value] = MappingProxyType({})
     stamp: str = ""
     content: str = ""
     origin: str = ""
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """An item that was found; score is higher for better ones, distance lower (see `simrec.index`)."""
 
     item: Item

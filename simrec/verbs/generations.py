@@ -130,15 +130,13 @@ def _engine(generation: store.Generation) -> str:
 
 def _check_table(name: str, home: Path | None, problems: list[str], progress: Callable[[str, int, int], None]) -> int:
     """How many items could be read, of a catalogue in a table."""
-    from simrec.catalogue.remote import RemoteCatalogue, kept
+    from simrec.catalogue.remote import RemoteCatalogue, intact
 
     catalogue = library.open(name, home).catalogue
     assert isinstance(catalogue, RemoteCatalogue)
     count, wrong, total = 0, 0, len(catalogue)
     for rows in catalogue.engine.rows(previews=True):
-        wrong += sum(
-            kept(row.item, row.code, row.length, row.preview, catalogue.table).digest != row.digest for row in rows
-        )  # fmt: skip
+        wrong += sum(not intact(row, catalogue.table) for row in rows)
         count += len(rows)
         progress("checking items", count, total)
     if wrong:
