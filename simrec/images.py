@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 from simrec import picture_files
 from simrec.contracts import Images, ImageSpec, Rebuilt, content
@@ -349,7 +349,9 @@ def _fashion_1(picture: Image.Image, size: int) -> NDArray[np.uint8]:
 def _fashion_2(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     background = _background(picture)
     box = _item_box_2(picture, background)
-    item = (picture.crop(box) if box else picture).convert("L")
+    item = picture.crop(box) if box else picture
+    if item.mode != "L":  # converting copies
+        item = item.convert("L")
     longest = max(item.size)
     width, height = (max(1, round(length * size / longest)) for length in item.size)
     item = _resized(item, (width, height), Image.Resampling.BOX if longest >= size else Image.Resampling.BICUBIC)
@@ -374,12 +376,17 @@ def _background(picture: Image.Image) -> tuple[int, int, int]:
 
 def _item_box_2(picture: Image.Image, background: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
     """The box of what differs from the background by more than TRIM on average of the channels; None: nothing does."""
-    grey = picture.mode == "L"
-    solid = Image.new(picture.mode, picture.size, background[0] if grey else background)
-    difference = ImageChops.difference(picture, solid)
-    if grey:
-        return ImageChops.subtract(difference, Image.new("L", picture.size, int(TRIM * 255))).getbbox()
-    return difference.convert("L", (1, 1, 1, -3 * TRIM * 255)).getbbox()
+    if picture.mode == "L":
+        least, most = max(0, background[0] - int(TRIM * 255)), min(255, background[0] + int(TRIM * 255))
+        other = np.asarray(picture) - np.uint8(least) > most - least  # below least it wraps around
+        return Image.fromarray(other.view(np.uint8)).getbbox()
+    return picture.point(_away(background)).convert("L", (1, 1, 1, -3 * TRIM * 255)).getbbox()
+
+
+@functools.lru_cache(1000)
+def _away(colour: tuple[int, int, int]) -> list[int]:
+    """How far each value of each channel is from a colour's, (3 * 256,)."""
+    return [abs(value - one) for one in colour for value in range(256)]
 
 
 @functools.cache
