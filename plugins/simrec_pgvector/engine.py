@@ -187,6 +187,8 @@ class Postgres:
             if new:
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(staged))
             self._create(connection, staged, table, "TABLE" if new else "TEMP TABLE", "" if new else " ON COMMIT DROP")
+            if new:  # the server keeps this index while it waits for rows
+                connection.execute(sql.SQL("CREATE INDEX ON {} (content)").format(staged))
             self._fill(connection, staged, table, rows)
             if new:
                 self._take_place(connection, staged, table, removed)
@@ -371,7 +373,6 @@ class Postgres:
         connection.execute(self._sql("DROP TABLE IF EXISTS {table}"))
         own = sql.Identifier(self._name.rpartition(".")[2])
         connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staged, own))
-        connection.execute(self._sql("CREATE INDEX ON {table} (content)"))
 
     def _merge(
         self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]

@@ -35,7 +35,7 @@ import simrec
 from simrec.catalogue import RemoteCatalogue, remote
 from simrec.verbs.push import Pushing, push
 
-PUSHED, ASKED, TURNS = 200_000, 200, 3
+PUSHED, ASKED, TURNS = 200_000, 200, 5
 
 FILTER = "x < 0.1"
 
