@@ -85,8 +85,8 @@ def test_a_plugin_that_hangs_in_its_import_is_stopped_and_named(site: dict[str, 
     done = checked(site["asleep"], "asleep", "--limit", "5")
     assert done.returncode == 1
     assert done.stderr == (
-        "Error: plugin 'asleep' (kit-asleep 0.3): its import was not done when the limit of 5 s was over, and was "
-        "stopped: fix it, or give it longer with --limit\n"
+        "Error: plugin 'asleep' (kit-asleep 0.3): its import took longer than the limit of 5 s and was "
+        "stopped: fix it, or allow more time with --limit\n"
     )
 
 

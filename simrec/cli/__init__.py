@@ -37,7 +37,7 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), envvar="SIMREC_HOME", show_envvar=True,
-    help="Where your recommenders live. Without it: ./indexes of a checkout, else your user data folder.",
+    help="Where your recommenders live. Without it: ./indexes in a checkout, else your user data folder.",
 )  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -61,11 +61,11 @@ for command in (
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command line; ends the process with the status that the errors' page promises."""
+    """Runs the command line and ends the process: status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
-    gc.set_threshold(100_000, 50, 100)  # of a source's entries hardly one is garbage: this saves a 15th of a sync
+    gc.set_threshold(100_000, 50, 100)  # hardly any of a source's entries is garbage: this saves a 15th of a sync
     debug = "--debug" in given
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is no UTF-8 goes out as it came in
+    if isinstance(sys.stdout, io.TextIOWrapper):  # print file names that aren't UTF-8 as they are
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         result: Any = cli.main(given, prog_name="simrec", standalone_mode=False)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         fail(error)
         sys.exit(1)
-    except OSError as error:  # of files each verb speaks itself: this is standard output, or a machine in trouble
+    except OSError as error:  # verbs report errors of files: this is standard output, or a machine in trouble
         if debug:
             raise
         where = error.filename or "standard output"
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except MemoryError:
         if debug:
             raise
-        fail("this takes more memory than there is: close other programs, or ask for less at once")
+        fail("this needs more memory than there is: close other programs, or ask for less at once")
         sys.exit(1)
     except Exception as error:
         if debug:

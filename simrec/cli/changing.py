@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.argument("source", required=False)
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="FOLDER",
-              help="Where the folder of the catalogue's source lies now.")  # fmt: skip
+              help="The new place of the folder that the catalogue was built from.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--watch", "stay", is_flag=True, help="Stay, and sync whenever files change.")
+@click.option("--watch", "stay", is_flag=True, help="Keep running, and sync whenever files change.")
 @yes_option
 @strict_option
 @unread_option
@@ -35,10 +35,10 @@ def sync(
     session: Session, name: str, source: str | None, root: Path | None, dry_run: bool, stay: bool, yes: bool,
     strict: bool, unread: Path | None, discard: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Make the catalogue of NAME what its sources are now.
+    """Bring the catalogue of NAME up to date with its sources.
 
-    Only new and changed pictures are read. Files that were renamed keep their codes, items whose files are gone are
-    removed. SOURCE: one of its sources, by default all of them.
+    Only new and changed pictures are read. Renamed files keep their codes; items whose files are gone are removed.
+    SOURCE: one of its sources, by default all of them.
     """
     from simrec.verbs import index as verb
     from simrec.verbs.encoding import Unread
@@ -60,7 +60,7 @@ def sync(
         for _ in verb.changes(name, home_folder=session.home):
             try:
                 once(source)
-            except SimrecError as error:  # the next change may set it right
+            except SimrecError as error:  # the next change may fix it
                 fail(error)
 
 
@@ -90,18 +90,18 @@ def add(
 @index.command()
 @click.argument("name")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--where", metavar="EXPR", help='Remove the items that this is true of, such as "price < 5".')
+@click.option("--where", metavar="EXPR", help='Remove the items that match, such as "price < 5".')
 @yes_option
 @click.pass_obj
 def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None, yes: bool) -> None:
     """Remove items from the catalogue of NAME; their pictures stay where they are.
 
-    A later sync adds those again whose pictures are still in its source.
+    The next sync adds them again if their pictures are still in the source.
     """
     from simrec.verbs import index as verb
 
     if not ids and where is None:
-        raise click.UsageError("name the ids of items, or say --where")
+        raise click.UsageError("name the ids of items, or use --where")
     told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=context(session)))
 
 
@@ -110,9 +110,9 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 @click.argument("source", metavar="LIST")
 @click.pass_obj
 def fields(session: Session, name: str, source: str) -> None:
-    """Give the items of NAME the columns that a LIST has for their ids, such as prices; pictures aren't touched.
+    """Set fields of the items of NAME, such as prices, from the columns of a LIST; pictures aren't touched.
 
-    Columns that the catalogue's own source has come back with the next sync.
+    The list's ids say which items. The next sync resets columns that the catalogue's own source also has.
     """
     from simrec.verbs import index as verb
 
@@ -143,7 +143,7 @@ def history(session: Session, name: str, form: str) -> None:
 
 @index.command()
 @click.argument("name")
-@click.option("--to", type=click.IntRange(1), metavar="N", help="A generation of 'index history'.")
+@click.option("--to", type=click.IntRange(1), metavar="N", help="A generation that 'index history' lists.")
 @click.pass_obj
 def rollback(session: Session, name: str, to: int | None) -> None:
     """Go back to an earlier generation of NAME, by default to the one before this one.
@@ -211,7 +211,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
         try:
             click.confirm(f"Delete {name}{items}? This cannot be undone", abort=True, err=True)
         except click.Abort:
-            click.echo(err=True)  # behind the question
+            click.echo(err=True)  # ends the question's line
             raise RequestError(f"{name} was not deleted: add --yes to delete it without a question") from None
     engine = ""
     with suppress(StoreError):
@@ -222,7 +222,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
 
 
 def context(session: Session, data_dir: Path | None = None, progress: Any = None) -> Any:
-    """Who is told what a change does: the person at the prompt."""
+    """The context of a change: progress and notices go to the person at the prompt."""
     from simrec.recommender import silent
     from simrec.verbs.encoding import Context
 
@@ -230,7 +230,7 @@ def context(session: Session, data_dir: Path | None = None, progress: Any = None
 
 
 def told(before: str, outcome: Outcome) -> None:
-    """Says what a change did."""
+    """Prints what a change did."""
     say(f"{before}{outcome}.")
 
 

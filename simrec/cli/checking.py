@@ -31,14 +31,14 @@ MARKS: dict[Outcome, tuple[str, str]] = {
 @settings_options
 @click.option(
     "--limit", type=click.FloatRange(min=1), default=300.0, show_default=True, metavar="SECONDS",
-    help="How long it may take in all before it is stopped.",
+    help="Stop the check after this time.",
 )  # fmt: skip
 @click.pass_context
 def check(context: click.Context, name: str, preset: str, changes: dict[str, str], limit: float) -> None:
     """Check that encoder NAME keeps the contract that simrec relies on.
 
-    It is trained for one epoch on a few pictures and asked in all the ways simrec asks; nothing is kept. Each line
-    is one point of the contract. The exit status is 1 if any is broken.
+    It is trained for one epoch on a few pictures and called in all the ways that simrec calls it; nothing is kept. Each
+    line is one point of the contract. The exit status is 1 if any point is broken.
     """
     from simrec.testing import CHECKS
 
@@ -56,15 +56,15 @@ def check(context: click.Context, name: str, preset: str, changes: dict[str, str
 
 
 def _results(name: str, preset: str, changes: dict[str, str], limit: float) -> Iterator[Result]:
-    """What the other process reports, as it comes.
+    """Results from the process that runs the checks, as they arrive.
 
-    Raises PluginError when it is not done in `limit` seconds or ends before it is, and the SimrecError it ended with.
+    Raises PluginError if that process takes more than `limit` seconds or dies, and the SimrecError that it ended with.
     """
     import multiprocessing
 
     from simrec.errors import PluginError, SimrecError
 
-    # Not forked: what this process has loaded must not decide what the plugin meets.
+    # Not forked, so that the plugin doesn't see what this process has imported.
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe(duplex=False)
     process = spawning.Process(target=_work, args=(theirs, name, preset, changes))
@@ -75,8 +75,8 @@ def _results(name: str, preset: str, changes: dict[str, str], limit: float) -> I
         while True:
             if not ours.poll(max(0.0, deadline - time.monotonic())):
                 raise PluginError(
-                    f"{doing} was not done when the limit of {limit:g} s was over, and was stopped: fix it, or give "
-                    f"it longer with --limit"
+                    f"{doing} took longer than the limit of {limit:g} s and was stopped: fix it, or allow more time "
+                    f"with --limit"
                 )
             message = ours.recv()
             if message is None:
@@ -98,7 +98,7 @@ def _results(name: str, preset: str, changes: dict[str, str], limit: float) -> I
 
 
 def _work(connection: Connection, name: str, preset: str, changes: dict[str, str]) -> None:
-    """Sends what it is doing (str), each Result, and at the end None, or the SimrecError that ended it."""
+    """Runs the checks in the other process: sends what it is doing (str), each Result, then None or a SimrecError."""
     import signal
     import warnings
 
@@ -109,7 +109,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
     from simrec.testing import encoder_checks
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that shows the results ends this one
-    os.dup2(2, 1)  # what a plugin prints is no result
+    os.dup2(2, 1)  # keeps a plugin's own output out of the results
     warnings.simplefilter("ignore")
     try:
         _load(connection, name)
@@ -121,7 +121,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
             encoder_class(offer)
         except NotInstalledError:
             raise
-        except PluginError:  # the checks say more of it
+        except PluginError:  # the checks report it in more detail
             pass
         chosen: Any = None
         if changes or preset != "default":
@@ -135,9 +135,9 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
 
 
 def _load(connection: Connection, name: str) -> None:
-    """Imports each plugin and asks it once, the one of that name first, so that it is known which of them hangs.
+    """Imports each plugin and calls its hook, the named one first, so that we know which one hangs.
 
-    What they raise is not told here: `discover` meets it again.
+    Errors are ignored here: `discover` runs into them again and reports them.
     """
     from simrec import host
 

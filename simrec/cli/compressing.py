@@ -11,31 +11,31 @@ from simrec.cli.terminal import Session, format_option, index_option, png, say, 
 from simrec.errors import DataError
 
 REPORTED = 10_000
-"""Test pictures, at most, that compression is measured on."""
+"""Maximum number of test pictures for measuring compression."""
 
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @index_option("demo-sparse")
 @click.option(
-    "--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of a number, before entropy coding."
+    "--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Bits per number before entropy coding."
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="The container to write; with --report a .png to draw.",
+    help="The container to write; with --report, the .png to draw.",
 )  # fmt: skip
-@click.option("--report", is_flag=True, help="Compress test pictures with 2 to 8 bits, beside PNG, JPEG and WebP.")
+@click.option("--report", is_flag=True, help="Compare 2 to 8 bits with PNG, JPEG and WebP on test pictures.")
 @format_option
 @click.pass_obj
 def compress(
     session: Session, sources: tuple[str, ...], name: str, bits: int, output: Path | None, report: bool,
     form: str,
 ) -> None:  # fmt: skip
-    """Keep pictures in a few bytes each.
+    """Store pictures in a few bytes each.
 
     Their codes are quantised and entropy-coded.
     A SOURCE is a picture, a folder of pictures, or a data set. 'simrec decompress' with the same encoder turns the
-    codes back into pictures; they are what the encoder keeps of them, not the pictures bit for bit.
+    codes back into pictures: you get what the encoder kept, not the pictures bit for bit.
     """
     if report:
         if sources:
@@ -43,7 +43,7 @@ def compress(
         _report(session, name, png(output), form)
         return
     if not sources or output is None:
-        raise click.UsageError("Name what to compress and, with -o, the file to write (or ask for the --report).")
+        raise click.UsageError("Name what to compress and, with -o, the file to write (or use --report).")
     import numpy as np
 
     from simrec.files import replacing
@@ -62,14 +62,14 @@ def compress(
 @index_option()
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", required=True,
-    help="The folder to make; it must not be there, or be empty.",
+    help="The folder to write; it must not exist, or be empty.",
 )  # fmt: skip
 @click.pass_obj
 def decompress(session: Session, container: Path, name: str | None, output: Path) -> None:
     """Turn a container of codes back into pictures.
 
-    They are PNG files, numbered in the order they were compressed in.
-    Without --index, the recommender whose encoder made the codes is looked for.
+    They are PNG files, numbered in the order in which they were compressed.
+    Without --index, simrec finds the recommender whose encoder made the codes.
     """
     from simrec import files, library
     from simrec.compression import LARGEST

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from simrec.verbs.decode import Denoised
 
 SHOWN = 10
-"""Test pictures that stand in where no picture is named."""
+"""How many test pictures are used if no picture is named."""
 
 REPORTED = 10_000
-"""Test pictures, at most, that denoising is measured on."""
+"""Maximum number of test pictures for measuring denoising."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """Pictures that were asked for: their names, images (n, h, w, c), and whether others could not be read."""
+    """The pictures to work on: their names, images (n, h, w, c), and whether others could not be read."""
 
     names: tuple[str, ...]
     images: Images
@@ -54,9 +54,9 @@ class Named:
 def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, output: Path | None, form: str) -> int:
     """Show what the code keeps of pictures.
 
-    They go through the code and back, and what was lost is measured.
+    Each picture is encoded and decoded again, and the loss is measured.
     A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. Without one: ten test
-    pictures. MSE: mean squared error of the pixels in 0..1. SSIM: structural similarity, 1 for the same picture.
+    pictures. MSE: mean squared error of the pixels in 0..1. SSIM: structural similarity, 1 for identical pictures.
     """
     from simrec.images import rounded
     from simrec.verbs.decode import reconstructed
@@ -92,21 +92,21 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     type=float,
     default=0.2,
     show_default=True,
-    help="Share of the pixels that are made wrong; 0: the pictures are noisy as they are.",
+    help="Add noise to this share of the pixels first; 0: the pictures are noisy already.",
 )
-@seed_option("Of the noise.")
-@click.option("--report", is_flag=True, help="Measure on test pictures, beside filters that learn nothing.")
+@seed_option("The seed of the noise.")
+@click.option("--report", is_flag=True, help="Compare with filters that don't learn, on test pictures.")
 @format_option
 @click.pass_obj
 def denoise(
     session: Session, pictures: tuple[str, ...], name: str, output: Path | None, noise: float, seed: int,
     report: bool, form: str,
 ) -> int:  # fmt: skip
-    """Clean pictures of noise.
+    """Remove noise from pictures.
 
-    They go through the code, which keeps what pictures have and noise has not.
+    Each picture is encoded and decoded again; the code keeps the picture and drops the noise.
     A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. Without one: ten test
-    pictures. Noise is salt and pepper: pixels that are black or white as it happens. PSNR: peak signal-to-noise ratio.
+    pictures. Noise is salt and pepper: pixels that turn black or white at random. PSNR: peak signal-to-noise ratio.
     """
     from simrec.images import rounded
     from simrec.verbs import decode as verb
@@ -138,7 +138,7 @@ def denoise(
 
 
 def _print_ratios(names: Sequence[str], made: Denoised, form: str) -> None:
-    """Each picture's PSNR, noisy and denoised."""
+    """Prints each picture's PSNR, noisy and denoised."""
     rows = list(zip(names, made.before, made.after, strict=True))
     if form == "json":
         named = [{"picture": picture, "before": noisy, "after": denoised} for picture, noisy, denoised in rows]
@@ -155,7 +155,7 @@ def _print_ratios(names: Sequence[str], made: Denoised, form: str) -> None:
 )
 @sheet_option
 @seed_option("The same seed draws the same pictures.")
-@click.option("--between", nargs=2, metavar="PICTURE PICTURE", help="Draw the walk from one picture to another.")
+@click.option("--between", nargs=2, metavar="PICTURE PICTURE", help="Draw the steps from one picture to another.")
 @click.option("--around", metavar="PICTURE", help="Draw variations of a picture.")
 @click.option("--report", is_flag=True, help="Measure how good drawn pictures are.")
 @format_option
@@ -167,9 +167,9 @@ def generate(
 ) -> None:  # fmt: skip
     """Draw new pictures.
 
-    A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. --report: precision
-    (how many drawn pictures look real) and recall (how many real ones are like some drawn one) beside test pictures,
-    and for a variational encoder its -ELBO in nats a picture.
+    A PICTURE is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. --report measures
+    precision (how many drawn pictures look real) and recall (how many real ones look like a drawn one) against test
+    pictures, and for a variational encoder its -ELBO in nats per picture.
     """
     import numpy as np
 
@@ -210,7 +210,7 @@ def generate(
 
 
 def read(opened: Recommender, pictures: Sequence[str]) -> Named:
-    """The pictures named, of several those that can be read, the others reported; test pictures if none is named."""
+    """The named pictures, or test pictures if none is named. Of several, reports those that can't be read."""
     import numpy as np
 
     if not pictures:
@@ -235,7 +235,7 @@ def read(opened: Recommender, pictures: Sequence[str]) -> Named:
 
 
 def draw(session: Session, output: Path, versions: dict[str, tuple[Images, list[tuple[str, str]]]], title: str) -> None:
-    """Draws each version's pictures, with their lines of text, in a row of its own."""
+    """Draws each version's pictures and their captions in a row of its own."""
     from simrec import sheets
     from simrec.files import replacing
 

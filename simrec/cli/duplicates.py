@@ -15,15 +15,15 @@ from simrec.cli.terminal import Session, picture_option, say, table
 @click.argument("name")
 @click.option(
     "--percentile", type=click.FloatRange(0, 100),
-    help="What is nearer than so many per cent of the items' nearest neighbours, 99.5 say, is a near-duplicate; "
-    "without it what previews show to be the same photo.",
+    help="Two items are near-duplicates if they are closer than this per cent (such as 99.5) of items are to their "
+    "nearest neighbours. Without it, previews decide which items show the same photo.",
 )  # fmt: skip
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "ndjson"]), default="table", show_default=True,
     help="How to print them.",
 )  # fmt: skip
 @show_option
-@picture_option("--grid", text="Also draw them: a contact sheet, a group in each row.")
+@picture_option("--grid", text="Also draw a contact sheet, one row per group.")
 @tile_option
 @originals_option
 @click.pass_obj
@@ -31,9 +31,9 @@ def duplicates(
     session: Session, name: str, percentile: float | None, form: str, show: tuple[str, ...], grid: Path | None,
     tile: int, originals: Path | None,
 ) -> None:  # fmt: skip
-    """Find items of NAME that are the same.
+    """Find duplicate items of NAME.
 
-    They are identical files, identical pictures in different files, or near-duplicates: the same photo at another
+    These are identical files, identical pictures in different files, and near-duplicates: the same photo at another
     size, saved again, lighter or darker. Nothing is removed.
     """
     from simrec import library

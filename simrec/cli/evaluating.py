@@ -25,36 +25,34 @@ COLUMNS = ("numbers", "bytes", "P@1", "P@10", "P@100", "MAP@100", "10-NN", "NMI"
     help="Markdown is for --all.",
 )  # fmt: skip
 @click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\".")
-@click.option("--stress", is_flag=True, help="Ask again with the queries mirrored, shifted, scaled, turned, darkened.")
-@click.option("--noise", type=float, metavar="SHARE", help="Ask again with that share of the queries' pixels wrong.")
+@click.option("--stress", is_flag=True, help="Repeat with the queries mirrored, shifted, scaled, turned and darkened.")
+@click.option("--noise", type=float, metavar="SHARE", help="Repeat with noise on this share of the queries' pixels.")
 @click.option("--all", "everything", is_flag=True, help="A leaderboard of every installed encoder that is trained.")
-@click.option("--train", "training", is_flag=True, help="With --all: train and index those that are not.")
+@click.option("--train", "training", is_flag=True, help="With --all: train and index those that aren't trained yet.")
 @click.option(
     "--seeds", type=click.IntRange(1, 100), metavar="N",
-    help="With --all: seeds 0 to N-1 of each, mean and standard deviation. Without it, 1; 3 show the spread.",
+    help="With --all: train seeds 0 to N-1 of each, and show mean and standard deviation.  [default: 1]",
 )  # fmt: skip
-@click.option(
-    "--data", "source", help="With --all: the source they learn from and answer for.  [default: fashion-mnist]"
-)
+@click.option("--data", "source", help="With --all: the source to train on and to index.  [default: fashion-mnist]")
 @data_dir_option
 @click.pass_obj
 def evaluate(
     session: Session, names: tuple[str, ...], form: str, where: str | None, stress: bool, noise: float | None,
     everything: bool, training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
 ) -> int:  # fmt: skip
-    """Measure how well recommenders find, and where they fail.
+    """Measure how well recommenders find items, and where they fail.
 
-    They look for items of the query's class, beside raw pixels and PCA.
+    An answer is right if it has the query's label; raw pixels and PCA are measured for comparison.
 
     Without a NAME: all of yours that have a catalogue, else the demo. Labels are used for scoring only.
 
-    Without a test split each item is looked up among the others. If the first answer is the same photo, saved again,
-    a note says how often: such near-duplicates flatter the figures.
+    Without a test split, each item is looked up among the others. A note says how often the first answer is the same
+    photo, saved again: such near-duplicates flatter the figures.
 
-    --all compares encoders instead, the best MAP@100 first, beside raw pixels. It takes the recommenders in your home
-    that were trained with their encoder's default preset and those seeds, on one source that is also their catalogue.
-    What --train adds lies there too, as leaderboard-ENCODER-SEED-DIGITS (the digits stand for the source), and is taken
-    as it is the next time; an interrupted training is not.
+    --all compares encoders and raw pixels instead, the best MAP@100 first. It takes the recommenders in your home that
+    were trained with their encoder's default preset and those seeds, on one source that is also their catalogue.
+    --train adds the missing ones as leaderboard-ENCODER-SEED-DIGITS (the digits stand for the source). The next --all
+    uses them again, unless their training was interrupted.
     """
     if everything:
         if names or stress or noise is not None or where is not None:
@@ -88,7 +86,7 @@ def evaluate(
 
 
 def print_figures(evaluation: Evaluation) -> None:
-    """An evaluation as a table, a line above it saying what was asked of what."""
+    """Prints an evaluation as a table, under a line that says which queries were looked up in what."""
     how = {
         "test": f"{evaluation.queries:,} test pictures looked up among {evaluation.catalogue:,} items",
         "leave-one-out": f"each of {evaluation.catalogue:,} items looked up among the others",
@@ -101,7 +99,7 @@ def print_figures(evaluation: Evaluation) -> None:
 
 
 def _print_weaknesses(evaluation: Evaluation) -> None:
-    """P@10 by class, the most confused pairs of classes, and what perturbed queries cost, where these were measured."""
+    """Prints P@10 by class, the most confused pairs of classes, and P@10 of perturbed queries, if measured."""
     own, names = evaluation.rows[0], (evaluation.name, "raw pixels")
     pixels = next(row for row in evaluation.rows[1:] if row["name"] == "raw pixels")
     if "classes" in own:

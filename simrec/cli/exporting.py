@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from simrec.verbs.export import Wishes
 
 SHOWN = 24
-"""Pictures that `encode --show-input` draws, at most: the first ones."""
+"""How many pictures `encode --show-input` draws: the first ones."""
 
 OPTIONS = (
     click.option(
         "-o", "--output", required=True, metavar="FILE",
-        help="Its ending says what it becomes: .parquet, .arrow, .npy, .npz, .csv, .jsonl, .safetensors, .faiss, "
-        ".lance, .tsv for TensorBoard, or a plugin's. '-' is standard output.",
+        help="The file to write. Its ending sets the format: .parquet, .arrow, .npy, .npz, .csv, .jsonl, .safetensors, "
+        ".faiss, .lance, .tsv for TensorBoard, or a plugin's. '-' is standard output.",
     ),
-    click.option("--format", "form", metavar="NAME", help="What it becomes, whatever its ending says."),
+    click.option("--format", "form", metavar="NAME", help="The format, whatever the file's ending."),
     click.option("--where", metavar="EXPR", help="Only items that match, such as \"price < 20 AND colour = 'red'\"."),
     click.option("--columns", metavar="A,B,...", help="Which columns, such as id,price,code; 'preview' is one too."),
     click.option("--normalize", is_flag=True, help="Divide each code by its length."),
     click.option(
         "--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True,
-        help="What numbers are written as; the file says the scale of int8.",
+        help="The type of the codes' numbers; the file keeps the scale of int8.",
     ),
     click.option(
         "--codes", type=click.Choice(["numbers", "text"]), default="numbers", show_default=True,
-        help="In a .csv: a column for each number, or one column [0.1,0.2,...] as pgvector reads it.",
+        help="In a .csv: one column per number, or one column [0.1,0.2,...] as pgvector reads it.",
     ),
 )  # fmt: skip
 
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-o and what an export shall be, as `output` and `wishes`."""
+    """Adds the options of an export; the command gets them as `output` and `wishes`."""
 
     @wraps(command)
     def wished(
@@ -75,8 +75,8 @@ def encode(
 ) -> None:  # fmt: skip
     """Write the codes of SOURCE's pictures to a file.
 
-    As `export` writes a catalogue's, one row a picture; nothing is indexed. Columns are id, label, source, what a list
-    knows of its pictures, and the code. On standard output it is .npy unless --format says otherwise.
+    The file has one row per picture, as `export` writes it for a catalogue; nothing is indexed. Columns are id, label,
+    source, a list's other columns, and the code. Standard output is .npy unless --format says otherwise.
     """
     from simrec import library
     from simrec.verbs.export import encode as verb
@@ -101,12 +101,12 @@ def encode(
 def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
     """Write a catalogue's codes to a file for other programs.
 
-    Columns are id, label, source, the items' fields, and the code. Each file says which encoder made it: in its own
-    metadata, else in FILE.simrec.json beside it; 'simrec verify' checks it. A format with room for the codes alone
-    (.npy, .safetensors, .faiss) has the other columns beside it as JSON lines. On standard output it is jsonl unless
-    --format says otherwise.
+    Columns are id, label, source, the items' fields, and the code. Each file says which encoder made its codes, in its
+    own metadata or in FILE.simrec.json beside it; 'simrec verify' checks it. Formats that hold only codes (.npy,
+    .safetensors, .faiss) keep the other columns beside them as JSON lines. Standard output is jsonl unless --format
+    says otherwise.
 
-    A FILE that ends in .onnx is the encoder itself, without any item: a graph that says how pictures are prepared.
+    A FILE that ends in .onnx is the encoder itself, without items: a graph that also says how pictures are prepared.
     """
     from simrec import library
     from simrec.verbs.encoder import encoder
@@ -130,7 +130,7 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
 @click.option("--index", "name", metavar="NAME", help="Also check that this recommender's encoder made the codes.")
 @click.pass_obj
 def verify(session: Session, file: Path, name: str | None) -> None:
-    """Check a file of codes: whether all of it is there and as it was written.
+    """Check that a file of codes is complete and unaltered.
 
     FILE is what 'simrec export' or 'simrec encode' wrote.
     """

@@ -26,14 +26,14 @@ format_option = click.option(
 
 
 strict_option = click.option(
-    "--strict", is_flag=True, help="End with an error at the first picture that can't be read."
+    "--strict", is_flag=True, help="Stop with an error at the first picture that can't be read."
 )
 unread_option = click.option(
     "--unread", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Write there which pictures can't be read, and why, a line each.",
+    help="Write a line for each picture that can't be read, with the reason, to this file.",
 )  # fmt: skip
 discard_option = click.option("--discard", is_flag=True, help="Throw away what an interrupted build has finished.")
-yes_option = click.option("--yes", is_flag=True, help="Even if more than half of the items go.")
+yes_option = click.option("--yes", is_flag=True, help="Go ahead even if this removes more than half of the items.")
 
 
 @click.group()
@@ -47,13 +47,13 @@ index.add_command(duplicates)
 @index.command()
 @click.argument("name")
 @click.argument("source", required=False)
-@click.option("--encoder", metavar="OTHER", help="Take the encoder of this recommender.")
+@click.option("--encoder", metavar="OTHER", help="Use the encoder of this recommender.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "int8", "binary"]),
-    help="How codes are kept: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
+    help="How codes are stored: int8 takes a quarter of float32 (the default), binary 64 bits a code.",
 )
-@click.option("--replace", is_flag=True, help="Give up a catalogue that NAME has of another source.")
+@click.option("--replace", is_flag=True, help="Replace the catalogue even if it was built from another source.")
 @click.option("--from-scratch", is_flag=True, help="Encode everything again, even what hasn't changed.")
 @yes_option
 @strict_option
@@ -67,12 +67,12 @@ def build(
 ) -> None:  # fmt: skip
     """Encode the pictures of SOURCE and make them the catalogue of NAME.
 
-    SOURCE is a folder of pictures, labels as sub-folders, a list of them (.csv), an export (.parquet or .arrow), or a
-    source that 'simrec plugins list' names; without it, the one that NAME was built from before, else what the encoder
-    was trained on. The codes of an export are taken as they are, if the same encoder made them.
+    SOURCE is a folder of pictures (sub-folders are labels), a list of pictures (.csv), an export (.parquet or .arrow),
+    or a source that 'simrec plugins list' names. Without it, NAME is built from the same source as before, else from
+    what the encoder was trained on. The codes of an export are used as they are if the same encoder made them.
 
-    A catalogue that is there already is synced, as 'simrec index sync' does; with another --encoder all is encoded
-    again. Ctrl-C keeps what was finished: the same command goes on from there.
+    A catalogue that exists is synced, as by 'simrec index sync'; with another --encoder, everything is encoded again.
+    Ctrl-C keeps what is finished: run the same command again to go on from there.
     """
     from simrec.verbs.build import build as verb
     from simrec.verbs.encoding import Unread
@@ -93,7 +93,7 @@ def build(
 @format_option
 @click.pass_obj
 def list_(session: Session, form: str) -> int:
-    """What recommenders there are, yours and the shipped ones."""
+    """List the recommenders, yours and the shipped ones."""
     from simrec import library
 
     errors: list[StoreError] = []
@@ -120,11 +120,11 @@ def list_(session: Session, form: str) -> int:
 
 @index.command()
 @click.argument("name")
-@click.option("--all", "everything", is_flag=True, help="Every field that its manifest keeps.")
+@click.option("--all", "everything", is_flag=True, help="Show every field of its manifest.")
 @format_option
 @click.pass_obj
 def show(session: Session, name: str, everything: bool, form: str) -> None:
-    """What a recommender is made of: encoder, training, catalogue, versions."""
+    """Show what a recommender is made of: encoder, training, catalogue, versions."""
     from simrec import library
 
     described = library.open(name, session.home).describe(fields=True)
@@ -136,7 +136,7 @@ def show(session: Session, name: str, everything: bool, form: str) -> None:
 
 
 def _summary(d: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What a person wants to know of a recommender first, of all that `Recommender.describe` gives."""
+    """The parts of `Recommender.describe` that a person wants to see first."""
     encoder, catalogue = d["encoder"], d["catalogue"]
     trained, picture = encoder["trained_on"], encoder["input"]
     items = f"{catalogue['count']:,} of {catalogue['source']}" if catalogue else "no catalogue yet"

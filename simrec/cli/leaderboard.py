@@ -1,4 +1,4 @@
-"""`simrec evaluate --all`: trains what is missing in processes of its own, then measures and prints."""
+"""`simrec evaluate --all`: trains what is missing in separate processes, then measures and prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "P@1": (3, 4), "P@10": (3, 4), "MAP@100": (3, 4), "10-NN": (3, 4), "ms": (2, 2), "seconds": (1, 1),
 }  # fmt: skip
-"""The figures, and with how many digits mean and standard deviation are printed."""
+"""The figures, with the decimals of their mean and standard deviation."""
 
 HEADINGS = {"ms": "look-up ms", "seconds": "training s"}
 
@@ -26,7 +26,7 @@ HEADINGS = {"ms": "look-up ms", "seconds": "training s"}
 def leaderboard(
     session: Session, source: str, seeds: Sequence[int], form: str, training: bool, data_dir: Path | None
 ) -> int:
-    """Prints the leaderboard of a source; gives 1 if an encoder failed, 0 otherwise."""
+    """Prints the leaderboard of a source; returns 1 if an encoder failed, 0 otherwise."""
     from simrec import host
     from simrec.contracts import EncoderSpec
     from simrec.verbs.leaderboard import Leaderboard, ranked
@@ -63,9 +63,9 @@ def leaderboard(
 def _train(
     session: Session, board: Leaderboard, encoder: str, seeds: Sequence[int], data_dir: Path | None
 ) -> list[str]:
-    """Trains and indexes an encoder with those seeds up to the first that fails; gives what to say of that one.
+    """Trains and indexes an encoder with each seed, up to the first that fails; returns the error line of that one.
 
-    Raises KeyboardInterrupt when a training was interrupted.
+    Raises KeyboardInterrupt if a training was interrupted.
     """
     where = ["--data-dir", str(data_dir)] if data_dir else []
     for seed in seeds:

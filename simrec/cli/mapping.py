@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 @click.option("--label", default="label", show_default=True, metavar="FIELD", help="The field that colours the items.")
 @click.option(
     "-n", "--number", type=click.IntRange(3, 200_000), default=200_000, show_default=True,
-    help="How many items at most, drawn evenly.",
+    help="Maximum number of items; of more, an even sample is drawn.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["auto", "pacmap", "pca"]), default="auto", show_default=True,
-    help="What places the items; auto is pacmap where it is installed (simrec[map]), else pca.",
+    help="How items are placed; auto is pacmap if it is installed (simrec[map]), else pca.",
 )  # fmt: skip
-@click.option("--title", default="", metavar="TEXT", help="Its heading, instead of NAME.")
+@click.option("--title", default="", metavar="TEXT", help="The heading, instead of NAME.")
 @click.option(
     "--size", type=click.IntRange(500, 8000), default=3000, show_default=True, metavar="PIXELS",
-    help="How wide and high a .png is.",
+    help="Width and height of a .png.",
 )  # fmt: skip
 @click.pass_obj
 def mapping(
     session: Session, name: str, output: Path, where: str | None, label: str, number: int, method: Method, title: str,
     size: int,
 ) -> None:  # fmt: skip
-    """Draw a catalogue as a map: what looks alike lies side by side.
+    """Draw a catalogue as a map, where items that look alike lie side by side.
 
     A page (.html) is one file that works offline: zoom in and pictures appear, search by id or label, click an item for
     its neighbours. A picture (.png) is for the wall.

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: with its own graphics where it has them, else in half blocks."""
+"""Pictures in a terminal: with its own graphics if it has them, else as half blocks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from simrec.queries import Match, Query
 
 COLUMNS, ROWS = 15, 8
-"""Cells of a terminal that a picture takes."""
+"""Terminal cells that a picture takes."""
 
 GAP = 1
 """Columns between pictures."""
 
 CELL = (10, 20)
-"""Pixels that are drawn for a cell where the terminal has graphics; it scales them to its own."""
+"""Pixels per cell (width, height) if the terminal has graphics; it scales them to its own cells."""
 
 HALVES = (1, 2)
-"""The same where a cell is two half blocks."""
+"""Pixels per cell (width, height) with half blocks."""
 
 EDGE = COLUMNS * CELL[0]
-"""Pixels of the longest edge of a picture that is needed."""
+"""Longest edge of the pictures that are needed, in pixels."""
 
 
 def shows_pictures() -> bool:
@@ -55,7 +55,7 @@ class Strips:
         self._graphics = _graphics()
 
     def print(self, query: Query, matches: Sequence[Match]) -> None:
-        """One answer's. A picture that can't be had is left blank: the table below is what was asked for."""
+        """Prints the strip of one answer. A picture that can't be read stays blank: the table below is the answer."""
         room = (self._console.width + GAP) // (COLUMNS + GAP)
         queries = [picture for part in query.parts or (query,) if (picture := self._of_query(part)) is not None]
         queries = queries[: max(1, room - 1)]
@@ -88,9 +88,9 @@ class Strips:
 
 
 def _graphics() -> Any:
-    """textual-image's class for what the terminal answers that it can draw; None where that is half blocks at best.
+    """textual-image's class for the graphics that the terminal says it can draw; None for half blocks.
 
-    Without a keyboard to read the terminal's answer from, as when a picture comes from a pipe, it can't be asked.
+    It takes a keyboard to read the terminal's answer from: it can't be asked when a picture comes through a pipe.
     """
     if not sys.stdin.isatty() or find_spec("textual_image") is None:
         return None
@@ -103,7 +103,7 @@ def _graphics() -> Any:
 
 
 def _strip(pictures: Sequence[Picture | None], cell: tuple[int, int]) -> Picture:
-    """Pictures side by side, RGBA, clear where there is nothing. cell: pixels for a cell of the terminal."""
+    """Pictures side by side, RGBA, transparent elsewhere. cell: pixels per terminal cell (width, height)."""
     from PIL import Image, ImageOps
 
     width, height = COLUMNS * cell[0], ROWS * cell[1]
@@ -117,7 +117,7 @@ def _strip(pictures: Sequence[Picture | None], cell: tuple[int, int]) -> Picture
 
 
 def _halves(strip: Picture) -> Text:
-    """A picture of two pixels for each cell, as coloured text."""
+    """A picture as coloured text, with two pixels to a cell."""
     from rich.text import Text
 
     pixels: Any = strip.load()

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 def plugins() -> None:
     """See what is installed; write and check your own encoder.
 
-    SIMREC_PLUGINS chooses which plugins are loaded: names of plugins or distributions with commas between, "" for
-    none; unset, all are. simrec's own sources always are.
+    SIMREC_PLUGINS chooses which plugins are loaded: names of plugins or distributions, separated by commas; "" loads
+    none. If it is not set, all are loaded. simrec's own sources always are.
     """
 
 
 @plugins.command("list")
 @format_option
 def list_(form: str) -> int:
-    """What is installed, from whom, and what is broken.
+    """List what is installed, which distribution offers it, and what is broken.
 
-    Exits with 1 if a plugin could not be loaded or two offer one name; the others work all the same.
+    The exit status is 1 if a plugin could not be loaded or two offer the same name; the others still work.
     """
     from simrec import host
 
@@ -130,13 +130,13 @@ def _origin(answer: dict[str, Any]) -> list[list[str]]:
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
-    help="Where to write it; without it, ./NAME.",
+    help="Where to write it.  [default: ./NAME]",
 )  # fmt: skip
 @click.pass_obj
 def new(session: Session, name: str, kind: str, output: Path | None) -> None:
     """Write a plugin with an encoder NAME that installs, passes its tests and trains at once.
 
-    NAME names the distribution and the encoder; it is written whole or not at all.
+    NAME is the name of both the distribution and the encoder. All files are written, or none.
     """
     from simrec import scaffold
 

@@ -19,7 +19,7 @@ from simrec.cli.terminal import Session
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="How the table keeps codes."
 )
 @click.option("--approximate", is_flag=True, help="Give the table an index: faster, and may miss some of the nearest.")
-@click.option("--replace", is_flag=True, help="Give up what the table has, even codes of another encoder.")
+@click.option("--replace", is_flag=True, help="Overwrite what the table has, even codes of another encoder.")
 @yes_option
 @click.pass_obj
 def push(
@@ -28,8 +28,8 @@ def push(
 ) -> None:  # fmt: skip
     """Write the catalogue of NAME to a table of a database: codes, items, fields and previews.
 
-    Pushing again writes only what differs and removes what is gone. Passwords are never kept: give them as the database
-    itself takes them, such as PGPASSWORD or QDRANT_API_KEY.
+    Pushing again writes only what differs and removes what is gone. simrec never keeps passwords: give them in the
+    database's own way, such as PGPASSWORD or QDRANT_API_KEY.
     """
     from simrec.verbs.push import Pushing
     from simrec.verbs.push import push as verb
@@ -47,7 +47,7 @@ def push(
 @click.option("--as", "new", metavar="NEW", help="Leave NAME as it is and make the recommender NEW.")
 @click.pass_obj
 def pull(session: Session, name: str, new: str | None) -> None:
-    """Bring the catalogue of NAME home from its table; the table stays as it is."""
+    """Copy the catalogue of NAME from its table back to files; the table stays as it is."""
     from simrec.verbs.push import pull as verb
 
     with session.counting() as progress:
@@ -60,7 +60,7 @@ def pull(session: Session, name: str, new: str | None) -> None:
 @click.argument("address", metavar="ENGINE://PLACE#TABLE")
 @click.pass_obj
 def connect(session: Session, name: str, address: str) -> None:
-    """Let NAME answer from a table that has moved, or that it named when it was copied here."""
+    """Let NAME answer from its table after the table has moved, or after NAME was copied here."""
     from simrec.verbs.push import connect as verb
 
     connected = verb(name, address, context=context(session))

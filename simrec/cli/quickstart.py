@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "quickstart"
 ENCODER = "plain"
 NEEDS = ("torch", "onnxscript")
-"""What training that encoder imports."""
+"""The modules that training this encoder imports."""
 SHEET = Path("simrec-quickstart.png")
 
 
@@ -38,7 +38,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     if not again and store.exists(place / NAME) and _finished(opened := library.open(NAME, place)):
         session.notice(f"Using the recommender of an earlier quickstart in {opened.folder} (--again trains a new one).")
     else:
-        _check_installed()  # before a download that would be for nothing
+        _check_installed()  # before downloading anything
         source = _source(session, data_dir)
         session.notice(f"1. Training the {ENCODER} encoder on {source}, without labels.")
         _train(session, source, data_dir)
@@ -47,7 +47,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
             opened = building.build(
                 NAME, data_dir=data_dir, home_folder=place, progress=progress, notice=session.notice
             )
-    session.notice("3. Measuring it against raw pixels and PCA (labels are used for this alone).")
+    session.notice("3. Measuring it against raw pixels and PCA (labels are used for this only).")
     evaluation = evaluating.evaluate(opened, data_dir=data_dir, notice=session.notice)
     print_figures(evaluation)
     session.notice("4. Looking up one test picture of each class.")
@@ -61,7 +61,7 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
 
 
 def _finished(opened: Recommender) -> bool:
-    """Whether an earlier quickstart came to its end. Raises RequestError when the name was put to another use since."""
+    """Whether an earlier quickstart finished. Raises RequestError if the name is now used for another catalogue."""
     encoder, catalogue = opened.manifest.encoder, opened.manifest.catalogue
     if catalogue and catalogue.source != encoder.trained_on.source:
         raise RequestError(f"{opened.folder}: is now a catalogue of {catalogue.source}: --again replaces it")
@@ -82,7 +82,7 @@ def _source(session: Session, data_dir: Path | None) -> str:
     except DataError as error:
         session.notice(f"{error}.")
         session.notice(
-            "REDUCED: going on with the 10,000 embedded test pictures, 8,000 as catalogue and 2,000 as queries."
+            "REDUCED: using the 10,000 embedded test pictures instead, 8,000 as catalogue and 2,000 as queries."
         )
         return "fashion-mnist:small"
     return "fashion-mnist"
@@ -92,7 +92,7 @@ def _train(session: Session, source: str, data_dir: Path | None) -> None:
     words = ["train", ENCODER, "--name", NAME, "--data", source, "--replace"]
     words += ["--data-dir", str(data_dir)] if data_dir else []
     if session.run(*words):
-        raise TrainingError("the training failed (its error stands above): fix that and run 'simrec quickstart' again")
+        raise TrainingError("the training failed (see the error above): fix that and run 'simrec quickstart' again")
 
 
 def _look_up(session: Session, opened: Recommender, test: Pictures) -> None:

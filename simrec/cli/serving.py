@@ -13,7 +13,7 @@ NEEDED = ("starlette", "uvicorn", "python_multipart", "httptools")
 """The modules of the extra `serve`."""
 
 BUDGET = 400_000_000
-"""Bytes that all pictures being decoded take together: with what else a server holds, that stays under 1 GB."""
+"""Bytes that all pictures being decoded may take together, so that the whole server stays under 1 GB."""
 
 
 @click.command()
@@ -21,10 +21,12 @@ BUDGET = 400_000_000
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
-    "--token", envvar="SIMREC_TOKEN", show_envvar=True, metavar="SECRET", help="Answer only to who knows this."
+    "--token", envvar="SIMREC_TOKEN", show_envvar=True, metavar="SECRET", help="Answer only those who know this."
 )
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that the server is called by.")
-@click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="A site whose pages may ask, as https://a.b.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another host name that the server answers to.")
+@click.option(
+    "--allow-origin", multiple=True, metavar="ORIGIN", help="A site whose pages may use the API, such as https://a.b."
+)
 @click.pass_obj
 def serve(
     session: Session, names: tuple[str, ...], host: str, port: int, token: str | None, allow_host: tuple[str, ...],
@@ -32,13 +34,13 @@ def serve(
 ) -> None:  # fmt: skip
     """Open a page and an API on this machine: drop a picture, see what looks like it.
 
-    Without NAMEs it serves all of your own recommenders that have a catalogue, else the shipped demo.
+    Without a NAME it serves all of your recommenders that have a catalogue, else the shipped demo.
     """
     for module in NEEDED:
         if find_spec(module) is None:
             raise NotInstalledError(f"serve {needs(module)}")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
-        raise click.BadParameter("must be of ASCII characters", param_hint="--token")
+        raise click.BadParameter("must be printable ASCII without spaces at its ends", param_hint="--token")
     from simrec import picture_files
     from simrec.serve import shelf
     from simrec.serve.running import Address, run
@@ -51,8 +53,8 @@ def serve(
             one.warm()
         if not address.local:
             session.notice(
-                f"Whoever reaches {host} can look up pictures and see these items"
-                f"{'' if token is None else ', if they know the token'}: {', '.join(served.served)}."
+                f"Anyone who reaches {host}{'' if token is None else ' and knows the token'} can look up pictures and "
+                f"see these items: {', '.join(served.served)}."
             )
         say(f"Serving {', '.join(served.served)} at {address.url(listening)} (Ctrl-C ends it)")
         run(served, address, listening)

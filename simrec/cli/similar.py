@@ -35,65 +35,65 @@ if TYPE_CHECKING:
     from simrec.verbs.asking import Drawing, Question
 
 KEPT = 1000
-"""Answers that are kept for a sheet; the others are printed and forgotten."""
+"""Maximum number of answers on a contact sheet; further ones are only printed."""
 
 SHOWN = 24
-"""Pictures that `--show-input` draws, at most: the first ones."""
+"""How many pictures `--show-input` draws: the first ones."""
 
 
 def names(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Names with commas between them."""
+    """Splits names at commas."""
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def html_file(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """The path of a report; a usage error where it has another ending."""
+    """The path of a report; a usage error if it has another ending."""
     if path and path.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter(f"{str(path)!r} must end in .html", param_hint="--html")
     return path
 
 
 show_option = click.option(
-    "--show", metavar="FIELDS", callback=names, help="Fields to show too, with commas between: title,price."
+    "--show", metavar="FIELDS", callback=names, help="Fields to show too, separated by commas: title,price."
 )
 tile_option = click.option(
     "--tile", type=click.IntRange(28, 1024), default=160, show_default=True, metavar="PIXELS",
-    help="How large the pictures of a sheet are.",
+    help="Size of the pictures on a contact sheet.",
 )  # fmt: skip
 originals_option = click.option(
     "--originals", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="FOLDER",
-    help="A folder of your own pictures that sheets may draw from; those that you indexed are known.",
+    help="Also take original pictures for sheets from this folder; those in folders that you indexed are used anyway.",
 )  # fmt: skip
 
 
 @click.command()
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
-@click.option("--index", "name", metavar="NAME", help="Which recommender answers: a name or a folder.")
+@click.option("--index", "name", metavar="NAME", help="The recommender that answers: a name or a folder.")
 @click.option("-n", "--number", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
 @click.option("--where", metavar="FILTER", help="Only items with these fields: \"price < 20 AND category = 'shoes'\".")
-@click.option("--min-score", type=float, help="Only items that score so much at least.")
+@click.option("--min-score", type=float, help="Only items with at least this score.")
 @click.option(
     "--min-percentile", type=click.FloatRange(0, 100),
-    help="Only items that are nearer than so many per cent of the items' own nearest neighbours are.",
+    help="Only items that are closer than this per cent of the items are to their nearest neighbours.",
 )  # fmt: skip
-@click.option("--distinct", is_flag=True, help="Of near-duplicates only the best, and how many are alike.")
+@click.option("--distinct", is_flag=True, help="Only the best of near-duplicates, and how many are alike.")
 @click.option("--group-by", metavar="FIELD", help="Only the best item for each value of a field.")
-@click.option("--crop", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Look up a part of each picture: in pixels, or 10%,...")
-@click.option("--together", is_flag=True, help="All QUERYs are one; weights as in shoe.jpg*2.")
-@click.option("--less", multiple=True, metavar="QUERY", help="What they should not look like; can be repeated.")
+@click.option("--crop", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Look up a part of each picture, in pixels or 10%,...")
+@click.option("--together", is_flag=True, help="Combine all QUERYs into one; shoe.jpg*2 counts twice.")
+@click.option("--less", multiple=True, metavar="QUERY", help="What items should not look like; can be repeated.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "ndjson", "csv", "paths"]),
-    help="How to print them; without it a table in a terminal, else json.",
+    help="How to print answers; without it a table in a terminal, else json.",
 )  # fmt: skip
 @show_option
-@picture_option("--grid", text="Also draw them: a contact sheet, each query first in its row.")
+@picture_option("--grid", text="Also draw a contact sheet, one row per query.")
 @tile_option
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html",
     callback=html_file,
-    help="Also write a report: one file to send, with pictures, that can be sorted.",
+    help="Also write a report: one file with pictures and a sortable table, which you can send.",
 )
 @originals_option
 @show_input_option
@@ -109,9 +109,9 @@ def similar(
 ) -> int:  # fmt: skip
     """Find the items that look like a picture.
 
-    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue; or a folder, a list or
-    another source of pictures, each of which is looked up. The item itself and its exact copies are left out of the
-    answer.
+    A QUERY is a picture file, '-' for standard input, or id:ITEM for an item of the catalogue. It can also be a folder,
+    a list or another source; then each of its pictures is looked up. Answers leave out the query itself and exact
+    copies of it.
     """
     from simrec.cli.pictures import EDGE as IN_TERMINAL
     from simrec.cli.pictures import Strips, shows_pictures
@@ -135,7 +135,7 @@ def similar(
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where answers go: printed, and onto a sheet, into a report; and what the encoder sees of the queries."""
+    """Where answers go: to the terminal, a contact sheet, a report, and a sheet of what the encoder sees."""
 
     printer: _Printer
     grid: Drawing | None
@@ -186,7 +186,7 @@ def _asked(session: Session, opened: Recommender, question: Question, wishes: Wi
 
 @contextmanager
 def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar where answers don't appear in the same terminal."""
+    """A progress bar, unless answers appear in the same terminal."""
     from simrec.recommender import silent
 
     if session.quiet or sys.stdout.isatty() or not sys.stderr.isatty():
@@ -197,7 +197,7 @@ def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Printer:
-    """Prints answers as they come. show: fields that tables and CSV files have too. strips: of pictures, for tables."""
+    """Prints answers as they come. show: extra fields for tables and CSV. strips: prints pictures above tables."""
 
     def __init__(
         self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes, strips: Strips | None
@@ -221,7 +221,7 @@ class _Printer:
             say("\n]" if self._count else "[]")
 
     def answer(self, query: Query, matches: Sequence[Match]) -> None:
-        """One query's."""
+        """Prints the answer to one query."""
         if self._form == "table":
             if self._strips:
                 self._strips.print(query, matches)
@@ -272,7 +272,7 @@ def _ndjson(matches: Sequence[Match]) -> str:
 
 
 def _paths(matches: Sequence[Match]) -> str:
-    # An item of a data set has no path: the data set and the id say which it is.
+    # An item of a data set has no path: print the data set and the id.
     return "".join(f"{match.path or f'{match.source}/{match.id}'}\n" for match in matches)
 
 

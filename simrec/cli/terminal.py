@@ -1,4 +1,4 @@
-"""What commands share at the terminal: notices, tables, progress, output files."""
+"""What commands share: notices, tables, progress, options and output files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 CELL = 500
-"""Characters of a table's cell that are shown."""
+"""Maximum number of characters shown in a table's cell."""
 
 
 @cache
 def _shown(lines: bool, terminal: bool) -> dict[int, str]:
-    """What is shown for characters, by their numbers; lines: where line ends and tabs may stay.
+    """Escapes for characters that must not be printed, by code point. lines: keep line ends and tabs.
 
-    No encoding can write most surrogates, which JSON can hold; those between stand for the bytes of a file's name that
-    is no UTF-8. In a terminal also those that move its cursor, change its state or the direction of text.
+    These are the surrogates, which JSON can hold and no encoding can write, except those that stand for bytes of file
+    names that aren't UTF-8. In a terminal, also characters that move the cursor or change its state or text direction.
     """
     codes = [*range(0xD800, 0xDC80), *range(0xDD00, 0xE000)]
     if terminal:
@@ -37,17 +37,20 @@ def _shown(lines: bool, terminal: bool) -> dict[int, str]:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """A text, in one line unless `lines`, that does nothing to a terminal: names in a file may come from anyone."""
+    """The text with everything escaped that could control a terminal: names in a file may come from anyone.
+
+    The result is one line, unless `lines`.
+    """
     return text if text.isascii() and text.isprintable() else text.translate(_shown(lines, True))
 
 
 def fail(error: object) -> None:
-    """An error's line on stderr."""
+    """Prints an error as one line on stderr."""
     click.echo(f"Error: {printable(str(error))}", err=True)
 
 
 def say(text: str, *, nl: bool = True) -> None:
-    """An answer on stdout: as it is for another program, harmless in a terminal."""
+    """Prints an answer on stdout: unchanged for another program, escaped for a terminal."""
     terminal = sys.stdout.isatty()
     click.echo(text if text.isascii() and not terminal else text.translate(_shown(True, terminal)), nl=nl)
 
@@ -60,18 +63,18 @@ class Session:
     quiet: bool = False
 
     def notice(self, text: str) -> None:
-        """One line on stderr that is no error."""
+        """Prints a line that isn't an error on stderr, unless --quiet."""
         if not self.quiet:
             click.echo(printable(text, lines=True), err=True)
 
     @property
     def simrec(self) -> str:
-        """How to call this simrec again, for the commands that are suggested next."""
+        """How to call this simrec again, for the commands that we suggest next."""
         named = self.home is not None and str(self.home) != os.environ.get("SIMREC_HOME")
         return f"simrec --home {shlex.quote(str(self.home))}" if named else "simrec"
 
     def open(self, name: str | None) -> Recommender:
-        """The recommender of that name; without one, the one that is meant when none is named, and a notice."""
+        """The recommender with that name; without a name, the default one, with a notice that says which."""
         from simrec import library
         from simrec.home import default
 
@@ -81,17 +84,17 @@ class Session:
         return library.open(name, self.home)
 
     def run(self, *words: str) -> int:
-        """The exit status of another command of this simrec, in a process of its own that prints as this one does.
+        """Runs another simrec command in a separate process that prints to the same terminal; returns its exit status.
 
-        Training runs so: torch's memory is given back, and on macOS torch and faiss in one process do not get along.
-        Raises KeyboardInterrupt where the command ended with one.
+        Training runs this way: torch's memory is freed afterwards, and on macOS torch and faiss can crash in one
+        process. Raises KeyboardInterrupt if the command ended with one.
         """
         import signal
         import subprocess
 
         from simrec.home import default
 
-        # -P: the simrec that is running, not one that happens to lie in the current folder.
+        # -P: run this simrec, not one that happens to be in the current folder.
         command = [sys.executable, "-P", "-m", "simrec", *(["--quiet"] if self.quiet else []), *words]
         place = str(self.home or default())
         # Ctrl-C reaches both processes: the command decides what it means.
@@ -106,8 +109,9 @@ class Session:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int], None]]:
-        """A progress bar with items a second and time left for (stage, done, total), a total of 0 being one that isn't
-        known yet; nothing where stderr is no terminal.
+        """A progress bar with items per second and time left, which (stage, done, total) moves.
+
+        A total of 0 isn't known yet. Prints nothing if stderr is not a terminal.
         """
         if self.quiet or not sys.stderr.isatty():
             yield lambda stage, done, total: None
@@ -163,32 +167,32 @@ def _numeric(cell: str) -> bool:
 
 
 def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--data-dir: where Fashion-MNIST is looked for first."""
+    """Adds --data-dir: where to look for Fashion-MNIST first."""
     return click.option(
         "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
-        help="A folder with Fashion-MNIST's IDX files, looked into first.",
+        help="A folder with Fashion-MNIST's IDX files; simrec looks there first.",
     )(command)  # fmt: skip
 
 
 def index_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--index: whose encoder it is; default: a shipped recommender's that was trained for this, else what is said."""
+    """Adds --index, whose encoder the command uses. default: a shipped recommender that was trained for the command."""
     return click.option(
         "--index", "name", metavar="NAME", default=default, show_default=default is not None,
-        help="Which recommender's encoder: a name or a folder.",
+        help="The recommender whose encoder to use: a name or a folder.",
     )  # fmt: skip
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--format for figures."""
+    """Adds --format for figures."""
     return click.option(
         "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
     )(command)  # fmt: skip
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--preset and --set, the changes as a dict of texts."""
+    """Adds --preset and --set; the command gets the changes as a dict of strings."""
     preset = click.option(
-        "--preset", default="default", show_default=True, help="Which of the encoder's settings, e.g. article."
+        "--preset", default="default", show_default=True, help="Which of the encoder's presets, such as article."
     )
     changes = click.option(
         "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; can be repeated.",
@@ -205,12 +209,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def seed_option(text: str) -> Callable[..., Any]:
-    """--seed, with that text as help."""
+    """Adds --seed with this help text."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)
 
 
 def png(path: Path | None, option: str = "-o") -> Path | None:
-    """The path of a picture to draw; a usage error where it has another ending."""
+    """The path of a picture to draw; a usage error if it has another ending."""
     if path and path.suffix.lower() != ".png":
         raise click.BadParameter(f"{str(path)!r} must end in .png", param_hint=option)
     return path
@@ -224,12 +228,12 @@ def picture_option(*names: str, text: str) -> Callable[..., Any]:
     )  # fmt: skip
 
 
-sheet_option = picture_option("-o", "--output", text="Draw the pictures there.")
+sheet_option = picture_option("-o", "--output", text="Draw the pictures to this file.")
 show_input_option = picture_option("--show-input", text="Also draw what the encoder sees of the pictures.")
 
 
 def draw_inputs(session: Session, opened: Recommender, seen: Sequence[tuple[Any, str]], path: Path) -> None:
-    """Draws what a recommender's encoder is fed: images (h, w, c), each with its picture's name."""
+    """Draws what a recommender's encoder gets to see: images (h, w, c), each with its picture's name."""
     import numpy as np
 
     from simrec import sheets

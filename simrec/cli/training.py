@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("encoder")
-@click.option("--name", help="The recommender to make; without it, the encoder's own name.")
+@click.option("--name", help="The recommender to make.  [default: the encoder's name]")
 @settings_options
-@click.option("--dim", type=click.IntRange(1), help="Numbers in a code.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures, at most.")
+@click.option("--dim", type=click.IntRange(1), help="How many numbers a code has.")
+@click.option("--epochs", type=click.IntRange(1), help="Maximum number of passes over the pictures.")
 @seed_option("The same seed gives the same weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @data_dir_option
 @click.option(
     "--memory", type=float, metavar="GB",
-    help="What the pictures may take; of more, as many are drawn as fit.  [default: a quarter of the machine's]",
+    help="Memory for the pictures; if not all fit, a sample is drawn.  [default: a quarter of the machine's]",
 )  # fmt: skip
-@click.option("--strict", is_flag=True, help="End with an error at the first picture that can't be read.")
+@click.option("--strict", is_flag=True, help="Stop with an error at the first picture that can't be read.")
 @click.option("--replace", is_flag=True, help="Overwrite NAME even if it has a catalogue.")
 @click.pass_obj
 def train(
@@ -49,9 +49,9 @@ def train(
 ) -> None:  # fmt: skip
     """Train an encoder on pictures, without labels.
 
-    Built in are plain, sparse, denoising, vae, pca and torchvision; plugins add theirs.
+    simrec brings plain, sparse, denoising, vae, photo, onnx, pca and torchvision; plugins add more.
 
-    Ctrl-C ends after the current epoch and saves the best so far; a second Ctrl-C leaves nothing behind.
+    Ctrl-C stops after the current epoch and saves the best one so far; a second Ctrl-C saves nothing.
     """
     from simrec.verbs import train as verb
 
@@ -71,18 +71,18 @@ def train(
     session.notice(
         f"{history.ended.capitalize()} after {passes} and {results.seconds:.0f} s, kept epoch "
         f"{history.kept}: loss {results.loss:.4g}, validation loss {results.validation_loss:.4g}; "
-        f"{results.zeros:.1%} of the codes' numbers are next to nothing."
+        f"{results.zeros:.1%} of the codes' numbers are close to zero."
     )
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
 
 
 def _command(words: list[str]) -> str:
-    """What was asked for, without the options before the verb: where a home lies is this machine's business."""
+    """The command to keep, without the options before the verb: recommenders don't tell where their home was."""
     return shlex.join(["simrec", *words[words.index("train") if "train" in words else 0 :]])
 
 
 class _Display:
-    """The network's summary, then a live bar with loss, validation loss and time left; a line an epoch in a log."""
+    """Shows the network's summary, then a bar with loss, validation loss and time left; in a log, a line per epoch."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -141,7 +141,7 @@ def _clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _interruptible(session: Session) -> Iterator[Callable[[], bool]]:
-    """While it lasts, the first Ctrl-C only asks for an end; the second one is a KeyboardInterrupt."""
+    """Inside it, the first Ctrl-C only makes the yielded function true; the second raises KeyboardInterrupt."""
     asked = False
 
     def handle(*_: object) -> None:
@@ -149,7 +149,7 @@ def _interruptible(session: Session) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        session.notice("Ending after this epoch, keeping the best so far. Ctrl-C again: keep nothing.")
+        session.notice("Stopping after this epoch; the best one so far is kept. Press Ctrl-C again to keep nothing.")
 
     before = signal.signal(signal.SIGINT, handle)
     try:
