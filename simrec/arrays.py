@@ -1,7 +1,7 @@
 """Arrays as the bytes of .npy and .npz files; nothing is ever pickled.
 
-What is read may have come from anyone: an array is taken only with the dtype and the shape that are expected, and these
-stand in its header, before anything of that size is made.
+The bytes may come from anyone: an array is accepted only with the expected dtype and shape. They are checked in its
+header, before memory of that size is taken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LARGEST = 1 << 28
 """Bytes of the largest array in an .npz file."""
 
 Shape = tuple[int | None, ...] | None
-"""Of an expected array; None for a length, or all of them, that is not known before."""
+"""The shape of an expected array; None for an unknown length, or for an unknown shape."""
 
 
 def to_npy(array: NDArray[Any]) -> bytes:
@@ -30,7 +30,7 @@ def to_npy(array: NDArray[Any]) -> bytes:
 
 
 def from_npy(data: bytes, dtype: DTypeLike, shape: Shape) -> NDArray[Any]:
-    """The array that `to_npy` was given, read-only. Raises ValueError for one of another dtype or shape."""
+    """The array that `to_npy` wrote, read-only. Raises ValueError for another dtype or shape."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -55,9 +55,9 @@ def to_npz(**arrays: Any) -> bytes:
 
 
 def from_npz(data: bytes, expected: Mapping[str, tuple[DTypeLike, Shape]]) -> dict[str, NDArray[Any]]:
-    """The arrays that `to_npz` was given. expected: of each its dtype and shape.
+    """The arrays that `to_npz` wrote. expected: dtype and shape of each, by name.
 
-    Raises ValueError when there are others, or when they cannot be read.
+    Raises ValueError if the file holds other arrays or cannot be read.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,4 +1,4 @@
-"""What a person is shown of queries and items: pictures, and values as text."""
+"""What people see of queries and items: pictures, and values as text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 QUERY = 2048
-"""Pixels of the longest edge, at most, of what was kept of a query to be shown."""
+"""Longest edge, in pixels, of the picture of a query that is kept for showing."""
 
 
 class Display:
-    """Pictures for a person. An item's is its file, read again, where that lies below the user's own folders, else its
+    """Pictures for people. An item is shown from its picture file if that lies in the user's own folders, else from its
     preview.
 
-    roots: these folders. edge: pixels of the longest edge that is needed.
+    roots: these folders. edge: the longest edge that is needed, in pixels.
     """
 
     def __init__(self, catalogue: Catalogue, roots: Sequence[Path], edge: int) -> None:
@@ -30,7 +30,7 @@ class Display:
         self._originals = Originals(roots, edge)
 
     def of_query(self, query: Query) -> Image | None:
-        """A query's picture; None where there are only numbers."""
+        """A query's picture; None for a query that is only a code."""
         from simrec.catalogue import previews
 
         if query.name.startswith("id:") and query.images is None:
@@ -45,7 +45,7 @@ class Display:
         return sheets.written(item.id.rpartition("/")[2] or item.id, self._edge) if picture is None else picture
 
     def why_small(self) -> str:
-        """A sentence about the previews that were shown for want of the files, "" where there were none."""
+        """A sentence about previews that were shown instead of the files, "" if there were none."""
         causes = [
             (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
             (self._originals.gone, "are gone or have changed since"),
@@ -55,12 +55,12 @@ class Display:
 
 
 def text_of(value: Value) -> str:
-    """A field's value as text, "-" where there is none."""
+    """A field's value as text, "-" for no value."""
     return "-" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def name_of(query: Query) -> str:
-    """What a query is called where others read it too: of a file's whole path only the name."""
+    """A query's name for other people to read: a file's name without its folder."""
     name = query.name
     for part in query.parts or (query,):
         if Path(part.name).is_absolute():

@@ -1,7 +1,7 @@
 """Everything simrec raises on purpose.
 
     SimrecError
-    ├── RequestError      a name or setting that does not exist (with the near miss), or asks what cannot be
+    ├── RequestError      a name or setting that does not exist (with a suggestion), or a request that can't be met
     ├── PluginError       a plugin that is missing, broken, or breaks its contract
     │   └── NotInstalledError  one that needs what only an extra installs, such as `simrec[train]`
     ├── ImageError        a file that is not a picture simrec can read
@@ -61,11 +61,11 @@ MOVED = {
     "simrec.networks": "simrec.learning.networks",
     "simrec.datasets": "simrec.sources.load",
 }
-"""Modules that plugins imported from an older simrec, and where they are."""
+"""Modules of an older simrec that plugins imported, and where they are now."""
 
 
 TRAINING = ("torch", "torchvision", "onnxscript")
-"""Modules of the extra `train`: an installation without it looks up, and trains what needs none of them."""
+"""Modules of the extra `train`; looking up doesn't need them, and neither do encoders such as `pca`."""
 
 EXTRAS = {
     **dict.fromkeys(TRAINING, "train"),
@@ -79,7 +79,7 @@ EXTRAS = {
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that does not exist: the near miss, else all there are."""
+    """The end of a sentence about a name that does not exist: the closest name, else all known names."""
     names = sorted(known)
     close = get_close_matches(wrong, names, n=1)
     if close:
@@ -90,17 +90,17 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def needs(module: str) -> str:
-    """The end of a sentence about whoever needs a module of `EXTRAS` that is not installed."""
+    """The end of a sentence about something that needs a module of `EXTRAS`, which is not installed."""
     return f"needs {module}, which is not installed: pip install 'simrec[{EXTRAS[module]}]'"
 
 
 def missing(error: BaseException) -> str | None:
-    """The module of `EXTRAS` whose absence is the error; None for any other error."""
+    """The module of `EXTRAS` that is missing, if that is the error; else None."""
     return error.name if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS else None
 
 
 def reason(error: BaseException) -> str:
-    """An error, most often another library's, as the middle of a sentence, with the remedy where simrec knows one."""
+    """An error, mostly from another library, as part of a sentence, with a remedy if simrec knows one."""
     if "torchvision::nms" in str(error):
         return (
             "torch and torchvision do not fit together (operator torchvision::nms does not exist): "
@@ -117,5 +117,5 @@ def reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r})"
-    said = shorten(str(error), 300)  # of several lines, as pluggy's messages have, the last ones can say most
+    said = shorten(str(error), 300)  # the last lines of a message, as in pluggy's, can matter most
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

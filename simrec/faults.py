@@ -1,4 +1,4 @@
-"""What a plugin does, held to `simrec.contracts` while it is used: a fault of its is one PluginError that names it."""
+"""Checks what a plugin does against `simrec.contracts` as it is used: each fault is a PluginError that names it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from simrec.contracts import Codes, Images, Rebuilt
 from simrec.errors import NotInstalledError, PluginError, SimrecError, missing, needs, reason
 
 MACHINE = (errno.ENOSPC, errno.EPIPE)
-"""A full disk, and an end of whoever reads the progress, are no plugin's fault."""
+"""A full disk, or a closed pipe that read the progress, is not the plugin's fault."""
 
 
 LARGEST = 1e18
-"""The largest number in a code: the squares of larger ones are infinite in float32, so they can't be compared."""
+"""The largest number allowed in a code: squares of larger ones are infinite in float32, so they can't be compared."""
 
 
 @contextmanager
 def blamed_on(culprit: str) -> Iterator[None]:
-    """Whatever is raised inside is the culprit's; errors that simrec or the culprit raised on purpose pass unchanged.
+    """Turns whatever is raised inside into a PluginError about the culprit; errors raised on purpose pass unchanged.
 
-    culprit: as it stands in a sentence, with its distribution and version. Raises PluginError: NotInstalledError where
+    culprit: how a sentence names it, with distribution and version. Raises PluginError, which is a NotInstalledError if
     a package of an extra is missing.
     """
     try:
         yield
     except (SimrecError, KeyboardInterrupt, GeneratorExit):
         raise
-    # A plugin may raise anything, sys.exit included, and a panic of a Rust library is no Exception.
+    # A plugin may raise anything, even SystemExit; a panic in a Rust library isn't an Exception either.
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
             raise

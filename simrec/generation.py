@@ -1,4 +1,4 @@
-"""What codes an encoder's pictures have, as a distribution to draw new ones from."""
+"""The distribution of an encoder's codes, from which new codes are drawn."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from simrec.arrays import from_npz, to_npz
 from simrec.contracts import Codes
 
 COMPONENTS = 10
-"""Of a mixture, at most; each needs pictures to be fitted to."""
+"""Maximum number of mixture components."""
 
 SAMPLE = 5_000
-"""Codes that a mixture is fitted to, about; with more it takes longer than it gains."""
+"""About how many codes a mixture is fitted to; more take longer and gain little."""
 
 EACH = 50
-"""Pictures, at least, for a component."""
+"""Minimum number of pictures per component."""
 
 WIDEST = 128
-"""Numbers of a code up to which a component has a full covariance; beyond, its numbers vary independently."""
+"""Codes with up to so many numbers get full covariances; in longer ones, the numbers vary independently."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Mixture:
 
     @classmethod
     def fit(cls, codes: Codes, seed: int = 0) -> Self:
-        """Expectation maximisation on codes (n, dim), n at least 1."""
+        """Fits a mixture to codes (n, dim), n at least 1, by expectation maximisation."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
         exact = codes[:: max(1, len(codes) // SAMPLE)].astype(np.float64)
         full = codes.shape[1] <= WIDEST
-        # Components that shrink onto a few codes are kept from it by a thousandth of the codes' mean variance.
+        # A thousandth of the codes' mean variance keeps components from shrinking onto a few codes.
         least = max(float(exact.var(axis=0).mean()) / 1000, 1e-9)
         if len(codes) < 2:
             return cls(np.ones(1), codes[:1], np.full((1, codes.shape[1]), np.sqrt(least), np.float32))
@@ -66,14 +66,14 @@ class Mixture:
             random_state=seed, max_iter=20, tol=1e-2, init_params="k-means++",
         )  # fmt: skip
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that is nearly there draws as well
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a nearly converged mixture draws as well
             model.fit(exact)
         factors = np.linalg.cholesky(model.covariances_) if full else np.sqrt(model.covariances_)
         return cls(model.weights_, model.means_.astype(np.float32), factors.astype(np.float32))
 
     @classmethod
     def from_bytes(cls, data: bytes, dim: int) -> Self:
-        """The mixture of codes (n, dim) that `to_bytes` gave. Raises ValueError for anything else."""
+        """The mixture of codes (n, dim) that `to_bytes` wrote. Raises ValueError for anything else."""
         mixture = cls(
             **from_npz(
                 data,
@@ -103,7 +103,7 @@ class Mixture:
         return self.means[chosen] + self._deviations(chosen, generator)
 
     def around(self, code: NDArray[np.float32], n: int, spread: float, seed: int = 0) -> Codes:
-        """n codes (n, dim) near a code (dim,): it plus draws from the component of the nearest mean, times `spread`."""
+        """n codes (n, dim) near a code (dim,): the code plus `spread` times draws from the nearest component."""
         nearest = np.full(n, ((self.means - code) ** 2).sum(axis=1).argmin())
         return code + np.float32(spread) * self._deviations(nearest, np.random.default_rng(seed))
 

@@ -1,7 +1,7 @@
-"""Where a user's recommenders live, and what is remembered there as this user's own: folders and databases.
+"""Where a user's recommenders live, and which folders and databases are this user's own.
 
-A recommender that comes from elsewhere says where its pictures lie, or which database holds its items, but not that
-they are this user's. So no file is read again to be shown, and no database is asked, unless its place is known here.
+A recommender from elsewhere says where its pictures lie, or which database holds its items, but these may not be this
+user's. So simrec reads a file again for showing, and contacts a database, only if its place is remembered here.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from simrec.errors import StoreError, reason
 MARKER = ".simrec-home"
 
 ROOTS = ".simrec-roots.json"
-"""The file in a home that remembers which folders are the user's own: no recommender can have that name."""
+"""The file in a home that remembers the user's own folders; no recommender can have that name."""
 
 DATABASES = ".simrec-databases.json"
-"""The same of databases, by their addresses without passwords."""
+"""The file that remembers the user's own databases: their addresses, without passwords."""
 
 MOST = 1000
-"""Folders or databases that are remembered; of more, the latest."""
+"""How many folders or databases are remembered: the latest ones."""
 
 LARGEST = 10_000_000
-"""Bytes of the largest such file."""
+"""Maximum size of such a file in bytes."""
 
 
 def default() -> Path:
@@ -41,9 +41,9 @@ def default() -> Path:
 
 
 def roots(home: Path) -> list[Path]:
-    """The folders that this user indexed, or named: picture files below them may be read again to be shown.
+    """The folders that this user indexed or named: simrec may read picture files below them again to show them.
 
-    Raises StoreError where the file that remembers them is damaged.
+    Raises StoreError if the file that remembers them is damaged.
     """
     known = _known(home / ROOTS, "name your folders with --originals")
     if not all(Path(root).is_absolute() for root in known):
@@ -52,29 +52,29 @@ def roots(home: Path) -> list[Path]:
 
 
 def remember_root(home: Path, root: str | Path) -> None:
-    """Remembers a folder as this user's own: see `roots`. root: as a source calls it, or a path.
+    """Remembers a folder as this user's own: see `roots`. root: a path, or a source's name for the folder.
 
-    Raises StoreError where it can't be written.
+    Raises StoreError if that can't be written.
     """
     from simrec.sources.files import path_of
 
     path = path_of(str(root)).absolute()
-    path = path.resolve() if ".." in path.parts else path  # else links stay, as items' paths have them too
+    path = path.resolve() if ".." in path.parts else path  # links stay otherwise, as they do in items' paths
     known = roots(home)
     if path not in known:
         _remember(home, ROOTS, [*map(str, known), str(path)])
 
 
 def databases(home: Path) -> list[str]:
-    """The addresses of the tables that this user pushed to or connected with.
+    """The addresses of the tables that this user pushed to or connected to.
 
-    Raises StoreError where the file that remembers them is damaged.
+    Raises StoreError if the file that remembers them is damaged.
     """
     return _known(home / DATABASES, "'simrec index connect' remembers yours again")
 
 
 def remember_database(home: Path, address: str) -> None:
-    """Remembers a table as this user's own: see `databases`. Raises StoreError where it can't be written."""
+    """Remembers a table as this user's own: see `databases`. Raises StoreError if that can't be written."""
     known = databases(home)
     if address not in known:
         _remember(home, DATABASES, [*known, address])

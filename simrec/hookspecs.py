@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement, and the marker it does so with."""
+"""The hooks that a plugin may implement, and the decorator that marks them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def simrec_sources() -> Iterable[SourceSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def simrec_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
-    """The ways out for items and codes that this plugin offers.
+    """The export formats that this plugin offers.
 
     >>> from simrec.contracts import ExporterSpec
     >>> from simrec.hookspecs import hookimpl

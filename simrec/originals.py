@@ -1,8 +1,8 @@
-"""The pictures of items as their files have them, read again to be shown, below the user's own folders only.
+"""Reads items' picture files again to show them, from the user's own folders only.
 
-A recommender may have come from anyone, and says itself where its items' files are. So a file is read only if it lies
-below a folder that this user indexed or named (see `simrec.home.roots`), with all links followed; of a path outside
-of these nothing is asked of the file system at all.
+A recommender may come from anyone, and it is the recommender that says where its items' files are. So simrec reads a
+file only if it lies below a folder that this user indexed or named (see `simrec.home.roots`), after following all
+links. For other paths simrec doesn't even ask the file system.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Originals:
-    """Reads items' picture files. roots: the user's own folders. edge: pixels of the longest edge that is needed.
+    """Reads items' picture files. roots: the user's own folders. edge: the longest edge that is needed, in pixels.
 
-    gone: how many weren't there, have changed since they were indexed, or couldn't be read. elsewhere: how many don't
-    lie below the user's folders.
+    gone: how many files weren't there, have changed since they were indexed, or couldn't be read. elsewhere: how many
+    don't lie below the user's folders.
     """
 
     def __init__(self, roots: Sequence[Path], edge: int) -> None:
@@ -33,7 +33,7 @@ class Originals:
         self.gone = self.elsewhere = 0
 
     def picture(self, item: Item) -> Image | None:
-        """An item's picture, upright, no edge longer than `edge`; None where it can't be had."""
+        """An item's picture, upright, no edge longer than `edge`; None if it can't be read."""
         from PIL import Image, ImageOps
 
         from simrec import picture_files
@@ -52,10 +52,10 @@ class Originals:
             return None
 
     def path(self, item: Item) -> Path | None:
-        """Where an item's file really is; None where it has none that may be read, is gone or has changed."""
+        """Where an item's file really is; None if it has none, may not be read, is gone or has changed."""
         from simrec.sources.files import stamp_of, status_of
 
-        if not Path(item.source).is_absolute():  # of a data set, whose previews are all there is
+        if not Path(item.source).is_absolute():  # from a data set, which has only previews
             return None
         inside = [path for path in _spellings(item.source) if self._below(path, real=False)]
         if not inside:
@@ -75,14 +75,14 @@ class Originals:
         return path
 
     def _below(self, path: Path, *, real: bool) -> bool:
-        """Whether a path is below one of the folders by its name; real: whether its links were followed."""
+        """Whether a path's name is below one of the folders; real: whether its links were followed."""
         return ".." not in path.parts and any(
             path.is_relative_to(followed) or (not real and path.is_relative_to(root)) for root, followed in self._roots
         )
 
 
 def _spellings(source: str) -> Iterator[Path]:
-    """The paths that an item's source may mean: see `simrec.sources.files.path_of`, which asks the file system."""
+    """The paths that an item's source may mean: as `simrec.sources.files.path_of`, without asking the file system."""
     yield Path(source)
     if "%" in source:
         yield Path(os.fsdecode(unquote_to_bytes(source)))

@@ -1,4 +1,4 @@
-"""Pictures changed the way real ones differ from those in a data set: images in, images out."""
+"""Changes pictures as real ones differ from those in a data set: images in, images out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DIAGONALS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def mirrored(images: Images) -> Images:
-    """Left and right exchanged."""
+    """Left and right swapped."""
     return images[:, :, ::-1].copy()
 
 
 def shifted(images: Images) -> Images:
-    """Moved by 2 pixels of 28 along both axes, the four diagonals in turn; what is moved out is lost."""
+    """Moved by 2 of 28 pixels along both axes, along the four diagonals in turn; what moves out is lost."""
 
     def move(picture: Image.Image, number: int) -> Image.Image:
         across, down = (step * max(1, round(picture.width / 14)) for step in DIAGONALS[number % 4])
@@ -57,7 +57,7 @@ def check_share(share: float) -> None:
 
 
 def noisy(images: Images, share: float, seed: int = 0) -> Images:
-    """Salt and pepper: of the pixels a share, drawn with the seed, is black or white, in all channels, as it happens.
+    """Salt and pepper: a share of the pixels, drawn with the seed, turns black or white at random, in all channels.
 
     Raises RequestError for a share that is not in 0..1.
     """
@@ -73,7 +73,7 @@ PERTURBATIONS: Mapping[str, Callable[[Images], Images]] = {
     "rotated by 8 degrees": rotated,
     "darkened by 40 %": darkened,
 }
-"""By name, each from images (n, h, w, c) to as many of the same size. What comes in from outside is black."""
+"""By name, each from images (n, h, w, c) to images of the same shape. What moves in from outside is black."""
 
 
 def _each(images: Images, change: Callable[[Image.Image, int], Image.Image]) -> Images:

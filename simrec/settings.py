@@ -1,4 +1,4 @@
-"""An encoder's settings: from `key=value` texts to its frozen dataclass and back, to JSON and back, and described."""
+"""An encoder's settings: converts its frozen dataclass from and to `key=value` texts and JSON, and describes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simrec.errors import RequestError, suggestion
 def choose(presets: Mapping[str, Any], preset: str, changes: Mapping[str, str], encoder: str) -> Any:
     """The preset's settings with the changes applied.
 
-    Raises RequestError for a preset or setting that does not exist (with the near miss) or a value of another type.
+    Raises RequestError for a preset or setting that does not exist (with a suggestion) or a value of another type.
     """
     if preset not in presets:
         raise RequestError(f"encoder {encoder!r} has no preset {preset!r}: {suggestion(preset, presets)}")
@@ -42,14 +42,14 @@ def to_json(settings: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """The settings that `to_json` wrote; fields that have come since keep their defaults."""
+    """The settings that `to_json` wrote; fields that were added since keep their defaults."""
     known = {f.name for f in fields(kind)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as people see it: default as `key=value` would take it, doc: its line."""
+    """One setting as people see it. default: as `key=value` takes it. doc: its line of documentation."""
 
     name: str
     default: str
@@ -62,13 +62,13 @@ def described(kind: type[Any]) -> list[Setting]:
 
 
 def changed(kind: type[Any], preset: Any) -> dict[str, str]:
-    """What a preset of that dataclass has other than the defaults, as texts by name."""
+    """The settings in which a preset differs from the dataclass's defaults, as texts by name."""
     values = {f.name: (f.default, getattr(preset, f.name)) for f in fields(kind)}
     return {name: to_text(value) for name, (default, value) in values.items() if value != default}
 
 
 def to_text(value: Any) -> str:
-    """A setting's value as `key=value` would take it."""
+    """A setting's value as `key=value` takes it."""
     if isinstance(value, tuple):
         return ",".join(to_text(part) for part in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
@@ -103,5 +103,5 @@ def _describe(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
     if origin is tuple:
-        return f"{_describe(args[0])}, several with commas between"
+        return f"{_describe(args[0])}, several separated by commas"
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "text")

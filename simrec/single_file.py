@@ -1,4 +1,4 @@
-"""Pages that are one file: templates, texts that are harmless in them, and the policy that lets nothing else in."""
+"""Single-file pages: their templates, escaped texts, and the policy that lets them load nothing else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 TEMPLATES = Path(__file__).parent / "templates"
 
 CELL = 300
-"""Characters of a text that are shown: a field may hold a book."""
+"""How many characters of a text are shown: a field may hold a book."""
 
 
 def parts(name: str) -> tuple[str, str, str]:
-    """The page, the style sheet and the script of the template of that name."""
+    """The page, style sheet and script of a template."""
     page, style, script = (
         (TEMPLATES / name / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")
     )
@@ -22,8 +22,8 @@ def parts(name: str) -> tuple[str, str, str]:
 
 
 def policy(style: str, script: str) -> str:
-    """The content security policy, as an attribute's value, of a page that has this style and script and no other, and
-    pictures within itself.
+    """The content security policy, as an attribute's value, that allows only this style, this script and inline
+    pictures.
     """
     return escape(
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -33,10 +33,10 @@ def policy(style: str, script: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A text, harmless in HTML and cut where it is very long."""
+    """A text, escaped for HTML and cut if it is very long."""
     return escape(text if len(text) <= CELL else f"{text[:CELL]}…")
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls a style or script."""
+    """How a content security policy names a style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,4 +1,4 @@
-"""Streams: cut into chunks, and worked on ahead of whoever takes from them; and the threads that divide one's work."""
+"""Streams: cutting them into chunks, computing them ahead of their reader, and threads that share the work."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def chunks(stream: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @contextmanager
 def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
-    """The same stream, computed in a thread of its own that is at most `count` results ahead of whoever takes them.
+    """The same stream, computed in its own thread, at most `count` results ahead of the reader.
 
-    What the stream raises is raised where it is taken from. At the end of the block the thread has ended too.
+    The reader gets the exceptions that the stream raises. When the block ends, so has the thread.
     """
     results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(count)
     ending = threading.Event()
@@ -46,7 +46,7 @@ def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
                 if ending.is_set():
                     return
             put((None, StopIteration()))
-        except BaseException as error:  # whatever it is, it belongs to whoever takes from the stream
+        except BaseException as error:  # whatever it is, the reader must get it
             put((None, error))
 
     def taken() -> Iterator[T]:
@@ -69,8 +69,8 @@ def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
 
 @cache
 def cores() -> ThreadPoolExecutor:
-    """One thread for each of the machine's cores, which everybody in this process divides large work between.
+    """A pool with a thread per core, for all code in this process that splits up large work.
 
-    Work that it is given must not give it any in turn.
+    Work in the pool must not submit more work to it.
     """
     return ThreadPoolExecutor(CORES, "simrec-work")

@@ -1,9 +1,8 @@
-"""What crosses the borders of simrec, in numpy alone: what a plugin author reads first.
+"""What plugins are written against, using numpy only: plugin authors, start reading here.
 
-A source lists entries and reads their pictures; a picture becomes `Images`, an encoder turns those into `Codes`, and
-codes that lie near each other belong to items that look alike. A plugin's hooks return specs, each of which names code
-that follows a protocol: `EncoderSpec` an `Encoder`, `SourceSpec` a `Source`, `ExporterSpec` an `Exporter`, `EngineSpec`
-an `Engine`.
+A source lists entries and reads their pictures into `Images`; an encoder turns those into `Codes`; items that look
+alike have codes that are close. A plugin's hooks return specs, each of which names code that follows a protocol:
+`EncoderSpec` an `Encoder`, `SourceSpec` a `Source`, `ExporterSpec` an `Exporter`, `EngineSpec` an `Engine`.
 """
 
 from importlib import import_module
@@ -53,7 +52,7 @@ _PLACES = {
     **dict.fromkeys(("Engine", "Filter", "OpenEngine", "Row", "Table"), "simrec.contracts.engines"),
     **dict.fromkeys(("ExportRecord", "Exporter", "Origin", "ReadExport"), "simrec.contracts.exporters"),
 }
-"""What no look-up needs is imported when it is asked for: making a dataclass takes half a millisecond."""
+"""Imported only when used, because look-ups don't need them: each dataclass takes half a millisecond to make."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The arrays that cross simrec's borders, and what an encoder wants its images to be. numpy alone."""
+"""The arrays that simrec and plugins exchange, and the images that an encoder takes. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Codes = NDArray[np.float32]
 """float32 (n, dim)."""
 
 Rebuilt = NDArray[np.float32]
-"""float32 (n, height, width, channels), 0..1: what a decoder makes of codes."""
+"""float32 (n, height, width, channels), 0..1: the pictures that a decoder makes from codes."""
 
 Metric = Literal["cosine", "l2"]
 
@@ -38,13 +38,13 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What an encoder wants to be fed.
+    """The images that an encoder takes.
 
-    size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture gets there (see
+    size: height and width in pixels. channels: 1 (grey) or 3 (RGB). recipe: how any picture is prepared (see
     `simrec.images`): "fashion"; "photo", the whole picture letterboxed; "crop", its middle; "squash", stretched.
     version: of the recipe; an encoder keeps the one it was trained with. interpolation: the filter that the last three
-    resample with. crop_pct: the share of the shortest edge that "crop" keeps; a vision model that is said to take 224
-    pixels of 256 has 0.875. Raises ValueError for any other.
+    resample with. crop_pct: the share of the shortest edge that "crop" keeps; a vision model that takes 224 pixels of
+    256 has 0.875. Raises ValueError for any other value.
     """
 
     size: int = 28
@@ -71,7 +71,7 @@ class ImageSpec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all it says: two encoders with the same one prepare pictures alike."""
+        """SHA-256 of all its fields: two encoders with the same digest prepare pictures in the same way."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @property
@@ -81,5 +81,5 @@ class ImageSpec:
 
     @property
     def batch(self) -> int:
-        """How many images to compute on at once: few large ones, whose layers take many times their memory."""
+        """How many images to compute at once: fewer large ones, whose layers take many times their memory."""
         return max(1, min(512, 2**23 // (self.size**2 * self.channels)))

@@ -1,4 +1,4 @@
-"""What an encoder is: it turns images into codes, and perhaps codes into images again."""
+"""What an encoder is: it turns images into codes, and some encoders turn codes back into images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from simrec.contracts.arrays import Codes, Images, ImageSpec, Rebuilt
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands, reported after every step.
+    """The state of a training, reported after every step.
 
-    epoch and step count from 1. loss: mean over the epoch so far. validation_loss: of the epoch before, None in
+    epoch and step count from 1. loss: mean over the epoch so far. validation_loss: that of the previous epoch, None in
     the first.
     """
 
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch: losses are means per image, `parts` what the loss is made of, time in seconds."""
+    """One finished epoch: losses are means per image, `parts` are the terms of the loss, time is in seconds."""
 
     epoch: int
     loss: float
@@ -42,7 +42,7 @@ class History:
     """How a training went.
 
     kept: the epoch whose weights were kept. ended: "finished" (all epochs), "converged" (early stopping) or
-    "interrupted" (`stop` asked for it).
+    "interrupted" (`stop` returned True).
     """
 
     epochs: tuple[Epoch, ...]
@@ -52,24 +52,24 @@ class History:
 
 @runtime_checkable
 class FittedEncoder(Protocol):
-    """What is needed of an encoder to look things up: its plugin's class, or its ONNX graphs."""
+    """The part of an encoder that look-ups need: the plugin's class has it, and so do its ONNX graphs."""
 
     input: ImageSpec
     dim: int
 
     def encode(self, images: Images) -> Codes:
-        """Images (n, h, w, c) to codes (n, dim): deterministic, each image by itself, n = 0 included.
+        """Images (n, h, w, c) to codes (n, dim): deterministic, each image by itself, also for n = 0.
 
-        Leaves `images` as it was. Raises ImageError for another shape or dtype.
+        Leaves `images` unchanged. Raises ImageError for another shape or dtype.
         """
         ...
 
 
 @runtime_checkable
 class Encoder(FittedEncoder, Protocol):
-    """What every encoder that a plugin offers is, torch or not.
+    """What every encoder from a plugin has, with torch or without.
 
-    Class attributes: `Settings`, a frozen dataclass in which each field has a default and a line of doc
+    Class attributes: `Settings`, a frozen dataclass in which each field has a default and a line of documentation
     (`setting`); `presets`, named settings, "default" among them.
     """
 
@@ -91,16 +91,16 @@ class Encoder(FittedEncoder, Protocol):
     ) -> History:
         """Learns from pictures alone; the same seed on the same machine gives the same encoder.
 
-        Calls `progress` after each step; asks `stop` after each epoch and, told True, ends there with the best
+        Calls `progress` after each step and `stop` after each epoch; if `stop` returns True, ends there with the best
         encoder so far. Raises ImageError for pictures of another shape.
         """
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes all that `load` needs into a folder that is this encoder's own, code that would be run not among it.
+        """Writes all that `load` needs, but no code, into a folder that is this encoder's own.
 
-        If it also writes encoder.onnx (and, with a decoder, decoder.onnx: see `simrec.onnx_encoder` for what goes in
-        and out), looking up needs neither this plugin nor its libraries.
+        If it also writes encoder.onnx (and, with a decoder, decoder.onnx: see `simrec.onnx_encoder` for their inputs
+        and outputs), looking up needs neither this plugin nor its libraries.
         """
         ...
 
@@ -112,13 +112,13 @@ class Encoder(FittedEncoder, Protocol):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What an encoder also has when its codes can be turned back into pictures.
+    """What an encoder also has if its codes can be turned back into pictures.
 
-    With it there is reconstructing, compressing, denoising and generating; without it, leave `decode` out.
+    It makes `simrec reconstruct`, `compress`, `denoise` and `generate` work; other encoders leave `decode` out.
     """
 
     def decode(self, codes: Codes) -> Rebuilt:
-        """Codes (n, dim) to pictures (n, h, w, c) in 0..1, n = 0 included.
+        """Codes (n, dim) to pictures (n, h, w, c) in 0..1, also for n = 0.
 
         Raises PluginError, or another of `simrec.errors`, for codes of another length.
         """
@@ -127,10 +127,10 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Variational(Protocol):
-    """What an encoder also has when its codes are the means of normal distributions, as those of a VAE are.
+    """What an encoder also has if its codes are means of normal distributions, as in a VAE.
 
-    New codes are then drawn from the standard normal instead of a mixture fitted to codes, and with a decoder -ELBO
-    is measured. Others leave both out, or say False and None.
+    New codes are then drawn from the standard normal instead of a mixture fitted to codes; with a decoder, -ELBO is
+    measured too. Other encoders leave both members out, or return False and None.
     """
 
     @property
@@ -145,9 +145,9 @@ class Variational(Protocol):
 
 @runtime_checkable
 class Sampled(Protocol):
-    """What an encoder also has when it learns from a few pictures as well as from all.
+    """What an encoder also has if it learns as well from a sample as from all pictures.
 
-    sample: how many are enough; no more are read for it.
+    sample: how many pictures are enough; no more are read.
     """
 
     sample: int
@@ -155,16 +155,16 @@ class Sampled(Protocol):
 
 @runtime_checkable
 class Checked(Protocol):
-    """What an encoder also has when its settings can be found wrong before any picture is read."""
+    """What an encoder also has if it can find wrong settings before any picture is read."""
 
     def check(self) -> None:
-        """Raises RequestError or TrainingError for what `fit` would fail at anyway: a file that isn't there, say."""
+        """Raises RequestError or TrainingError if `fit` would fail anyway, for example for a missing file."""
         ...
 
 
 @runtime_checkable
 class Summarised(Protocol):
-    """What an encoder also has when training shall begin with a description of it."""
+    """What an encoder also has if training should begin with a description of it."""
 
     def summary(self) -> str:
         """Some lines of text: layers, output shapes, numbers of parameters."""

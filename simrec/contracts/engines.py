@@ -1,4 +1,4 @@
-"""What an engine is: a table of items with their codes in a database, which answers in place of a local catalogue."""
+"""What an engine is: a database table of items and their codes that answers instead of a local catalogue."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Filter = str
 """An expression over items' fields, as `--where` takes it."""
 
 Kind: TypeAlias = Literal["int64", "double", "string"]
-"""What a field holds; a whole number has 64 bits."""
+"""The type of a field; whole numbers have 64 bits."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says of itself; it is kept in the database, beside the items.
+    """A table's description of itself, kept in the database beside the items.
 
-    encoder: name, preset, size of a code and first figures of its digest. digest: the encoder's whole one. dtype: how
-    codes are kept. approximate: whether it has an index that may miss some of the nearest. fields: of its items.
+    encoder: its name, preset, code size and the first digits of its digest. digest: the encoder's whole digest. dtype:
+    how codes are kept. approximate: whether it has an index that may miss some of the nearest. fields: of its items.
     """
 
     encoder: str
@@ -37,10 +37,10 @@ class Table:
     fields: Mapping[str, Kind] = field(default_factory=dict)
 
 
-class Row(NamedTuple):  # a push makes one of each item, and a frozen dataclass takes longer
-    """An item in a table. code (dim,): as far as the dtype keeps it, divided by its length where the metric is cosine.
-    length: what it was divided by, 1 for the other metric. preview: a JPEG or PNG file, b"" where there is none.
-    digest: of all of this, by which a row is known that is there already.
+class Row(NamedTuple):  # a push makes one per item, and a frozen dataclass takes longer
+    """An item in a table. code (dim,): as exact as the dtype allows, divided by its length if the metric is cosine.
+    length: what it was divided by, 1 for the other metric. preview: a JPEG or PNG file, or b"". digest: of all of this;
+    a push skips rows that are there already with the same digest.
     """
 
     item: Item
@@ -51,14 +51,14 @@ class Row(NamedTuple):  # a push makes one of each item, and a frozen dataclass 
 
 
 class Engine(Protocol):
-    """A table, which need not be there yet. Several threads may use it at the same time.
+    """A table, which may not exist yet. Several threads may use it at the same time.
 
-    Whatever is asked raises StoreError, without a password in its text, where the database doesn't answer.
+    Every method raises StoreError, without a password in its text, if the database doesn't answer.
     """
 
     @property
     def table(self) -> Table | None:
-        """What the table says of itself; None where there is none yet. Raises StoreError for a table of others."""
+        """The table's description; None if it doesn't exist yet. Raises StoreError if simrec didn't make the table."""
         ...
 
     def __len__(self) -> int: ...
@@ -66,10 +66,10 @@ class Engine(Protocol):
     def search(
         self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
     ) -> list[list[tuple[Item, float]]]:
-        """The n nearest items of each code (m, dim) and their distances, nearest first, n wherever there are so many.
+        """The n nearest items of each code (m, dim) with their distances, nearest first; fewer only if there aren't n.
 
-        A distance is 1 - cosine, or Euclidean. where: only items that it finds; its values are of their columns' kinds.
-        "id" and "label" are columns too, an item without a label has nothing there. exact: without the index.
+        A distance is 1 - cosine, or Euclidean. where: only items that match; its values have their columns' types. "id"
+        and "label" are columns too; an item without a label is empty there. exact: don't use the index.
         """
         ...
 
@@ -81,8 +81,9 @@ class Engine(Protocol):
         self, where: Condition | None = None, *, ids: Sequence[str] | None = None,
         contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
     ) -> Iterator[Sequence[Row]]:  # fmt: skip
-        """Rows, some at a time, in the order of their ids: all of them, or those that match, or those with these ids
-        or contents. What wasn't asked for is empty.
+        """Rows in batches, in the order of their ids: all, or those that match, or those with these ids or contents.
+
+        codes, previews: whether to fill these in; else they are empty.
         """
         ...
 
@@ -91,14 +92,15 @@ class Engine(Protocol):
         ...
 
     def apply(self, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], *, replace: bool) -> None:
-        """Writes rows, new ones and those that take the place of others with the same ids, and removes ids: all or
-        nothing. What the table says of itself becomes `table`, its fields and index too. replace: nothing that was in
-        it stays; a table of another encoder may only be replaced.
+        """Writes rows, which replace those with the same ids, and removes ids: all of it or nothing.
+
+        The table's description becomes `table`, and so do its fields and index. replace: empty the table first; a table
+        of another encoder may only be replaced.
         """
         ...
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Closes its connections."""
         ...
 
 
@@ -108,6 +110,6 @@ class OpenEngine(Protocol):
     def __call__(self, address: str, *, notice: Notice) -> Engine:
         """Opens the table at an address (`NAME://PLACE#TABLE`).
 
-        Raises RequestError for an address that can't be, StoreError when the database can't be reached.
+        Raises RequestError for an invalid address, StoreError if the database can't be reached.
         """
         ...

@@ -1,9 +1,8 @@
-"""What an exporter is: it writes items and their codes where another program reads them.
+"""What an exporter is: it writes items and their codes for another program to read.
 
 A table comes as Arrow record batches, so that a million items never become a million objects. Its columns are those
 that the person chose, by default `id`, `label` and `source` (texts), the items' fields (int64, double or text) and
-`code`, a list of fixed size of float32, float16 (`halffloat`) or int8; `preview`, a JPEG or PNG file, where it was
-asked for.
+`code`, a list of fixed size of float32, float16 (`halffloat`) or int8; on request also `preview`, a JPEG or PNG file.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ RECORD = 1
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What a file of codes says of itself, one JSON object under the key `simrec`.
+    """The description in a file of codes: one JSON object under the key `simrec`.
 
     version: of this record. simrec: the version that wrote the file. encoder: a title for people. encoder_digest: of
-    the encoder that made the codes; those of another one can't be compared with them. recipe_digest: of how pictures
-    were prepared for it (`ImageSpec.digest`). metric: how to compare them. normalised: whether each was divided by its
-    length. dtype: what their numbers are written as. scale: what to multiply int8 numbers by, None for others: one
+    the encoder that made the codes; codes of other encoders can't be compared with them. recipe_digest: of how pictures
+    were prepared for it (`ImageSpec.digest`). metric: how to compare codes. normalised: whether each code was divided
+    by its length. dtype: the type of their numbers. scale: what to multiply int8 numbers by, else None; it is one
     number for the whole file, so that cosines and the order of distances are right without it too. dim: numbers in a
-    code. columns: names, in order. count: of rows, None while that isn't known. digest: of ids and codes as they are
-    written (see `simrec.exporters.content`), "" where there is none.
+    code. columns: names, in order. count: of rows, None while unknown. digest: of ids and codes as they are written
+    (see `simrec.exporters.content`), or "".
     """
 
     version: int
@@ -54,16 +53,16 @@ class ExportRecord:
         return asdict(self)
 
     def to_bytes(self, length: int = 0) -> bytes:
-        """As JSON in UTF-8, filled up with spaces to at least so many bytes."""
+        """As JSON in UTF-8, padded with spaces to at least `length` bytes."""
         return json.dumps(self.to_json()).encode().ljust(length)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an exporter is told beside the table.
+    """What an exporter gets beside the table.
 
-    recommender: its name. record: what the file shall say of itself, as far as it is known before the first batch.
-    most: how many rows will come, at most. content: the count and digest of the batches that were taken so far.
+    recommender: its name. record: the file's description, as far as it is known before the first batch. most: maximum
+    number of rows. content: gives the count and digest of the batches read so far.
     """
 
     recommender: str
@@ -72,13 +71,13 @@ class Origin:
     content: Callable[[], tuple[int, str]]
 
     def finished(self) -> ExportRecord:
-        """The record with count and digest, once the last batch was taken."""
+        """The record with count and digest, once the last batch has been read."""
         count, digest = self.content()
         return replace(self.record, count=count, digest=digest)
 
     @property
     def widest(self) -> ExportRecord:
-        """A record that takes as many bytes as `finished` at least, for a file that has it before its rows."""
+        """A record at least as long as `finished`, for files that store it before the rows."""
         return replace(self.record, count=2**48, digest="0" * 64)
 
 
@@ -88,9 +87,9 @@ class Exporter(Protocol):
     def __call__(self, target: str | BinaryIO, table: RecordBatchReader, origin: Origin) -> Sequence[str]:
         """Writes a table, batch by batch, and returns what it wrote (paths, or a table's name).
 
-        target: what the person named, a file or an address; an open stream only where the spec says `streams`. What was
-        there stays until all is written. The table is read to its end. Raises RequestError for a target or a table
-        that can't be, StoreError when it can't be written.
+        target: the file or address that the person named; an open stream only if the spec says `streams`. An existing
+        file stays until everything is written. Reads the table to its end. Raises RequestError for a target or table
+        that this format can't take, StoreError if it can't be written.
         """
         ...
 
@@ -99,9 +98,9 @@ class ReadExport(Protocol):
     """The `reader` of an `ExporterSpec`: a function that reads back what the exporter wrote."""
 
     def __call__(self, path: str) -> tuple[ExportRecord, Iterator[RecordBatch]]:
-        """What a file says of itself, and its rows, some at a time, with the columns `id` (if it has them) and `code`
-        at least, as they were written.
+        """A file's description, and its rows in batches, as they were written, with at least the columns `id` (if the
+        file has it) and `code`.
 
-        The file may have come from anyone. Raises DataError, also while rows are taken, for one that can't be read.
+        The file may come from anyone. Raises DataError if it can't be read, also while rows are being read.
         """
         ...

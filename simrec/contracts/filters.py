@@ -1,7 +1,7 @@
-"""A filter as an engine gets it: parsed, checked and without NOT, to be said in the language of a database.
+"""A filter as an engine gets it: parsed, checked and without NOT, for translation into a database's language.
 
-Of every condition an item either is found or isn't: one that compares finds no item that has nothing in its column.
-What each means is written in `simrec.catalogue.where`.
+An item either matches a condition or it doesn't: items with an empty column match no comparison.
+`simrec.catalogue.where` says what each condition means.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ Operator = Literal["=", "<>", "<", "<=", ">", ">="]
 
 @dataclass(frozen=True)
 class AllOf:
-    """Items that every part finds; of no parts, all items."""
+    """Items that match every part; without parts, all items."""
 
     parts: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Items that a part finds; of no parts, none."""
+    """Items that match any part; without parts, none."""
 
     parts: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Items whose column compares so with a value. Texts compare by their code points."""
+    """Items whose column compares with a value in this way. Texts compare by code points."""
 
     column: str
     operator: Operator
@@ -37,7 +37,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class ComparedColumns:
-    """Items of which two columns compare so; both hold texts, or both numbers."""
+    """Items whose two columns compare in this way; both hold texts, or both numbers."""
 
     left: str
     operator: Operator
@@ -46,7 +46,7 @@ class ComparedColumns:
 
 @dataclass(frozen=True)
 class Among:
-    """Items whose column has one of these values; negated: another one."""
+    """Items whose column has one of these values; negated: a value that isn't one of them."""
 
     column: str
     values: tuple[str | int | float, ...]
@@ -55,9 +55,9 @@ class Among:
 
 @dataclass(frozen=True)
 class Like:
-    """Items whose column of texts, in capitals or not, is like a pattern; negated: has a text that isn't.
+    """Items whose text matches a pattern, ignoring case; negated: whose text doesn't match.
 
-    % stands for any characters, _ for one, every other character for itself.
+    % stands for any characters, _ for one character, every other character for itself.
     """
 
     column: str
@@ -67,7 +67,7 @@ class Like:
 
 @dataclass(frozen=True)
 class Empty:
-    """Items that have nothing in a column; negated: something."""
+    """Items whose column is empty; negated: not empty."""
 
     column: str
     negated: bool = False

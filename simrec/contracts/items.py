@@ -1,4 +1,4 @@
-"""What a catalogue holds and what it answers with."""
+"""The items that a catalogue holds, and the hits that it answers with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Item(NamedTuple):  # an answer makes several, and a frozen dataclass takes
 
 
 class Hit(NamedTuple):
-    """An item that was found; score is higher for better ones, distance lower (see `simrec.index`)."""
+    """An item that was found; better ones have a higher score and a lower distance (see `simrec.index`)."""
 
     item: Item
     distance: float

@@ -1,4 +1,4 @@
-"""The rows that a condition finds: evaluated over columns with pyarrow, for segments and what databases can't say."""
+"""The rows that match a condition, computed with pyarrow: for segments, and for what databases can't express."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def mask(condition: Condition, column: Columns, rows: int) -> NDArray[np.bool_]:
-    """The rows that a condition finds, (rows,). column: gives those of the columns that it asks about."""
+    """Which rows match a condition, (rows,). column: gives the columns that the condition uses."""
     arrays: dict[str, Any] = {}
 
     def known(name: str) -> Any:
@@ -60,7 +60,7 @@ def _mask(condition: Condition, column: Columns, rows: int) -> NDArray[np.bool_]
 
 
 def _held(condition: Compared | ComparedColumns | Among | Like | Empty, column: Columns) -> Any:
-    """Whether it holds of each row, a BooleanArray; null where that is unknown."""
+    """Whether each row matches, a BooleanArray; null where that is unknown."""
     if isinstance(condition, ComparedColumns):
         return _of_columns(condition.operator, column(condition.left), column(condition.right))
     array = column(condition.column)
@@ -83,8 +83,9 @@ def _held(condition: Compared | ComparedColumns | Among | Like | Empty, column: 
 
 
 def fitted(condition: Condition, kinds: Callable[[str], str | None]) -> Condition:
-    """The same for columns of the kinds "int64", "double" and "string", every number of the kind of its column: what a
-    database compares then is exact. kinds: of a column; None where it has no values.
+    """The same condition with every number converted to its column's type, so that databases compare exactly.
+
+    kinds: gives a column's type ("int64", "double" or "string"), or None if it has no values.
     """
     if isinstance(condition, AllOf | AnyOf):
         return type(condition)(tuple(fitted(part, kinds) for part in condition.parts))
@@ -126,17 +127,17 @@ def _unknown(array: Any) -> Any:
 
 
 def _or_null(array: Any, found: Any) -> Any:
-    """What was found, null where the array is."""
+    """The result, null where the array is null."""
     return found if array.null_count == 0 else pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_()))
 
 
 def _everywhere(array: Any, held: bool) -> Any:
-    """That truth for every row that has a value."""
+    """The same truth for every row that has a value, null for the others."""
     return _or_null(array, pa.array(np.full(len(array), held)))
 
 
 def _of_texts(array: Any, test: Callable[[Any], Any]) -> Any:
-    """A test of texts; of a dictionary it is made once for each distinct one."""
+    """Tests texts; in a dictionary array, each distinct text only once."""
     if _nothing(array):
         return _unknown(array)
     if not isinstance(array, pa.DictionaryArray):
@@ -151,7 +152,7 @@ def _of_texts(array: Any, test: Callable[[Any], Any]) -> Any:
 
 
 def _of_numbers(operator: Operator, array: Any, number: Number) -> Any:
-    """A comparison of numbers with one, exact whichever of them are whole."""
+    """Compares numbers with one number, exactly, whether they are whole or not."""
     if _nothing(array):
         return _unknown(array)
     whole = array.type == pa.int64()
@@ -162,7 +163,7 @@ def _of_numbers(operator: Operator, array: Any, number: Number) -> Any:
 
 
 def _among_whole(operator: str, number: Number) -> tuple[str, int | None]:
-    """The same comparison of whole numbers of 64 bits with one of them; "true" or "false" where it needs none."""
+    """The same comparison with a whole number of 64 bits; "true" or "false" if the result is the same for all."""
     if isinstance(number, int):
         return operator, number
     if number.is_integer() and -(2.0**63) <= number < 2.0**63:
@@ -176,7 +177,7 @@ def _among_whole(operator: str, number: Number) -> tuple[str, int | None]:
 
 
 def _among_doubles(operator: str, number: Number) -> tuple[str, float | None]:
-    """The same comparison of doubles with one of them; "true" or "false" where it needs none."""
+    """The same comparison with a double; "true" or "false" if the result is the same for all."""
     near = float(number)
     if isinstance(number, float) or int(near) == number:
         return operator, near
@@ -195,7 +196,7 @@ def _among_numbers(array: Any, numbers: Sequence[Number]) -> Any:
     for number in numbers:
         near = (_among_whole if whole else _among_doubles)("=", number)[1]
         if near is not None:
-            wanted += [near] if whole or near else [0.0, -0.0]  # which are equal, and two to a hash table
+            wanted += [near] if whole or near else [0.0, -0.0]  # equal, but different in a hash table
     return _or_null(array, pc.is_in(array, value_set=pa.array(wanted, array.type)))
 
 
@@ -216,8 +217,8 @@ def _of_columns(operator: Operator, left: Any, right: Any) -> Any:
 def _order(whole: Any, doubles: Any) -> NDArray[np.int8]:
     """-1, 0 or 1 where a whole number is less than, equal to or greater than the double beside it.
 
-    As a double a whole number is rounded, but never past another double: only where both are equal can the rounding
-    hide a difference, and there the double is whole.
+    Converting a whole number to a double rounds it, but never past another double. So rounding can hide a difference
+    only where the two are equal, and there the double is whole.
     """
     integers, others = whole.fill_null(0).to_numpy(), doubles.fill_null(0.0).to_numpy()
     rounded = integers.astype(np.float64)

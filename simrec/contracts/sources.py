@@ -1,4 +1,4 @@
-"""What a source of pictures is: it lists entries without decoding anything, and reads some of them when asked."""
+"""What a source of pictures is: it lists entries without decoding anything, and reads those that are asked for."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from simrec.contracts.arrays import Images, ImageSpec, Notice
 from simrec.errors import ImageError
 
 Value = str | int | float | None
-"""What a field of an item holds; None where there is nothing."""
+"""What a field of an item holds; None if it is empty."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One item of a source, listed and not yet read.
+    """One item of a source, listed but not yet read.
 
-    id: stable, and no other entry of the source has it: the path relative to the folder, the list's id column,
-    "train/00042". source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the
-    picture may have changed (size and modification time for a file), "" where it never does. fields: whatever else is
-    known of the item, by name.
+    id: stable and unique within the source: the path relative to the folder, the list's id column, "train/00042".
+    source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the picture may
+    have changed (size and modification time for a file), "" if it never does. fields: what else is known about the
+    item, by name.
     """
 
     id: str
@@ -37,10 +37,10 @@ class Batch:
     """Some entries, read.
 
     entries: those that could be read, in the order in which they were asked for. images: uint8 (n, h, w, c), as the
-    encoder is fed them. previews: what a person is shown, a JPEG or PNG file for each, in colour, its longest edge at
-    most 128 pixels. contents: `content` of each picture's file: two items with the same one are exact copies. errors:
-    the entries that could not be read, and why. fields: what reading found out about each, such as its width; those of
-    the entry itself come first; empty: nothing.
+    encoder takes them. previews: for people to see, a JPEG or PNG file each, in colour, longest edge at most 128
+    pixels. contents: `content` of each picture's file: items with the same content are exact copies. errors: the
+    entries that could not be read, and why. fields: what reading found out about each picture, such as its width; the
+    entry's own fields take precedence; may be empty.
     """
 
     entries: Sequence[Entry]
@@ -54,9 +54,9 @@ class Batch:
 class Source(Protocol):
     """A source of pictures, opened.
 
-    name: what to type to open it again, from any folder. test: the name of the source to test on, None where there is
-    none. reduced: whether it stands in for a larger set that could not be had. A source of picture files may also have
-    root, the folder that their paths start from: a catalogue can then follow it to another place.
+    name: what to type to open it again, from any folder. test: the name of the source to test on, or None. reduced:
+    whether it stands in for a larger data set that wasn't available. A source of picture files may also have `root`,
+    the folder that their paths start from: a catalogue can then follow the folder to another place.
     """
 
     name: str
@@ -64,26 +64,26 @@ class Source(Protocol):
     reduced: bool
 
     def entries(self) -> Iterator[Entry]:
-        """All of them, always in the same order, as a stream: nothing is decoded and nothing needs them all at once.
+        """All entries as a stream, always in the same order; nothing is decoded.
 
-        Raises DataError when they can't be listed.
+        Raises DataError if they can't be listed.
         """
         ...
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
-        """Reads entries of this source for an encoder with that spec, in parallel inside and in bounded memory.
+        """Reads entries of this source for an encoder with that spec, in parallel and in bounded memory.
 
-        `simrec.reading` gets picture files (`read_files`) and arrays (`batch`) there. An entry that can't be read goes
-        into the batch's errors. Several threads may call it.
+        `simrec.reading` does this for picture files (`read_files`) and arrays (`batch`). An entry that can't be read
+        goes into the batch's errors. Several threads may call this.
         """
         ...
 
 
 class Digested(Protocol):
-    """A source that can tell what `Batch.contents` will be without decoding: renamed pictures needn't be encoded."""
+    """A source that knows `Batch.contents` without decoding, so that renamed pictures needn't be encoded again."""
 
     def contents(self, entries: Sequence[Entry]) -> list[str | None]:
-        """`content` of each entry's picture file; None where it can't be read."""
+        """`content` of each entry's picture file; None if it can't be read."""
         ...
 
 
@@ -93,9 +93,9 @@ class OpenSource(Protocol):
     def __call__(self, text: str, *, data_dir: Path | None, notice: Notice) -> Source:
         """Opens the source.
 
-        text: what was typed after the name and its colon, "" for nothing. data_dir: where the person said the data
-        set's files are. notice: told, in a line each, what the person should know. Raises DataError when the pictures
-        are not to be had, RequestError for a text that means nothing.
+        text: what was typed after the name and its colon, or "". data_dir: where the person said the data set's files
+        are. notice: receives one-line messages for the person. Raises DataError if the pictures aren't available,
+        RequestError for a text that means nothing.
         """
         ...
 

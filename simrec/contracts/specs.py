@@ -1,4 +1,4 @@
-"""What a plugin's hooks return: one frozen Spec each, which names the code behind it without importing it."""
+"""What a plugin's hooks return: frozen Specs, which name the code behind them without importing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ API = 3
 """The version of this contract."""
 
 OLDEST = {"encoder": 2, "source": 2, "exporter": 3, "engine": 3}
-"""The oldest contract that a plugin of each kind may be written for: what it says of that kind hasn't changed since."""
+"""The oldest contract that a plugin of each kind may be written for; that kind's contract hasn't changed since."""
 
 CHANGES = {
     1: "since contract 2 a source lists entries and reads them in batches, and ImageSpec has a version",
@@ -28,10 +28,10 @@ class EncoderSpec:
     """One encoder that a plugin offers.
 
     name: what people type (`simrec train NAME`). summary: one line for lists. factory: "package.module:Class",
-    imported only when the encoder is used. metric: how its codes are compared. explanation: about two sentences that
-    someone who owns a shop and trains no networks understands. api: the contract's version.
+    imported only when the encoder is used. metric: how its codes are compared. explanation: about two sentences for
+    someone who owns a shop and doesn't train networks. api: the contract's version.
 
-    Raises PluginError for a field that cannot be right.
+    Raises PluginError for an invalid field.
     """
 
     kind: ClassVar[str] = "encoder"
@@ -51,13 +51,13 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source of pictures that a plugin offers: a data set, or a kind of place where pictures are.
+    """One source of pictures that a plugin offers: a data set, or a kind of place that has pictures.
 
-    name: what people type, alone or with a text of the source's own after a colon (`--data NAME`, `--data NAME:TEXT`).
-    summary: one line for lists. factory: "package.module:name", an `OpenSource`, imported only when the source is used.
-    api: the contract's version.
+    name: what people type, alone or followed by a colon and a text that the source understands (`--data NAME`, `--data
+    NAME:TEXT`). summary: one line for lists. factory: "package.module:name", an `OpenSource`, imported only when the
+    source is used. api: the contract's version.
 
-    Raises PluginError for a field that cannot be right.
+    Raises PluginError for an invalid field.
     """
 
     kind: ClassVar[str] = "source"
@@ -73,16 +73,16 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class ExporterSpec:
-    """One way out for items and their codes: a file format, or a place in another program.
+    """One export format for items and their codes: a file format, or a place in another program.
 
     name: what people type. summary: one line for lists. factory: "package.module:name", an `Exporter`, imported only
-    when it is used. endings: of the files that it writes, such as ".parquet"; none for what is no file. api: the
-    contract's version. reader: "package.module:name", a `ReadExport`, for files that `simrec verify` can read; "" for
-    none. dtypes: what it can write codes as. texts: whether it can write each code as one text (`--codes text`).
-    unit: whether codes whose metric is cosine must have a length of 1 there. preview: whether it needs the column
-    `preview`. streams: whether its target may also be a binary stream, such as standard output.
+    when it is used. endings: of the files that it writes, such as ".parquet"; empty if it doesn't write files. api: the
+    contract's version. reader: "package.module:name", a `ReadExport`, if `simrec verify` can read the files; else "".
+    dtypes: what it can write codes as. texts: whether it can write each code as one text (`--codes text`). unit:
+    whether codes whose metric is cosine must have a length of 1 there. preview: whether it needs the column `preview`.
+    streams: whether its target may also be a binary stream, such as standard output.
 
-    Raises PluginError for a field that cannot be right.
+    Raises PluginError for an invalid field.
     """
 
     kind: ClassVar[str] = "exporter"
@@ -115,7 +115,7 @@ class EngineSpec:
     name: what an address begins with (`NAME://...`). summary: one line for lists. factory: "package.module:name", an
     `OpenEngine`, imported only when it is used. api: the contract's version.
 
-    Raises PluginError for a field that cannot be right.
+    Raises PluginError for an invalid field.
     """
 
     kind: ClassVar[str] = "engine"
@@ -152,7 +152,7 @@ def _check_factory(spec: Spec, name: str, text: str) -> None:
 
 
 def setting(default: Any, doc: str) -> Any:
-    """A field of an encoder's settings: its default and its line of doc.
+    """A field of an encoder's settings, with its default and its line of documentation.
 
     >>> @dataclass(frozen=True)
     ... class Settings:
