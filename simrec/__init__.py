@@ -5,7 +5,7 @@
 >>> [match.label for match in recommender.similar("id:test/00000", n=3)]
 ['Ankle boot', 'Ankle boot', 'Ankle boot']
 
-Importing this package imports nothing heavy; its functions bring in what they need.
+Importing this package imports nothing heavy; its functions import what they need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Codes in few bits: quantised, entropy-coded, in a container that says which encoder they are from.
+"""Codes in few bits: quantised, entropy-coded, in a container that names their encoder.
 
 The container, all numbers little-endian:
 
@@ -36,30 +36,30 @@ HEADER = struct.Struct("<8sHHIIIII32s")
 CHECKSUM = hashlib.sha256().digest_size
 
 BITS = range(2, 9)
-"""A number's bits before entropy coding."""
+"""Possible bits per number before entropy coding."""
 
 LARGEST = 1 << 28
-"""Bytes of the largest container, and of the pixels that one stands for: both are held in memory."""
+"""Maximum bytes of a container, and of the pixels in its pictures: both are held in memory."""
 
 ALIKE = 10_000
-"""Codes that a container may hold in no words at all."""
+"""Up to so many codes may take no words at all."""
 
 STEPS = 1 << BITS[-1]
 
 
 def sparsity(codes: Codes) -> float:
-    """The share of the numbers of codes (n, dim) that are next to nothing: under a thousandth of the largest."""
+    """The share of the numbers of codes (n, dim) that are close to zero: under a thousandth of the largest."""
     sizes = np.abs(codes)
     return float((sizes < 1e-3 * sizes.max(initial=0)).mean()) if codes.size else 0.0
 
 
 @dataclass(frozen=True)
 class CodeModel:
-    """How often each number of a code falls into each of 256 equal steps, from the codes that an encoder learned from.
+    """How often each number of a code falls into each of 256 equal steps, in codes of an encoder's train pictures.
 
-    low (dim,): where the first step begins. step (dim,): how wide each is. counts (dim, 256): the codes seen in it.
-    places (dim, 256): where in it their mean lies, which stands for all that fall into it, in 255ths of the step. Of
-    fewer bits the steps are joined.
+    low (dim,): where the first step begins. step (dim,): the width of a step. counts (dim, 256): how many codes fell
+    into each step. places (dim, 256): where their mean lies in the step, in 255ths of it; the mean stands for all codes
+    in the step. With fewer bits, steps are joined.
     """
 
     low: NDArray[np.float32]
@@ -69,7 +69,7 @@ class CodeModel:
 
     @classmethod
     def fit(cls, codes: Codes) -> Self:
-        """From codes (n, dim), n at least 1."""
+        """Fits the model to codes (n, dim), n at least 1."""
         low = codes.min(axis=0)
         step = np.maximum((codes.max(axis=0) - low) / np.float32(STEPS), np.float32(1e-12))
         shape = codes.shape[1], STEPS
@@ -84,7 +84,7 @@ class CodeModel:
 
     @classmethod
     def from_bytes(cls, data: bytes, dim: int) -> Self:
-        """The model of codes (n, dim) that `to_bytes` gave. Raises ValueError for anything else."""
+        """The model of codes (n, dim) that `to_bytes` wrote. Raises ValueError for anything else."""
         kinds = {
             "low": (np.float32, (dim,)),
             "step": (np.float32, (dim,)),
@@ -101,15 +101,15 @@ class CodeModel:
         return to_npz(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def levels(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
-        """Codes (n, dim) to the steps that their numbers fall into, of 2**bits each."""
+        """Codes (n, dim) to the steps that their numbers fall into, out of 2**bits."""
         steps = np.clip((codes - self.low) / self.step, 0, STEPS - 1)
         levels: NDArray[np.uint8] = steps.astype(np.uint8) >> (BITS[-1] - bits)
         return levels
 
     def codes(self, levels: NDArray[np.uint8], bits: int) -> Codes:
-        """Steps (n, dim) back to codes: the mean of what was seen in each."""
+        """Steps (n, dim) back to codes: the mean of the codes seen in each step."""
         joined = (len(self.low), 1 << bits, -1)
-        weights = self.counts.astype(np.float64) + 1e-6  # of steps that nothing fell into, the middle
+        weights = self.counts.astype(np.float64) + 1e-6  # a step that nothing fell into gets its middle
         means = self.low[:, np.newaxis] + self.step[:, np.newaxis] * (np.arange(STEPS) + self.places / 255)
         sums = (weights * means).reshape(joined).sum(axis=2)
         centres = (sums / weights.reshape(joined).sum(axis=2)).astype(np.float32)
@@ -127,7 +127,7 @@ class CodeModel:
         return words
 
     def decoded(self, words: NDArray[np.uint32], count: int, bits: int) -> NDArray[np.uint8]:
-        """The steps (count, dim) that words were made of. Raises ValueError when they were made of others."""
+        """The steps (count, dim) that are encoded in words. Raises ValueError if the words don't fit the count."""
         from constriction import stream
 
         if count > self.most(len(words), bits):
@@ -141,12 +141,12 @@ class CodeModel:
         return levels
 
     def most(self, words: int, bits: int) -> int:
-        """The number of codes that so many words can hold: those of which each number falls into its likeliest step.
+        """How many codes so many words can hold at most: codes whose numbers all fall into their likeliest step.
 
-        ALIKE at least: an empty coder writes nothing at all for numbers in their first step, however many.
+        At least ALIKE: an empty coder writes nothing for numbers in their first step, however many there are.
         """
         likeliest = [-np.log2(self._probabilities(number, bits).max()) for number in range(len(self.low))]
-        # The coder counts in 24 bits, so that a probability is off by as much, and keeps up to 64 bits to itself.
+        # The coder rounds probabilities to 24 bits and keeps up to 64 bits in its state.
         least = max(0.999 * sum(likeliest) - len(self.low) * 2.0**-22, 1e-9)
         return max(ALIKE, int((32 * words + 64) / least))
 
@@ -157,16 +157,16 @@ class CodeModel:
 
     def _probabilities(self, number: int, bits: int) -> NDArray[np.float64]:
         seen = self.counts[number].reshape(1 << bits, -1).sum(axis=1, dtype=np.float64)
-        # Half a code in each step: what was not seen can come all the same (Krichevsky, Trofimov 1981).
+        # Add half a code to each step, because unseen steps can still occur (Krichevsky, Trofimov 1981).
         probabilities: NDArray[np.float64] = (seen + 0.5) / (seen + 0.5).sum()
         return probabilities
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a container says and holds, its checksum found right.
+    """The contents of a container with a correct checksum.
 
-    Codes (count, dim) of pictures of a shape (h, w, c), as steps of 2**bits each, in the entropy coder's words. digest:
+    Codes (count, dim) of pictures of a shape (h, w, c), as steps out of 2**bits, in the entropy coder's words. digest:
     the encoder's.
     """
 
@@ -208,10 +208,10 @@ class Container:
 
 
 def picture_formats(images: Images, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
-    """What common formats need for images (n, h, w, c), each picture a file: rows as in `simrec.recommender.rates`.
+    """What images (n, h, w, c) take in common formats, one file per picture: rows as in `simrec.recommender.rates`.
 
-    The smallest that PNG and lossless WebP can be; JPEG and WebP from their smallest on. progress: told a format's name
-    and how many pictures are done.
+    PNG and lossless WebP as small as they get; JPEG and WebP from their lowest quality up. progress: called with a
+    format's name and how many pictures are done.
     """
     from PIL import Image
 

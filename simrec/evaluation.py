@@ -1,4 +1,4 @@
-"""How well codes find items of the same class: arrays in, numbers out. Labels are looked at here and nowhere else."""
+"""Measures how well codes find items of the same class: arrays in, numbers out. Labels are used nowhere else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class Exam:
-    """What a catalogue is asked: the classes of the queries, asked (m,), and of its items, labels (n,).
+    """A test of a catalogue: the classes of the queries, asked (m,), and of its items, labels (n,).
 
-    Classes are numbers, -1 for none: such a query is not scored, such an item is never a hit. classes: their names.
-    leave_one_out: the queries are the catalogue itself, row by row, and each is left out of its own answer.
+    Classes are numbers, -1 for none: a query without a class is not scored, an item without one is never a hit.
+    classes: their names. leave_one_out: the queries are the catalogue's own items, row by row, and each is left out of
+    its own answer.
     """
 
     asked: NDArray[np.int64]
@@ -33,21 +34,21 @@ class Exam:
 
     @classmethod
     def of_labels(cls, asked: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
-        """From labels, "" for none: those of the queries and of the items."""
-        known = {label: i for i, label in enumerate(LABELS)}  # in their own order, others in the alphabet's
+        """From the labels of the queries and of the items, "" for none."""
+        known = {label: i for i, label in enumerate(LABELS)}  # these keep their order, others are sorted
         classes = sorted({*asked, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
         numbers = {label: number for number, label in enumerate(classes)}
         queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked, labels))
         return cls(queries, items, tuple(classes), leave_one_out)
 
     def found(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
-        """The classes of the items that an index answers queries (m, dim) with: (m, k), nearest first."""
+        """The classes of the items that an index finds for queries (m, dim): (m, k), nearest first."""
         return self.labels[neighbours(index, queries, DEPTH, leave_one_out=self.leave_one_out)]
 
     def figures(self, index: Searchable, queries: Codes) -> dict[str, Any]:
         """`ranking_figures` of queries (m, dim), P@10 by class, and the most confused pairs.
 
-        "classes" holds those that are asked for. "confused" holds ten pairs at most: a "query" class, an "answer"
+        "classes" holds the classes of the queries. "confused" holds at most ten pairs: a "query" class, an "answer"
         class, and the "share" of the first ten answers to the one that are of the other.
         """
         found = self.found(index, queries)
@@ -76,18 +77,18 @@ def neighbours(index: Searchable, queries: Codes, n: int, *, leave_one_out: bool
         return index.search(queries, n)[0]
     rows, _ = index.search(queries, n + 1)
     own = rows == np.arange(len(rows))[:, np.newaxis]
-    # Among many equal pictures a query can be missing from its own neighbours: then the last one goes.
+    # With many equal pictures a query can be missing from its own neighbours; then drop the last one.
     own[~own.any(axis=1), -1] = True
     others: NDArray[np.int64] = rows[~own].reshape(len(rows), -1)
     return others
 
 
 def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
-    """From the labels of the neighbours (m, k), nearest first, and of the queries (m,); one of label -1 is left out.
+    """Figures from the labels of the neighbours (m, k), nearest first, and of the queries (m,); skips label -1.
 
-    P@k is the mean share of hits in the first k. MAP@100 averages, over a query's hits in the first 100, the
-    precision at each hit's rank (0 for a query without a hit), then over queries. The vote takes the most frequent
-    label of the first 10, of several the lowest.
+    P@k is the mean share of hits in the first k. MAP@100 averages the precision at each hit's rank over a query's hits
+    in the first 100 (0 for a query without a hit), then over queries. 10-NN predicts the most frequent label of the
+    first 10, the lowest of several.
     """
     found, asked = found[asked >= 0], asked[asked >= 0]
     hits = found == asked[:, np.newaxis]
@@ -105,10 +106,10 @@ def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[
 
 
 def answered(found: NDArray[np.int64], asked: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """What each class is answered with: (classes, classes), the share that each has of the first ten answers.
+    """The share of each class among the first ten answers to each class: (classes, classes).
 
-    From the labels of the neighbours (m, k), nearest first, and of the queries (m,). The diagonal is P@10 by class; an
-    answer without a label counts for no class, and a class that is never asked for is NaN.
+    Takes the labels of the neighbours (m, k), nearest first, and of the queries (m,). The diagonal is P@10 by class. An
+    answer without a label counts for no class; the row of a class without queries is NaN.
     """
     counts = np.zeros((classes + 1, classes + 1))  # the last ones are label -1's
     first = found[:, :10]
@@ -119,7 +120,7 @@ def answered(found: NDArray[np.int64], asked: NDArray[np.int64], classes: int) -
 
 
 def clustering(codes: Codes, labels: NDArray[np.int64], metric: Metric) -> float:
-    """Normalised mutual information (arithmetic mean) of k-means, as many clusters as classes, with the labels."""
+    """Normalised mutual information (arithmetic mean) of the labels and k-means, with as many clusters as classes."""
     codes, labels = codes[labels >= 0], labels[labels >= 0]
     clusters = kmeans(codes, len(np.unique(labels)), metric)
     table = np.zeros((clusters.max() + 1, labels.max() + 1))
@@ -139,10 +140,10 @@ def pixels(images: Images) -> Codes:
 
 
 def principal_components(images: Images, dim: int) -> tuple[Any, Metric]:
-    """The baseline with as few numbers as an encoder has: the encoder `pca`, fitted to images, and its metric.
+    """The baseline with `dim` numbers: the encoder `pca`, fitted to images, and its metric.
 
-    Raises PluginError where its plugin is missing, switched off or broken, TrainingError for images that have no
-    principal components.
+    Raises PluginError if its plugin is missing, switched off or broken, TrainingError for images that have no principal
+    components.
     """
     offer = host.discover().find(EncoderSpec, "pca")
     kind = host.encoder_class(offer)
@@ -160,16 +161,16 @@ def squared_errors(rebuilt: NDArray[np.float32], images: Images) -> NDArray[np.f
 
 
 def signal_to_noise(squared_error: Any) -> Any:
-    """PSNR in decibels, of a mean squared error or of several; pixels in 0..1, so the peak is 1."""
+    """PSNR in decibels of one or several mean squared errors; pixels are in 0..1, so the peak is 1."""
     with np.errstate(divide="ignore"):
         return -10 * np.log10(squared_error)
 
 
 def filtered(images: Images) -> dict[str, Rebuilt]:
-    """What filters that learn nothing make of noisy images (n, h, w, c): pictures in 0..1 by the filter's name.
+    """Noisy images (n, h, w, c), cleaned by filters that don't learn: pictures in 0..1 by the filter's name.
 
-    The median of 3x3 pixels, and non-local means (Buades, Coll, Morel 2005, doi:10.5201/ipol.2011.bcm_nlm) with patches
-    of 5x5 within 7 pixels and h 0.2, which did best on noisy train pictures.
+    These are the median of 3x3 pixels, and non-local means (Buades, Coll, Morel 2005, doi:10.5201/ipol.2011.bcm_nlm)
+    with patches of 5x5 within 7 pixels and h 0.2, which was best on noisy train pictures.
     """
     from scipy.ndimage import median_filter
     from skimage import restoration
@@ -183,9 +184,9 @@ def filtered(images: Images) -> dict[str, Rebuilt]:
 
 
 def precision_and_recall(samples: Codes, real: Codes, k: int = 3) -> tuple[float, float]:
-    """How many samples (m, d) look real, and how many of the real (n, d) are like some sample, of features of both.
+    """The share of samples (m, d) that look real, and of real ones (n, d) that look like a sample, by their features.
 
-    Each set's manifold is what lies as near to one of its points as that point's k-th neighbour (Kynkäänniemi et al.
+    A set's manifold is everything as close to one of its points as that point's k-th neighbour (Kynkäänniemi et al.
     2019, arXiv:1904.06991).
     """
 
@@ -203,7 +204,7 @@ def precision_and_recall(samples: Codes, real: Codes, k: int = 3) -> tuple[float
 
 
 def negative_elbo(encoder: Any, images: Images, seed: int = 0) -> float:
-    """-ELBO of images (n, h, w, c) in nats a picture: Bernoulli pixels, one sample a picture (arXiv:1312.6114).
+    """-ELBO of images (n, h, w, c) in nats per picture: Bernoulli pixels, one sample per picture (arXiv:1312.6114).
 
     encoder: one whose codes are means, with `log_variances`.
     """
@@ -218,9 +219,9 @@ def negative_elbo(encoder: Any, images: Images, seed: int = 0) -> float:
 
 
 def structural_similarities(rebuilt: Rebuilt, images: Images) -> NDArray[np.float64]:
-    """SSIM of each picture (n,), 1 for one that is the same (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
+    """SSIM of each picture (n,), 1 for identical ones (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
 
-    rebuilt (n, h, w, c) in 0..1, images (n, h, w, c). Windows of 7x7 pixels, all weighted alike.
+    rebuilt (n, h, w, c) in 0..1, images (n, h, w, c). Windows of 7x7 pixels with equal weights.
     """
     from skimage import metrics
 

@@ -1,4 +1,4 @@
-"""Single files and folders: what is read is a regular file, and what is written appears whole or not at all."""
+"""Single files and folders: reads only regular files; what it writes appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import IO, BinaryIO
 from simrec.errors import StoreError
 
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-"""A pipe without a writer would keep whoever opens it waiting for ever, but for O_NONBLOCK."""
+"""Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever."""
 
 
 ROOM = 64 << 20
-"""Bytes that are free where it isn't for want of them that a file can't be written: what fails has filled the rest."""
+"""If more bytes than these are free, a full disk isn't why a file can't be written: a failed write fills the disk."""
 
 
 def opened(path: Path, *, follow: bool = True) -> BinaryIO:
-    """A regular file, open for reading; follow: whether `path` may be a symbolic link to one.
+    """A regular file, open for reading. follow: whether `path` may be a symbolic link to one.
 
-    Raises OSError for anything else, a folder, a pipe or a device, its strerror saying what it is.
+    Raises OSError for anything else: a folder, a pipe or a device; its strerror says which.
     """
     handle = os.open(path, _READING | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     try:
@@ -43,8 +43,8 @@ def opened(path: Path, *, follow: bool = True) -> BinaryIO:
 def opened_below(folder: Path, name: str) -> BinaryIO:
     """The regular file of that name ("a/b/c") below a folder, open for reading.
 
-    The folder itself may be a symbolic link, which is its owner's doing; what is below it may have come from anyone.
-    Raises OSError as `opened` does, and for a symbolic link on the way.
+    The folder itself may be a symbolic link, which its owner made; what is below it may come from anyone. Raises
+    OSError as `opened` does, and for a symbolic link on the way.
     """
     path = folder
     for part in PurePosixPath(name).parts:
@@ -55,7 +55,7 @@ def opened_below(folder: Path, name: str) -> BinaryIO:
 
 
 def read(file: BinaryIO, most: int) -> bytes:
-    """All of an open file. Raises OSError when that is more than `most` bytes."""
+    """All of an open file. Raises OSError if that is more than `most` bytes."""
     data = file.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
@@ -63,7 +63,7 @@ def read(file: BinaryIO, most: int) -> bytes:
 
 
 def clear(path: Path) -> None:
-    """Deletes whatever is there, a folder with all that is in it; of a link, not what it leads to."""
+    """Deletes a file, a folder with all that is in it, or a link, but not what the link leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -71,26 +71,26 @@ def clear(path: Path) -> None:
 
 
 def remedy(error: OSError, otherwise: str) -> str:
-    """What helps against an error in reading: of a file that is not there or not what it should be, `otherwise`."""
+    """What helps against an error in reading; `otherwise` if the file isn't there or isn't what it should be."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return "allow yourself to read it"
     if error.errno in (errno.EIO, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE):
-        return "try again, and look after the disk or network it is on"
+        return "try again, and check the disk or network it is on"
     return otherwise
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path`, whole, only when the block ends well. Raises StoreError when it cannot."""
+    """A file that appears at `path`, complete, only if the block succeeds. Raises StoreError if it can't be written."""
     with replacing_all([path]) as (file,):
         yield file
 
 
 @contextlib.contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
-    """Files that appear at those paths, all of them and whole, only when the block ends well.
+    """Files that appear at those paths, all of them and complete, only if the block succeeds.
 
-    Raises StoreError when they cannot.
+    Raises StoreError if they can't be written.
     """
     with explained(paths[0], "name a file in a folder you can write to"), contextlib.ExitStack() as deleting:
         temporary = []
@@ -115,9 +115,9 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[tuple[IO[bytes], contextlib.AbstractContextManager[None]]]:
-    """A file that is gone when the block ends, and what turns an OSError in writing it into a StoreError."""
+    """A file that is gone when the block ends, and a context that turns an OSError in writing it into a StoreError."""
     with contextlib.ExitStack() as closing:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - what it can't write any more shall not be said twice
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closing it must not report a failed write again
         closing.callback(_closed, file)
         yield file, explained(Path(tempfile.gettempdir()), "name another folder for temporary files with TMPDIR")
 
@@ -129,10 +129,10 @@ def _closed(file: IO[bytes]) -> None:
 
 @contextlib.contextmanager
 def making(folder: Path) -> Iterator[Path]:
-    """A folder to fill that appears at `folder`, whole, only when the block ends well.
+    """A folder to fill that appears at `folder`, complete, only if the block succeeds.
 
-    Raises StoreError when it cannot, when there is something in a folder of that name, or when it is the one that the
-    process is in: that one would be swapped for another under the feet of the user's shell.
+    Raises StoreError if it can't be written, if a folder of that name isn't empty, or if it is the current folder:
+    replacing that would leave the user's shell in a deleted folder.
     """
     with explained(folder, "name a folder that you can write to"):
         if folder.resolve() == Path.cwd():
@@ -145,9 +145,9 @@ def making(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of the one at `folder`, if any, only when the block ends well.
+    """A folder to fill that replaces the one at `folder`, if any, only if the block succeeds.
 
-    Raises StoreError when it cannot.
+    Raises StoreError if it can't be written.
     """
     with explained(folder, "name a folder that you can write to"):
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -159,7 +159,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                     with path.open("rb") as file:
                         os.fsync(file.fileno())
             staging.chmod(0o777 & ~_umask())
-            if folder.exists():  # one that is filled can't be replaced in one step
+            if folder.exists():  # a folder that isn't empty can't be replaced in one step
                 folder.rename(before)
             try:
                 staging.rename(folder)
@@ -181,7 +181,7 @@ def explained(
 ) -> Iterator[None]:
     """Turns an OSError in writing at `where` into a StoreError.
 
-    otherwise: the remedy, unless there is no room. making: files and folders in the making: if there is no room, the
+    otherwise: the remedy, unless there is no room. making: files and folders being written; if there is no room, the
     error says how much they take already.
     """
     try:
@@ -191,21 +191,21 @@ def explained(
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             why, otherwise = os.strerror(error.errno), "make room there, or choose another place"
         if error.errno == errno.EIO:
-            otherwise = "look after the disk it is on, or choose another place"
+            otherwise = "check the disk it is on, or choose another place"
         if error.errno == errno.ENOSPC:
             why += _room(where, making)
         raise StoreError(f"{where}: cannot be written ({why}): {otherwise}") from error
 
 
 def _room(where: Path, making: Sequence[Path]) -> str:
-    """For an error about a full disk: how much is free, and how much was not enough; "" if nobody knows.
+    """For an error about a full disk: how much is free, and how much was not enough; "" if that isn't known.
 
-    That is so too where there is room, but no more files may be made.
+    It is also "" if there is room, but the disk can't hold more files.
     """
     try:
         free = shutil.disk_usage(next(path for path in (where, *where.parents) if path.exists())).free
         inside = [found for path in making for found in (path, *path.rglob("*")) if found.is_file()]
-        # What has another name was not written, but linked.
+        # A file with a second name was linked, not written.
         written = sum(found.stat().st_size for found in inside if found.stat().st_nlink == 1)
     except OSError:
         return ""

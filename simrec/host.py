@@ -1,7 +1,7 @@
-"""Finds the plugins, each by itself: a broken one is kept as a failure with its reason and harms no other.
+"""Finds and loads the plugins one by one: a broken one is recorded with the reason, and the others still work.
 
-The environment variable SIMREC_PLUGINS chooses which are loaded: names of entry points or distributions with commas
-between, "" for none; unset, all are. simrec's own sources of pictures are no plugin to do without: always loaded.
+The environment variable SIMREC_PLUGINS chooses which are loaded: names of entry points or distributions, separated by
+commas; "" loads none. If it is not set, all are loaded. simrec's own sources and exporters always are.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ HOOKS: dict[str, type[Spec]] = {
     "simrec_exporters": ExporterSpec,
     "simrec_engines": EngineSpec,
 }
-"""What each hook's answers are made of."""
+"""The kind of specs that each hook returns."""
 
 ENCODER = ("Settings", "presets", "fit", "encode", "save", "load")
-"""What a class must have to be used as an encoder at all."""
+"""What a class must have to be usable as an encoder."""
 
 S = TypeVar("S", EncoderSpec, SourceSpec, ExporterSpec, EngineSpec)
 
 
 @dataclass(frozen=True)
 class Offer(Generic[S]):
-    """What a plugin offers, and the distribution ("name version") that does."""
+    """Something that a plugin offers, and its distribution ("name version")."""
 
     spec: S
     provider: str
@@ -65,14 +65,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Host:
-    """All that the loaded plugins offer, those that failed, and the entry points that SIMREC_PLUGINS leaves out."""
+    """All that the loaded plugins offer, the plugins that failed, and entry points that SIMREC_PLUGINS leaves out."""
 
     offers: tuple[Offer[Any], ...]
     failures: tuple[Failure, ...]
     left_out: tuple[str, ...]
 
     def of(self, kind: type[S]) -> list[Offer[S]]:
-        """The offers of one kind: of encoders with `EncoderSpec`, and so on."""
+        """The offers of one kind: `EncoderSpec` gives the encoders, and so on."""
         return [offer for offer in self.offers if isinstance(offer.spec, kind)]
 
     def names(self, kind: type[S]) -> list[str]:
@@ -82,8 +82,8 @@ class Host:
     def find(self, kind: type[S], name: str) -> Offer[S]:
         """The one offer of that kind and name.
 
-        Raises PluginError when there is none (naming the near miss, or the broken plugin that would offer it) or
-        when two distributions offer it.
+        Raises PluginError if there is none (it suggests the closest name, or names the broken plugin that would offer
+        it), or if two distributions offer it.
         """
         found = [offer for offer in self.of(kind) if offer.spec.name == name]
         if len(found) == 1:
@@ -110,15 +110,15 @@ class Host:
 
 
 def discover() -> Host:
-    """Loads the plugins in the entry-point group `simrec`, once in a process.
+    """Loads the plugins in the entry-point group `simrec`, once per process.
 
-    Raises RequestError when SIMREC_PLUGINS names what is not installed.
+    Raises RequestError if SIMREC_PLUGINS names something that isn't installed.
     """
     return _discover(os.environ.get(CHOICE), None)
 
 
 def discover_only(distribution: str) -> Host:
-    """Loads the plugins of one distribution and no other: nobody else's can stand in the way of it.
+    """Loads only the plugins of one distribution, so that no other plugin can get in the way.
 
     Raises what `discover` raises.
     """
@@ -126,9 +126,9 @@ def discover_only(distribution: str) -> Host:
 
 
 def imported(offer: Offer[Any], place: str = "") -> Any:
-    """Imports what stands behind an offer: its factory, or another "package.module:name" that its spec names.
+    """Imports the code behind an offer: its factory, or another "package.module:name" that its spec names.
 
-    Raises PluginError, naming the distribution, when that fails: NotInstalledError where a package of an extra is
+    Raises PluginError, which names the distribution, if that fails; NotInstalledError if a package of an extra is
     missing.
     """
     place = place or offer.spec.factory
@@ -147,7 +147,7 @@ def imported(offer: Offer[Any], place: str = "") -> Any:
 
 
 def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
-    """Imports the class behind an encoder. Raises what `imported` raises, and PluginError when it is no encoder."""
+    """Imports the class behind an encoder. Raises what `imported` raises, and PluginError if it isn't an encoder."""
     found: type[Any] = imported(offer)
     if absent := [name for name in ENCODER if not hasattr(found, name)]:
         raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(absent)}: fix the plugin")
@@ -155,12 +155,12 @@ def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
 
 
 def entries() -> list[EntryPoint]:
-    """The entry points that are loaded, in order. Raises what `discover` raises."""
+    """The entry points to load, in order. Raises what `discover` raises."""
     return _chosen(_installed(), os.environ.get(CHOICE))
 
 
 def provider(entry: EntryPoint) -> str:
-    """The distribution that an entry point is of: "name version"."""
+    """The distribution of an entry point: "name version"."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
 
 
@@ -177,7 +177,7 @@ def _discover(choice: str | None, distribution: str | None) -> Host:
             offers += [Offer(spec, provider(entry)) for spec in _specs(entry)]
         except KeyboardInterrupt:
             raise
-        # A plugin may raise anything, sys.exit included; whatever it is stays its own.
+        # A plugin may raise anything, even SystemExit; it must not stop the other plugins.
         except BaseException as error:
             failures.append(Failure(entry.name, provider(entry), reason(error)))
     kinds = list(HOOKS.values())
@@ -202,7 +202,7 @@ def _chosen(installed: Iterable[EntryPoint], choice: str | None) -> list[EntryPo
 
 
 def _specs(entry: EntryPoint) -> Iterator[Spec]:
-    # One manager a plugin: pluggy does not isolate, and a hook's answer must be known to be this plugin's.
+    # One manager per plugin: pluggy does not isolate plugins, and we must know whose answer a hook's answer is.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     plugin = entry.load()
@@ -239,5 +239,5 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def _normal(name: str) -> str:
-    """A distribution's name as package indexes compare it, so that "My_Plugin" is "my-plugin"."""
+    """A distribution's name as package indexes compare it: "My_Plugin" becomes "my-plugin"."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,18 +1,18 @@
-"""Any picture to what an encoder is fed, by recipe: uint8 (size, size, channels), and to what a person is shown.
+"""Turns any picture into an encoder's image by a recipe, uint8 (size, size, channels), and into a preview for people.
 
 `fashion` does what the makers of Fashion-MNIST did to shop photos (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747,
 section 2): trim the edges within 5 % of the corner pixels' colour, resize the longest edge to the canvas, sharpen
 (Gaussian, radius and sigma 1), centre, negate, 8-bit grey: the item is light on black. A grey picture that already has
 the canvas's size goes through `fashion` bit for bit.
 
-The others take the picture in colour, in the three ways that vision models are fed. `photo` is the whole picture,
-letterboxed on white; `crop` the square in its middle, of the share `crop_pct` of the shortest edge; `squash` the whole
+The others take the picture in colour, in the three ways that vision models expect. `photo` is the whole picture,
+letterboxed on white; `crop` is the square in its middle, with `crop_pct` of the shortest edge; `squash` is the whole
 picture with both edges scaled to the canvas. All resample with the spec's `interpolation`, whose filter is widened by
-the scale (antialiasing), as Pillow does it: "lanczos" (support of 3 pixels), "bicubic" (a = -0.5) or "bilinear".
+the scale (antialiasing), as in Pillow: "lanczos" (support of 3 pixels), "bicubic" (a = -0.5) or "bilinear".
 
-Version 1 works on all the pixels. Version 2 decodes a picture no larger than it needs, several times the
-canvas. Its `fashion` trims what is within 5 % of the corners' colour on average of the channels, then works in grey.
-A picture of the canvas's size gives the same pixels in both.
+Version 1 works on all the pixels. Version 2 decodes a picture only as large as it needs, several times the canvas. Its
+`fashion` trims what is within 5 % of the corners' colour, averaged over the channels, then works in grey. A picture of
+the canvas's size gives the same pixels in both versions.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
 
 FINE = 1024
-"""Pixels. A longest edge of at least twice that is averaged down first, which saves memory and time."""
+"""In pixels. A longest edge of at least twice that is averaged down first, which saves memory and time."""
 
 BAND = 250_000
-"""Pixels that are compared with the background at a time."""
+"""How many pixels are compared with the background at a time."""
 
 PREVIEW = 128
-"""Pixels of a preview's longest edge, at most."""
+"""Maximum longest edge of a preview, in pixels."""
 
 LOSSLESS = 4096
-"""Bytes of the largest preview that is kept as a PNG."""
+"""Maximum bytes of a preview that is kept as a PNG."""
 
 MARGIN = 8
-"""How many times its canvas version 2 of `fashion` keeps of a picture's longest edge, at least: the item may fill a
-small part, and its edges are found to a whole pixel. Of 120 JPEGs of 375 to 2,000 pixels made from test pictures, the
-images' correlation with version 1's is 0.983 on average with 4 and 0.989 with 8; one in 20 is below 0.90 and 0.95."""
+"""Version 2 of `fashion` keeps at least this many times its canvas of a picture's longest edge, because the item may
+fill a small part of it, and its edges are found to a whole pixel. For 120 JPEGs of 375 to 2,000 pixels made from test
+pictures, the images' mean correlation with version 1's is 0.983 with 4 and 0.989 with 8; one in 20 is below 0.90 and
+0.95."""
 
 SHARPEN = ImageFilter.UnsharpMask(radius=1, percent=100, threshold=0)
 
@@ -87,8 +88,8 @@ class Crop:
             crop = cls(left, top, right, bottom, per_cent=True)
         else:
             raise RequestError(
-                f"{text!r:.100} is no part of a picture: give left, top, right and bottom in pixels, as 40,0,300,200, "
-                f"or in per cent, as 10%,0%,90%,50%"
+                f"{text!r:.100} is no part of a picture: give left, top, right and bottom in pixels, such as "
+                f"40,0,300,200, or in per cent, such as 10%,0%,90%,50%"
             )
         if not (crop.left < crop.right and crop.top < crop.bottom):
             raise RequestError(f"{crop} is empty: the right edge lies right of the left one, the bottom below the top")
@@ -101,9 +102,9 @@ class Crop:
         return ",".join(f"{edge:g}{sign}" for edge in (self.left, self.top, self.right, self.bottom))
 
     def cut(self, picture: Image.Image, whole: tuple[int, int]) -> Image.Image:
-        """That part of an upright picture, which may have been scaled down from one of the size `whole`.
+        """That part of an upright picture, which may have been scaled down from the size `whole`.
 
-        Raises ImageError where it is beyond the picture.
+        Raises ImageError if it is beyond the picture.
         """
         width, height = (100, 100) if self.per_cent else whole
         if self.right > width or self.bottom > height:
@@ -116,11 +117,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class Read:
-    """What one decoding of a picture file gives.
+    """What decoding a picture file once gives.
 
-    image: what the encoder is fed, (size, size, channels). preview: what a person is shown, a JPEG or PNG whose longest
-    edge is at most PREVIEW, or b"" where that was not asked for. content: a digest of the file's bytes, see
-    `simrec.picture_files.digest`. size: width and height of the whole picture, upright; (0, 0) where nobody asked.
+    image: the encoder's input, (size, size, channels). preview: for people to see, a JPEG or PNG whose longest edge is
+    at most PREVIEW, or b"" if it was not asked for. content: a digest of the file's bytes, see
+    `simrec.picture_files.digest`. size: width and height of the whole picture, upright; (0, 0) if not asked for.
     """
 
     image: NDArray[np.uint8]
@@ -132,8 +133,8 @@ class Read:
 def read(file: Path | BinaryIO, spec: ImageSpec, name: str | None = None) -> Images:
     """One picture file as images (1, size, size, channels).
 
-    name: what to call the file in an error. Raises ImageError for one that cannot be read or would take too much memory
-    or time (see `simrec.picture_files`).
+    name: what errors call the file. Raises ImageError for a file that cannot be read or would take too much memory or
+    time (see `simrec.picture_files`).
     """
     with picture_files.opened(file, name or str(file), needed(spec)) as picture:
         return prepare(picture, spec)[np.newaxis]
@@ -144,8 +145,8 @@ def read_with_preview(
 ) -> Read:
     """One picture file as an image, a preview and a digest; the file is read and decoded once.
 
-    name: what to call the file in an error. shown: whether to make the preview. crop: the part that is taken. Raises
-    ImageError as `read` does, and for a part that is beyond the picture.
+    name: what errors call the file. shown: whether to make the preview. crop: the part to take. Raises ImageError as
+    `read` does, and for a part that is beyond the picture.
     """
     called = name or str(file)
     enough = None if crop else needed(spec)
@@ -156,7 +157,7 @@ def read_with_preview(
 
 
 def shown(file: Path | BinaryIO, name: str, edge: int, crop: Crop | None = None) -> bytes:
-    """One picture file, or a part of it, as a person is shown it: see `preview`. Raises ImageError as `read` does."""
+    """One picture file, or a part of it, for people to see: see `preview`. Raises ImageError as `read` does."""
     with picture_files.opened(file, name, None if crop else Enough(edge)) as picture:
         return preview(_part(picture, crop, picture.info[WHOLE], name), edge)
 
@@ -166,8 +167,8 @@ def of_picture(
 ) -> Images:
     """A Pillow picture, or an array uint8 (h, w) or (h, w, 3), as images (1, size, size, channels).
 
-    It is prepared as a file of it would be. name: what to call it in an error. crop: the part that is taken. Raises
-    ImageError for one of no pixels, and for one that Pillow has opened but can't read.
+    It is prepared as its file would be. name: what errors call it. crop: the part to take. Raises ImageError for a
+    picture without pixels, and for one that Pillow has opened but can't read.
     """
     if isinstance(picture, np.ndarray) and crop is None and _ready(picture, spec):
         return _with_channels(picture, spec.channels)[np.newaxis]
@@ -181,7 +182,7 @@ def of_picture_with_preview(
 ) -> Read:  # fmt: skip
     """A Pillow picture or an array as an image, a preview and a digest of its pixels: see `of_picture`.
 
-    shown: pixels of the preview's longest edge, 0 for none.
+    shown: the preview's longest edge in pixels, 0 for none.
     """
     image = of_picture(picture, spec, name, crop)[0]
     with picture_files.explained(name):
@@ -213,15 +214,15 @@ def _part(picture: Image.Image, crop: Crop | None, whole: tuple[int, int], calle
 
 
 def _ready(pixels: NDArray[np.uint8], spec: ImageSpec) -> bool:
-    """Whether an array is what the encoder is fed already."""
+    """Whether an array is already an encoder's image."""
     return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size)
 
 
 def needed(spec: ImageSpec) -> Enough | None:
-    """How many pixels the recipe and the preview need; None: all of them.
+    """How many pixels the recipe and the preview need; None for all of them.
 
-    `fashion` needs more than its canvas, as the item may fill a small part of the picture. The others need twice as
-    many, for their filter: `crop` and `squash` of the shortest edge.
+    `fashion` needs more than its canvas, because the item may fill a small part of the picture. The others need twice
+    the canvas, for their filter; `crop` and `squash` need it along the shortest edge.
     """
     if spec.version == 1:
         return None
@@ -237,7 +238,7 @@ def as_picture(image: NDArray[np.uint8]) -> Image.Image:
 
 
 def preview(picture: Image.Image, edge: int = PREVIEW) -> bytes:
-    """A picture as a person is shown it: scaled down to `edge`, as a JPEG, or if it is small as a PNG."""
+    """A picture for people to see: scaled down to `edge`, as a JPEG, or as a PNG if it is small."""
     longest = max(picture.size)
     buffer = io.BytesIO()
     if longest > edge:
@@ -256,7 +257,7 @@ def preview(picture: Image.Image, edge: int = PREVIEW) -> bytes:
 
 
 def rounded(rebuilt: Rebuilt) -> Images:
-    """Pictures (n, h, w, c) in 0..1, as decoders give them, as images; what is beyond is cut off."""
+    """Pictures (n, h, w, c) in 0..1 from a decoder, as images; values beyond that are cut off."""
     images: Images = np.rint(np.clip(rebuilt, 0, 1) * 255).astype(np.uint8)
     return images
 
@@ -277,7 +278,7 @@ def prepare(picture: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def _letterboxed(picture: Image.Image, size: int, kernel: Image.Resampling) -> Image.Image:
-    """The whole picture in the middle of a white square. One as thin as a thread may leave nothing but the square."""
+    """The whole picture in the middle of a white square; a very thin picture may leave only the square."""
     width, height = picture.size
     if width > height:
         width, height = size, round(height / width * size)
@@ -297,8 +298,8 @@ def _resized(
 ) -> Image.Image:  # fmt: skip
     """The picture, or a box of it, with all lines resized first, then all columns.
 
-    Pillow 13 by itself begins with the columns of a tall picture. Its pixels then differ by a few levels, and the code
-    of such a photo by `photo` from that of an older Pillow: they have a cosine of .998.
+    By itself Pillow 13 starts with the columns if a picture is tall. Its pixels then differ by a few levels, so the
+    code of such a photo differs from that with an older Pillow (by `photo`, their cosine is .998).
     """
     left, top, right, bottom = box or (0, 0, *picture.size)
     lines = picture.resize((size[0], picture.height), kernel, (left, 0, right, picture.height))
@@ -308,7 +309,8 @@ def _resized(
 def _centre(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
     """The box that `crop` keeps of a picture of that width and height.
 
-    Models' own processors scale the shortest edge and cut whole pixels out of the result: the box is where those were.
+    Models' own processors scale the shortest edge and cut whole pixels out of the result; the box is where those pixels
+    were before scaling.
     """
     shortest = round(spec.size / spec.crop_pct)
     starts, ends = [], []
@@ -339,7 +341,7 @@ def _fashion_1(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     item = _resized(item, (scaled[0], scaled[1]), kernel)
     item = item.filter(SHARPEN)
     canvas = Image.new("RGB", (size, size), tuple(int(c) for c in background))
-    # Where a pixel is left over the makers gave it to the top and the left, as ImageMagick's centring does.
+    # An odd pixel goes to the top and the left, as in the makers' pictures (ImageMagick's centring).
     canvas.paste(item, (size // 2 - scaled[0] // 2, size // 2 - scaled[1] // 2))
     grey = np.asarray(canvas.convert("L"))
     backdrop = int(Image.new("RGB", (1, 1), tuple(int(c) for c in background)).convert("L").getpixel((0, 0)))  # type: ignore[arg-type]
@@ -375,7 +377,7 @@ def _background(picture: Image.Image) -> tuple[int, int, int]:
 
 
 def _item_box_2(picture: Image.Image, background: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
-    """The box of what differs from the background by more than TRIM on average of the channels; None: nothing does."""
+    """The box of pixels that differ from the background by more than TRIM, averaged over channels; None if none do."""
     if picture.mode == "L":
         least, most = max(0, background[0] - int(TRIM * 255)), min(255, background[0] + int(TRIM * 255))
         other = np.asarray(picture) - np.uint8(least) > most - least  # below least it wraps around
@@ -396,7 +398,7 @@ def _negative(backdrop: int) -> NDArray[np.uint8]:
 
 
 def _light_on_black(grey: NDArray[np.uint8], backdrop: int) -> NDArray[np.uint8]:
-    # The backdrop of a photo is seldom quite white (or black): it becomes 0, the far end stays 255.
+    # A photo's backdrop is rarely pure white (or black): it becomes 0, the far end stays 255.
     distance = (backdrop - grey.astype(np.float32)) if backdrop >= 128 else (grey.astype(np.float32) - backdrop)
     reach = backdrop if backdrop >= 128 else 255 - backdrop
     light: NDArray[np.uint8] = np.clip(np.rint(distance * (255 / reach)), 0, 255).astype(np.uint8)
@@ -405,7 +407,7 @@ def _light_on_black(grey: NDArray[np.uint8], backdrop: int) -> NDArray[np.uint8]
 
 def _item_box(pixels: NDArray[np.uint8], background: NDArray[np.float64]) -> tuple[int, int, int, int]:
     height, width = pixels.shape[:2]
-    step = max(1, BAND // width)  # in bands: numbers with a decimal point take many times the picture's memory
+    step = max(1, BAND // width)  # in bands, because floats take several times the picture's memory
     rows, columns = np.zeros(height, bool), np.zeros(width, bool)
     for top in range(0, height, step):
         distance = pixels[top : top + step].astype(np.float32) - background.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The recommenders there are: where they live, which one a name means, and opening them."""
+"""Finds recommenders: where they live, which one a name means, and how to open them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simrec.recommender import Recommender
 from simrec.store import exists
 
 SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
-"""The recommenders that come ready-made. In a checkout they lie in the same `indexes` as the user's own."""
+"""The shipped recommenders. In a checkout they lie in the same `indexes` as the user's own."""
 
 READY = {"fashion-mnist": "demo"}
 """The shipped recommender whose encoder suits a source, by the source's name; "photo" suits all others."""
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def shipped() -> Path:
-    """Where the ready-made recommenders are: inside the installed package, else the checkout's `indexes`."""
+    """The folder of the shipped recommenders: in the installed package, else the checkout's `indexes`."""
     packaged = Path(__file__).parent / "shipped"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "indexes"
 
@@ -40,9 +40,9 @@ def names(home: Path) -> list[str]:
 
 
 def find(name: str, home: Path) -> Path:
-    """The folder of a recommender: a path as it is, a name in the home, then among the shipped ones.
+    """The folder of a recommender: a path as it is; a name in the home, else among the shipped ones.
 
-    Raises RequestError when there is none of that name.
+    Raises RequestError if there is none.
     """
     if os.sep in name or "/" in name:
         if exists(Path(name)):
@@ -55,9 +55,9 @@ def find(name: str, home: Path) -> Path:
 
 
 def find_encoder(name: str, home: Path) -> Path:
-    """The folder of the recommender whose encoder is to be taken.
+    """The folder of the recommender whose encoder to use.
 
-    Raises RequestError when there is none of that name; of a plugin's, it says how to train it.
+    Raises RequestError if there is none; if a plugin offers an encoder of that name, it says how to train it.
     """
     try:
         return find(name, home)
@@ -68,26 +68,26 @@ def find_encoder(name: str, home: Path) -> Path:
         if name in host.discover().names(EncoderSpec):
             trained = ", ".join(sorted({*names(home), *names(shipped())}))
             raise RequestError(
-                f"encoder {name!r} was not trained yet: run 'simrec train {name}', or take the encoder of {trained}"
+                f"encoder {name!r} is not trained yet: run 'simrec train {name}', or use the encoder of {trained}"
             ) from error
         raise
 
 
 def ready_for(source: str) -> str:
-    """The shipped recommender whose encoder suits a source, as a person typed it."""
+    """The shipped recommender whose encoder suits a source. source: as a person typed it."""
     return READY.get(source.partition(":")[0], "photo")
 
 
 def check_there(name: str, home: Path) -> None:
-    """Raises RequestError when there is no recommender of that name, and says how a new one is made."""
+    """Raises RequestError, which says how to make one, if there is no recommender of that name."""
     try:
         find(name, home)
     except RequestError as error:
-        raise RequestError(f"{error}; a new one is made of pictures: 'simrec index build {name} FOLDER'") from error
+        raise RequestError(f"{error}; 'simrec index build {name} FOLDER' makes a new one from pictures") from error
 
 
 def check_changeable(name: str, home: Path) -> None:
-    """Raises RequestError when there is no recommender of that name in a home, or it is a shipped one."""
+    """Raises RequestError if there is no recommender of that name in a home, or if it is a shipped one."""
     if exists(home / check_name(name)) and not ((home / MARKER).is_file() and name in SHIPPED):
         return
     if exists(shipped() / name):
@@ -102,11 +102,11 @@ def own(home: Path) -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be one. Raises RequestError otherwise."""
+    """The name, if it is valid. Raises RequestError otherwise."""
     if not _NAME.fullmatch(name):
         raise RequestError(
             f"{name!r} cannot be a recommender's name: use up to 100 letters, digits, '.', '_' and '-', "
-            "first a letter or digit"
+            "starting with a letter, digit or '_'"
         )
     return name
 
@@ -114,7 +114,7 @@ def check_name(name: str) -> str:
 def open(name: str | None = None, home_folder: Path | None = None) -> Recommender:  # noqa: A001
     """Opens a recommender by name or path; without one, the user's only one, else the shipped `demo`.
 
-    Raises RequestError when there is none of that name, StoreError when it is damaged or newer than this simrec.
+    Raises RequestError if there is none of that name, StoreError if it is damaged or newer than this simrec.
     """
     place = home_folder or default()
     if name is None:
@@ -123,10 +123,10 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
 
 
 def default_name(place: Path) -> str:
-    """The recommender meant when none is named: the only one with a catalogue in that home, else "demo"."""
+    """The recommender to use when none is named: the only one with a catalogue in that home, else "demo"."""
     indexed = []
     for name in own(place):
-        with suppress(StoreError):  # a damaged one answers nothing; naming it says why
+        with suppress(StoreError):  # a damaged one can't answer; naming it says why
             if store.current(place / name, hold=False).manifest.catalogue:
                 indexed.append(name)
     return indexed[0] if len(indexed) == 1 else "demo"
@@ -135,9 +135,9 @@ def default_name(place: Path) -> str:
 def listing(
     home_folder: Path | None = None, unreadable: Callable[[StoreError], None] | None = None
 ) -> list[Recommender]:
-    """The user's recommenders, then the shipped ones of other names.
+    """The user's recommenders, then the shipped ones with other names.
 
-    unreadable: told of each that is damaged or newer than this simrec; without it the first one is raised.
+    unreadable: receives an error for each that is damaged or newer than this simrec; without it the first is raised.
     """
     place = home_folder or default()
     mine = names(place)
@@ -154,9 +154,9 @@ def listing(
 
 
 def maker_of(data: bytes, name: str, home_folder: Path | None = None) -> Recommender:
-    """The recommender whose encoder made a container of codes; name: what to call the container in an error.
+    """The recommender whose encoder made a container of codes. name: what errors call the container.
 
-    Raises DataError when there is none, or when it is no container.
+    Raises DataError if there is none, or if the data isn't a container.
     """
     from simrec.compression import Container
 
@@ -165,6 +165,6 @@ def maker_of(data: bytes, name: str, home_folder: Path | None = None) -> Recomme
         if recommender.manifest.encoder.digest == digest:
             return recommender
     raise DataError(
-        f"{name}: its codes are of encoder {digest[:12]}, which no recommender here holds: "
-        f"bring the recommender that made it and name it with --index"
+        f"{name}: its codes are from encoder {digest[:12]}, which no recommender here has: "
+        f"copy the recommender that made it here, and name it with --index"
     )

@@ -1,6 +1,6 @@
-"""What a recommender says of itself: the contents of manifest.json, and the step from each older version.
+"""A recommender's manifest: its contents, and the upgrade from each older version.
 
-The types below are the table of what a manifest may say. Reading one holds it to them, as anyone may have written it.
+The types below define what a manifest may contain. Reading checks it against them, because it may come from anyone.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ FORMAT = "simrec"
 VERSION = 5
 
 POOL = 3
-"""The version since which a recommender is a pool of files; before, each generation had a folder of its own."""
+"""Since this version a recommender is a pool of files; before, each generation had a folder of its own."""
 
 LARGEST = 16_000_000
-"""Bytes of the largest manifest."""
+"""Maximum size of a manifest in bytes."""
 
 LIBRARIES = ("simrec", "numpy", "faiss-cpu", "onnxruntime", "Pillow", "torch", "onnx", "onnxscript")
-"""Those whose versions a manifest keeps, for whoever wonders later."""
+"""A manifest keeps the versions of these libraries, for later questions."""
 
 LEVELS = 8
-"""How deep the settings of an encoder may be nested."""
+"""How deep an encoder's settings may be nested."""
 
 _PART = r"(?!\.{1,2}(/|\Z))[\w .()+,=@~-]{1,100}"
-"""What a plugin may call a file or folder: no '..', and nothing that leads out of the folder on any system."""
+"""The names that a plugin may give files and folders: no '..', and nothing that leads out of the folder on any system.
+"""
 
 _OLD = r"gens/\d{6,}-[0-9a-f]{8}"
 """The folder of a generation that a simrec of format 1 or 2 wrote."""
@@ -49,11 +50,11 @@ FILE = (
     r"|fields/[0-9a-f]{8,64}\.arrow|removed/[0-9a-f]{8,64}\.npy"
     rf"|{_OLD}/(index\.faiss|items\.sqlite|codes\.npy|thumbnails-\d{{6}}\.bin|encoder(/{_PART}){{1,8}}))"
 )
-"""A file's name, from the recommender's folder on: see `simrec.store`."""
+"""A file's path within the recommender's folder: see `simrec.store`."""
 
 Text = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*\Z", max_length=10_000)]
 Place = Annotated[str, Meta(pattern=r"^[^\ud800-\udc7f\udd00-\udfff]*\Z", max_length=100_000)]
-"""A text with a path in it, whose bytes that are no UTF-8 stand in it as Python writes them."""
+"""A text with a path in it; bytes that aren't UTF-8 are escaped as Python does it."""
 
 Count = Annotated[int, Meta(ge=0, le=2**48)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -66,13 +67,13 @@ Instant = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT[0-9:.+-]+\Z")]
 
 
 def _with_dtype(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """1 to 2: catalogues may keep their codes otherwise than as float32."""
+    """1 to 2: catalogues may keep their codes in other types than float32."""
     catalogue = values["catalogue"]
     return {**values, "catalogue": catalogue and {**catalogue, "dtype": "float32"}}
 
 
 def _with_segments(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """2 to 3: files are named from the recommender's folder on, recipes have versions, catalogues have segments."""
+    """2 to 3: file names start at the recommender's folder, recipes have versions, catalogues have segments."""
     encoder, catalogue = values["encoder"], values["catalogue"]
     if catalogue:
         thumbnails = catalogue["segments"]
@@ -117,14 +118,14 @@ def _with_sources(values: dict[str, Any], place: str) -> dict[str, Any]:
 UPGRADES: dict[int, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     1: _with_dtype, 2: _with_segments, 3: _with_interpolation, 4: _with_sources,
 }  # fmt: skip
-"""From each older version to the next, one function a step; the second argument is the folder of its generation."""
+"""One function per step from each older version to the next; the second argument is the generation's folder."""
 
 
 @dataclass(frozen=True)
 class TrainedOn:
     """What an encoder learned from: the source, how many pictures, their digest, and the split to test on.
 
-    test: None where there is none, "" in the manifests of an older simrec, which did not say.
+    test: None if there is none, "" in manifests of an older simrec, which did not record it.
     """
 
     source: Place
@@ -137,7 +138,7 @@ class TrainedOn:
 class Results:
     """How a training went: see `simrec.contracts.History`; losses are those of the epoch that was kept.
 
-    zeros: the share of the codes' numbers that are next to zero, None from an older simrec. seconds: the training's.
+    zeros: the share of the codes' numbers that are close to zero, None from an older simrec. seconds: the training's.
     """
 
     epochs: Annotated[int, Meta(ge=1)]
@@ -153,9 +154,9 @@ class Results:
 class EncoderRecord:
     """The encoder in a recommender.
 
-    provider: the distribution ("name version") it came from. runtime: "onnx" (encoder.onnx answers) or "plugin" (the
-    provider does). settings: JSON values. digest: of its files and its image recipe. command: what made it. folder:
-    where its files are, from the recommender's on.
+    provider: its distribution ("name version"). runtime: "onnx" (encoder.onnx encodes) or "plugin" (the provider does).
+    settings: JSON values. digest: of its files and its image recipe. command: what made it. folder: where its files are
+    within the recommender's folder.
     """
 
     name: Name
@@ -177,7 +178,7 @@ class EncoderRecord:
 
     @property
     def title(self) -> str:
-        """For errors and exports: name, preset, size of a code, first figures of the digest."""
+        """For errors and exports: name, preset, code size, first digits of the digest."""
         return f"{self.name}/{self.preset}-{self.dim}@{self.digest[:12]}"
 
 
@@ -185,8 +186,8 @@ class EncoderRecord:
 class SegmentRecord:
     """A segment of a catalogue: see `simrec.catalogue.segment`.
 
-    folder: where its files are, from the recommender's on. rows: how many it has, removed ones included. format: of the
-    manifests of its time. fields, removed: the files with its columns and with the rows that are no longer there.
+    folder: where its files are within the recommender's folder. rows: how many it has, removed ones included. format:
+    the manifest version when it was written. fields, removed: the files with its columns and with its removed rows.
     """
 
     folder: SegmentFolder
@@ -198,8 +199,8 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """A source of a catalogue. name: what to type to open it again. root: the folder that the paths of its items start
-    from, None where they are whole. test: its test split, None where there is none. reduced: whether it was cut down.
+    """A source of a catalogue. name: what to type to open it again. root: the folder that its items' paths start from,
+    None if they are absolute. test: its test split, or None. reduced: whether it was cut down.
     """
 
     name: Place
@@ -212,11 +213,11 @@ class SourceRecord:
 class CatalogueRecord:
     """The catalogue in a recommender.
 
-    sources: where its items come from; an item says which by its place. count: of items. labelled: whether they have
-    labels. encoder: the digest of the encoder that made its codes. dtype: how it keeps them. distances: quantiles of
-    the distances from its items to their nearest neighbours, evenly from the least to the greatest; empty where they
-    were not measured. measured: how many items there were then. engine: the address of the table that its items are in,
-    without a password; "" where they are in segments.
+    sources: where its items come from; an item refers to one by its position. count: of items. labelled: whether they
+    have labels. encoder: the digest of the encoder that made its codes. dtype: how it keeps them. distances: quantiles
+    of the distances from its items to their nearest neighbours, evenly spaced from smallest to largest; empty if they
+    were not measured. measured: how many items there were then. engine: the address of the table that holds the items,
+    without a password; "" if they are in segments.
     """
 
     sources: Annotated[tuple[SourceRecord, ...], Meta(min_length=1, max_length=1000)]
@@ -231,7 +232,7 @@ class CatalogueRecord:
 
     @cached_property
     def quantiles(self) -> NDArray[np.float64] | None:
-        """`distances`; None where there are none, or they are none."""
+        """`distances` as an array; None if they are missing or invalid."""
         import numpy as np
 
         known = np.asarray(self.distances, np.float64)
@@ -244,7 +245,7 @@ class CatalogueRecord:
 
     @property
     def test(self) -> str | None:
-        """The test split of its only source; None where there is none, or more than one source."""
+        """The test split of its only source; None if it has none, or if there are several sources."""
         return self.sources[0].test if len(self.sources) == 1 else None
 
     @property
@@ -278,9 +279,9 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A generation's manifest: files by their path from the recommender's folder on; libraries are {name: version}.
+    """A generation's manifest. files: by their path within the recommender's folder. libraries: {name: version}.
 
-    change: what it changed, None in those of an older simrec.
+    change: what it changed, None in manifests of an older simrec.
     """
 
     encoder: EncoderRecord
@@ -292,7 +293,7 @@ class Manifest:
 
     @classmethod
     def new(cls, encoder: EncoderRecord, catalogue: CatalogueRecord | None, change: ChangeRecord) -> Self:
-        """One that says of itself when it was made, and with which libraries."""
+        """A manifest with the current time and the versions of the libraries."""
         return cls(encoder, catalogue, datetime.now(UTC).isoformat(timespec="seconds"), _libraries(), change)
 
     def with_files(self, files: Mapping[str, FileRecord]) -> Self:
@@ -307,9 +308,9 @@ class Manifest:
     def from_bytes(cls, data: bytes, where: str, remedy: str, place: str = "") -> Self:
         """From the file's contents, of this version or an older one.
 
-        where and remedy: for the errors' sentences. place: the folder of a generation of an older format.
+        where and remedy: for error messages. place: the folder of a generation of an older format.
 
-        Raises VersionError for a newer one, StoreError for anything that is no manifest.
+        Raises VersionError for a newer version, StoreError for anything that isn't a manifest.
         """
         try:
             values = json.loads(data)
@@ -331,18 +332,18 @@ class Manifest:
             _check_levels(values, LEVELS)
             _check_fields(values)
             return convert(values, cls)
-        # What an older version's step meets in a manifest that is none can be any of these.
+        # An upgrade step can raise any of these for something that isn't a manifest.
         except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise StoreError(f"{where}: damaged manifest ({_first_line(error)}): {remedy}") from error
 
 
 def file_name(name: str) -> bool:
-    """Whether a manifest may name a file so."""
+    """Whether a manifest may list a file with that name."""
     return re.fullmatch(FILE, name) is not None
 
 
 def _check_fields(values: dict[str, Any]) -> None:
-    """Raises ValueError where a part of a manifest has a field that it doesn't know, which `convert` passes over."""
+    """Raises ValueError if a part of a manifest has an unknown field, which `convert` would ignore."""
     encoder = values["encoder"]
     parts: tuple[tuple[type, Iterable[str]], ...] = (
         (Manifest, set(values) - {"format", "version"}),
@@ -370,7 +371,7 @@ def _libraries() -> Mapping[str, str]:
     for name in LIBRARIES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # a host that only looks things up has no torch
+        except PackageNotFoundError:  # an installation that only looks things up has no torch
             continue
     return found
 

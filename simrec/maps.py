@@ -1,4 +1,4 @@
-"""The map of a catalogue: what it is made of, and the page that shows it, one file that asks for nothing."""
+"""The map of a catalogue: its contents, and the page that shows it, a single file that loads nothing."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 1 << 16
-"""Units that a map is wide and high: places are whole numbers below it."""
+"""Width and height of a map in units: places are whole numbers below it."""
 
 LEVELS = 19
-"""How often pictures are set closer to each other, see `levels`."""
+"""Number of levels on which pictures appear, see `levels`."""
 
 SPACING = 1 << 13
-"""Units between pictures of the coarsest level, at least; each further one has them 1.41 times as close."""
+"""Minimum units between pictures on the coarsest level; each further level has them 1.41 times as close."""
 
 NEVER = 255
-"""The level of an item whose picture has no room on any level, and the colour of one that has no value."""
+"""The level of an item whose picture has no room on any level, and the colour of an item without a value."""
 
 CLASSES = 24
-"""Values, at most, that have colours of their own."""
+"""Up to so many values get colours of their own."""
 
 STEPS = 64
-"""Colours of a scale."""
+"""Number of colours in a scale."""
 
 SHEET = 1024
-"""Pixels of a sheet of pictures, across and down: 4 MB once a browser has decoded it."""
+"""Width and height of a sheet of pictures in pixels: 4 MB once a browser has decoded it."""
 
 SHARP = 1 << 24
-"""Pixels of all pictures together under which they are saved with finer detail: a few MB more don't matter there."""
+"""If all pictures together have fewer pixels, they are saved with finer detail: a few MB more don't matter then."""
 
 TILES = ((128, 5_000), (96, 12_000), (64, 30_000), (48, 60_000), (32, 120_000), (24, 1 << 30))
-"""Pixels of a picture's longest edge in maps of up to so many items: a file of 100,000 stays below 80 MB."""
+"""A picture's longest edge in pixels, and the largest map that has it: a file of 100,000 items stays below 80 MB."""
 
 LONGEST = 1000
-"""Characters of an id or a value, at most, that a map holds."""
+"""Maximum characters of an id or a value in a map."""
 
 _LIGHT = (
     "#2563eb", "#e11d48", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#65a30d", "#92400e", "#475569",
@@ -63,11 +63,11 @@ _DARK_SCALE = ("#8b7cff", "#60a5fa", "#2dd4bf", "#a3e635", "#fde047")
 
 @dataclass(frozen=True)
 class Colouring:
-    """What the colours of a map say.
+    """What the colours of a map mean.
 
-    kind: "classes" where each of a few `names` has its own, "scale" where numbers from `low` to `high` run through
-    STEPS colours, "one" where all items have the same. numbers (n,) uint8: each item's colour, NEVER for one without a
-    value. names: of classes, the largest first.
+    kind: "classes" if each of a few `names` has its own colour, "scale" if numbers from `low` to `high` run through
+    STEPS colours, "one" if all items have the same colour. numbers (n,) uint8: each item's colour, NEVER for an item
+    without a value. names: of the classes, the largest first.
     """
 
     kind: Literal["classes", "scale", "one"]
@@ -99,14 +99,14 @@ class Colouring:
         known = floats[there]
         if not len(known) or known.min() == known.max():
             return cls("one", np.zeros(len(values), np.uint8))
-        low, high = np.quantile(known, [0.02, 0.98])  # a few odd prices shall not leave one colour for all others
+        low, high = np.quantile(known, [0.02, 0.98])  # else a few odd prices leave one colour for all others
         if not low < high:
             low, high = known.min(), known.max()
         steps = np.clip((np.where(there, floats, low) - low) / (high - low) * STEPS, 0, STEPS - 1)
         return cls("scale", np.where(there, steps, NEVER).astype(np.uint8), low=float(low), high=float(high))
 
     def colours(self, *, dark: bool) -> list[str]:
-        """The colour of each number as "#rrggbb", on a dark or a light ground."""
+        """The colour of each number as "#rrggbb", for a dark or a light background."""
         if self.kind == "scale":
             stops = np.array([_rgb(one) for one in (_DARK_SCALE if dark else _LIGHT_SCALE)], np.float64)
             where = np.linspace(0, len(stops) - 1, STEPS)
@@ -123,10 +123,10 @@ class Colouring:
 class Map:
     """A catalogue in two dimensions, n items.
 
-    places (n, 2) uint16: across, and down. levels (n,) uint8: see `levels`. neighbours (n, k) int32: the nearest items
-    by their codes, nearest first, -1 where there are no more; scores (n, k) float32. values (n,): of the field called
-    `label`. fields: the columns that are shown of an item. facts: said below the title. notes: paragraphs on how to
-    read it.
+    places (n, 2) uint16: across and down. levels (n,) uint8: see `levels`. neighbours (n, k) int32: the nearest items
+    by their codes, nearest first, -1 if there are no more; scores (n, k) float32. values (n,): of the field called
+    `label`. fields: the columns that the page shows of an item. facts: the line below the title. notes: paragraphs on
+    how to read the map.
     """
 
     title: str
@@ -146,16 +146,16 @@ class Map:
         return len(self.ids)
 
     def order(self) -> NDArray[np.int64]:
-        """The items (n,) coarse to fine, and those of a level so that what is near in the map is near in the file."""
+        """The items (n,) from coarse to fine levels; within a level, items close in the map are close in the file."""
         along = _spread_bits(self.places[:, 0]) | _spread_bits(self.places[:, 1]) << np.uint64(1)
         return np.lexsort((along, self.levels))
 
 
 def levels(places: NDArray[np.uint16], weights: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """On which level (n,) the picture of each item appears: on no level two of them are nearer to each other than
-    SPACING / 1.41 ** level units, across and down; NEVER for those that have no room on the last one either.
+    """The level (n,) on which each item's picture appears; NEVER for those that have no room even on the last one.
 
-    Every level is as full as can be. weights (n,): the larger, the earlier an item is chosen.
+    On each level, any two pictures are at least SPACING / 1.41 ** level units apart, across or down, and no further
+    picture would fit. weights (n,): items with larger weights are chosen earlier.
     """
     units = places.astype(np.float64)
     found = np.full(len(places), NEVER, np.uint8)
@@ -165,10 +165,10 @@ def levels(places: NDArray[np.uint16], weights: NDArray[np.int64]) -> NDArray[np
         cells = (units / spacing).astype(np.int64) + 1
         width = int(SIDE / spacing) + 3
         keys = cells[:, 0] * width + cells[:, 1]
-        grid = np.full(width * width, -1, np.int32)  # a cell holds one item, as it is as wide as the spacing
+        grid = np.full(width * width, -1, np.int32)  # a cell is as wide as the spacing, so it holds one item
         there = np.flatnonzero(found != NEVER)
         grid[keys[there]] = there
-        # Items in every second cell across and down are a whole cell apart: none is in the way of another.
+        # Items in every second cell across and down are a whole cell apart, so they can't be too close.
         for parity in range(4):
             some = rest[(cells[rest, 0] % 2 * 2 + cells[rest, 1] % 2) == parity]
             free = some[~_crowded(units, keys, grid, width, some, spacing)]
@@ -184,7 +184,7 @@ def _crowded(
     places: NDArray[np.float64], keys: NDArray[np.int64], grid: NDArray[np.int32], width: int, some: NDArray[np.int64],
     spacing: float,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Of some items, whether one that is in the grid is too near."""
+    """Whether each of some items is too close to an item in the grid."""
     crowded = np.zeros(len(some), np.bool_)
     for across in (-width, 0, width):
         for down in (-1, 0, 1):
@@ -195,25 +195,26 @@ def _crowded(
 
 
 def edge(count: int) -> int:
-    """Pixels of a picture's longest edge in a map of so many items."""
+    """A picture's longest edge, in pixels, in a map of so many items."""
     return next(pixels for pixels, most in TILES if count <= most)
 
 
 class Tiles:
     """Small pictures in a file, by number: written as they come, read in any order.
 
-    file: an empty one. edge: pixels of the longest edge.
+    file: an empty one. edge: the longest edge in pixels.
     """
 
     def __init__(self, file: IO[bytes], edge: int) -> None:
         self._file, self.edge = file, edge
         block = 16 if edge >= 32 else 8
         self.cell = -(-edge // block) * block
-        """Pixels that each has in a sheet: so many that a block of JPEG's, 16 where colours are coarser, is of one."""
+        """Width and height of a picture's cell in a sheet, in pixels: whole JPEG blocks (16 if colours are coarser), so
+        that no block belongs to two pictures."""
         self._size = 2 + 3 * edge * edge
 
     def put(self, number: int, picture: Image) -> None:
-        """Keeps a picture, made smaller where it is too large."""
+        """Keeps a picture, scaled down if it is too large."""
         small = picture.convert("RGB")
         small.thumbnail((self.edge, self.edge), reducing_gap=2)
         data = bytes(small.size) + small.tobytes()
@@ -228,7 +229,7 @@ class Tiles:
         return np.frombuffer(data, np.uint8, 3 * width * height, 2).reshape(height, width, 3)
 
     def sheets(self, order: NDArray[np.int64], sizes: NDArray[np.uint8]) -> Iterator[bytes]:
-        """Sheets as JPEG files with these pictures, row by row; sizes (n, 2): is filled with their widths, heights."""
+        """Sheets as JPEG files with these pictures, row by row; fills sizes (n, 2) with their widths and heights."""
         from PIL import Image
 
         across = SHEET // self.cell
@@ -242,7 +243,7 @@ class Tiles:
                 picture = self.get(number)
                 height, width = picture.shape[:2]
                 top, left = place // across * self.cell, place % across * self.cell
-                # The edge goes on to the end of its block: a sharp one there would show in the picture.
+                # Extend the picture's edge to the end of its block: a sharp step there would show in the picture.
                 room = ((0, self.cell - height), (0, self.cell - width), (0, 0))
                 sheet[top : top + self.cell, left : left + self.cell] = np.pad(picture, room, "edge")
                 sizes[start + place] = width, height
@@ -254,9 +255,10 @@ class Tiles:
 def write(
     file: IO[bytes], drawn: Map, tiles: Tiles, progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> None:
-    """Writes the page. tiles: the items' pictures, by their numbers. progress: told a stage, how many, and of how many.
+    """Writes the page. tiles: the items' pictures, by number. progress: called with a stage, how many are done, of how
+    many.
 
-    Nothing that changes from run to run is in it: the same map gives the same bytes.
+    The same map gives the same bytes.
     """
     page, style, script = parts("map")
     order = drawn.order()
@@ -307,12 +309,12 @@ def _about(drawn: Map, tiles: Tiles) -> dict[str, Any]:
 
 
 def _data(file: IO[bytes], name: str, data: bytes) -> None:
-    """A block of data in the page, which no browser runs."""
+    """Writes a block of data into the page, which browsers don't run."""
     file.write(f'<script type="text/plain" class="{name}">'.encode() + data + b"</script>\n")
 
 
 def _json(value: Any) -> bytes:
-    """JSON that can't end the element that it is in."""
+    """JSON that can't end the HTML element that holds it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").encode()
 
 
@@ -326,7 +328,7 @@ def _kept(value: Value) -> Value:
 
 
 def _spread_bits(numbers: NDArray[np.uint16]) -> NDArray[np.uint64]:
-    """The 16 bits of each number with a 0 before each: two of these interleaved are a place on Morton's curve."""
+    """The 16 bits of each number with a 0 before each bit: two of these interleaved are a place on the Morton curve."""
     spread = numbers.astype(np.uint64)
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
         spread = (spread | spread << np.uint64(shift)) & np.uint64(mask)

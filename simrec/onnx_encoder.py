@@ -1,8 +1,8 @@
-"""An encoder that runs its ONNX graphs with ONNX Runtime: what answers look-ups, with no torch and no plugin.
+"""An encoder that runs its ONNX graphs with ONNX Runtime, so that look-ups need no torch and no plugin.
 
-The graphs: encoder.onnx takes `images` uint8 (n, h, w, c) and gives `codes` float32 (n, dim), scaling inside; where
-those are the means of normal distributions it gives `log_variances` float32 (n, dim) too. decoder.onnx takes `codes`
-and gives `pictures` float32 (n, h, w, c) in 0..1.
+The graphs: encoder.onnx takes `images` uint8 (n, h, w, c), scales them itself and gives `codes` float32 (n, dim); if
+those are means of normal distributions, it also gives `log_variances` float32 (n, dim). decoder.onnx takes `codes` and
+gives `pictures` float32 (n, h, w, c) in 0..1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; on by default since 1.29
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; telemetry is on by default since 1.29
 import onnxruntime  # noqa: E402
 
 from simrec import onnx_graph  # noqa: E402
@@ -30,29 +30,29 @@ MEMORY = 4 << 30
 """Bytes that all graphs of a process may take together."""
 
 SECONDS = 8.0
-"""How long a graph may take to load, and how long to run on one picture, before it is given up."""
+"""How long a graph may take to load, and to run on one picture, before it is stopped."""
 
 SLOWER = 20
-"""How many times longer than on a black picture a graph may take on any other, once that is more than SECONDS."""
+"""How many times longer than on a black picture a graph may take on any other, if that is more than SECONDS."""
 
 SMALL = 16 << 20
-"""Bytes of the largest graph whose layers aren't divided between cores: that takes longer than it saves, and threads
-that look up at once get in each other's way. Batches are divided instead."""
+"""Graphs of up to so many bytes don't divide their layers between cores: that takes longer than it saves, and threads
+that look up at the same time get in each other's way. Batches are divided instead."""
 
 PIECE = 128
-"""Rows that a core is given of a batch at most, where batches are divided."""
+"""Maximum rows of a batch per core, if batches are divided."""
 
 NUMBERS = 1 << 20
-"""How many of rows' numbers a core is given at a time: the layers of a few large pictures stay in its cache (of 27
-pictures of 320 pixels at once a network of 5 MB encodes 5 % fewer a second than of 3)."""
+"""How many numbers in rows a core gets at a time, so that the layers of a few large pictures stay in its cache: with 27
+pictures of 320 pixels at once a network of 5 MB encodes 5 % fewer pictures a second than with 3."""
 
 REMEDY = "bring back a copy of this recommender, or train its encoder again under another name"
 
 
 class OnnxEncoder:
-    """Encodes, and decodes where there is a decoder.
+    """Encodes, and decodes if there is a decoder.
 
-    read: gives the bytes of "encoder.onnx" and, asked later, of "decoder.onnx".
+    read: gives the bytes of "encoder.onnx" and, when they are needed, of "decoder.onnx".
     """
 
     def __init__(self, spec: ImageSpec, dim: int, read: Callable[[str], bytes]) -> None:
@@ -71,7 +71,7 @@ class OnnxEncoder:
 
     @property
     def names(self) -> tuple[str, list[str]]:
-        """What the graph calls its input, and its results."""
+        """The graph's names for its input and for its results."""
         return self._encoder.feed, self._encoder.results
 
     def log_variances(self, images: Images) -> Codes | None:
@@ -116,17 +116,17 @@ def check(graph: bytes, name: str) -> None:
 
 
 class _Graph:
-    """A graph in ONNX Runtime: it gives what it should, in the memory and time it should take, or a StoreError."""
+    """A graph in ONNX Runtime: it gives the right results within bounds of memory and time, or raises a StoreError."""
 
     def __init__(self, graph: bytes, name: str, results: tuple[str, ...]) -> None:
         check(graph, name)
         _bound_memory()
         self._name = name
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is said in the errors here
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # it would take its own format too
+        options.log_severity_level = 4  # our errors say what goes wrong
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # else it accepts its own format too
         options.add_session_config_entry("session.use_env_allocators", "1")
-        # Waiting threads that spin would take the cores from whoever calls us between two look-ups.
+        # Threads that spin while waiting would take cores from the calling program between two look-ups.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._divided = len(graph) <= SMALL
         if self._divided:
@@ -143,15 +143,15 @@ class _Graph:
         self._seconds = SECONDS
 
     def prove(self, row: Any, shape: tuple[int, ...]) -> None:
-        """Runs it on one row (1, ...): it must give what it should, and says how long others may take."""
+        """Runs it on one row (1, ...): checks the results, and measures how long other rows may take."""
         begun = time.perf_counter()
         for result in self.results:
             self.run(row, result, shape, 1)
-        # A graph can be made to take longer for some pictures than for others, but an honest one hardly does.
+        # A graph can be built to take longer for some pictures than for others; an honest one hardly does.
         self._seconds = SLOWER * (time.perf_counter() - begun)
 
     def run(self, rows: Any, result: str, shape: tuple[int, ...], batch: int) -> Any:
-        """A result, float32 (n, *shape), of rows (n, ...), so many at a time."""
+        """A result, float32 (n, *shape), of rows (n, ...), at most `batch` at a time."""
         out = np.empty((len(rows), *shape), np.float32)
         size = max(1, min(batch, PIECE, NUMBERS // math.prod(rows.shape[1:]))) if self._divided else batch
         pieces = range(0, len(rows), size)
@@ -167,7 +167,7 @@ class _Graph:
         return out
 
     def _part(self, rows: Any, result: str, shape: tuple[int, ...]) -> Any:
-        """A result of some rows, which are computed together."""
+        """A result of some rows, computed together."""
         options = onnxruntime.RunOptions()
         limit = max(SECONDS, self._seconds * len(rows))
         try:
@@ -182,7 +182,7 @@ class _Graph:
 
 
 class _Watchdog(threading.Thread):
-    """Ends what takes too long: one thread for all graphs, as starting one for each look-up would cost more than it."""
+    """Stops graphs that take too long: one thread for all, as starting one costs more than a look-up."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -193,7 +193,7 @@ class _Watchdog(threading.Thread):
 
     @contextmanager
     def limited(self, seconds: float, stop: Callable[[], None]) -> Iterator[None]:
-        """Calls `stop` when the block has taken that long."""
+        """Calls `stop` if the block takes longer than that."""
         key = object()
         with self._lock:
             self._running[key] = (self._clock + seconds, stop)
@@ -211,7 +211,7 @@ class _Watchdog(threading.Thread):
             begun = time.monotonic()
             time.sleep(0.5)
             with self._lock:
-                # Whoever was stopped meanwhile, by Ctrl-Z or as the computer slept, has worked no longer than that.
+                # Don't count time in which the process was paused, by Ctrl-Z or while the computer slept.
                 self._clock += min(time.monotonic() - begun, 1.0)
                 for until, stop in self._running.values():
                     if until < self._clock:
@@ -229,11 +229,11 @@ def _watchdog() -> _Watchdog:
 
 @cache
 def _bound_memory() -> None:
-    """Bounds what all graphs of this process take together, which ONNX Runtime by itself does not."""
+    """Bounds the memory of all graphs in this process together; ONNX Runtime doesn't by itself."""
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    with suppress(Exception):  # another user of ONNX Runtime in this process has bounded it already
+    with suppress(Exception):  # other code in this process that uses ONNX Runtime has bounded it already
         onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": MEMORY}))
 
 

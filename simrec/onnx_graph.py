@@ -1,8 +1,8 @@
 """What an ONNX graph may do when simrec runs it: compute numbers from its input, and nothing else.
 
-ONNX Runtime opens the files that a graph names, reads the memory that it points to, and runs its loops for as long as
-they say. A graph may have come from anyone, so it is looked through before ONNX Runtime sees it. Only the fields that
-matter are read, as onnx itself is not there where things are only looked up; their numbers are those of onnx.proto3.
+ONNX Runtime opens files that a graph names, reads memory that it points to, and runs its loops as long as they say. A
+graph may come from anyone, so simrec checks it before ONNX Runtime sees it. It parses the file itself, because look-ups
+work without the package onnx, and reads only the fields that matter; their numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ OPERATORS = frozenset(
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905 - in lines that can be read
 )
-"""Those of ONNX's standard operators that compute numbers: no control flow, sequences, texts, files or chance."""
+"""ONNX's standard operators that compute numbers: no control flow, sequences, texts, files or random numbers."""
 
 SIZES: dict[str, tuple[int, ...]] = {
     "CenterCropPad": (1,), "ConstantOfShape": (0,), "DFT": (1,), "Expand": (1,), "OneHot": (1,),
     "Pad": (1, 3), "Range": (0, 1, 2), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
     "Tile": (1,), "TopK": (1,),
 }  # fmt: skip
-"""Which of an operator's inputs say how large its result is.
+"""Which of an operator's inputs set the size of its result.
 
-A size must not depend on what a picture shows: one that did could make a graph quick for most and slow for some.
+A size must not depend on what a picture shows, else a graph could be fast for most pictures and slow for some.
 """
 
 FIELDS = 200_000
-"""Of a graph, at most: a network of thousands of layers has a tenth of that."""
+"""Maximum number of fields in a graph: a network of thousands of layers has a tenth of that."""
 
 MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, INPUT = "model", "graph", "node", "attribute", "tensor", "input"
 
@@ -52,7 +52,7 @@ _INSIDE = {
     (ATTRIBUTE, 5): TENSOR,
     (ATTRIBUTE, 10): TENSOR,
 }
-"""Which fields hold what else there is to look through."""
+"""Which fields hold messages that must be checked too."""
 
 _REFUSED = {
     (MODEL, 20): "training",
@@ -87,7 +87,7 @@ def check(graph: bytes) -> None:
             place = (kind, number)
             if left < 0:
                 raise ValueError(f"it has more than {FIELDS:,} fields")
-            if place == (TENSOR, 14) and begin == stop:  # said to be inside, as by default
+            if place == (TENSOR, 14) and begin == stop:  # the default: the weights are inside
                 continue
             if place in _REFUSED:
                 raise ValueError(f"it has {_REFUSED[place]}")
@@ -114,16 +114,16 @@ def check(graph: bytes) -> None:
 
 
 def metadata(graph: bytes) -> dict[str, str]:
-    """What a model's metadata says, by key. Raises ValueError for bytes that are no model."""
+    """A model's metadata: values by key. Raises ValueError for bytes that aren't a model."""
     return dict(
         _entry(graph, start, end) for number, start, end in _fields(graph, 0, len(graph)) if number == _METADATA
     )
 
 
 def with_metadata(graph: bytes, key: str, value: str) -> bytes:
-    """The model with that entry in its metadata, in place of any with the same key; nothing else changes.
+    """The model with this entry in its metadata, which replaces any with the same key; nothing else changes.
 
-    Raises ValueError for bytes that are no model.
+    Raises ValueError for bytes that aren't a model.
     """
     parts, before = list[bytes](), 0
     for number, start, end in _fields(graph, 0, len(graph)):
@@ -141,7 +141,7 @@ def _entry(graph: bytes, start: int, end: int) -> tuple[str, str]:
 
 
 def _head(number: int, length: int) -> bytes:
-    """What stands before a field of bytes: its number and kind, and its length."""
+    """The bytes before a field of bytes: its number and kind, and its length."""
     head = bytearray()
     for left in (number << 3 | _BYTES, length):
         while left > 0x7F:
@@ -153,7 +153,7 @@ def _head(number: int, length: int) -> bytes:
 
 @dataclass
 class _Node:
-    """An operator with the names of what it takes and gives."""
+    """An operator with the names of its inputs and outputs."""
 
     operator: str = ""
     inputs: list[bytes] = field(default_factory=list)
@@ -161,7 +161,7 @@ class _Node:
 
 
 def _check_sizes(given: set[bytes], nodes: list[_Node]) -> None:
-    """Raises ValueError where a size depends on what is in the input, and not on how large that is alone."""
+    """Raises ValueError if a size depends on the input's values and not only on the input's size."""
     users: dict[bytes, list[_Node]] = {}
     for node in nodes:
         for name in node.inputs:
@@ -169,7 +169,7 @@ def _check_sizes(given: set[bytes], nodes: list[_Node]) -> None:
     seen, waiting = set(given), list(given)
     while waiting:
         for node in users.get(waiting.pop(), ()):
-            if node.operator not in ("Shape", "Size"):  # what they give is the same for any picture
+            if node.operator not in ("Shape", "Size"):  # their results are the same for any picture
                 new = set(node.outputs) - seen
                 seen |= new
                 waiting += new
@@ -179,13 +179,13 @@ def _check_sizes(given: set[bytes], nodes: list[_Node]) -> None:
 
 
 def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a message in Protocol Buffers' encoding: each number, and from where to where its bytes are.
+    """The fields of a Protocol Buffers message: each field's number, and the start and end of its bytes.
 
-    A number's place is empty where it is 0. Raises ValueError for bytes that are no message.
+    The range of a varint that is 0 is empty. Raises ValueError for bytes that aren't a message.
     """
     while start < end:
         key, start = _varint(data, start, end)
-        if key >> 32:  # ONNX Runtime would cut it to 32 bits and see another field
+        if key >> 32:  # ONNX Runtime would cut it to 32 bits and see a different field
             raise ValueError("it is no ONNX model")
         wire = key & 7
         if wire == _VARINT:
@@ -206,7 +206,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]
 
 
 def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The number whose bytes begin there, low seven bits first, and where they end."""
+    """The number whose bytes begin at `start`, low seven bits first, and where they end."""
     value = 0
     for shift in range(0, 70, 7):
         if start >= end:

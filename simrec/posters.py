@@ -1,4 +1,4 @@
-"""The map of a catalogue as a picture to hang up."""
+"""The map of a catalogue as a poster."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from PIL import Image, ImageDraw, ImageFont
 from simrec.maps import NEVER, SIDE, Map
 
 ACROSS = 64
-"""Pictures side by side, at most."""
+"""Maximum number of pictures side by side."""
 
 LEAST = 10
-"""The same at least, however few items there are."""
+"""Minimum number of pictures side by side, however few items there are."""
 
 AWAY = 2
-"""Cells that a picture may be away from where its item is, where another one is there already."""
+"""How many cells a picture may be moved from its item's place if another picture is already there."""
 
 NAMED = 12
-"""Classes, at most, that have a legend and coloured lines below their pictures."""
+"""Up to so many classes get a legend and coloured lines below their pictures."""
 
 CHARACTERS, TITLE = 16, 40
-"""Characters of a name in the legend, and of the title."""
+"""Maximum characters of a name in the legend, and of the title."""
 
 _LIGHT = {"paper": "#faf9f6", "ink": "#26272b", "soft": "#6b6e76"}
 _DARK = {"paper": "#0d0e11", "ink": "#ecebe7", "soft": "#8f939c"}
 
 
 class Poster:
-    """A picture of a map: pictures of its items in square cells, as near as can be to where the items are.
+    """A map drawn as one picture: its items' pictures in square cells, each as close as possible to its item's place.
 
     size: pixels across and down. cells: the cell (across, down) of each item that is shown, by its number.
     """
@@ -61,7 +61,7 @@ class Poster:
         self._marks.append((number, (left, bottom - gap, left + small.width - 1, bottom - 1 - gap // 2)))
 
     def finished(self) -> Image.Image:
-        """The poster, on paper like the pictures' own ground where most of them have a dark or a light one."""
+        """The poster, on paper in the colour of most pictures' background."""
         ground = np.median(np.array(self._grounds or [(255, 255, 255)]), axis=0).astype(int).tolist()
         dark = sum(ground) < 3 * 64
         look = _DARK if dark else _LIGHT
@@ -83,7 +83,7 @@ class Poster:
         return poster
 
     def _legend(self, draw: ImageDraw.ImageDraw, ink: str, colours: list[str], unit: int) -> None:
-        """What the colours say, flush right."""
+        """Draws what the colours mean, flush right."""
         colouring = self._drawn.colouring
         if colouring.kind == "scale":
             ends = [(colouring.low, colours[0]), (colouring.high, colours[-1])]
@@ -106,7 +106,7 @@ class Poster:
 
 
 def _evened(places: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """Places (n, 2) as shares of the poster: half as they are, half by their rank, which takes from empty stretches."""
+    """Places (n, 2) as shares of the poster, halfway between the places and their ranks, to shrink empty areas."""
     ranks = places.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / len(places)
     mixed = places / SIDE + ranks
     low, high = mixed.min(axis=0), mixed.max(axis=0)
@@ -115,9 +115,7 @@ def _evened(places: NDArray[np.uint16]) -> NDArray[np.float64]:
 
 
 def _cells(order: NDArray[np.int64], places: NDArray[np.float64], across: int) -> dict[int, tuple[int, int]]:
-    """The cells (across, down) of the items that have room, in the order in which they choose. places (n, 2): theirs,
-    in cells.
-    """
+    """The cells (across, down) of the items that find room. order: in which they choose. places (n, 2): in cells."""
     taken: dict[tuple[int, int], int] = {}
     steps = range(-AWAY, AWAY + 1)
     for number in order.tolist():
@@ -138,7 +136,7 @@ def _distance(cell: tuple[int, int], x: float, y: float) -> float:
 
 
 def _scaled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """A picture as large as fits, the pixels of a tiny one square."""
+    """A picture as large as fits; the pixels of a tiny one stay square."""
     factor = min(width / picture.width, height / picture.height)
     size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
     if factor > 1 and max(picture.size) < 64:

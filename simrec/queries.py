@@ -1,4 +1,4 @@
-"""What is looked up: from whatever people have of a picture, or of several, to a query; and what answers it."""
+"""Queries and matches: turns whatever people have of one or several pictures into a query."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from simrec.images import Crop, Read
 
 SHOWN = 128
-"""Pixels of the longest edge of the picture that a person is shown of a query, where no other number is asked for."""
+"""Default longest edge, in pixels, of the picture that people see of a query."""
 
 NOTHING = 1e-6
-"""The length of a direction from which on it is one: directions that cancel out leave less."""
+"""Minimum length of a combined direction: directions that cancel out leave less."""
 
 
 class Match(NamedTuple):  # a batch has a hundred thousand, and a frozen dataclass takes longer to make
-    """One answer: score is higher the better, distance lower (see `simrec.index`).
+    """One answer: better ones have a higher score and a lower distance (see `simrec.index`).
 
-    percentile: the share, in per cent, of the catalogue's items whose nearest neighbour is farther from them than this
-    match is from the query; None where the catalogue was too small to measure that, or an older simrec made it. alike:
-    how many near-duplicates of the item were left out of the answer; None where nobody asked for that.
+    percentile: the per cent of the catalogue's items that are farther from their nearest neighbour than this match is
+    from the query; None if the catalogue was too small to measure that, or if an older simrec made it. alike: how many
+    near-duplicates of the item were left out of the answer; None unless asked for.
     """
 
     query: str
@@ -49,27 +49,27 @@ class Match(NamedTuple):  # a batch has a hundred thousand, and a frozen datacla
 
     @property
     def id(self) -> str:
-        """The item's."""
+        """The item's id."""
         return self.item.id
 
     @property
     def label(self) -> str:
-        """The item's, "" where it has none."""
+        """The item's label, "" for none."""
         return self.item.label
 
     @property
     def source(self) -> str:
-        """Where the item came from: its file's path, or a data set's name."""
+        """Where the item comes from: its file's path, or a data set's name."""
         return self.item.source
 
     @property
     def fields(self) -> Mapping[str, Value]:
-        """What else is known of the item."""
+        """What else is known about the item."""
         return self.item.fields
 
     @property
     def path(self) -> Path | None:
-        """The item's picture file; None where it came from a data set."""
+        """The item's picture file; None if it comes from a data set."""
         from simrec.sources.files import path_of
 
         return path_of(self.source) if Path(self.source).is_absolute() else None
@@ -86,12 +86,12 @@ class Match(NamedTuple):  # a batch has a hundred thousand, and a frozen datacla
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to look up, a part of one, or several as one.
+    """A picture to look up, a part of one, or several combined.
 
-    images: what the encoder is fed, (1, h, w, c); None for a whole item and for a code. own: the ids of that very item
-    and of exact copies of it, which are left out of its answer. copies: how many of them are copies. code: (1, dim),
-    where it is there already, and the digest of the encoder that made it. picture: what a person is shown, a JPEG or
-    PNG file, None where there is nothing but numbers. parts: the queries that this one combines.
+    images: the encoder's input, (1, h, w, c); None for a whole item and for a code. own: the ids of the queried item
+    and its exact copies, which its answer leaves out. copies: how many of them are copies. code: (1, dim), if it is
+    known already; encoder: the digest of the encoder that made it. picture: for people to see, a JPEG or PNG file; None
+    if there are only numbers. parts: the queries that this one combines.
     """
 
     name: str
@@ -105,15 +105,15 @@ class Query:
 
 
 Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query | Read"
-"""What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open one, a Pillow picture, an array uint8
-(h, w) or (h, w, c), a code float32 (dim,), a query that was read before, or what `simrec.images` read of a file."""
+"""What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open file, a Pillow picture, an array uint8
+(h, w) or (h, w, c), a code float32 (dim,), a query that was read before, or what `simrec.images` read from a file."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns what is asked into queries for one encoder and, where there is one, one catalogue.
+    """Turns what people ask for into queries for one encoder and, if there is one, its catalogue.
 
-    name: the recommender's. home: remembers the user's own folders, by default the user's home.
+    name: the recommender's. home: where the user's own folders are remembered, by default the user's home.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Reader:
         self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0,
         name: str = "",
     ) -> list[Query]:  # fmt: skip
-        """The query of each: see `Recommender.read`. Their copies are looked for in one go."""
+        """The query for each: see `Recommender.read`. Looks for the copies of all of them in one go."""
         queries: list[Query | None] = []
         pictures: list[tuple[str, Read]] = []
         for one in asked:
@@ -144,7 +144,7 @@ class Reader:
         return [next(looked_at) if query is None else query for query in queries]
 
     def of_batch(self, batch: Batch, *, with_copies: bool = False) -> list[Query]:
-        """The queries of pictures that a source has read, called by their ids."""
+        """The queries for pictures that a source has read, named by their ids."""
         queries = [
             Query(entry.id, batch.images[row : row + 1], picture=batch.previews[row])
             for row, entry in enumerate(batch.entries)
@@ -156,7 +156,7 @@ class Reader:
         ]
 
     def _without_picture(self, asked: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
-        """The query of what has a code already; None for a picture."""
+        """The query for something that has a code already; None for a picture."""
         if isinstance(asked, str) and asked.startswith("id:"):
             return self._part(asked, crop, with_copies, shown) if crop else self._item(asked, with_copies, shown)
         dim = self.encoder.dim
@@ -180,7 +180,7 @@ class Reader:
         )  # fmt: skip
 
     def _part(self, asked: str, crop: Crop, with_copies: bool, shown: int) -> Query:
-        """A part of an item's picture: of its file where that may be read again, else of its preview."""
+        """A part of an item's picture: from its file if that may be read again, else from its preview."""
         from simrec import images
 
         whole = self._item(asked, with_copies, 0)
@@ -191,8 +191,8 @@ class Reader:
             read = _of_file(path, asked, self.encoder, crop, shown)
         elif not crop.per_cent:
             raise RequestError(
-                f"{asked}: its file can't be read, and its preview has other pixels: give the part in per cent, as "
-                f"10%,0%,90%,50%"
+                f"{asked}: its file can't be read, and its preview has another size: give the part in per cent, such "
+                f"as 10%,0%,90%,50%"
             )
         elif (preview := self.catalogue.picture(item.id)) is None:
             raise RequestError(f"{asked}: it has no picture to take a part of: name a picture file")
@@ -214,7 +214,7 @@ class Reader:
         return self.catalogue.copies_of(contents)
 
     def _picture(self, asked: object, crop: Crop | None, shown: int, name: str) -> tuple[str, Read]:
-        """The name of a picture that is no item's, and what was read of it."""
+        """The name of a picture that isn't an item's, and what was read from it."""
         from PIL import Image
 
         from simrec import images
@@ -251,15 +251,15 @@ class Reader:
 def combined(
     queries: Sequence[Query], codes: Codes, weights: Sequence[float], less: int, metric: Metric, encoder: str
 ) -> Query:
-    """One query of several: the mean of their directions, or of their codes where the metric is no cosine.
+    """Combines several queries into one: the mean of their directions, or of their codes if the metric isn't cosine.
 
-    codes (n, dim): of the queries, of which the last `less` are what the answer should not look like. From those it
-    moves away, as far as they are from the others' mean: with clothing photos by `photo` 69 % of the first five answers
-    are then of the first picture's kind, as without, and 1 % of the other's, not 4 %; of the mean of two pictures less
-    the second one, 70 % and 3 %, not 38 % and 38 %. weights: of the queries before them. encoder: the digest of
-    the encoder that made the codes.
+    codes (n, dim): of the queries; the last `less` of them are what answers should not look like. The query moves away
+    from those, by as much as they are away from the others' mean. Measured with clothing photos and `photo`: 69 % of
+    the first five answers are still of the first picture's kind, and 1 % instead of 4 % of the other's; for the mean of
+    two pictures less the second, 70 % and 3 % instead of 38 % and 38 %. weights: of the queries before the last `less`.
+    encoder: the digest of the encoder that made the codes.
 
-    Raises RequestError for weights that are none, and where nothing is left as the directions cancel out.
+    Raises RequestError for invalid weights, and if the directions cancel out.
     """
     wanted = len(queries) - less
     if len(weights) != wanted or not all(0 < weight <= LARGEST_WEIGHT for weight in weights):
@@ -276,7 +276,7 @@ def combined(
     name = " + ".join(query.name for query in queries[:wanted])
     name += "".join(f" - {query.name}" for query in queries[wanted:])
     if metric == "cosine" and np.linalg.norm(code) < NOTHING:
-        raise RequestError(f"{name:.200}: nothing is left of them together, as they cancel out: leave one out")
+        raise RequestError(f"{name:.200}: together they cancel out, and nothing is left: leave one out")
     own = frozenset().union(*(query.own for query in queries))
     return Query(
         name, None, own, sum(query.copies for query in queries), code.astype(np.float32)[np.newaxis], encoder,
@@ -294,8 +294,8 @@ def no_catalogue(name: str) -> RequestError:
 
 
 def _of_file(file: Path | bytes, name: str, encoder: EncoderRecord, crop: Crop | None, shown: int) -> Read:
-    """What is read of a picture file. A larger picture than a preview is decoded for itself, so that what the encoder
-    is fed doesn't depend on what a person is shown.
+    """What is read from a picture file. A shown picture larger than a preview is decoded separately, so that the
+    encoder's input doesn't depend on what people see.
     """
     from simrec import images
 

@@ -1,7 +1,7 @@
-"""An image recipe as data: the steps from a picture file to what an encoder is fed, with every number in them.
+"""An image recipe as data: every step and number from a picture file to an encoder's image.
 
-`simrec.images` does these steps with Pillow. Here they are said, for a program in another language that runs the
-encoder's graph: simrec/data/recipes/README.md explains each, and the files beside it show what comes out.
+`simrec.images` does these steps with Pillow. This module describes them for a program in another language that runs the
+encoder's graph: simrec/data/recipes/README.md explains each step, and the files beside it show the results.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ KERNELS: dict[str, dict[str, Any]] = {
     "bilinear": {"name": "bilinear", "support": 1},
     "box": {"name": "box", "support": 0.5},
 }
-"""Pillow's filters (Resample.c): pixels to each side that count, before the filter is widened by the scale."""
+"""Pillow's filters (Resample.c). support: how many pixels count to each side, before the scale widens the filter."""
 
 COEFFICIENT_BITS = 22
-"""Of the fraction of a filter's coefficients, which are whole numbers (PRECISION_BITS in Resample.c)."""
+"""Fraction bits of a filter's coefficients, which are whole numbers (PRECISION_BITS in Resample.c)."""
 
 GREY: Step = {"step": "grey", "weights": [19595, 38470, 7471], "shift": 16}
-"""Pillow's grey of a colour (L24 in Convert.c)."""
+"""How Pillow turns a colour into grey (L24 in Convert.c)."""
 
 _FLIPS = {
     Image.Transpose.FLIP_LEFT_RIGHT: (False, True, False),
@@ -41,11 +41,11 @@ _FLIPS = {
     Image.Transpose.ROTATE_90: (True, False, True),
     Image.Transpose.TRANSVERSE: (True, True, True),
 }
-"""Each as: rows become columns, then left becomes right, then top becomes bottom."""
+"""Each as three truths: rows become columns, then left becomes right, then top becomes bottom."""
 
 
 def steps(spec: ImageSpec) -> list[Step]:
-    """The steps that turn any picture file into what an encoder with this spec is fed, first to last."""
+    """The steps that turn any picture file into the image that an encoder with this spec takes, first to last."""
     return [*_reading(spec), *_preparing(spec), {
         "step": "array", "dtype": "uint8", "order": ["n", "height", "width", "channels"], "shape": ["n", *spec.shape],
     }]  # fmt: skip
@@ -124,7 +124,7 @@ def _fashion_1(spec: ImageSpec) -> list[Step]:
 
 
 def _trim(rounding: str, distance: str, more_than: float) -> Step:
-    """What differs from the background by more than that; its box is what stays of the picture."""
+    """Crops the picture to the box of all pixels that differ from the background by more than `more_than`."""
     background = {"pixels": "corners", "statistic": "median", "rounding": rounding}
     return {"step": "trim", "background": background, "distance": distance, "more_than": more_than}
 
@@ -138,10 +138,10 @@ def _item(spec: ImageSpec) -> Step:
 
 
 def _sharpen() -> Step:
-    """Pillow's UnsharpMask: less a Gaussian blur, which is three box blurs of this radius (BoxBlur.c)."""
+    """Pillow's UnsharpMask: subtracts a Gaussian blur, made of three box blurs of this radius (BoxBlur.c)."""
     passes, shift = 3, 24
     variance = images.SHARPEN.radius**2 / passes
-    assert variance < 2 / 3  # or there were more than three weights
+    assert variance < 2 / 3  # else there would be more than three weights
     radius = variance / (2 * (1 - variance))
     middle = int(np.float32(2**shift) / np.float32(2 * radius + 1))
     side = (2**shift - middle) // 2
@@ -152,7 +152,7 @@ def _sharpen() -> Step:
 
 
 def _negate() -> Step:
-    """Light on black: the grey of the background becomes 0, and what is farthest from it 255."""
+    """Light on black: the background's grey becomes 0, and the grey farthest from it 255."""
     return {"step": "negate", "light_from": 128, "backdrop": {"weights": GREY["weights"], "shift": GREY["shift"]}}
 
 

@@ -1,4 +1,4 @@
-"""Answers as HTML: a report that is one file for a colleague, and a row of pictures for a notebook."""
+"""Answers as HTML: a report, which is one file to send, and a row of pictures for notebooks."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EDGE = 320
-"""Pixels of the longest edge of a report's pictures: sharp where a screen has two for each that a style sheet means."""
+"""Longest edge of a report's pictures, in pixels: sharp also on screens with two pixels per CSS pixel."""
 
 TINY = 64
-"""Pixels of the longest edge under which a picture is enlarged with its pixels square."""
+"""Pictures with a longest edge below this are enlarged with square pixels."""
 
 LARGEST = 200_000_000
-"""Bytes of a report after which no further query is written: browsers open no larger file in good time."""
+"""Maximum bytes of a report; further queries are left out, because browsers open larger files too slowly."""
 
 NOTEBOOK = 160
-"""Pixels of the longest edge of the pictures in a notebook."""
+"""Longest edge of the pictures in a notebook, in pixels."""
 
 MOST = 50
-"""Answers that a notebook shows."""
+"""How many answers a notebook shows."""
 
 _FIGURES = ("rank", "score", "percentile", "alike")
 
@@ -42,12 +42,12 @@ _OWN = (*_FIGURES, "id", "label")
 
 
 class Report:
-    """Writes a report while the answers come in, in the memory that one of them takes.
+    """Writes a report while the answers come in; holds only one answer in memory.
 
-    The file loads nothing from elsewhere, and its content security policy allows its own style and script alone.
+    The file loads nothing from elsewhere; its content security policy allows only its own style and script.
 
-    file: where it is written, as UTF-8. title, facts: its heading, and what is said below it. display: draws it. show:
-    the fields that it has, all of an item's where there are none.
+    file: where to write it, as UTF-8. title, facts: its heading, and the line below. display: draws the pictures. show:
+    the fields to show; if empty, all of an item's fields.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Report:
         self._write(head)
 
     def add(self, query: Query, matches: Sequence[Match], remarks: Sequence[str] = ()) -> None:
-        """One query's answer. remarks: what a person should know of it. Beyond LARGEST it is only counted."""
+        """Writes one query's answer. remarks: notes about it for the reader. Beyond LARGEST it is only counted."""
         if self._written > LARGEST:
             self.left_out += 1
             return
@@ -81,25 +81,25 @@ class Report:
         self._write("</div>\n</section>\n")
 
     def end(self) -> None:
-        """The foot of the report: what it holds, what is not there, and what its figures mean."""
+        """Writes the end of the report: what it holds, what is missing, and what its figures mean."""
         said = [f"{_count(self.queries, 'query', 'queries')}, {_count(self.answers, 'answer', 'answers')}."]
         if self.left_out:
             said.append(
-                f"{_count(self.left_out, 'further query is', 'further queries are')} left out for want of room."
+                f"{_count(self.left_out, 'further query is', 'further queries are')} left out to keep this file small."
             )
         if self.failed:
             said.append(f"{_count(self.failed, 'query', 'queries')} could not be answered.")
         if why := self._display.why_small():
             said.append(why)
         said.append(
-            "Score: higher is more alike. Percentile: the share of the catalogue's items whose nearest neighbour is "
-            "farther from them than this answer is from the query."
+            "Score: higher is more alike. Percentile: the share of the catalogue's items that are farther from their "
+            "nearest neighbour than this answer is from the query."
         )
         paragraphs = "\n".join(f"<p>{_text(one)}</p>" for one in said)
         self._write(f"<footer>\n{paragraphs}\n</footer>\n{self._tail}")
 
     def _pictures(self, query: Query) -> str:
-        """A figure for each picture of a query; of several with its name."""
+        """A figure for each picture of a query; with its name if there are several."""
         figures = []
         for part in query.parts or (query,):
             picture = self._display.of_query(part)
@@ -130,7 +130,7 @@ class Report:
         return f'<tr role="row"><td role="cell" class="picture">{picture}</td>{"".join(cells)}</tr>'
 
     def _write(self, text: str) -> None:
-        data = text.encode("utf-8", "backslashreplace")  # names of files can hold what UTF-8 can't
+        data = text.encode("utf-8", "backslashreplace")  # file names can hold what UTF-8 can't
         self._file.write(data)
         self._written += len(data)
 
@@ -138,7 +138,8 @@ class Report:
 class Answer(list[Match]):
     """The matches of one query, best first: a list that a notebook shows as a row of pictures.
 
-    display: draws them, in so many pixels; None for one that was copied or unpickled, which is shown without pictures.
+    display: gives what draws them at a given size; None for a copied or unpickled list, which is shown without
+    pictures.
     """
 
     def __init__(self, matches: Iterable[Match] = (), display: Callable[[int], Display] | None = None) -> None:
@@ -169,7 +170,7 @@ class Answer(list[Match]):
 
 
 def _tile(match: Match, display: Display | None) -> str:
-    """One match as a notebook shows it, where styles stand with the elements."""
+    """One match as a notebook shows it, with inline styles."""
     try:
         look = "height:160px;width:100%;object-fit:contain;margin:0 0 4px"
         picture = _image(display.of_item(match.item), NOTEBOOK, match.id, look) if display else ""
@@ -191,7 +192,7 @@ def _own(match: Match, name: str) -> Value:
 
 
 def _cell(name: str, value: Value, kind: str) -> str:
-    """A cell, with the number that it is sorted by. kind: what the style sheet calls it."""
+    """A table cell, with the number to sort by. kind: its class in the style sheet."""
     numeric = isinstance(value, int | float) and math.isfinite(value)
     exact = f' data-value="{value!r}"' if numeric else ""
     classes = [
@@ -207,7 +208,7 @@ def _cell(name: str, value: Value, kind: str) -> str:
 
 
 def _image(picture: Image, edge: int, alt: str, style: str = "") -> str:
-    """A picture as an element that holds all of it: encoded again, without what its file says besides."""
+    """A picture as an element with its data inline: encoded again, without the file's metadata."""
     small = picture.convert("RGB") if picture.mode not in ("L", "RGB") else picture.copy()
     small.info = {}
     small.thumbnail((edge, edge), reducing_gap=2)

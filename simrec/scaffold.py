@@ -1,7 +1,8 @@
 """Writes a new plugin from the files in `simrec/templates/plugin`: those in `shared` and those of its kind.
 
-In them `$name` stands for the plugin's name, `$package` for its package, `$needs` for the simrec its kind needs, with
-torch or without, and `$simrec` for the version of simrec that wrote it; `package` in a path stands for its package too.
+In these files `$name` stands for the plugin's name, `$package` for its package, `$needs` for the simrec it depends on
+(with torch or without) and `$simrec` for the version of simrec that wrote it. `package` in a path stands for its
+package too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ KINDS = {"autoencoder": "simrec[train]", "numpy": "simrec"}
 
 
 def write(name: str, kind: str, folder: Path) -> list[Path]:
-    """Writes a plugin into a folder that is not there, or empty; gives the files' paths in it, sorted.
+    """Writes a plugin into a new or empty folder; returns the files' paths in it, sorted.
 
-    name: of its distribution, its encoder and, with '_' for '-', its package. kind: one of `KINDS`. Raises
-    RequestError for a kind that does not exist and a name that cannot be, or is taken, StoreError when the folder
-    cannot be written or holds something; nothing is then left behind.
+    name: of its distribution, its encoder and, with '_' for '-', its package. kind: one of `KINDS`. Raises RequestError
+    for an unknown kind and for a name that is invalid or taken, StoreError if the folder can't be written or isn't
+    empty; then nothing is left behind.
     """
     if kind not in KINDS:
         raise RequestError(f"no kind {kind!r} of plugin: {suggestion(kind, KINDS)}")
@@ -46,12 +47,12 @@ def write(name: str, kind: str, folder: Path) -> list[Path]:
 
 
 def _package(name: str) -> str:
-    """The package of a plugin of that name. Raises RequestError when the name cannot be, or is taken."""
+    """The package of a plugin with that name. Raises RequestError if the name is invalid or taken."""
     package = name.replace("-", "_")
     if not re.fullmatch(r"[a-z]([a-z0-9_-]*[a-z0-9])?", name) or keyword.iskeyword(package):
         raise RequestError(
-            f"{name!r} cannot name a package: use lower-case letters, digits, '-' and '_', a letter first, and no word "
-            f"of Python's own"
+            f"{name!r} cannot name a package: use lower-case letters, digits, '-' and '_', start with a letter, and "
+            f"avoid Python's keywords"
         )
     found = host.discover()
     for offer in found.of(EncoderSpec):
@@ -61,6 +62,6 @@ def _package(name: str) -> str:
         if failure.plugin == name:
             raise RequestError(f"{name!r} is taken: {failure}: choose another name, or uninstall it")
     spec = find_spec(package)
-    if spec and spec.origin:  # a mere folder, which Python takes for a package too, has no origin
+    if spec and spec.origin:  # a plain folder, which Python takes for a package too, has no origin
         raise RequestError(f"{name!r} is taken: there is a Python module {package!r} ({spec.origin}): choose another")
     return package

@@ -1,4 +1,4 @@
-"""Contact sheets, pictures in rows with a line or two of text under each, and plots."""
+"""Contact sheets (rows of pictures, each with a line or two of text below) and plots."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from simrec.contracts import Images
 from simrec.images import as_picture
 
 TILE = 112
-"""Pixels a small picture is enlarged to, at least half of it: by a whole factor, so that its pixels stay square."""
+"""Small pictures are enlarged to between half of this and this, in pixels: by a whole factor, to keep pixels square."""
 
 PHOTO = 128
-"""Pixels of the longest edge of a larger picture, a photo."""
+"""Longest edge of a larger picture (a photo), in pixels."""
 
 LONGEST = 200
-"""Characters of a line of text that are looked at: a label may be a book."""
+"""How many characters of a line of text are used: a label may be a book."""
 
 ACROSS = 10
-"""Pictures side by side, at most, of one query's answers, or where a sheet compares versions of them."""
+"""Maximum number of pictures side by side, of one query's answers or in a comparison of versions."""
 
 LARGEST = 60_000_000
-"""Pixels of the largest contact sheet, about: 180 MB in memory."""
+"""About how many pixels the largest contact sheet has: 180 MB in memory."""
 
 WIDE = 1300
-"""Pixels across that the pictures of `inputs_sheet` may take."""
+"""Maximum width of the pictures in `inputs_sheet`, in pixels."""
 
 WRITTEN = 512
-"""Pixels an edge of a picture of a text, at most."""
+"""Maximum edge of a picture of a text, in pixels."""
 
 READABLE = 64
-"""Pixels an edge from which on it has room for its text."""
+"""Minimum edge, in pixels, at which such a picture has room for its text."""
 
 _GAP, _LINE, _MARGIN = 10, 16, 18
 _INK, _PALE, _GREY, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#dddddd", "#1a7f4b", "#c2412d", "#1f5fbf"
@@ -46,8 +46,8 @@ _INK, _PALE, _GREY, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#dddddd", "#1a7
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture, uint8 (h, w, c) or a Pillow one, the lines of text below it, whether it is right (None: nobody knows),
-    and whether it is a query.
+    """A picture, uint8 (h, w, c) or a Pillow picture, the lines of text below it, whether it is right (None if that
+    isn't known), and whether it is a query.
     """
 
     picture: NDArray[np.uint8] | Image.Image
@@ -57,9 +57,9 @@ class Tile:
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None = None) -> Image.Image:
-    """One row a query: its own pictures first, set apart and framed, then its answers, best first, ten side by side.
+    """One row per query: first its own pictures, set apart and framed, then its answers, best first, ten side by side.
 
-    side: pixels of the pictures' longest edges; without it as their sizes suggest.
+    side: the pictures' longest edge in pixels; if None, their sizes decide.
     """
     layout = _Layout.of(rows, side or max(_side(tile.picture) for row in rows for tile in row))
     sheet = _Sheet(max(layout.width, _width_of(title)), layout.height(rows), title)
@@ -78,7 +78,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None =
 
 
 def fitting(rows: Sequence[Sequence[Tile]], side: int) -> Sequence[Sequence[Tile]]:
-    """As many of a contact sheet's rows as LARGEST pixels have room for, one at least, and of that what fits."""
+    """As many of a contact sheet's rows as fit into LARGEST pixels; at least one row, cut if it doesn't fit."""
     cut = [row[: max(1, LARGEST // (side + _GAP) ** 2 // 2)] for row in rows]
     layout = _Layout.of(cut, side)
     while len(cut) > 1 and layout.width * layout.height(cut) > LARGEST:
@@ -88,8 +88,8 @@ def fitting(rows: Sequence[Sequence[Tile]], side: int) -> Sequence[Sequence[Tile
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the tiles of a contact sheet are placed, in pixels. side: of a picture; across, down: from one to the next.
-    before: what the queries take. width: of the sheet.
+    """Where the tiles of a contact sheet go, in pixels. side: of a picture; across, down: from one to the next. before:
+    the room for queries. width: of the sheet.
     """
 
     side: int
@@ -116,7 +116,9 @@ class _Layout:
 
 
 def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], title: str) -> Image.Image:
-    """A column a picture, its versions one above the other; at the left what each row is; ten columns side by side."""
+    """One column per picture, with its versions one above the other and row names at the left; ten columns side by
+    side.
+    """
     side = _side(columns[0][0].picture)
     step, height = side + _GAP, side + 2 * _LINE + 8
     beside = round(max(_font(12).getlength(name) for name in names)) + 2 * _GAP
@@ -135,15 +137,15 @@ def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], ti
 
 
 def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
-    """What a picture costs in bits against what it loses: rows as `simrec.recommender.rates` gives them.
+    """A plot of bits per picture against loss: rows as `simrec.recommender.rates` gives them.
 
-    A line through each family of rows, which is what comes before the first digit of their names.
+    A line connects each family of rows: those whose names are the same up to the first digit.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.add_subplot(
-        xscale="log", xlabel="bits a picture", ylabel="mean squared error of a pixel", title=title
+        xscale="log", xlabel="bits per picture", ylabel="mean squared error per pixel", title=title
     )
     families: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -161,7 +163,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]], title: str) -> Image.Imag
 
 
 def inputs_sheet(images: Images, names: Sequence[str], title: str) -> Image.Image:
-    """Images (n, h, w, c) as an encoder is fed them, pixel by pixel, each with its name below."""
+    """Images (n, h, w, c) as an encoder takes them, pixel by pixel, each with its name below."""
     size = max(images.shape[1:3])
     side = TILE // size * size if size <= TILE else size
     across = min(len(images), max(1, WIDE // (side + _GAP)))
@@ -188,8 +190,8 @@ def mosaic(images: Images, title: str) -> Image.Image:
 
 
 def written(text: str, edge: int) -> Image.Image:
-    """A text on grey, in as many lines as it takes and fit, of so many pixels an edge: what is drawn of an item without
-    a picture. On fewer than READABLE pixels there is only grey.
+    """A grey square with a text, in as many lines as fit, for an item without a picture. edge: in pixels; below
+    READABLE there is no text.
     """
     side = min(edge, WRITTEN)
     picture = Image.new("RGB", (side, side), _GREY)
@@ -218,7 +220,7 @@ class _Sheet:
         self._draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(15))
 
     def place(self, tile: Tile, left: int, top: int, side: int, colour: str | None = None) -> None:
-        """A tile's picture, so many pixels wide, its lines of text below it, and a frame if it has a colour."""
+        """Draws a tile's picture, `side` pixels wide, with its lines of text below and a frame if `colour` is given."""
         below = top + _MARGIN + 26
         shown = _fitted_picture(tile.picture, side)
         self.image.paste(shown, (left + (side - shown.width) // 2, below + (side - shown.height) // 2))
@@ -228,12 +230,12 @@ class _Sheet:
             self.write(_fitted(line, side + 4), left, top + side + 4 + i * _LINE, _PALE if i else _INK)
 
     def write(self, text: str, left: int, top: int, colour: str) -> None:
-        """A line of small text."""
+        """Draws a line of small text."""
         self._draw.text((left, top + _MARGIN + 26), text, colour, _font(12))
 
 
 def _side(image: NDArray[np.uint8] | Image.Image) -> int:
-    """Pixels that the longest edge of a picture takes on a sheet."""
+    """The longest edge of a picture on a sheet, in pixels."""
     size = max(image.size) if isinstance(image, Image.Image) else max(image.shape[:2])
     return min(PHOTO, TILE // size * size if size <= TILE else size)
 
@@ -256,7 +258,7 @@ def _width_of(title: str) -> int:
 
 
 def _fitted(text: str, width: int) -> str:
-    """The text in one line, cut until it fits: of a path the front, as its end says more."""
+    """The text in one line, cut until it fits; a path loses its front, because its end says more."""
     font, path = _font(12), "/" in text
     text = " ".join((text[-LONGEST:] if path else text[:LONGEST]).split())
     if font.getlength(text) <= width:

@@ -26,16 +26,16 @@ from simrec.streams import ahead, chunks
 class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The encoder of a recommender as a transformer: pictures become codes, float32 (n, dim).
 
-    recommender: its name, or its folder's path; it is opened when it is needed, and pickled by name. home: where
-    recommenders are looked for, by default where simrec looks. data_dir: where to look for a data set's files first.
+    recommender: its name, or its folder's path; it is opened when first used, and pickled by name. home: where to look
+    for recommenders, by default where simrec looks. data_dir: where to look for a data set's files first.
 
-    What is transformed: paths of picture files, Pillow pictures and arrays uint8 (h, w), (h, w, 1) or (h, w, 3) in a
-    list, a Series or a table of one column; an array uint8 (n, h, w, c); or the name of a source, as text: a folder, a
-    list, or what a plugin offers. Each is prepared as a picture that is looked up. There is a row for each, in the
-    order in which they were given or are listed; the first that can't be read is an error, as rows must fit labels.
+    X can be a list, a Series or a table of one column that holds paths of picture files, Pillow pictures or arrays
+    uint8 (h, w), (h, w, 1) or (h, w, 3); an array uint8 (n, h, w, c); or the name of a source, as text: a folder, a
+    list, or what a plugin offers. Each picture is prepared as for a look-up. There is a row for each, in the order of X
+    or of the source. The first picture that can't be read is an error, because rows must match labels.
 
-    There is nothing to learn. `fit` remembers which encoder it was in `encoder_` and `digest_`, so that what was fitted
-    on its codes is not given another one's, should the recommender be trained again.
+    There is nothing to learn. `fit` remembers the encoder in `encoder_` and `digest_`, so that a model that was fitted
+    to its codes isn't given another encoder's codes if the recommender is trained again.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.data_dir = data_dir
 
     def fit(self, X: Any = None, y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
-        """Checks that there is such a recommender, and that X, where it is given, can be pictures; none is read.
+        """Checks that the recommender exists and that X, if given, looks like pictures; reads none of them.
 
-        Raises RequestError where it can't, and what `simrec.open` raises.
+        Raises RequestError if X doesn't, and what `simrec.open` raises.
         """
         record = self._opened().manifest.encoder
         if X is not None and not isinstance(X, str):
@@ -60,13 +60,13 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Pictures to codes, float32 (n, dim).
 
         Raises ImageError for the first picture that can't be read, DataError for a source that isn't there,
-        RequestError for what can't be pictures, and where the recommender has another encoder than `fit` found.
+        RequestError for anything that isn't pictures, and if the recommender's encoder isn't the one that `fit` found.
         """
         opened = self._opened()
         record = opened.manifest.encoder
         if getattr(self, "digest_", record.digest) != record.digest:
             raise RequestError(
-                f"{opened.name}: its encoder is {record.title} now, and this was fitted with {self.encoder_}: fit again"
+                f"{opened.name}: its encoder is {record.title} now, but this was fitted with {self.encoder_}: fit again"
             )
         parts = self._of_source(X, record.input) if isinstance(X, str) else _of_pictures(_listed(X), record.input)
         codes = [np.empty((0, record.dim), np.float32)]
@@ -75,7 +75,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(codes)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """What the numbers of a code are called, as in a .csv that simrec writes: code_0, code_1, ..."""
+        """The names of a code's numbers, as in a .csv that simrec writes: code_0, code_1, ..."""
         return np.array([f"code_{number}" for number in range(self._opened().manifest.encoder.dim)], object)
 
     def __sklearn_tags__(self) -> Any:
@@ -99,7 +99,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._open[1]
 
     def _of_source(self, name: str, spec: ImageSpec) -> Iterator[Images]:
-        """What the encoder is fed of a source's pictures, batch by batch."""
+        """A source's pictures as the encoder's images, batch by batch."""
         from simrec.sources.load import at_once, open_source
 
         place = None if self.data_dir is None else Path(self.data_dir)
@@ -112,7 +112,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _listed(given: Any) -> Sequence[Any] | Images:
-    """Pictures, one by one. Raises RequestError for what can't be any."""
+    """Pictures, one by one. Raises RequestError for anything that isn't pictures."""
     if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 4:
         return given
     if getattr(given, "ndim", 1) == 2 and given.shape[1] == 1:  # a table of one column
@@ -126,7 +126,7 @@ def _listed(given: Any) -> Sequence[Any] | Images:
 
 
 def _of_pictures(pictures: Sequence[Any] | Images, spec: ImageSpec) -> Iterator[Images]:
-    """What the encoder is fed of pictures, batch by batch."""
+    """Pictures as the encoder's images, batch by batch."""
     from simrec.reading import read_files
     from simrec.sources.load import at_once
 
@@ -142,7 +142,7 @@ def _of_pictures(pictures: Sequence[Any] | Images, spec: ImageSpec) -> Iterator[
 
 
 def _image(picture: Any, spec: ImageSpec, name: str) -> Images:
-    """What the encoder is fed of one picture, (1, h, w, c)."""
+    """One picture as the encoder's image, (1, h, w, c)."""
     from PIL import Image
 
     from simrec import images

@@ -9,12 +9,13 @@
     NAME/building/                what an interrupted build has finished: see `simrec.catalogue.building`
 
 A writer stages what is new, fsyncs and digests it, moves it into the pool, writes the manifest, then replaces CURRENT.
-What hasn't changed is named again with the digest it has, and not read. A crash at any point leaves the generation
-before answering. The last KEPT generations stay; what none of their manifests names is deleted.
+Files that haven't changed are listed again with their known digests, without reading them. After a crash at any point
+the previous generation still answers. The last KEPT generations stay; files that none of their manifests lists are
+deleted.
 
-A reader opens every file of its generation at once, so that it goes on answering when they are deleted. Formats 1 and 2
-had a folder for each generation, gens/000002-1f3c.../, with a manifest.json and all its files; they are read as they
-are, and the next commit goes beside them.
+A reader opens every file of its generation at once, so it goes on answering after they are deleted. Formats 1 and 2 had
+a folder for each generation, gens/000002-1f3c.../, with a manifest.json and all its files; they are read as they are,
+and the next commit goes beside them.
 """
 
 from __future__ import annotations
@@ -45,48 +46,48 @@ _OLD = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 _NAME = re.compile(r"\d{6,18}")
 
 _HOLDER = re.compile(r"(\d{1,10}) ([\w.-]{1,255})\n?", re.ASCII)
-"""What LOCK says. It may have come from anyone."""
+"""The contents of LOCK, which may come from anyone."""
 
 BUILT = "building/built"
-"""Says in which manifest, by its SHA-256, everything is that `building` holds."""
+"""Holds the SHA-256 of the manifest that includes everything in `building`."""
 
 _DELETED = ".simrec-deleted-"
-"""How the name begins that a recommender has while it is being deleted."""
+"""Prefix of the name that a recommender has while it is being deleted."""
 
 KEPT = 5
-"""Generations that stay on disk."""
+"""How many generations stay on disk."""
 
 LARGEST_READ = 4 << 30
-"""Bytes of the largest file that is read whole."""
+"""Maximum bytes of a file that is read whole."""
 
 SMALL = 16 << 20
-"""Bytes up to which a file is read whole when it is first used, and its digest checked."""
+"""Files of up to so many bytes are read whole on first use to check their digest."""
 
 READS = 3
-"""How often CURRENT is read before a generation that keeps vanishing is an error."""
+"""How often to read CURRENT again if its generation keeps vanishing, before that is an error."""
 
 COPY = "bring back a copy of this recommender; what its folder still holds may be of use, so keep it"
 """What to do about a recommender whose manifest cannot be read."""
 
 
 class Generation:
-    """One immutable state of a recommender, all its files open for reading, from as many threads as you like.
+    """One immutable state of a recommender, with all its files open for reading; any number of threads may use it.
 
-    They may have come from anyone: each is a regular file below the folder, of the size that the manifest says.
+    The files may come from anyone: each must be a regular file below the folder, of the size in the manifest.
     """
 
     def __init__(self, recommender: Path, name: str, manifest: Manifest) -> None:
         self.recommender = recommender
         self.name = name
         self.manifest = manifest
-        # Of one that can't be opened, why: an error has a traceback, which would keep this object for ever.
+        # For a file that can't be opened, the reason: an error object's traceback would keep this object alive.
         self._files: dict[str, BinaryIO | str] = {}
         self._checked: set[str] = set()
         self._lock = threading.RLock()
         weakref.finalize(self, _close, self._files)
 
     def hold(self) -> None:
-        """Opens every file; of one that can't be opened, the error is raised when it is used."""
+        """Opens every file; a file that can't be opened raises its error when it is used."""
         with self._lock:
             for name in self.manifest.files.keys() - self._files.keys():
                 try:
@@ -100,14 +101,14 @@ class Generation:
         return not any(isinstance(file, str) for file in self._files.values())
 
     def close(self) -> None:
-        """Closes its files; what was mapped into memory stays. It opens them again when it is asked again."""
+        """Closes its files; memory maps stay. It opens them again when they are needed."""
         with self._lock:
             _close(self._files)
 
     def check(self, name: str, progress: Callable[[int], None]) -> None:
-        """Reads a file of any size, a piece at a time; progress: told how many bytes each has.
+        """Reads a file of any size in pieces and checks its digest; progress: called with the bytes of each piece.
 
-        Raises StoreError when it is not what was written.
+        Raises StoreError if the file is not what was written.
         """
         handle, place, sha256 = self._handle(name), 0, hashlib.sha256()
         try:
@@ -121,9 +122,9 @@ class Generation:
             raise self.damaged(name, "it is not what was written")
 
     def read(self, name: str, most: int = LARGEST_READ) -> bytes:
-        """A whole file of at most so many bytes, its size and SHA-256 checked.
+        """A whole file of at most `most` bytes, with its size and SHA-256 checked.
 
-        Raises StoreError when they are not the manifest's.
+        Raises StoreError if they are not the manifest's.
         """
         record = self._record(name)
         if record.size > most:
@@ -135,7 +136,7 @@ class Generation:
         return data
 
     def mapped(self, name: str) -> mmap.mmap | bytes:
-        """A file's bytes, mapped into memory; those of a small one were checked. Raises StoreError as `read` does."""
+        """A file's bytes, mapped into memory; a small file is checked first. Raises StoreError as `read` does."""
         self._check_small(name)
         try:
             handle = self._handle(name)
@@ -144,9 +145,9 @@ class Generation:
             raise self.damaged(name, str(error)) from error
 
     def path(self, name: str, *, whole: bool = False) -> Path:
-        """Where a library that opens files by itself finds one, deleted or not; a small one was checked.
+        """A path at which a library can open the file, even if it is deleted; a small file is checked first.
 
-        whole: whether a large one is to be checked too, as all of it is needed.
+        whole: whether to check a large file too, because all of it is needed.
         """
         self._check_small(name)
         if whole and name not in self._checked:
@@ -156,11 +157,11 @@ class Generation:
         return held if held.exists() else self.recommender / name
 
     def check_there(self, name: str) -> None:
-        """Raises StoreError when a file could not be opened, or isn't a file of the manifest's size."""
+        """Raises StoreError if a file could not be opened, or isn't a file of the manifest's size."""
         self._handle(name)
 
     def check_folder(self, name: str) -> Path:
-        """Where a folder lies, for a plugin that reads what is in it: each file is there and checked, and no other is.
+        """The path of a folder for a plugin to read, after checking that it holds exactly the manifest's files, intact.
 
         Raises StoreError.
         """
@@ -217,7 +218,7 @@ class Generation:
         return self.manifest.files[name]
 
     def _unreadable(self, name: str, error: OSError) -> StoreError:
-        # A writer goes through no link either.
+        # A writer doesn't follow links either, so building again wouldn't help.
         remedy = COPY if error.errno == errno.ELOOP else files.remedy(error, self._remedy(name))
         return StoreError(f"{self.recommender / name}: cannot be read ({error.strerror or error}): {remedy}")
 
@@ -240,14 +241,14 @@ def exists(folder: Path) -> bool:
     """Whether a recommender was ever committed there."""
     try:
         return (folder / "CURRENT").is_file()
-    except OSError:  # a name too long, a folder closed to us
+    except OSError:  # a name that is too long, a folder that we may not read
         return False
 
 
 def current(folder: Path, *, hold: bool = True) -> Generation:
-    """The live generation. Raises StoreError when there is none or it is damaged.
+    """The live generation. Raises StoreError if there is none or if it is damaged.
 
-    hold: whether to open its files now, so that it answers whatever becomes of them, or when they are first used.
+    hold: whether to open its files now, so that it answers even if they are deleted, or only when they are first used.
     """
     for _ in range(READS):
         name, digest = _current_words(folder)
@@ -261,14 +262,14 @@ def current(folder: Path, *, hold: bool = True) -> Generation:
         except FileNotFoundError:
             if _live(folder) == name:
                 break
-        # A writer has moved on in between; CURRENT names another generation.
+        # A writer has committed in between: CURRENT names another generation.
     raise StoreError(f"{folder}: incomplete recommender: {COPY}")
 
 
 def kept(folder: Path) -> list[Generation]:
-    """The generations that can be gone back to, the live one among them, oldest first; damaged manifests are left out.
+    """The generations to which a rollback can go, and the live one, oldest first; damaged manifests are left out.
 
-    Their files are not open yet. One that a simrec of format 1 or 2 wrote is here only once another followed it.
+    Their files are not open yet. A generation in format 1 or 2 is listed only once another has followed it.
     """
     found = []
     for path in sorted((folder / "generations").glob("*.json")):
@@ -280,7 +281,7 @@ def kept(folder: Path) -> list[Generation]:
 
 
 def current_name(folder: Path) -> str:
-    """The name of the live generation, which is all that is read. Raises StoreError as `current` does."""
+    """The name of the live generation; reads nothing else. Raises StoreError as `current` does."""
     return _current_words(folder)[0]
 
 
@@ -297,7 +298,7 @@ def _current_words(folder: Path) -> tuple[str, str]:
 
 
 def _manifest(folder: Path, name: str, digest: str) -> Manifest:
-    """Raises FileNotFoundError when it isn't there, StoreError when it is damaged."""
+    """A generation's manifest. Raises FileNotFoundError if it isn't there, StoreError if it is damaged."""
     place = f"gens/{name}" if _OLD.fullmatch(name) else ""
     inside = f"{place}/manifest.json" if place else f"generations/{name}.json"
     try:
@@ -313,7 +314,7 @@ def _manifest(folder: Path, name: str, digest: str) -> Manifest:
 
 
 def _small(folder: Path, name: str, most: int) -> bytes:
-    """A file below a recommender's folder. Raises OSError, also when it is larger than `most` bytes."""
+    """The bytes of a file below a recommender's folder. Raises OSError, also if it is larger than `most` bytes."""
     with files.opened_below(folder, name) as file:
         return files.read(file, most)
 
@@ -321,7 +322,7 @@ def _small(folder: Path, name: str, most: int) -> bytes:
 def _read_at(handle: int, size: int, place: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(handle, size, place)
-    with _seeking:  # Windows has one position for all who read
+    with _seeking:  # on Windows all threads share one position in the file
         os.lseek(handle, place, os.SEEK_SET)
         return os.read(handle, size)
 
@@ -330,12 +331,12 @@ _seeking = threading.Lock()
 
 
 def _live(folder: Path) -> str:
-    """The name in CURRENT, "" where there is none."""
+    """The name in CURRENT, or ""."""
     return _words(folder)[0]
 
 
 def _live_digest(folder: Path) -> str:
-    """The digest in CURRENT, "" where there is none."""
+    """The digest in CURRENT, or ""."""
     return _words(folder)[1]
 
 
@@ -348,9 +349,9 @@ def _words(folder: Path) -> tuple[str, str]:
 
 
 class Writer:
-    """The one who may change a recommender; a context manager that leaves nothing behind unless it committed.
+    """The only one that may change a recommender: a context manager that leaves nothing behind unless it commits.
 
-    What an interrupted build has finished, in `building`, is not its business.
+    It doesn't touch what an interrupted build has finished, in `building`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -366,7 +367,7 @@ class Writer:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_places()
                 self._locks.enter_context(_locked(self.folder))
-                for left in self.folder.glob("staging-*"):  # of a writer that crashed: the lock is ours
+                for left in self.folder.glob("staging-*"):  # left by a writer that crashed: the lock is ours now
                     files.clear(left)
                 for left in self.folder.parent.glob(f"{_DELETED}*"):
                     shutil.rmtree(left, ignore_errors=True)
@@ -389,8 +390,9 @@ class Writer:
                     empty.rmdir()
 
     def _drop_built(self) -> None:
-        """Gives up `building` where the live generation has what it holds: at once, as half of it would be taken for
-        what an interrupted build has finished.
+        """Deletes `building` if the live generation includes all of it.
+
+        It goes all at once: half of it would look like the finished part of an interrupted build.
         """
         with contextlib.suppress(OSError):
             built = _small(self.folder, BUILT, 100).decode("ascii", "replace")
@@ -400,7 +402,7 @@ class Writer:
                 shutil.rmtree(self.staging / "building", ignore_errors=True)
 
     def _check_places(self) -> None:
-        """Raises StoreError where what this one writes to is a link, which would be followed, or a pipe."""
+        """Raises StoreError if a place that it writes to is a link, which would be followed, or a pipe."""
         folders = ((name, stat.S_ISDIR) for name in ("gens", "building", *POOL))
         for name, right in (("LOCK", stat.S_ISREG), ("CURRENT", stat.S_ISREG), *folders):
             with contextlib.suppress(FileNotFoundError):
@@ -414,32 +416,32 @@ class Writer:
         return explained(self.folder, making=[self.staging, self.folder / "building"])
 
     def new(self, pool: str) -> str:
-        """The name of a folder to come in a pool: "segments/<id>"."""
+        """The name of a new folder in a pool: "segments/<id>"."""
         return f"{pool}/{_random()}"
 
     def path(self, name: str) -> Path:
-        """Where to write a file of the coming generation. Raises StoreError for a name that no manifest may hold."""
+        """Where to write a file of the next generation. Raises StoreError for a name that a manifest may not hold."""
         if not file_name(name):
-            raise StoreError(f"{name!r}: no file of a recommender can be called so: use letters, digits, '.', '_', '-'")
+            raise StoreError(f"{name!r}: a recommender's file can't have this name: use letters, digits, '.', '_', '-'")
         path = self.staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """A file of the coming generation. Raises StoreError for a name that no manifest may hold."""
+        """Writes a file of the next generation. Raises StoreError for a name that a manifest may not hold."""
         with self.explained():
             self.path(name).write_bytes(data)
 
     def keep(self, generation: Generation, folder: str) -> None:
-        """Names the files in a folder of one of this recommender's generations again: they are not read."""
+        """Keeps the files in a folder of one of this recommender's generations, without reading them."""
         self._kept |= {
             name: record for name, record in generation.manifest.files.items() if name.startswith(f"{folder}/")
         }
 
     def keep_all(self, generation: Generation) -> None:
-        """Names all files of one of this recommender's generations again.
+        """Keeps all files of one of this recommender's generations.
 
-        Raises StoreError where one is gone or cut.
+        Raises StoreError if one is missing or has another size.
         """
         generation.hold()
         for name in generation.manifest.files:
@@ -447,20 +449,20 @@ class Writer:
         self._kept |= generation.manifest.files
 
     def keep_file(self, generation: Generation, name: str) -> None:
-        """Names a file of one of this recommender's generations again: it is not read."""
+        """Keeps a file of one of this recommender's generations, without reading it."""
         self._kept[name] = generation.manifest.files[name]
 
     def copy(self, generation: Generation, folder: str, to: str, *, without: frozenset[str] = frozenset()) -> None:
-        """Takes over the files in a folder of another recommender's generation, but for some.
+        """Copies the files in a folder of another recommender's generation, except those in `without`.
 
-        Raises StoreError when one of them is damaged.
+        Raises StoreError if one of them is damaged.
         """
         with self.explained():
             for name in generation.manifest.files:
                 inside = name.removeprefix(f"{folder}/")
                 if inside == name or inside in without:
                     continue
-                data = generation.read(name)  # or its damage would get a digest of its own
+                data = generation.read(name)  # checks it: a damaged file must not get a new digest
                 target = self.path(f"{to}/{inside}")
                 try:
                     target.hardlink_to(generation.recommender / name)
@@ -468,10 +470,10 @@ class Writer:
                     target.write_bytes(data)
 
     def commit(self, manifest: Manifest, *, built: bool = False) -> Generation:
-        """Makes what was staged and kept the live generation.
+        """Makes the staged and kept files the live generation.
 
-        built: whether that has what `building` holds, which is deleted then. Raises StoreError, the generation before
-        still live, when it cannot.
+        built: whether it includes all of `building`, which is then deleted. Raises StoreError if that fails; the
+        previous generation stays live.
         """
         with self.explained():
             before = self._adopt()
@@ -490,14 +492,14 @@ class Writer:
                 self._into_pool(staged)
                 _replace(self.folder / "generations" / f"{name}.json", data)
                 digest = hashlib.sha256(data).hexdigest()
-                if built:  # or after a crash right behind this commit it would go in once more
+                if built:  # else it would go in again after a crash right after this commit
                     _replace(self.folder / BUILT, digest.encode())
-                if coming.is_symlink() or coming.is_file():  # of a writer that crashed
+                if coming.is_symlink() or coming.is_file():  # left by a writer that crashed
                     coming.unlink()
                 _write_synced(coming, f"{name} {digest}\n".encode())
                 coming.replace(self.folder / "CURRENT")
             except BaseException:
-                if _live(self.folder) != name:  # Ctrl-C may come when all is done
+                if _live(self.folder) != name:  # Ctrl-C may come after the commit
                     (self.folder / "generations" / f"{name}.json").unlink(missing_ok=True)
                     coming.unlink(missing_ok=True)
                     self._clean()
@@ -509,7 +511,7 @@ class Writer:
         return Generation(self.folder, name, manifest)
 
     def delete(self) -> None:
-        """Deletes the recommender with all that is in its folder. It is gone at once, even if this is interrupted."""
+        """Deletes the recommender with its whole folder. It is gone at once, even if this is interrupted."""
         with self.explained():
             gone = self.folder.with_name(f"{_DELETED}{_random()}")
             self.folder.rename(gone)
@@ -524,23 +526,23 @@ class Writer:
             _sync_folder(folder.parent)
 
     def _adopt(self) -> str:
-        """The name of the live generation; one of an older format gets a manifest beside those of this one."""
+        """The name of the live generation; if its format is older, also writes its manifest in the current format."""
         live = _live(self.folder)
         if (old := _OLD.fullmatch(live)) is None:
             return live
-        with contextlib.suppress(StoreError, FileNotFoundError):  # a damaged one can't be gone back to
+        with contextlib.suppress(StoreError, FileNotFoundError):  # a rollback can't go to a damaged one
             manifest = _manifest(self.folder, *_current_words(self.folder))
             (self.folder / "generations").mkdir(exist_ok=True)
             _replace(self.folder / "generations" / f"{old[1]}.json", _json(manifest))
         return live
 
     def _numbers(self) -> list[int]:
-        """Those of the generations that there are, the newest last."""
+        """The numbers of the existing generations, the newest last."""
         names = [path.stem for path in (self.folder / "generations").glob("*.json")]
         return sorted(int(name) for name in names if _NAME.fullmatch(name))
 
     def _into_pool(self, staged: dict[str, FileRecord]) -> None:
-        """Moves staged files to where the manifest says they are, and makes that last."""
+        """Moves staged files to their places in the pool, and fsyncs the folders."""
         folders = {self.folder, self.folder / "generations"}
         (self.folder / "generations").mkdir(exist_ok=True)
         for name in staged:
@@ -553,9 +555,9 @@ class Writer:
             _sync_folder(folder)
 
     def _clean(self) -> None:
-        """Deletes the generations that are too old, and the files that no other one names.
+        """Deletes generations that are too old, and files that no other generation lists.
 
-        A file that the system doesn't delete, since someone has it open, is left for the next time.
+        A file that the system won't delete, because someone has it open, is left for the next commit.
         """
         named: set[str] = set()
         (self.folder / "generations" / "coming.new").unlink(missing_ok=True)
@@ -566,7 +568,7 @@ class Writer:
                 data = _small(self.folder, f"generations/{number:06d}.json", LARGEST)
                 named |= set(Manifest.from_bytes(data, "", COPY).files)
             except (OSError, StoreError):
-                return  # what it names isn't known, so nothing is deleted
+                return  # we don't know what it lists, so delete nothing
         for pool in (*POOL[1:], "gens"):
             for path in sorted((self.folder / pool).rglob("*"), reverse=True):
                 if path.is_dir() and not path.is_symlink():
@@ -580,22 +582,22 @@ class Writer:
 
 
 POOL = ("generations", "encoder", "segments", "fields", "removed")
-"""The folders that a writer makes in a recommender's."""
+"""The folders that a writer makes in a recommender's folder."""
 
 
 def _random() -> str:
-    """16 hex digits that nobody else takes."""
+    """16 random hex digits, to name what nobody else has."""
     return os.urandom(8).hex()
 
 
 def _json(manifest: Manifest) -> bytes:
-    """In ASCII: a folder's name may be no UTF-8."""
+    """A manifest as JSON, in ASCII: a folder's name may not be UTF-8."""
     return json.dumps(manifest.to_json(), indent=1).encode()
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Held by one writer of a folder at a time. Raises StoreError when another one has it."""
+    """A lock that one writer of a folder holds at a time. Raises StoreError if another one has it."""
     import socket
 
     from filelock import FileLock, Timeout
@@ -605,7 +607,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
     with contextlib.ExitStack() as locks:
         if os.name != "nt":
-            # LOCK can be deleted while it is held, and another writer would then make one of its own; the folder can't.
+            # Lock the folder too: LOCK can be deleted while it is held, and another writer would make a new one.
             import fcntl
 
             handle = os.open(folder, os.O_RDONLY)
@@ -615,7 +617,7 @@ def _locked(folder: Path) -> Iterator[None]:
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                     raise taken() from None
-                # Some network file systems lock no folders: LOCK alone must do.
+                # Some network file systems can't lock folders; then LOCK alone must do.
         try:
             locks.enter_context(FileLock(folder / "LOCK", timeout=0))
         except Timeout:
@@ -626,17 +628,17 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _note_holder(folder: Path, text: str) -> None:
-    """Writes into LOCK where that can be: Windows lets nobody write to a file that is locked."""
+    """Writes into LOCK if that is possible: Windows lets nobody write to a locked file."""
     with contextlib.suppress(OSError):
         handle = os.open(folder / "LOCK", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(handle, "wb") as file:
-            if os.fstat(handle).st_nlink == 1:  # else it is a second name of another file
+            if os.fstat(handle).st_nlink == 1:  # else it is a hard link to another file
                 file.truncate()
                 file.write(text.encode("ascii", "replace"))
 
 
 def _holder(folder: Path) -> str:
-    """The end of a sentence about whoever holds the lock, "" where LOCK doesn't say it."""
+    """The end of a sentence that says who holds the lock, "" if LOCK doesn't say."""
     import socket
 
     try:
@@ -663,7 +665,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders; its rename is durable by itself
+    if os.name == "nt":  # Windows can't open folders; its rename is durable by itself
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -673,9 +675,9 @@ def _sync_folder(path: Path) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """A file that is whole or not there."""
+    """Writes a file that is complete or not there."""
     temporary = path.with_name("coming.new")
-    temporary.unlink(missing_ok=True)  # of a writer that crashed
+    temporary.unlink(missing_ok=True)  # left by a writer that crashed
     try:
         _write_synced(temporary, data)
         temporary.replace(path)

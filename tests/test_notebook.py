@@ -268,7 +268,7 @@ def test_what_was_fitted_with_one_encoder_refuses_another(by_l2: Recommender, ph
     )
     again = pickle.loads(pickle.dumps(fitted))
     with pytest.raises(
-        RequestError, match="mine: its encoder is pca/.* now, and this was fitted with pca/.*: fit again"
+        RequestError, match="mine: its encoder is pca/.* now, but this was fitted with pca/.*: fit again"
     ):
         again.transform(str(photos))
     assert again.fit().transform(str(photos)).shape == (40, 5)

@@ -430,9 +430,9 @@ def test_another_sources_catalogue_is_only_replaced_when_that_is_said(photos: Pa
 
 
 def test_an_encoder_that_was_not_trained_yet_is_offered_to_be_trained(photos: Path) -> None:
-    with pytest.raises(RequestError, match="run 'simrec train plain', or take the encoder of demo"):
+    with pytest.raises(RequestError, match="run 'simrec train plain', or use the encoder of demo"):
         simrec.build("mine", str(photos), encoder="plain")
-    with pytest.raises(RequestError, match="a new one is made of pictures: 'simrec index build mine FOLDER'"):
+    with pytest.raises(RequestError, match="'simrec index build mine FOLDER' makes a new one from pictures"):
         simrec.build("mine")
 
 

@@ -195,7 +195,7 @@ def test_a_report_stops_where_browsers_would(demo: Recommender, monkeypatch: pyt
     monkeypatch.setattr(reports, "LARGEST", len(written(demo, "a", queries=3)))
     page = written(demo, "a", queries=50).decode()
     assert 3 <= page.count("<section>") <= 5
-    assert "further queries are left out for want of room" in page
+    assert "further queries are left out to keep this file small" in page
 
 
 # In a notebook.
