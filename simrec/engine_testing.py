@@ -4,8 +4,8 @@
     def test_keeps_the_contract(check):
         check(lambda table: MyEngine(f"my-database://localhost/test#{table}", notice=print))
 
-What a check is given opens the table of a name, again and again; no table is there before. Items, codes and filters are
-drawn with a fixed seed, and what is right is said by FAISS and by pyarrow, item by item.
+A check gets a function that opens the table with a given name, as often as it likes; no table exists before. Items,
+codes and filters are drawn with a fixed seed; FAISS and pyarrow say what is right, item by item.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from simrec.index import Index
 DIM, COUNT, CLUSTERED = 16, 400, 5000
 
 TOLERANCE = 1e-5
-"""The largest difference between two distances of the same pair: of float32 numbers, added in another order."""
+"""Maximum difference between two distances of the same pair, from adding float32 numbers in another order."""
 
 ROUNDED = 2e-3
-"""The same where codes are kept as float16."""
+"""The same for codes that are kept as float16."""
 
 RECALL = 0.97
 """The share of the ten nearest that an index must find."""
@@ -67,7 +67,7 @@ Open = Callable[[str], Engine]
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """A line of the contract and what checks it; called with what opens a table, it raises AssertionError."""
+    """A line of the contract and its check: call it with a function that opens a table. Raises AssertionError."""
 
     name: str
     contract: str
@@ -85,7 +85,7 @@ _CHECKS: list[EngineCheck] = []
 
 
 def engine_checks() -> list[EngineCheck]:
-    """All checks, in the order in which they make sense to read."""
+    """All checks, in reading order."""
     return list(_CHECKS)
 
 
@@ -98,12 +98,12 @@ def _contract(line: str) -> Callable[[Callable[[Open], None]], Callable[[Open], 
 
 
 def table_of(metric: str = "cosine", **others: Any) -> Table:
-    """What a table of the kit says of itself."""
+    """The description of a table in this kit."""
     return Table("kit/default-16@000000000000", "0" * 64, DIM, metric, fields=dict(FIELDS), **others)  # type: ignore[arg-type]
 
 
 def drawn(table: Table, count: int = COUNT, seed: int = 0) -> list[Row]:
-    """Rows with all that items may have, and nothing where they may have nothing."""
+    """Rows with everything that items may have, and with gaps where values may be missing."""
     rng = np.random.default_rng(seed)
     codes = rng.standard_normal((count, table.dim)).astype(np.float32)
     rows = []
@@ -140,7 +140,7 @@ def read(engine: Engine, **wanted: Any) -> list[Row]:
 
 
 def same(ours: Sequence[Row], theirs: Sequence[Row]) -> None:
-    """Raises AssertionError where rows aren't the same, in the order of their ids."""
+    """Raises AssertionError if the rows aren't the same, in the order of their ids."""
     assert [row.item for row in ours] == [row.item for row in sorted(theirs, key=lambda row: row.item.id)]
     by_id = {row.item.id: row for row in theirs}
     for row in ours:
@@ -150,7 +150,7 @@ def same(ours: Sequence[Row], theirs: Sequence[Row]) -> None:
         assert row.length == other.length, row.item.id
 
 
-@_contract("A table that isn't there is None; once rows are written, it says what it was told, to whoever opens it.")
+@_contract("table is None before anything is written; then it is what was written, for everyone who opens it.")
 def _says_what_it_is(opened: Open) -> None:
     table = table_of()
     with closing(opened("says")) as engine:
@@ -174,7 +174,7 @@ def _keeps_all(opened: Open) -> None:
         assert [row.item for row in bare] == [row.item for row in sorted(rows, key=lambda row: row.item.id)]
 
 
-@_contract("rows finds by ids and by contents, and passes over those that aren't there.")
+@_contract("rows finds rows by ids and by contents, and ignores those that aren't there.")
 def _finds_by_id(opened: Open) -> None:
     table = table_of()
     with closing(opened("ids")) as engine:
@@ -185,7 +185,7 @@ def _finds_by_id(opened: Open) -> None:
         same(read(engine, contents=[rows[8].item.content, "nothing"], previews=True), rows[8:10])
 
 
-@_contract("Without an index, search gives the neighbours and distances that FAISS gives, of either metric.")
+@_contract("Without an index, search gives the same neighbours and distances as FAISS, for either metric.")
 def _exact(opened: Open) -> None:
     for metric in ("cosine", "l2"):
         table = table_of(metric)
@@ -205,7 +205,7 @@ def _half(opened: Open) -> None:
         _compare(engine, rows, None, ROUNDED)
 
 
-@_contract("A filter finds what it means, few or most items, and n of them wherever there are so many.")
+@_contract("A filter finds the right items, whether few or most match, and n of them if that many exist.")
 def _filtered(opened: Open) -> None:
     for approximate in (False, True):
         table = table_of(approximate=approximate)
@@ -223,7 +223,7 @@ def _filtered(opened: Open) -> None:
                 _compare(engine, matching, condition, TOLERANCE, queries=2, among=rows)
 
 
-@_contract("Odd texts and numbers are found as they are: all alphabets, quotes, whole numbers that a double rounds.")
+@_contract("Odd texts and numbers are found exactly: all alphabets, quotes, whole numbers that a double would round.")
 def _odd_values(opened: Open) -> None:
     kinds: dict[str, Kind] = {"text": "string", "other `name'": "string", "whole": "int64", "double": "double"}
     table = replace(table_of(), fields=kinds)
@@ -260,7 +260,7 @@ def _odd_values(opened: Open) -> None:
             assert engine.count(condition) == masks.mask(condition, columns.__getitem__, len(rows)).sum(), condition
 
 
-@_contract("With an index, search finds 97 of 100 of the ten nearest, and all of them where it is told to be exact.")
+@_contract("With an index, search finds 97 % of the ten nearest, and with exact=True all of them.")
 def _approximate(opened: Open) -> None:
     table = replace(table_of(approximate=True), fields={})
     with closing(opened("approximate")) as engine:
@@ -303,7 +303,7 @@ def _changes(opened: Open) -> None:
         assert len(engine) == 0 and engine.search(rows[0].code[np.newaxis], 5) == [[]]
 
 
-@_contract("What breaks off while it is written changes nothing, of a new table either.")
+@_contract("Writing that is interrupted changes nothing, and leaves no new table.")
 def _all_or_nothing(opened: Open) -> None:
     table = table_of()
     rows = drawn(table)
@@ -326,7 +326,7 @@ def _all_or_nothing(opened: Open) -> None:
                 same(read(other, previews=True), rows[100:])
 
 
-@_contract("replace gives up what was there: another encoder's codes, of another length.")
+@_contract("replace removes what was there, even codes of another encoder and length.")
 def _replaced(opened: Open) -> None:
     with closing(opened("replaced")) as engine:
         table = table_of()
@@ -339,7 +339,7 @@ def _replaced(opened: Open) -> None:
         assert item.fields == {"only": "x"} and distance == 0
 
 
-@_contract("An id that the database can't keep is refused in one line, and changes nothing.")
+@_contract("An id that the database can't keep is refused with a one-line error, and changes nothing.")
 def _odd_ids(opened: Open) -> None:
     table = table_of()
     with closing(opened("odd")) as engine:
@@ -356,7 +356,7 @@ def _odd_ids(opened: Open) -> None:
                 write(engine, table, [], [id_])
 
 
-@_contract("Eight threads ask while rows are replaced by others: each answer is wholly of one state.")
+@_contract("While rows are replaced, eight threads search: each answer belongs to a single state.")
 def _threads(opened: Open) -> None:
     table = replace(table_of(), fields={"state": "int64"})
     codes = [row.code for row in drawn(replace(table, fields=dict(FIELDS)), 100)]
@@ -449,7 +449,7 @@ def _compare(
     engine: Engine, rows: Sequence[Row], where: Condition | None, tolerance: float, *, queries: int = 20,
     among: Sequence[Row] | None = None,
 ) -> None:  # fmt: skip
-    """Raises AssertionError where the ten nearest of some rows aren't what FAISS finds; ties may swap."""
+    """Raises AssertionError if the ten nearest of some rows aren't those that FAISS finds; ties may swap."""
     table = engine.table
     assert table is not None
     asked = np.stack([row.code for row in (among or rows)[:queries]])

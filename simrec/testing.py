@@ -1,6 +1,6 @@
 """The conformance kit: small named checks of the contract in `simrec.contracts`, for authors of encoders.
 
-In a plugin's own tests, one case a check:
+In a plugin's own tests, one case per check:
 
     @pytest.mark.parametrize("check", encoder_checks(SPEC), ids=str)
     def test_keeps_the_contract(check):
@@ -8,8 +8,8 @@ In a plugin's own tests, one case a check:
 
 Without a test runner, `check_encoder(SPEC)` gives the results as a list, and `simrec plugins check NAME` prints them.
 
-Numpy and the protocol are all the kit knows of an encoder. It is fitted twice, on `LEARNED` pictures and each time
-stopped after the first epoch, and the checks share what came of it.
+The kit uses only numpy and the protocol. It fits the encoder twice, on `LEARNED` pictures, stops it each time after the
+first epoch, and shares the results between the checks.
 """
 
 from __future__ import annotations
@@ -41,49 +41,49 @@ if TYPE_CHECKING:
     from simrec.engine_testing import EngineCheck
 
 LEARNED, VALIDATION, PROBE = 256, 64, 64
-"""Pictures that are learned from, validated on, and (the first of those learned from) encoded one by one."""
+"""How many pictures to learn from, to validate on, and (the first of those learned from) to encode one by one."""
 
 EPOCHS = 2
-"""Of the default settings in a check: `stop` asks for an end after the first, so there must be one more."""
+"""Epochs in the default settings of a check: `stop` ends it after the first, so there must be one more."""
 
 SEED = 3
 
 TOLERANCE = 1e-4
-"""Largest difference between codes that another batch or runtime made, as a share of the largest number in a code, or
-of 1 where that is smaller: float32 sums in another order differ by less. The same goes for decoded pixels."""
+"""Maximum difference between codes from another batch or runtime, as a share of the largest number in a code, or of 1
+if that is smaller: float32 sums in another order differ by less. The same goes for decoded pixels."""
 
 DISTINCT = 0.9
-"""Share of different pictures that have different codes. Of Fashion-MNIST's no two are the same."""
+"""Minimum share of different codes. The pictures, from Fashion-MNIST, are all different."""
 
 DIRECTIONS, SHARE = 4, 1e-3
-"""Directions in which codes vary by at least that share of the variance along the widest one (fewer if dim is)."""
+"""Codes must vary in this many directions (fewer if dim is smaller), by this share of the largest variance."""
 
 HEAVY = ("torch", "torchvision", "tensorflow", "jax")
-"""What a package that names an encoder must not import: every command that looks for plugins would wait for it."""
+"""What a plugin's package must not import: every command that looks for plugins would wait for it."""
 
 IMPORT_SECONDS = 60.0
 
 Outcome = Literal["passed", "failed", "expected", "not applicable"]
 
 
-class CheckFailed(AssertionError):  # noqa: N818 - as test runners call it
+class CheckFailed(AssertionError):  # noqa: N818 - test runners' own word
     """An encoder breaks its contract: which check, what was found, and the line of the contract."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - it is an answer, not a failure
-    """There is nothing to check: an optional part is not there, or another check already says why."""
+    """There is nothing to check: an optional part is missing, or another check already says why."""
 
 
 class _Found(Exception):  # noqa: N818
-    """What is wrong, in the words of a check."""
+    """What a check found wrong."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One line of the contract and the function that checks it.
 
-    function: takes a `Subject`; returns what there is to report, "" for nothing, or raises. Whatever it raises is what
-    was found wrong, except `NotApplicable`.
+    function: takes a `Subject` and returns something to report, or "". Any exception is what it found wrong, except
+    `NotApplicable`.
     """
 
     name: str
@@ -95,8 +95,8 @@ class Check:
 class Result:
     """How a check ended.
 
-    outcome: "expected" is a failure that was announced in `expected_failures`. message: what was found, the reason of
-    the announcement, why there was nothing to check, or what a check that passed reports; "" for nothing.
+    outcome: "expected" is a failure listed in `expected_failures`. message: what was found, the reason for the expected
+    failure, why there was nothing to check, or what a passed check reports; may be "".
     """
 
     name: str
@@ -107,7 +107,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A fitted encoder and what happened meanwhile."""
+    """A fitted encoder and what happened during the fit."""
 
     encoder: Any
     history: Any
@@ -117,16 +117,16 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Saved:
-    """What `save` wrote, by file name, and what `load` made of it (or raised)."""
+    """What `save` wrote, by file name, and what `load` returned or raised."""
 
     files: Mapping[str, bytes]
     loaded: Any
 
 
 class Subject:
-    """The encoder under check: imported, fitted, asked and saved once, when the first check needs it.
+    """The encoder under check: imported, fitted, encoded with and saved once, when a check first needs it.
 
-    What fails is one check's finding; the checks that stand on it are then not applicable.
+    Each failure belongs to one check; checks that depend on it are then not applicable.
     """
 
     def __init__(self, spec: EncoderSpec, settings: Any = None) -> None:
@@ -135,12 +135,12 @@ class Subject:
 
     @property
     def kind(self) -> Any:
-        """The class."""
+        """The encoder's class."""
         return _usable(self.importing, "its class cannot be imported: see protocol")
 
     @property
     def settings(self) -> Any:
-        """Those it is checked with: those given, else the default preset with `EPOCHS` epochs, if it has epochs."""
+        """The settings for the check: those given, else the default preset with `EPOCHS` epochs, if it has epochs."""
         if self._given is not None:
             return self._given
         presets = getattr(self.kind, "presets", {})
@@ -149,12 +149,12 @@ class Subject:
         return replace(settings, epochs=EPOCHS) if has_epochs else settings
 
     def pictures(self, n: int = PROBE) -> Images:
-        """n pictures (n, h, w, c) as it is fed them, the caller's to change."""
+        """n images (n, h, w, c) for the encoder; the caller may change them."""
         return _pictures(self.fresh.input)[:n].copy()
 
     @property
     def fresh(self) -> Any:
-        """An encoder that has learned nothing."""
+        """An encoder that hasn't learned anything."""
         return _usable(self.making, "it cannot be made: see protocol")
 
     @property
@@ -172,19 +172,19 @@ class Subject:
 
     @property
     def codes(self) -> Codes:
-        """Those of `pictures()`, as they came."""
+        """The codes of `pictures()`, as `encode` returned them."""
         codes: Codes = _usable(self.encoding, "encode failed: see dtype_and_shape")
         return codes
 
     @property
     def steady_codes(self) -> Codes:
-        """The same, where they can be compared with others."""
+        """The same codes, if they are deterministic, so that others can be compared with them."""
         if not _same(self.codes, self.encoder.encode(self.pictures())):
             raise NotApplicable("encode gives other codes each time: see deterministic")
         return self.codes
 
     def fit(self) -> _Fit:
-        """Fits an encoder of its own, told to stop after the first epoch."""
+        """Fits a new encoder, and stops it after the first epoch."""
         encoder = self.kind(self.settings)
         given = self.pictures(LEARNED + VALIDATION)
         images, validation = given[:LEARNED].copy(), given[LEARNED:].copy()
@@ -197,13 +197,13 @@ class Subject:
 
     @cached_property
     def importing(self) -> Any:
-        """The class, or what its import raised."""
+        """The class, or what importing it raised."""
         module, _, attribute = self.spec.factory.partition(":")
         return _outcome(lambda: getattr(import_module(module), attribute))
 
     @cached_property
     def making(self) -> Any:
-        """An encoder that has learned nothing, or what making it raised."""
+        """An encoder that hasn't learned anything, or what making it raised."""
         return _outcome(lambda: self.kind(self.settings))
 
     @cached_property
@@ -234,7 +234,7 @@ _REGISTERED: list[Check] = []
 
 
 def _contract(line: str) -> Callable[[Callable[[Subject], str]], Callable[[Subject], str]]:
-    """Makes a function a check that goes by its name."""
+    """Registers a function as a check with the function's name."""
 
     def register(function: Callable[[Subject], str]) -> Callable[[Subject], str]:
         _REGISTERED.append(Check(function.__name__.strip("_"), line, function))
@@ -264,7 +264,7 @@ def _protocol(subject: Subject) -> str:
 
 
 @_contract(
-    'Settings is a frozen dataclass JSON can keep, each field with default and doc; "default" is among the presets.'
+    'Settings is a frozen dataclass that JSON can keep; each field has a default and a doc; a preset is "default".'
 )
 def _settings(subject: Subject) -> str:
     from simrec.settings import from_json, to_json
@@ -287,7 +287,7 @@ def _settings(subject: Subject) -> str:
     return ""
 
 
-@_contract("Importing the plugin's package imports no torch: the module of the class may.")
+@_contract("Importing the plugin's package doesn't import torch; the module of the class may.")
 def _light_import(subject: Subject) -> str:
     _usable(subject.importing, "its class cannot be imported: see protocol")
     package = subject.spec.factory.partition(":")[0].partition(".")[0]
@@ -297,7 +297,7 @@ def _light_import(subject: Subject) -> str:
     return ""
 
 
-@_contract("fit learns from pictures alone, leaves them as they were, and returns a History and the epoch it kept.")
+@_contract("fit learns from pictures alone, leaves them unchanged, and returns a History with the epoch it kept.")
 def _fit(subject: Subject) -> str:
     _usable(subject.making, "it cannot be made: see protocol")
     fit = _or_raise(subject.fitting)
@@ -312,7 +312,7 @@ def _fit(subject: Subject) -> str:
     return ""
 
 
-@_contract("fit calls progress as its steps are done, epochs and steps counted from 1, up to the last of an epoch.")
+@_contract("fit calls progress as steps are done, up to the last of an epoch; epochs and steps count from 1.")
 def _progress(subject: Subject) -> str:
     reports = _usable(subject.fitting, "fit failed: see fit").reports
     _require(len(reports) > 0, "it was never called")
@@ -326,7 +326,7 @@ def _progress(subject: Subject) -> str:
     return ""
 
 
-@_contract('fit asks stop after each epoch and, told True, ends there with a History that says "interrupted".')
+@_contract('fit calls stop after each epoch; if it returns True, fit ends with a History that says "interrupted".')
 def _stop(subject: Subject) -> str:
     history = subject.history
     reports = _usable(subject.fitting, "fit failed: see fit").reports
@@ -356,7 +356,7 @@ def _finite(subject: Subject) -> str:
     return ""
 
 
-@_contract("The same pictures have the same codes each time: nothing is drawn in encode.")
+@_contract("The same pictures have the same codes each time: encode is not random.")
 def _deterministic(subject: Subject) -> str:
     again = subject.encoder.encode(subject.pictures())
     _require(_same(subject.codes, again), f"codes differ by {_difference(subject.codes, again):.2g} the second time")
@@ -389,7 +389,7 @@ def _one_picture(subject: Subject) -> str:
     return ""
 
 
-@_contract("encode leaves the pictures as they were.")
+@_contract("encode leaves the pictures unchanged.")
 def _input_unchanged(subject: Subject) -> str:
     given = subject.pictures()
     subject.encoder.encode(given)
@@ -398,7 +398,7 @@ def _input_unchanged(subject: Subject) -> str:
     return ""
 
 
-@_contract("encode refuses pictures of another size, number of channels or dtype with an ImageError of one line.")
+@_contract("encode refuses pictures of another size, number of channels or dtype with a one-line ImageError.")
 def _others_refused(subject: Subject) -> str:
     encoder = subject.encoder
     others: list[Any] = [*_misshapen(encoder.input), subject.pictures(2) / np.float32(255)]
@@ -407,7 +407,7 @@ def _others_refused(subject: Subject) -> str:
     return ""
 
 
-@_contract("fit refuses pictures of another shape, and decode codes of another length, with one line of simrec.errors.")
+@_contract("fit refuses pictures of another shape, and decode codes of another length, with one-line simrec.errors.")
 def _errors(subject: Subject) -> str:
     encoder = subject.encoder
     for images in _misshapen(encoder.input):
@@ -443,7 +443,7 @@ def _save_load(subject: Subject) -> str:
     return ""
 
 
-@_contract("Where save writes encoder.onnx (and decoder.onnx), ONNX Runtime gives the same codes (and pictures).")
+@_contract("If save writes encoder.onnx (and decoder.onnx), ONNX Runtime gives the same codes (and pictures).")
 def _onnx(subject: Subject) -> str:
     from simrec.onnx_encoder import OnnxEncoder
 
@@ -468,7 +468,7 @@ def _onnx(subject: Subject) -> str:
     return ""
 
 
-@_contract("Codes have not collapsed: other pictures have other codes, in several directions.")
+@_contract("Codes have not collapsed: different pictures have different codes, which vary in several directions.")
 def _not_collapsed(subject: Subject) -> str:
     _usable(subject.encoding, "encode failed: see dtype_and_shape")
     codes = np.asarray(subject.encoder.encode(subject.pictures(LEARNED)), np.float32)
@@ -483,7 +483,7 @@ def _not_collapsed(subject: Subject) -> str:
     return ""
 
 
-@_contract("decode, where there is one, gives float32 pictures (n, h, w, c) between 0 and 1, of no codes none.")
+@_contract("decode, if there is one, gives float32 pictures (n, h, w, c) between 0 and 1, and none for no codes.")
 def _decoded(subject: Subject) -> str:
     encoder, codes = subject.encoder, subject.codes
     if not hasattr(encoder, "decode"):
@@ -504,7 +504,7 @@ def _decoded(subject: Subject) -> str:
     return ""
 
 
-@_contract("log_variances, where codes are means (`variational`), gives finite float32 numbers (n, dim).")
+@_contract("log_variances, if codes are means (`variational`), gives finite float32 numbers (n, dim).")
 def _variances(subject: Subject) -> str:
     encoder = subject.encoder
     if not getattr(encoder, "variational", False):
@@ -517,7 +517,7 @@ def _variances(subject: Subject) -> str:
     return ""
 
 
-@_contract("How many images a second encode takes is reported; no number is wrong.")
+@_contract("Reports how many images a second encode takes; no number is wrong.")
 def _speed(subject: Subject) -> str:
     _usable(subject.encoding, "encode failed: see dtype_and_shape")
     images = subject.pictures(LEARNED)
@@ -532,7 +532,7 @@ CHECKS: tuple[Check, ...] = tuple(_REGISTERED)
 
 @dataclass(frozen=True)
 class Case:
-    """A check of one encoder, for a test runner to call; `str` gives the check's name."""
+    """A check of one encoder for a test runner to call; `str` gives the check's name."""
 
     check: Check
     subject: Subject
@@ -542,10 +542,9 @@ class Case:
         return self.check.name
 
     def __call__(self) -> None:
-        """Returns when the encoder passes, or when there is nothing to check.
+        """Returns if the encoder passes, or if there is nothing to check.
 
-        Raises CheckFailed when it does not, and unittest.SkipTest, which pytest reports with its reason, when that was
-        expected.
+        Raises CheckFailed if it fails; if that was expected, unittest.SkipTest, which pytest reports with its reason.
         """
         result = self.run()
         if result.outcome == "failed":
@@ -554,7 +553,7 @@ class Case:
             raise SkipTest(f"{result.name} is expected to fail: {result.message}")
 
     def run(self) -> Result:
-        """The result; whatever the encoder raises, SystemExit included, is the check's failure."""
+        """The result; any exception from the encoder, even SystemExit, fails the check."""
         outcome: Outcome = "passed"
         try:
             message = self.check.function(self.subject)
@@ -574,11 +573,11 @@ class Case:
 def encoder_checks(
     spec: EncoderSpec, *, settings: Any = None, expected_failures: Mapping[str, str] | None = None
 ) -> list[Case]:
-    """One case a check, for `pytest.mark.parametrize`; nothing is imported or fitted before the first is called.
+    """One case per check, for `pytest.mark.parametrize`; nothing is imported or fitted before the first is called.
 
-    settings: what the encoder is checked with, by default its default preset with two epochs; of whatever it has, one
-    epoch is trained. expected_failures: a reason for each check that is known to fail; one that no longer fails is a
-    failure. Raises RequestError for a check that does not exist and for a reason that is empty.
+    settings: for the check, by default the default preset with two epochs; one epoch is trained in any case.
+    expected_failures: a reason for each check that is known to fail; if it passes, that is a failure. Raises
+    RequestError for an unknown check and for an empty reason.
     """
     expected = dict(expected_failures or {})
     names = [check.name for check in CHECKS]
@@ -601,13 +600,13 @@ def engine_checks() -> list[EngineCheck]:
 def check_encoder(
     spec: EncoderSpec, *, settings: Any = None, expected_failures: Mapping[str, str] | None = None
 ) -> list[Result]:
-    """Runs every check, whatever the others find; takes and raises what `encoder_checks` does."""
+    """Runs every check, even if others fail; takes and raises what `encoder_checks` does."""
     return [case.run() for case in encoder_checks(spec, settings=settings, expected_failures=expected_failures)]
 
 
 @cache
 def _pictures(spec: ImageSpec) -> Images:
-    """Embedded Fashion-MNIST pictures (n, h, w, c) by the spec's recipe."""
+    """Embedded Fashion-MNIST pictures (n, h, w, c), prepared by the spec's recipe."""
     from PIL import Image
 
     from simrec.images import prepare
@@ -626,7 +625,7 @@ def _misshapen(spec: ImageSpec) -> list[Images]:
 
 @cache
 def _heavy_imports(modules: frozenset[str], path: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of HEAVY a fresh interpreter has imported once it imported those modules."""
+    """Which of HEAVY a fresh interpreter has imported after importing those modules."""
     code = (
         f"import sys; sys.path[:] = {list(path)!r}; import {', '.join(sorted(modules))}; "
         f"print('found', *({set(HEAVY)!r} & set(sys.modules)))"
@@ -665,14 +664,14 @@ def _outcome(call: Callable[[], Any]) -> Any:
 
 
 def _or_raise(outcome: Any) -> Any:
-    """For the check whose finding a failure is."""
+    """For the check to which a failure belongs."""
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
 def _usable(outcome: Any, why: str) -> Any:
-    """For the checks that stand on what failed."""
+    """For the checks that depend on what failed."""
     if isinstance(outcome, BaseException):
         raise NotApplicable(why)
     return outcome
@@ -695,7 +694,7 @@ def _near(ours: Any, theirs: Any) -> bool:
 
 
 def _difference(ours: Any, theirs: Any) -> float:
-    """The largest; NaN where shapes differ."""
+    """The largest difference; NaN if shapes differ."""
     if np.shape(ours) != np.shape(theirs):
         return math.nan
     return float(np.nanmax(np.abs(np.asarray(ours) - np.asarray(theirs)), initial=0))

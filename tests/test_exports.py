@@ -689,8 +689,8 @@ def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
         "index build mine altered.parquet --replace": "altered.parquet: ",
         "index build new cut.arrow --encoder demo": "cut.arrow: cannot be read as an export",
         "index build demo shop.parquet": "demo is shipped and read-only",
-        "index sync mine": "is an export, whose codes are taken as they are: 'simrec index build NAME",
-        "encode shop.parquet --index demo -o codes.npy": "is an export, whose codes are taken as they are",
+        "index sync mine": "this is an export of codes, not of pictures: 'simrec index build NAME",
+        "encode shop.parquet --index demo -o codes.npy": "this is an export of codes, not of pictures",
     }
     for words, said in refused.items():
         status, _, err = cli(*words.split())

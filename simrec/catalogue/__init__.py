@@ -6,6 +6,6 @@ from simrec.catalogue.local import LocalCatalogue
 from simrec.catalogue.remote import RemoteCatalogue
 
 Catalogue: TypeAlias = LocalCatalogue | RemoteCatalogue
-"""In immutable segments of this recommender, or in a table of a database."""
+"""A catalogue in immutable segments of the recommender, or in a database table."""
 
 __all__ = ["Catalogue", "LocalCatalogue", "RemoteCatalogue"]

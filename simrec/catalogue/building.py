@@ -1,13 +1,13 @@
-"""Building a catalogue from a stream: parts, which an interruption leaves, and the segments that are made of them.
+"""Builds a catalogue from a stream: first parts, which survive an interruption, then segments made from them.
 
     building/plan.json    what is built: the source, the encoder, how codes are kept
     building/built        see `simrec.store.BUILT`
     building/000001/      a part: codes.f32, items.jsonl, previews.bin, and when it is finished part.json
 
 A part ends after SECONDS or ROWS, at the end of a batch, so an interruption costs no more than that. The next build
-takes the parts whose entries the source still lists in that order and unchanged, and goes on behind them: the same
-batches, the same codes, the same catalogue. At the end parts become segments, which have the same bounds however many
-parts there were.
+keeps the parts whose entries the source still lists, unchanged and in that order, and continues after them: this gives
+the same batches, the same codes and the same catalogue. At the end, parts become segments; where a segment ends doesn't
+depend on the parts.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from simrec.files import clear, explained, opened_below, read
 from simrec.streams import chunks
 
 SECONDS = 20.0
-"""How long a part is added to."""
+"""A part ends after so many seconds."""
 
 ROWS = 1 << 16
-"""Rows of the largest part."""
+"""A part ends after so many rows."""
 
 ADDED = 4096
-"""Rows that are added to a segment at a time."""
+"""How many rows are added to a segment at a time."""
 
 LARGEST_RECORD = 16_000_000
-"""Bytes of the largest part.json."""
+"""Maximum bytes of a part.json."""
 
 LARGEST_TEXTS = 100_000
-"""Characters of an item's id, source, label and stamp, together; a table's row has room for a megabyte of bytes."""
+"""Maximum characters of an item's id, source, label and stamp together; a row in a table holds a megabyte."""
 
 LARGEST_LINE = 1 << 24
-"""Bytes of the longest line of an items.jsonl."""
+"""Maximum bytes of a line in items.jsonl."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is built. A build goes on where one of the same plan was interrupted.
+    """What to build. A build continues an interrupted one only if it has the same plan.
 
-    command: "build", or what adds to the catalogue that is there. sources: with their roots.
+    command: "build", or the command that adds to an existing catalogue. sources: with their roots.
     """
 
     command: str
@@ -78,8 +78,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class PartRecord:
-    """part.json. entries: how many of the source's it stands for, digest: theirs in order. rows: of those that could be
-    read, skipped: the sources of the others and why. labelled: whether any has a label. kinds: of their fields.
+    """part.json. entries: how many of the source's entries it covers; digest: of these in order. rows: how many could
+    be read; skipped: the sources of the others, with reasons. labelled: whether any has a label. kinds: their fields'
+    types.
     """
 
     entries: Annotated[int, Meta(ge=1, le=1 << 24)]
@@ -93,16 +94,16 @@ class PartRecord:
 _CONTENT = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 _Line = tuple[Entry, int, str, int, int]
-"""A line of items.jsonl: an entry, which source listed it, its content, the length of its preview and that one's
-checksum.
+"""A line of items.jsonl: an entry, the number of the source that listed it, its content, and the length and checksum of
+its preview.
 """
 
 Listed = tuple[int, Entry]
-"""An entry, and which of the plan's sources listed it."""
+"""The number of the plan's source that listed an entry, and the entry."""
 
 
 class Part:
-    """A finished part. What is wrong with its files is a StoreError."""
+    """A finished part. Its methods raise StoreError if its files are damaged."""
 
     def __init__(self, folder: Path, record: PartRecord) -> None:
         self.folder, self.record = folder, record
@@ -128,7 +129,7 @@ class Part:
             return np.memmap(file, np.float32, "r", shape=(self.record.rows, dim))
 
     def rows(self) -> Iterator[tuple[Entry, int, str, bytes]]:
-        """Its entries, which source listed each, their contents and previews."""
+        """Its entries, each with its source's number, content and preview."""
         decoder, count = Decoder(_Line), 0
         with self.open("items.jsonl") as lines, self.open("previews.bin") as shown:
             while line := lines.readline(LARGEST_LINE):
@@ -138,7 +139,7 @@ class Part:
                     previews.check(preview)
                     if len(preview) != length or zlib.crc32(preview) != checksum:
                         raise ValueError("a preview is not what was written")
-                except ValueError as error:  # msgspec's are such too
+                except ValueError as error:  # msgspec raises ValueErrors too
                     raise self.damaged(str(error)) from error
                 count += 1
                 yield entry, origin, content, preview
@@ -148,8 +149,8 @@ class Part:
 
 @dataclass(frozen=True)
 class New:
-    """Items to come: their entries, which source listed each, the digests of their pictures' files, their previews (b""
-    for none) and codes (n, dim).
+    """New items: their entries, their sources' numbers, the digests of their picture files, their previews (b"" for
+    none) and codes (n, dim).
     """
 
     entries: Sequence[Entry]
@@ -162,7 +163,7 @@ class New:
         return len(self.entries)
 
     def some(self, start: int, stop: int) -> New:
-        """Those from one place to another."""
+        """The items from `start` to `stop`."""
         part = slice(start, stop)
         return New(
             self.entries[part], self.origins[part], self.contents[part], self.previews[part], self.codes[part]
@@ -170,7 +171,7 @@ class New:
 
 
 class Building:
-    """A build in a recommender's folder, whose writer holds the lock."""
+    """A build in a recommender's folder; its writer holds the lock."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder / "building", plan
@@ -178,9 +179,9 @@ class Building:
         self._part: _PartWriter | None = None
 
     def begin(self, *, discard: bool) -> None:
-        """Finds what an interrupted build has finished; discard: throws it away.
+        """Finds what an interrupted build has finished. discard: throw it away.
 
-        Raises StoreError when that was a build of something else.
+        Raises StoreError if that build had another plan.
         """
         if discard:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -188,8 +189,8 @@ class Building:
         found = self._found_plan()
         if found is not None and found != plan:
             raise StoreError(
-                f"{self.folder}: holds what an interrupted {_described(found)} had finished: run that one to its "
-                f"end, or add --discard to throw it away"
+                f"{self.folder}: holds what an interrupted {_described(found)} has finished: finish that one first, "
+                f"or add --discard to throw it away"
             )
         with explained(self.folder, making=[self.folder]):
             if found is None:
@@ -210,7 +211,7 @@ class Building:
     def resumed(self, listed: Iterator[Listed]) -> Iterator[Listed]:
         """The entries that aren't in a finished part yet.
 
-        A part whose entries the source lists otherwise now is thrown away, a damaged one too, and those behind it.
+        A part that is damaged, or whose entries the source now lists differently, is thrown away with all later parts.
         """
         for place, part in enumerate(self.parts):
             run = list(islice(listed, part.record.entries))
@@ -222,7 +223,7 @@ class Building:
         return listed
 
     def _holds(self, part: Part, run: Sequence[Listed]) -> bool:
-        """Whether a part has some of these entries, in their order, and codes that are numbers."""
+        """Whether a part's entries are among these, in the same order, and its codes are valid numbers."""
         listed = ((origin, entry.id, entry.source, entry.label, entry.stamp) for origin, entry in run)
         kinds: dict[str, Kind] = {}
         try:
@@ -235,18 +236,18 @@ class Building:
                 if entry.fields:
                     kinds = fields_kinds([entry.fields], kinds)
             codes = part.codes(self.plan.dim)
-            return kinds == part.record.kinds and bool((np.abs(codes) <= LARGEST_NUMBER).all())  # of NaN it is False
+            return kinds == part.record.kinds and bool((np.abs(codes) <= LARGEST_NUMBER).all())  # False for NaN
         except StoreError:
             return False
 
     @property
     def rows(self) -> int:
-        """Items in the finished parts."""
+        """How many items the finished parts hold."""
         return sum(part.record.rows for part in self.parts)
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Sources of entries in the finished parts that could not be read, and why."""
+        """The sources of entries in the finished parts that could not be read, with reasons."""
         return [tuple_ for part in self.parts for tuple_ in part.record.skipped]
 
     @property
@@ -255,7 +256,7 @@ class Building:
         return any(part.record.labelled for part in self.parts)
 
     def add(self, entries: Sequence[Entry], origin: int, batch: Batch, codes: Codes) -> None:
-        """Writes what came of some entries of one source; codes (n, dim) are those of the batch's."""
+        """Writes the result of reading some entries of one source. codes (n, dim): of the batch's images."""
         with explained(self.folder, making=[self.folder]):
             if self._part is None:
                 self._part = _PartWriter(self.folder / _name(len(self.parts)))
@@ -264,14 +265,14 @@ class Building:
                 self.finish_part()
 
     def finish_part(self) -> None:
-        """Ends the part that is being written, so that it is found again."""
+        """Finishes the current part, so that the next build finds it."""
         if self._part is not None:
             part, self._part = self._part, None
             with explained(self.folder, making=[self.folder]):
                 self.parts.append(Part(part.folder, part.finish()))
 
     def stop(self) -> None:
-        """Ends a build early: what was finished stays, the part that is being written too, unless that is nothing."""
+        """Ends a build early: finishes the current part and keeps all parts, unless they are empty."""
         try:
             self.finish_part()
         except StoreError:  # a full disk, which also ended the build
@@ -281,14 +282,14 @@ class Building:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Of the fields that the items in the finished parts have."""
+        """The types of the fields of the items in the finished parts."""
         kinds: dict[str, Kind] = {}
         for part in self.parts:
             kinds = merged(kinds, part.record.kinds)
         return kinds
 
     def stream(self) -> Iterator[New]:
-        """All items of the finished parts with their codes, some at a time."""
+        """All items of the finished parts with their codes, in batches."""
         for part in self.parts:
             codes, place = part.codes(self.plan.dim), 0
             for some in chunks(part.rows(), ADDED):
@@ -297,7 +298,7 @@ class Building:
                 place += len(some)
 
     def sample(self) -> Codes:
-        """Codes of all parts, evenly, that ranges and medians are taken from; float32 needs none."""
+        """An even sample of all parts' codes, for ranges and medians; empty for float32, which needs none."""
         from simrec.index import SAMPLE
 
         if self.plan.dtype == "float32" or not self.rows:
@@ -311,7 +312,7 @@ class Building:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _found_plan(self) -> dict[str, object] | None:
-        """The plan of the build that was interrupted, None where there was none that can be gone on with."""
+        """The plan of the interrupted build, None if there is none to continue."""
         try:
             with opened_below(self.folder, "plan.json") as file:
                 plan = json.loads(read(file, LARGEST_RECORD))
@@ -401,7 +402,7 @@ class _PartWriter:
 
 
 def _described(plan: Mapping[str, object]) -> str:
-    """A plan in a person's words; it may come from an older simrec."""
+    """A plan as text for people; it may come from an older simrec."""
     sources = plan.get("sources")
     listed = sources if isinstance(sources, list) else [[plan.get("source")]]
     named = [str(one[0]) for one in listed if isinstance(one, list) and one]
@@ -419,7 +420,7 @@ def _digest(entries: Sequence[Entry]) -> str:
 
 
 def _add_to(sha256: hashlib._Hash, entries: Sequence[Entry]) -> None:
-    """Entries, so that those of a part have one digest however many were added at a time."""
+    """Adds entries to a digest, which doesn't depend on how many are added at a time."""
     for entry in entries:
         fields = sorted(entry.fields.items()) if entry.fields else ()
         sha256.update(
@@ -428,7 +429,7 @@ def _add_to(sha256: hashlib._Hash, entries: Sequence[Entry]) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file that is whole or not there."""
+    """Writes a file that is complete or not there."""
     temporary = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()

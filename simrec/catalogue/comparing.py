@@ -1,7 +1,7 @@
-"""What a source lists against what a catalogue holds of it: what is new, changed, renamed and gone.
+"""Compares what a source lists with what a catalogue holds: finds what is new, changed, renamed and gone.
 
-A file is the same when its stamp (size and time of modification) is; else the digest of its contents decides. So what
-was touched, moved or copied isn't encoded again.
+A file with the same stamp (size and modification time) is the same file; otherwise the digest of its contents decides.
+So files that were touched, moved or copied aren't encoded again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simrec.catalogue import Catalogue
 
 LOOKED_UP = 1000
-"""Entries that `addition` looks for at a time."""
+"""How many entries `addition` looks up at a time."""
 
 Contents = Callable[[Sequence[Entry]], Sequence[str | None]]
 """The digests of entries' pictures: see `simrec.contracts.Digested`."""
@@ -28,12 +28,12 @@ Contents = Callable[[Sequence[Entry]], Sequence[str | None]]
 
 @dataclass
 class Difference:
-    """What has to be done so that a catalogue holds what a source lists.
+    """What must change so that a catalogue holds what a source lists.
 
-    added, changed: entries whose pictures must be encoded, the changed ones with the item they take the place of.
-    copied: new entries with the picture of an item, whose code they share. renamed: entries that an item has become.
-    touched: the same picture with another stamp or path; relabelled: with another label. fields: the same item with
-    other fields, and which. removed: items whose entry is gone. unchanged: how many entries are as they were.
+    added, changed: entries whose pictures must be encoded, the changed ones with the item that they replace. copied:
+    new entries with the same picture as an item, whose code they share. renamed: entries with the item that they were.
+    touched: the same picture with another stamp or path; relabelled: with another label. fields: items with the fields
+    that changed. removed: items whose entry is gone. unchanged: how many entries are as they were.
     """
 
     added: list[Entry] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Difference:
 
     @property
     def nothing_else(self) -> bool:
-        """Whether there is nothing to be done but to encode, not even to note another stamp."""
+        """Whether encoding is all there is to do, without even a new stamp to record."""
         return not (self.copied or self.renamed or self.touched or self.relabelled or self.fields or self.removed)
 
 
 def addition(entries: Iterable[Entry], catalogue: Catalogue, contents: Contents) -> Difference:
-    """What a new source adds. It costs what the source has, not what the catalogue has.
+    """What a new source adds. The cost grows with the source, not with the catalogue.
 
-    Raises DataError for an id that is an item already.
+    Raises DataError for an id that an item already has.
     """
     found = Difference()
     for some in chunks(entries, LOOKED_UP):
@@ -79,18 +79,18 @@ def addition(entries: Iterable[Entry], catalogue: Catalogue, contents: Contents)
 def _taken(catalogue: Catalogue, entry: Entry, item: Known) -> DataError:
     names = catalogue.record.sources
     return DataError(
-        f"{entry.source}: its id {entry.id!r} is an item of {names[item.origin].name} already: rename one of the two, "
-        f"or list the new ones in a CSV file with ids of their own"
+        f"{entry.source}: an item of {names[item.origin].name} already has its id {entry.id!r}: rename one of the two, "
+        f"or list the new ones in a CSV file with other ids"
     )
 
 
 def difference(
     entries: Iterable[Entry], catalogue: Catalogue, origin: int, contents: Contents
 ) -> Difference:  # fmt: skip
-    """Compares what the source of that number lists with the items that came from it.
+    """Compares what a source lists with the items that came from it. origin: the source's number.
 
-    contents: asked only about entries that may have an item's picture. Raises DataError for an id that is an item of
-    another source.
+    contents: called only for entries that may have an item's picture. Raises DataError for an id that an item of
+    another source has.
     """
     known = {item.id: item for item in catalogue.known()}
     own = {id_ for id_, item in known.items() if item.origin == origin}
@@ -120,7 +120,7 @@ def difference(
 
 
 def _sort(found: Difference, entry: Entry, item: Known, columns: FieldsOf, *, same_stamp: bool) -> None:
-    """An entry with the picture that the catalogue has."""
+    """Sorts in an entry whose picture hasn't changed."""
     changes = columns.changes(entry, item)
     if entry.label != item.label:
         found.relabelled.append((entry, item))
@@ -136,7 +136,7 @@ def _sort(found: Difference, entry: Entry, item: Known, columns: FieldsOf, *, sa
 def _sort_new(
     found: Difference, new: Sequence[Entry], gone: dict[str, Known], known: Mapping[str, Known], contents: Contents
 ) -> None:
-    """Entries with new ids: items that were renamed leave `gone`."""
+    """Sorts in entries with new ids; takes items that were renamed out of `gone`."""
     sizes = {_size(item.stamp) for item in known.values()} - {""}
     maybe = [entry for entry in new if _size(entry.stamp) in sizes]
     digests = dict(zip((entry.id for entry in maybe), contents(maybe), strict=True))
@@ -159,20 +159,20 @@ def _sort_new(
 
 
 def _size(stamp: str) -> str:
-    """The part of a file's stamp that is the same under any name and at any time, "" for other stamps."""
+    """The size in a file's stamp, which renaming and touching don't change; "" for other stamps."""
     size, dash, _ = stamp.partition("-")
     return size if dash and size.isdigit() else ""
 
 
 class FieldsOf:
-    """The fields of a catalogue's items, in memory once they were asked for."""
+    """The fields of a catalogue's items, kept in memory after the first use."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._columns: dict[int, dict[str, list[Value]]] = {}
 
     def of(self, item: Known) -> dict[str, Value]:
-        """Those of an item."""
+        """The fields of an item."""
         return {name: values[item.row] for name, values in self._held(item.segment).items()}
 
     def _held(self, segment: int) -> dict[str, list[Value]]:
@@ -181,7 +181,7 @@ class FieldsOf:
         return self._columns[segment]
 
     def changes(self, entry: Entry, item: Known) -> dict[str, Value]:
-        """The fields of an entry that the item has not, or other ones."""
+        """The fields of an entry that the item lacks or has with other values."""
         if not entry.fields:
             return {}
         held, row = self._held(item.segment), item.row

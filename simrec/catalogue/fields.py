@@ -1,6 +1,6 @@
 """The fields of a segment's items: columns of whole numbers, decimal numbers or texts in an Arrow stream beside it.
 
-A file is written once and mapped into memory; another one takes its place when fields change, and codes stay.
+A file is written once and mapped into memory. When fields change, a new file replaces it; the codes stay.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from simrec.contracts import Value
 Kind = Literal["int64", "double", "string"]
 
 LARGEST = 1000
-"""Columns, at most."""
+"""Maximum number of columns."""
 
 LOOKED_AT = 4096
-"""Texts of a column that say whether most of them are different."""
+"""How many texts of a column decide whether most of its texts differ."""
 
 
 def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None = None) -> dict[str, Kind]:
-    """What each column must be to hold the values of all rows; before: of other rows of the same catalogue.
+    """The type that each column needs for the values of all rows. before: the types from other rows of the catalogue.
 
-    Whole numbers and decimal ones together are decimal; a column that has texts and numbers is all texts.
+    Whole and decimal numbers together are decimal; a column with texts and numbers is texts.
     """
     found: dict[str, Kind] = dict(before or {})
     for row in rows:
@@ -38,7 +38,7 @@ def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None
             elif isinstance(value, int | float):
                 kind = "double"
             if name in found and "string" in (kind, found[name]):
-                # An empty column may still become anything; of one with numbers the texts are theirs.
+                # In a column of numbers and texts, the numbers become texts.
                 kind = "string"
             elif name in found and "double" in (kind, found[name]):
                 kind = "double"
@@ -47,7 +47,7 @@ def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str, Kind]) -> None:
-    """The file with those columns, a row each; a number that is none (NaN) becomes nothing."""
+    """Writes a file with those columns; NaN becomes an empty value."""
     _write(path, {name: [row.get(name) for row in rows] for name in columns}, columns)
 
 
@@ -55,13 +55,13 @@ def _write(path: Path, values: Mapping[str, Sequence[Value]], columns: Mapping[s
     import pyarrow as pa
 
     table = pa.table({name: array(values[name], kind) for name, kind in columns.items()})
-    # As a stream: its messages can be looked at one by one before anything is made of them.
+    # As a stream, so that a reader can check its messages one by one before using them.
     with path.open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
 
 
 def array(values: Sequence[Value], kind: Kind) -> Any:
-    """Values of a column as a pyarrow Array; a number that is none (NaN) becomes nothing."""
+    """Values of a column as a pyarrow Array; NaN becomes an empty value."""
     import pyarrow as pa
 
     make: Any = {"int64": int, "double": float, "string": str}[kind]
@@ -70,7 +70,7 @@ def array(values: Sequence[Value], kind: Kind) -> Any:
 
 
 def merged(first: Mapping[str, Kind], second: Mapping[str, Kind]) -> dict[str, Kind]:
-    """What columns must be to hold what either of two sets of rows has."""
+    """The types that columns need for the values of both of two sets of rows."""
     examples: dict[Kind, Value] = {"int64": 0, "double": 0.5, "string": ""}
     return kinds([{name: examples[kind] for name, kind in second.items()}], first)
 
@@ -79,7 +79,7 @@ def revise(
     path: Path, before: Columns | None, rows: int, changes: Mapping[int, Mapping[str, Value]],
     columns: Mapping[str, Kind],
 ) -> None:  # fmt: skip
-    """The file with those columns of a segment with so many rows: what it had, and what changes, by row."""
+    """Writes the file of a segment's columns again, with changes by row. rows: how many rows the segment has."""
     values: dict[str, Sequence[Value]] = {}
     for name in columns:
         column: list[Value] = before.values(name) if before and name in before.kinds else [None] * rows
@@ -91,9 +91,9 @@ def revise(
 
 
 class Columns:
-    """The fields of a segment with so many rows, in a file that may have come from anyone.
+    """The fields of a segment with `rows` rows, in a file that may come from anyone.
 
-    Raises ValueError for one that `write` doesn't write.
+    Raises ValueError for a file that `write` can't have written.
     """
 
     def __init__(self, path: Path, rows: int) -> None:
@@ -120,22 +120,22 @@ class Columns:
         return {name for name in self.kinds if self._table.column(name).null_count == len(self._table)}
 
     def column(self, name: str) -> Any:
-        """A column as a pyarrow Array; one of texts that repeat as a DictionaryArray. Raises KeyError for another."""
+        """A column as a pyarrow Array, or a DictionaryArray if its texts repeat. Raises KeyError for an unknown one."""
         if name not in self._columns:
             self._columns[name] = compact(self._table.column(name))
         return self._columns[name]
 
     def some(self, name: str, start: int, count: int) -> Any:
-        """Those rows of a column as a pyarrow Array."""
+        """`count` rows of a column from `start` on, as a pyarrow Array."""
         return self._table.column(name).slice(start, count).combine_chunks()
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """What each column holds, by its name."""
+        """Each column's type, by name."""
         return {field.name: str(field.type) for field in self._table.schema}  # type: ignore[misc]
 
     def values(self, name: str) -> list[Value]:
-        """A column, a value for each row."""
+        """A column as a list, one value per row."""
         found: list[Value] = self._table.column(name).to_pylist()
         return found
 
@@ -148,7 +148,7 @@ class Columns:
 
 
 def compact(column: Any) -> Any:
-    """A column (Array or ChunkedArray) as one Array, texts that repeat as a dictionary, which is asked faster."""
+    """A column (Array or ChunkedArray) as one Array; texts that repeat become a dictionary, which filters faster."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -159,23 +159,23 @@ def compact(column: Any) -> Any:
 
 
 def messages(file: Any) -> tuple[Any, Iterator[Any]]:
-    """The schema and the record batches of an Arrow stream in a mapped file, which may have come from anyone.
+    """The schema and the record batches of an Arrow stream in a mapped file, which may come from anyone.
 
-    Raises ValueError, also while batches are taken, for what isn't uncompressed record batches after a schema;
-    pyarrow's errors and StopIteration for what is no stream.
+    Raises ValueError, also while batches are read, for anything but a schema and uncompressed record batches; raises
+    pyarrow's errors and StopIteration for data that isn't a stream.
     """
     import pyarrow as pa
 
     coming = pa.ipc.MessageReader.open_stream(file)
     first = coming.read_next_message()
-    if first.type != "schema":  # pyarrow would read any other as one, and crash
+    if first.type != "schema":  # pyarrow would read any other message as a schema, and crash
         raise ValueError("it doesn't begin with a schema")
     schema = pa.ipc.read_schema(first)
     return schema, _batches(coming, schema)
 
 
 def _batches(messages: Any, schema: Any) -> Iterator[Any]:
-    """The batches of a stream, which point into its file. Raises ValueError for one that would have to be unpacked."""
+    """The batches of a stream, which point into its file. Raises ValueError for a compressed batch."""
     import pyarrow as pa
 
     while True:
@@ -189,9 +189,9 @@ def _batches(messages: Any, schema: Any) -> Iterator[Any]:
 
 
 def _compressed(metadata: memoryview) -> bool:
-    """Whether a message says that its batch is compressed, which could be any number of bytes.
+    """Whether a message's batch is compressed; it could unpack to any size.
 
-    pyarrow doesn't tell. The message is a flatbuffer (arrow/format/Message.fbs): its table `Message` has the batch as
+    pyarrow doesn't say. The message is a flatbuffer (arrow/format/Message.fbs): its table `Message` has the batch as
     its third field, and the table `RecordBatch` has `compression` as its fourth.
     """
     (root,) = struct.unpack_from("<I", metadata, 0)
@@ -201,7 +201,7 @@ def _compressed(metadata: memoryview) -> bool:
 
 
 def flatbuffer_field(metadata: memoryview, table: int, number: int) -> int:
-    """Where a field of a flatbuffer's table stands, 0 where it has none. Raises struct.error beyond its end."""
+    """The position of a field of a flatbuffer's table, 0 if it is missing. Raises struct.error beyond the data."""
     (back,) = struct.unpack_from("<i", metadata, table)
     (size,) = struct.unpack_from("<H", metadata, table - back)
     if 4 + 2 * number >= size:

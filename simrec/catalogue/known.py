@@ -1,4 +1,4 @@
-"""What a catalogue says of an item to whoever compares, and of the nearest ones to whoever asks."""
+"""What a catalogue knows about an item, for comparing with a source, and the nearest items to codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from simrec.contracts import Item
 
 
-class Known(NamedTuple):  # which is made faster than a dataclass
-    """An item that a catalogue holds, and in which row of which segment."""
+class Known(NamedTuple):  # faster to make than a dataclass
+    """An item in a catalogue, with its segment and its row there."""
 
     segment: int
     row: int
@@ -27,8 +27,9 @@ class Known(NamedTuple):  # which is made faster than a dataclass
 
 @dataclass(frozen=True)
 class Nearest:
-    """The items that are nearest to some codes: their rows (m, k), -1 where there are no more, and distances (m, k),
-    nearest first. at: gives the items of some rows.
+    """The items nearest to some codes: their rows (m, k), -1 if there are no more, and distances (m, k), nearest first.
+
+    at: gives the items in some rows.
     """
 
     rows: NDArray[np.int64]
@@ -36,6 +37,6 @@ class Nearest:
     at: Callable[[Sequence[int]], list[Item]]
 
     def items(self) -> dict[int, Item]:
-        """All of them by their rows, each read once."""
+        """All these items by row, each read once."""
         wanted = sorted(set(self.rows.ravel().tolist()) - {-1})  # np.unique would import numpy.ma
         return dict(zip(wanted, self.at(wanted), strict=True))

@@ -1,6 +1,6 @@
-"""A catalogue in local files: segments, asked one by one, minus what was removed.
+"""A catalogue in local files: segments, searched one by one, minus the removed rows.
 
-An item's row is its place in the catalogue of one generation: those of the first segment, then those of the next.
+An item's row is its place in the catalogue of one generation: the rows of the first segment, then those of the next.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 READ = 1 << 16
-"""Items, about, that are kept in memory once they were read."""
+"""About how many items stay in memory after they were read."""
 
 
 class LocalCatalogue:
-    """The catalogue of one generation, from as many threads as you like.
+    """The catalogue of one generation; any number of threads may use it.
 
-    Whatever is asked raises StoreError where its files are damaged.
+    Every method raises StoreError if the files that it needs are damaged.
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -51,7 +51,7 @@ class LocalCatalogue:
             self._starts.append(self._starts[-1] + len(one))
 
     def hold(self) -> None:
-        """Opens what could otherwise not be opened any more once another generation has taken this one's place."""
+        """Opens everything now that couldn't be opened after another generation has replaced this one."""
         for one in self.segments:
             one.hold()
 
@@ -70,16 +70,16 @@ class LocalCatalogue:
         for other in others:
             if self.record.dtype != "float32" and other.learned != first.learned:
                 raise StoreError(
-                    f"{self.generation.recommender}: two of its segments keep codes in other ways, so they can't be "
-                    f"compared: 'simrec index build {self.generation.recommender.name} --from-scratch' makes it again"
+                    f"{self.generation.recommender}: two of its segments keep codes in different ways, so they can't "
+                    f"be compared: run 'simrec index build {self.generation.recommender.name} --from-scratch'"
                 )
         return Together([one.index for one in self.segments])
 
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
-        """The columns that a filter can ask about, and what they hold; None where no item has a value.
+        """The columns that a filter can use, with their types; None for a column in which no item has a value.
 
-        `id` and `label` are among them, even where a field has that name.
+        `id` and `label` are among them; they hide fields with these names.
         """
         from simrec.catalogue.fields import merged
 
@@ -93,24 +93,26 @@ class LocalCatalogue:
 
     @property
     def fields(self) -> dict[str, type[int] | type[float] | type[str]]:
-        """The names of its items' fields, and what each holds."""
+        """The items' fields: names and types."""
         types: dict[Kind, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
         names = dict.fromkeys(name for one in self.segments for name in one.kinds)
         return {name: types[self.kinds[name] or "int64"] for name in names}
 
     def where(self, text: str) -> Where:
-        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError for what is none."""
+        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError if it isn't a filter."""
         from simrec.catalogue import where
 
         return where.parsed(text, self.kinds)
 
     def masks(self, text: str) -> list[NDArray[np.bool_]]:
-        """The rows of each segment that match a filter; rows that were removed may be among them."""
+        """The rows of each segment that match a filter; they may include removed rows."""
         filter_ = self.where(text)
         return [filter_.mask(partial(self._column, one), len(one)) for one in self.segments]
 
     def _column(self, one: Segment, name: str) -> Any:
-        """A column of a segment as the catalogue has it: nothing where the segment lacks it, texts where others do."""
+        """A segment's column in the catalogue's type: empty if the segment lacks it, texts if other segments have
+        texts.
+        """
         import pyarrow as pa
 
         column = one.column(name)
@@ -125,8 +127,8 @@ class LocalCatalogue:
     ) -> list[list[Hit]]:
         """The n nearest items of each code (m, dim), nearest first.
 
-        without: ids that are left out of every answer. where: only items that match this filter are found: n of them
-        wherever there are so many.
+        without: ids that are left out of every answer. where: finds only items that match this filter, n of them if
+        that many exist.
         """
         found = self.nearest(codes, n + len(without), where=where)
         scores = self.scores(found.distances).tolist()
@@ -142,12 +144,12 @@ class LocalCatalogue:
         ]
 
     def nearest(self, codes: Codes, n: int, *, where: str | None = None) -> Nearest:
-        """The n nearest items of each code (m, dim), fewer where there are no more. where: see `search`."""
+        """The n nearest items of each code (m, dim), fewer if there are no more. where: see `search`."""
         masks = None if where is None or not self.segments else self.masks(where)
         return Nearest(*self.index.search(codes, n, masks), self.at)
 
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Higher is better: see `simrec.index.Searchable`."""
+        """Scores, higher for better items: see `simrec.index.Searchable`."""
         return self.index.scores(distances)
 
     def at(self, rows: Sequence[int]) -> list[Item]:
@@ -176,14 +178,12 @@ class LocalCatalogue:
         return [_with_fields(*place) for id_ in ids if (place := self._find(id_))]
 
     def code(self, id_: str) -> Codes | None:
-        """The code (1, dim) that is kept of an item, None where there is no such item."""
+        """The stored code (1, dim) of an item, None if there is no such item."""
         place = self._find(id_)
         return None if place is None else place[1].codes(place[0].number, 1)
 
     def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
-        """The ids of the items whose pictures have each content; of formats 1 and 2 it is another digest: see
-        `by_pixels`.
-        """
+        """The ids of items whose pictures have each content. Formats 1 and 2 use another digest: see `by_pixels`."""
         found: dict[str, set[str]] = defaultdict(set)
         for one in self.segments:
             for row in one.with_contents(contents):
@@ -192,7 +192,7 @@ class LocalCatalogue:
 
     @property
     def by_pixels(self) -> bool:
-        """Whether an item's content is a digest of what the encoder was fed, as formats 1 and 2 had it."""
+        """Whether an item's content is a digest of the encoder's image, as in formats 1 and 2."""
         return any(record.format == 2 for record in self.record.segments)
 
     def known(self) -> Iterator[Known]:
@@ -204,14 +204,14 @@ class LocalCatalogue:
                     yield Known(number, row, id_, origin, source, label, stamp, content)
 
     def known_item(self, id_: str) -> Known | None:
-        """The item with that id, None where there is none."""
+        """The item with that id, or None."""
         for number in reversed(range(len(self.segments))):
             if (row := self.segments[number].with_id(id_)) is not None:
                 return _known(number, row)
         return None
 
     def known_copy(self, content: str) -> Known | None:
-        """An item with that content, None where there is none."""
+        """An item with that content, or None."""
         for number, one in enumerate(self.segments):
             for row in one.with_contents([content]):
                 return _known(number, row)
@@ -228,31 +228,31 @@ class LocalCatalogue:
         return {name: columns.values(name) for name in columns.kinds} if columns else {}
 
     def all(self, where: str | None = None) -> Iterator[Item]:
-        """Every item, by row; those that match a filter, else all of them."""
+        """The items that match a filter, by row; without one, all items."""
         for items, _ in self._batches(where, codes=False):
             yield from items
 
     def matching(self, where: str) -> int:
-        """How many items match a filter. Raises RequestError where none does."""
+        """How many items match a filter. Raises RequestError if none does."""
         count = sum(int(np.count_nonzero(rows)) for rows in self._wanted(where))
         if not count:
             raise RequestError(f"{self.generation.recommender.name}: no item matches {where!r:.200}: widen the filter")
         return count
 
     def spread(self, n: int, where: str | None = None) -> list[Item]:
-        """n items at equal steps through those that match a filter, else through all; fewer where there are no more."""
+        """n items at equal steps through those that match a filter, or through all; fewer if there are no more."""
         wanted = [start + np.flatnonzero(rows) for start, rows in zip(self._starts, self._wanted(where), strict=False)]
         there = np.concatenate([np.empty(0, np.int64), *wanted])
         places = np.linspace(0, len(there) - 1, min(n, len(there))).astype(np.int64)
         return self.at(there[places].tolist())
 
     def places(self, where: str) -> Iterator[tuple[int, int]]:
-        """The number of the segment and the row of each item that matches a filter."""
+        """The segment's number and the row of each item that matches a filter."""
         for number, rows in enumerate(self._wanted(where)):
             yield from ((number, int(row)) for row in np.flatnonzero(rows))
 
     def chosen(self, where: str | None = None) -> Searchable:
-        """The codes of the items that `all` gives, which are numbered in that order."""
+        """The codes of the items that `all` gives, numbered in that order."""
         from simrec.index import Chosen
 
         if where is None and not any(len(one.removed) for one in self.segments):
@@ -260,8 +260,8 @@ class LocalCatalogue:
         return Chosen(self.index, self._wanted(where))
 
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
-        """Items with their codes (n, dim) as the encoder gave them, as far as the dtype keeps them; those that match a
-        filter, else all of them.
+        """The items that match a filter, or all, with their codes (n, dim): the encoder's, as exact as the dtype
+        allows.
         """
         return self._batches(where, codes=True)
 
@@ -270,8 +270,8 @@ class LocalCatalogue:
         return tables.schema(columns, self.kinds, self.generation.manifest.encoder.dim)
 
     def record_batches(self, columns: Columns, where: str | None = None, rows: int = 4096) -> Iterator[Any]:
-        """The items as pyarrow RecordBatches of at most so many rows, without an object for each item; those that match
-        a filter, else all of them, with their codes as the encoder gave them, as far as the dtype keeps them.
+        """The items that match a filter, or all, as pyarrow RecordBatches of at most `rows` rows, without an object per
+        item. Codes are the encoder's, as exact as the dtype allows.
         """
         schema = self.schema(columns)
         for one, wanted in zip(self.segments, self._wanted(where), strict=True):
@@ -284,7 +284,7 @@ class LocalCatalogue:
     def _record_batch(
         self, one: Segment, start: int, there: NDArray[np.int64] | None, count: int, columns: Columns, schema: Any
     ) -> Any:
-        """Some rows of a segment; there: which of them, None for all."""
+        """`count` rows of a segment from `start` on. there: which of these to take, None for all."""
         import pyarrow as pa
 
         texts = [name for name, field in columns.items() if field is None and name in ("id", "label", "source")]
@@ -306,7 +306,7 @@ class LocalCatalogue:
         return pa.record_batch(arrays, schema=schema)
 
     def _some(self, one: Segment, name: str, start: int, count: int, type_: Any) -> Any:
-        """Some rows of a field as the catalogue has it, see `_column`."""
+        """Some rows of a field in the catalogue's type, see `_column`."""
         import pyarrow as pa
 
         if one.columns is None or name not in one.kinds:
@@ -318,8 +318,8 @@ class LocalCatalogue:
 
     @cached_property
     def codes(self) -> Codes:
-        """All codes (n, dim), by row, read-only: mapped into memory where one segment has them all as the encoder gave
-        them, else a copy.
+        """All codes (n, dim), by row, read-only: mapped into memory if a single segment has them all as the encoder
+        gave them, else a copy.
         """
         if len(self.segments) == 1 and (mapped := self.segments[0].mapped()) is not None:
             return mapped
@@ -327,16 +327,16 @@ class LocalCatalogue:
         for one in self.segments:
             parts.append(np.delete(one.codes(0, len(one)), one.removed, axis=0))
         codes = np.concatenate(parts)
-        codes.flags.writeable = False  # whoever asks again gets the same array
+        codes.flags.writeable = False  # the next caller gets the same array
         return codes
 
     def picture(self, id_: str) -> Image | None:
-        """The preview of an item, None where there is no such item, or none of it."""
+        """The preview of an item, None if there is no such item or it has none."""
         place = self._shown(id_)
         return None if place is None else place[1].picture(place[0])
 
     def preview(self, id_: str) -> bytes | None:
-        """The preview of an item as a JPEG or PNG file, None where there is no such item, or none of it."""
+        """The preview of an item as a JPEG or PNG file, None if there is no such item or it has none."""
         place = self._shown(id_)
         return None if place is None else place[1].preview(place[0])
 
@@ -351,7 +351,7 @@ class LocalCatalogue:
         return next(((row, one) for one in self.segments[::-1] if (row := one.with_id(id_)) is not None), None)
 
     def _wanted(self, where: str | None) -> list[NDArray[np.bool_]]:
-        """The rows of each segment that are there and match a filter."""
+        """The rows of each segment that aren't removed and match a filter."""
         masks = [np.ones(len(one), np.bool_) for one in self.segments] if where is None else self.masks(where)
         wanted = []
         for one, mask in zip(self.segments, masks, strict=True):
@@ -361,8 +361,8 @@ class LocalCatalogue:
         return wanted
 
     def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
-        """Every item with its fields, its code (n, dim) as it is kept, what that was divided by (n,) and its preview, a
-        JPEG or PNG file.
+        """Every item with its fields, stored code (n, dim), the length it was divided by (n,) and its preview, a JPEG
+        or PNG file.
         """
         for one in self.segments:
             for numbers, items, previews in one.whole():

@@ -1,4 +1,4 @@
-"""Previews as a catalogue keeps them: the one kind of JPEG or PNG file that simrec writes, read back with care."""
+"""A catalogue's previews: JPEG and PNG files as simrec writes them, read back with care."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from simrec import picture_files
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 EDGE = 128
-"""Pixels of the longest edge."""
+"""Maximum longest edge in pixels."""
 
 LARGEST = 1 << 20
-"""Bytes of the largest."""
+"""Maximum size in bytes."""
 
 NONE = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000100000001008000000003a98a0bd000000114944415478da637cc2800a981846b40000037b010455"
     "c6ae490000000049454e44ae426082"
 )
-"""What a catalogue in local files has for an item without a preview: 16 x 16 pixels of one grey, no photo's."""
+"""What a local catalogue stores for an item without a preview: 16 x 16 pixels of one grey, which no photo has."""
 
 NOTHING = zlib.crc32(NONE)
 """Its checksum."""
@@ -33,23 +33,23 @@ def opened(data: bytes, edge: int = EDGE) -> Image.Image:
     check(data, edge)
     kind = "PNG" if data.startswith(_PNG) else "JPEG"
     try:
-        with picture_files.silence:  # Pillow warns of large or odd files, which are refused here
+        with picture_files.silence:  # Pillow warns about large or odd files, which are refused here
             if kind == "PNG":
-                Image.open(io.BytesIO(data), formats=[kind]).verify()  # the checksums; decoding passes over them
+                Image.open(io.BytesIO(data), formats=[kind]).verify()  # checks the checksums, which decoding ignores
             picture = Image.open(io.BytesIO(data), formats=[kind])
             if max(picture.size) > edge or picture.mode not in ("L", "RGB"):
                 raise ValueError(f"a picture {picture.mode} {picture.size} is no preview")
             picture.load()
-    except Exception as error:  # decoders meet a damaged file with many exceptions
+    except Exception as error:  # decoders raise many exceptions for a damaged file
         raise ValueError(str(error)) from error
     return picture
 
 
 def check(data: bytes, edge: int = EDGE) -> None:
-    """Raises ValueError for what can't be a preview, by what can be seen without decoding it."""
+    """Raises ValueError for data that can't be a preview, as far as that shows without decoding it."""
     if data.startswith(_PNG):
         chunks = _chunks(data)
-        # Pillow would take the last of several headers, and more memory than the pixels need for other chunks.
+        # Pillow would use the last of several headers, and take more memory than the pixels need for other chunks.
         if chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or set(chunks[1:-1]) != {b"IDAT"}:
             raise ValueError("it has other chunks than a preview")
         if max(struct.unpack(">2I", data[16:24])) > edge:
@@ -59,7 +59,7 @@ def check(data: bytes, edge: int = EDGE) -> None:
 
 
 def _chunks(png: bytes) -> list[bytes]:
-    """The names of a PNG's chunks, in order. Raises ValueError when they don't end where the file does."""
+    """The names of a PNG's chunks, in order. Raises ValueError if they don't end where the file does."""
     names, place = [], 8
     while place + 12 <= len(png):
         (length,) = struct.unpack(">I", png[place : place + 4])

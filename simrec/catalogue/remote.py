@@ -1,4 +1,4 @@
-"""A catalogue in a table of a database, which an engine asks: see `simrec.contracts.Engine`."""
+"""A catalogue in a database table, reached through an engine: see `simrec.contracts.Engine`."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from simrec.index import Index
 
 SECRETS = ("pass", "key", "secret", "token")
-"""What the name of a setting in an address holds whose value is never kept."""
+"""A setting in an address whose name contains one of these is a secret: its value is never kept."""
 
 DIGEST = 32
 """Figures of a row's digest: the first half of SHA-256."""
 
 AT_ONCE = 1000
-"""Rows that are written or asked for by their ids at a time."""
+"""How many rows are written, or read by their ids, at a time."""
 
 FIRST = 4096
-"""Items that some of them are chosen from to look at: all of a large table would take seconds."""
+"""`spread` chooses among so many items: all items of a large table would take seconds."""
 
 MEASURED = 300
-"""Items, about, whose nearest neighbours' distances are measured."""
+"""About how many items' distances to their nearest neighbours are measured."""
 
 
 def is_address(text: str) -> bool:
-    """Whether a text reads like the address of a table, NAME://PLACE#TABLE."""
+    """Whether a text looks like the address of a table, NAME://PLACE#TABLE."""
     return "://" in text
 
 
@@ -68,7 +68,7 @@ def without_secrets(address: str) -> str:
 
 
 def opened(address: str, notice: Notice) -> Engine:
-    """The engine for an address. Raises RequestError where no plugin offers one, and what the engine raises."""
+    """The engine for an address. Raises RequestError if no plugin offers one, and what the engine raises."""
     from simrec import host
 
     name = address.partition("://")[0]
@@ -85,13 +85,13 @@ def opened(address: str, notice: Notice) -> Engine:
 
 
 def row_of(item: Item, code: NDArray[np.float32], preview: bytes, table: Table) -> Row:
-    """An item as it is kept in a table. code (dim,): as the encoder gave it."""
+    """An item as a row of a table. code (dim,): as the encoder gave it."""
     length = float(np.linalg.norm(code)) if table.metric == "cosine" else 1.0
     return kept(item, code / length if length > 0 else code, length, preview, table)
 
 
 def kept(item: Item, code: NDArray[np.float32], length: float, preview: bytes, table: Table) -> Row:
-    """An item as it is kept in a table; see `Row`."""
+    """An item as a row of a table; see `Row`."""
     return rows_of([item], code[np.newaxis], [length], [preview], table)[0]
 
 
@@ -112,7 +112,7 @@ def _first_digest(row: Row) -> str:
 def rows_of(
     items: Sequence[Item], codes: Codes, lengths: Sequence[float], previews: Sequence[bytes], table: Table
 ) -> list[Row]:
-    """The rows: fields of the table's kinds, codes (n, dim) rounded to its dtype, and the digests of all that."""
+    """Rows with fields of the table's types, codes (n, dim) rounded to its dtype, and digests of all that."""
     makers: dict[str, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
     columns = [(name, makers[kind]) for name, kind in sorted(table.fields.items())]
     encode = msgspec.msgpack.Encoder().encode
@@ -137,9 +137,9 @@ def rows_of(
 
 
 class RemoteCatalogue:
-    """The items of a table, from as many threads as you like.
+    """The items of a table; any number of threads may use it.
 
-    What is asked of it raises StoreError where the database doesn't answer, or its table is another encoder's.
+    Every method raises StoreError if the database doesn't answer, or if its table is another encoder's.
     """
 
     by_pixels = False
@@ -158,7 +158,7 @@ class RemoteCatalogue:
         self.table = table
 
     def hold(self) -> None:
-        """Nothing has to be opened before another generation takes this one's place."""
+        """Does nothing: a table needs nothing opened before another generation replaces this one."""
 
     def __len__(self) -> int:
         return len(self.engine)
@@ -170,17 +170,17 @@ class RemoteCatalogue:
 
     @property
     def kinds(self) -> dict[str, Kind | None]:
-        """The columns that a filter can ask about, and what they hold: see `LocalCatalogue.kinds`."""
+        """The columns that a filter can use, with their types: see `LocalCatalogue.kinds`."""
         return {**self.table.fields, "id": "string", "label": "string"}
 
     @property
     def fields(self) -> dict[str, type[int] | type[float] | type[str]]:
-        """The names of its items' fields, and what each holds."""
+        """The items' fields: names and types."""
         types: dict[Kind, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
         return {name: types[kind] for name, kind in self.table.fields.items()}
 
     def where(self, text: str) -> Where:
-        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError for what is none."""
+        """The filter that a person typed: see `simrec.catalogue.where`. Raises RequestError if it isn't a filter."""
         from simrec.catalogue import where
 
         return where.parsed(text, self.kinds)
@@ -205,7 +205,7 @@ class RemoteCatalogue:
         ]
 
     def nearest(self, codes: Codes, n: int, *, where: str | None = None) -> Nearest:
-        """The n nearest items of each code (m, dim), fewer where there are no more. A row is a digest of an id."""
+        """The n nearest items of each code (m, dim), fewer if there are no more. A row is a digest of an id."""
         found = self.engine.search(codes, n, self._condition(where))
         longest = max(map(len, found), default=0)
         rows = np.full((len(found), longest), -1, np.int64)
@@ -218,7 +218,7 @@ class RemoteCatalogue:
         return Nearest(rows, distances, lambda wanted: [items[row] for row in wanted])
 
     def scores(self, distances: Any) -> Any:
-        """Higher is better: see `simrec.index.Searchable`."""
+        """Scores, higher for better items: see `simrec.index.Searchable`."""
         if self.table.metric == "cosine":
             return np.subtract(1, distances, dtype=np.float32)
         return np.divide(1, 1 + distances, dtype=np.float32)
@@ -229,7 +229,7 @@ class RemoteCatalogue:
         return [found[id_] for id_ in ids if id_ in found]
 
     def code(self, id_: str) -> Codes | None:
-        """The code (1, dim) that is kept of an item, None where there is no such item."""
+        """The stored code (1, dim) of an item, None if there is no such item."""
         return next((_codes([row]) for row in self._rows([id_])), None)
 
     def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
@@ -243,7 +243,7 @@ class RemoteCatalogue:
         return [frozenset(found.get(content, ())) for content in contents]
 
     def picture(self, id_: str) -> Image | None:
-        """The preview of an item, None where there is none."""
+        """The preview of an item, or None."""
         from simrec.catalogue import previews
 
         data = self.preview(id_)
@@ -253,19 +253,19 @@ class RemoteCatalogue:
             raise StoreError(f"{self.record.engine}: the preview of {id_!r}: {error}: push it again") from error
 
     def preview(self, id_: str) -> bytes | None:
-        """The preview of an item as a JPEG or PNG file, None where there is none."""
+        """The preview of an item as a JPEG or PNG file, or None."""
         from simrec.catalogue import previews
 
         data = next((row.preview for row in self._rows([id_], codes=False, previews=True)), b"")
         return None if data in (b"", previews.NONE) else data
 
     def all(self, where: str | None = None) -> Iterator[Item]:
-        """Every item, by id; those that match a filter, else all of them."""
+        """The items that match a filter, by id; without one, all items."""
         for rows in self.engine.rows(self._condition(where), codes=False):
             yield from (self._full(row.item) for row in rows)
 
     def matching(self, where: str) -> int:
-        """How many items match a filter. Raises RequestError where none does."""
+        """How many items match a filter. Raises RequestError if none does."""
         condition = self._condition(where)
         assert condition is not None
         count = self.engine.count(condition)
@@ -274,7 +274,7 @@ class RemoteCatalogue:
         return count
 
     def chosen(self, where: str | None = None) -> Index:
-        """The codes of the items that `all` gives in memory, which are numbered in that order."""
+        """The codes of the items that `all` gives, in memory, numbered in that order."""
         from simrec.index import Index
 
         index = Index(np.empty((0, self.table.dim), np.float32), self.table.metric)
@@ -283,7 +283,7 @@ class RemoteCatalogue:
         return index
 
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
-        """Items with their codes (n, dim); those that match a filter, else all of them."""
+        """The items that match a filter, or all, with their codes (n, dim)."""
         for rows in self.engine.rows(self._condition(where)):
             yield [self._full(row.item) for row in rows], _codes(rows)
 
@@ -299,7 +299,7 @@ class RemoteCatalogue:
                 yield tables.batch(items, previews, _codes(some) if codes else none, columns, schema)
 
     def whole(self) -> Iterator[tuple[list[Item], Codes, NDArray[np.float32], list[bytes]]]:
-        """Every item with its fields, code, that one's length, and preview: see `LocalCatalogue.whole`."""
+        """Every item with its fields, code, the code's length, and preview: see `LocalCatalogue.whole`."""
         for rows in self.engine.rows(previews=True):
             items, lengths = [self._full(row.item) for row in rows], [row.length for row in rows]
             codes = np.stack([row.code for row in rows])
@@ -316,18 +316,18 @@ class RemoteCatalogue:
         return items, {item.id: row for row, item in enumerate(items)}
 
     def known(self) -> Iterator[Known]:
-        """Every item, as whoever compares wants it; read once."""
+        """Every item, for comparing; the table is read only once."""
         origins = {source.name: number for number, source in enumerate(self.record.sources)}
         for row, item in enumerate(self._listed[0]):
             yield self._known(row, item, origins)
 
     def known_item(self, id_: str) -> Known | None:
-        """The item with that id, None where there is none."""
+        """The item with that id, or None."""
         items, places = self._listed
         return self._known(places[id_], items[places[id_]]) if id_ in places else None
 
     def known_copy(self, content: str) -> Known | None:
-        """An item with that content, None where there is none."""
+        """An item with that content, or None."""
         (ids,) = self.copies_of([content])
         return self.known_item(min(ids)) if ids else None
 
@@ -341,19 +341,19 @@ class RemoteCatalogue:
         return {name: [item.fields.get(name) for item in items] for name in self.table.fields}
 
     def spread(self, n: int, where: str | None = None) -> list[Item]:
-        """n items at equal steps through the first FIRST, by id, of those that match a filter, else of all; fewer where
+        """n items at equal steps through the first FIRST (by id) of those that match a filter, or of all; fewer if
         there are no more.
         """
         first = list(islice(self.all(where), FIRST))
         return [first[place] for place in np.linspace(0, len(first) - 1, min(n, len(first))).astype(np.int64)]
 
     def places(self, where: str) -> Iterator[tuple[int, int]]:
-        """The number of the segment, which is 0, and the row of each item that matches a filter."""
+        """The segment's number, which is 0, and the row of each item that matches a filter."""
         places = self._listed[1]
         yield from ((0, places[item.id]) for item in self.all(where))
 
     def _full(self, item: Item) -> Item:
-        """With all fields that the catalogue has, as a local one gives them: None where the item has nothing there."""
+        """The item with all of the catalogue's fields, as a local catalogue gives them: None for empty ones."""
         return item._replace(fields={name: item.fields.get(name) for name in self.table.fields})
 
     def _known(self, row: int, item: Item, origins: Mapping[str, int] | None = None) -> Known:
@@ -368,7 +368,7 @@ class RemoteCatalogue:
 
 
 class RemoteRevision:
-    """Changes to a table, like `Revision`; nothing is written before `finish`."""
+    """Changes to a table, like `Revision`; `finish` writes them."""
 
     def __init__(self, catalogue: RemoteCatalogue) -> None:
         self._catalogue = catalogue
@@ -378,15 +378,15 @@ class RemoteRevision:
         self._copies: list[tuple[str, Entry, int, bool]] = []
 
     def remove(self, segment: int, row: int) -> None:
-        """The item in that row goes."""
+        """Removes the item in that row."""
         self._gone.add(self._items[row].id)
 
     def update(self, segment: int, row: int, fields: Mapping[str, Value]) -> None:
-        """The item in that row gets these fields; others that it has stay."""
+        """Sets these fields of the item in that row; its other fields stay."""
         self._fields[self._items[row].id] = fields
 
     def copy(self, segment: int, row: int, entry: Entry, origin: int, *, same: bool = True) -> None:
-        """Another entry gets the code and the preview of that row: see `Revision.copy`."""
+        """Gives another entry the code and the preview of that row: see `Revision.copy`."""
         self._copies.append((self._items[row].id, entry, origin, same))
 
     @property
@@ -398,7 +398,7 @@ class RemoteRevision:
         self, writer: Any, coding: Any, roots: Any, new: Iterable[New] = (), coming: int = 0,
         new_kinds: Mapping[str, Kind] | None = None, progress: Callable[[int], None] = lambda done: None,
     ) -> tuple[SegmentRecord, ...]:  # fmt: skip
-        """Makes the changes in the database, all or none; there are no segments."""
+        """Makes all changes in the database, or none; there are no segments."""
         from simrec.catalogue.fields import kinds, merged
 
         table = self._catalogue.table
@@ -412,7 +412,7 @@ class RemoteRevision:
         return ()
 
     def distances(self) -> tuple[float, ...]:
-        """Quantiles of the distances to the nearest neighbour of a sample of the items: see `Revision.distances`."""
+        """Quantiles of the distances from a sample of items to their nearest neighbours: see `Revision.distances`."""
         return nearest_distances(self._catalogue.engine)
 
     def _rows(self, table: Table, new: Iterable[New], progress: Callable[[int], None]) -> Iterator[list[Row]]:
@@ -466,7 +466,7 @@ def _codes(rows: Sequence[Row]) -> Codes:
 
 
 def nearest_distances(engine: Engine) -> tuple[float, ...]:
-    """Quantiles of the distances from some items to the one nearest to each; empty for less than two items."""
+    """Quantiles of the distances from some items to their nearest neighbours; empty for fewer than two items."""
     from simrec.catalogue.revising import QUANTILES
 
     count = len(engine)
@@ -486,7 +486,7 @@ def nearest_distances(engine: Engine) -> tuple[float, ...]:
 
 
 def _number(id_: str) -> int:
-    """A number that stands for an id, in any process: two of a million ids have the same one once in 10,000,000
+    """A number that stands for an id, the same in any process. Two of a million ids share a number in one of 10,000,000
     catalogues.
     """
     return int.from_bytes(blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1

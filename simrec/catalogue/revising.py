@@ -1,8 +1,8 @@
-"""Changing a catalogue: which rows go, which come, whose fields change, and the segments that this makes.
+"""Changes a catalogue: rows go, come or get other fields; this makes the segments that follow from that.
 
-Adding writes a new segment, removing a list of rows, changing is both; so a change costs what changes. At most SEGMENTS
-stay: neighbours that are small together are written as one, and so is a segment of which over a fifth was removed. Rows
-are copied with their codes as they are kept, byte for byte.
+Adding writes a new segment, removing writes a list of rows, changing does both; so the cost grows with the change. At
+most SEGMENTS stay: the smallest neighbours are merged, and a segment that has lost over a fifth of its rows is written
+again. Rows are copied with their stored codes, byte for byte.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from simrec.index import Index, Together
 
 SEGMENT_ROWS = 1 << 17
-"""Rows of a segment, at least, where what comes makes more than one."""
+"""Minimum rows per segment if new items make more than one segment."""
 
 SEGMENTS = 8
-"""Segments, at most: a look-up asks each of them."""
+"""Maximum number of segments: a look-up searches each of them."""
 
 AT_ONCE = 4
-"""Segments that what comes at once makes, at most: the others are for what comes later."""
+"""Maximum number of segments that one change adds, to leave room for later ones."""
 
 SPARSE = 5
-"""A segment is written again when more than one row in so many was removed."""
+"""A segment is written again if more than one in so many of its rows was removed."""
 
 MEASURED = 1000
-"""Items whose distance to their nearest neighbour is measured, at most."""
+"""Maximum number of items whose distance to their nearest neighbour is measured."""
 
 QUANTILES = 201
 """How many quantiles of these distances are kept."""
@@ -53,12 +53,12 @@ PICTURE_FIELDS = ("width", "height")
 """Fields that reading a picture gives: see `simrec.reading`."""
 
 _NEW = -1
-"""Stands for what comes, among the numbers of segments."""
+"""Stands for the new items among the numbers of segments."""
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How a catalogue keeps codes. sample: (k, dim), for ranges and medians where there are none yet."""
+    """How a catalogue keeps codes. sample: (k, dim), for ranges and medians if there are none yet."""
 
     dim: int
     metric: Metric
@@ -68,7 +68,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A row whose code and preview another entry takes over. same: see `Revision.copy`."""
+    """A row whose code and preview another entry gets. same: see `Revision.copy`."""
 
     row: int
     entry: Entry
@@ -77,7 +77,7 @@ class _Copy:
 
 
 class Revision:
-    """Changes to the catalogue of a generation, None for a new one; nothing is written before `finish`."""
+    """Changes to a generation's catalogue, None for a new catalogue; `finish` writes them."""
 
     def __init__(self, before: LocalCatalogue | None) -> None:
         self._segments: Sequence[Segment] = before.segments if before else ()
@@ -88,18 +88,17 @@ class Revision:
         self._indexes: list[Callable[[], Index]] = []
 
     def remove(self, segment: int, row: int) -> None:
-        """The item in that row goes."""
+        """Removes the item in that row."""
         self._gone[segment].add(row)
 
     def update(self, segment: int, row: int, fields: Mapping[str, Value]) -> None:
-        """The item in that row gets these fields; others that it has stay."""
+        """Sets these fields of the item in that row; its other fields stay."""
         self._fields[segment][row] = fields
 
     def copy(self, segment: int, row: int, entry: Entry, origin: int, *, same: bool = True) -> None:
-        """Another entry, of the source of that number, gets the code and the preview of that row.
+        """Gives another entry, from the source with number `origin`, the code and the preview of that row.
 
-        same: whether it is the same item. Then fields that the row has and the entry hasn't come along; else only those
-        of its picture.
+        same: whether it is the same item. If so, it keeps fields that the entry lacks; if not, only the picture's own.
         """
         self._copies[segment].append(_Copy(row, entry, origin, same))
 
@@ -119,10 +118,11 @@ class Revision:
         new_kinds: Mapping[str, Kind] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> tuple[SegmentRecord, ...]:
-        """Stages what is new and names what stays again; what the manifest says of the segments.
+        """Stages new files and keeps the others; returns the segments' records for the manifest.
 
-        roots: of the catalogue's sources. new, coming, new_kinds: items that were encoded, how many, and their fields.
-        progress: told how many rows were written. Raises StoreError when something can't be read or written.
+        roots: those of the catalogue's sources. new, coming, new_kinds: newly encoded items, how many, and the types of
+        their fields. progress: called with the number of rows written. Raises StoreError if something can't be read or
+        written.
         """
         like = self._segments[0].index if self._segments else None
         columns = self._kinds(new_kinds or {})
@@ -151,9 +151,10 @@ class Revision:
         return tuple(records)
 
     def distances(self) -> tuple[float, ...]:
-        """Quantiles of the distances to the nearest neighbour of a sample of the items; empty for less than two.
+        """Quantiles of the distances from a sample of items to their nearest neighbours; empty for fewer than two
+        items.
 
-        To be asked after `finish`.
+        Call it after `finish`.
         """
         from simrec.index import Together
 
@@ -163,7 +164,7 @@ class Revision:
         return nearest_distances(Together(indexes), indexes)
 
     def _kinds(self, new: Mapping[str, Kind]) -> dict[str, Kind]:
-        """What the columns of all segments must be from now on."""
+        """The types that the columns of all segments need from now on."""
         columns: dict[str, Kind] = {}
         for one in self._segments:
             columns = merged(columns, one.kinds)
@@ -175,14 +176,14 @@ class Revision:
         return columns
 
     def _gone_of(self, number: int) -> set[int]:
-        """The rows of a segment that aren't there any more."""
+        """The removed rows of a segment."""
         return self._gone[number] | set(self._segments[number].removed.tolist())
 
     def _sparse(self, number: int) -> bool:
         return len(self._gone_of(number)) * SPARSE > len(self._segments[number])
 
     def _groups(self, coming: int, size: int) -> list[list[int]]:
-        """Numbers of segments that become one, in order; what comes is _NEW, and may become several."""
+        """Groups of segments that are merged into one each, by number, in order; _NEW may become several segments."""
         groups, sizes = [], []
         for number, one in enumerate(self._segments):
             if left := len(one) - len(self._gone_of(number)):
@@ -201,7 +202,7 @@ class Revision:
     def _written(
         self, group: Sequence[int], new: Iterable[New], size: int
     ) -> Iterator[Callable[[SegmentWriter], None]]:
-        """What adds the rows of a group to a segment, some at a time, with an end where a segment of that size ends."""
+        """Functions that add the rows of a group to a segment, some at a time; none crosses the end of a segment."""
         for number in group:
             if number != _NEW:
                 yield from self._moved(number)
@@ -220,7 +221,7 @@ class Revision:
 
     def _moved(self, number: int) -> Iterator[Callable[[SegmentWriter], None]]:
         one, gone, changes = self._segments[number], self._gone_of(number), self._fields[number]
-        one.check_codes()  # or what is damaged would get a digest of its own
+        one.check_codes()  # a damaged file must not get a new digest
         for rows in one.batches(ADDED):
             there = [row for row in rows if row.number not in gone]
             fields = one.fields([row.number for row in there])
@@ -250,7 +251,7 @@ class Revision:
         return record
 
     def _carried(self, number: int, writer: Writer, columns: Mapping[str, Kind]) -> SegmentRecord:
-        """A segment that stays, with the rows that it has lost and the fields that have changed."""
+        """Keeps a segment, with its removed rows and changed fields."""
         assert self._generation is not None
         one, changes = self._segments[number], self._fields[number]
         record, gone = one.record, sorted(self._gone_of(number))
@@ -273,7 +274,7 @@ class Revision:
 
 
 def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[float, ...]:
-    """Quantiles of the distances from items, evenly drawn, to the one nearest to each."""
+    """Quantiles of the distances from evenly drawn items to their nearest neighbours."""
     rows: list[NDArray[np.int64]] = []
     start = 0
     for index in indexes:
@@ -282,19 +283,19 @@ def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[flo
     there = np.concatenate(rows)
     chosen = there[:: -(-len(there) // MEASURED)]
     found, distances = together.search_rows(chosen, 2)
-    # The item itself comes first, but for exact copies of it.
+    # The item itself comes first, unless there are exact copies of it.
     nearest = np.where(found[:, 0] == chosen, distances[:, 1], distances[:, 0])
     quantiles = np.quantile(nearest.astype(np.float64), np.linspace(0, 1, QUANTILES))
     return tuple(float(value) for value in quantiles)
 
 
 def _index(path: Path, rows: int, kept: Kept) -> Index:
-    """The index in a file that was just written."""
+    """Opens the index in a file that was just written."""
     from simrec.index import Index
 
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS takes no path that is no UTF-8
+        held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS can't open paths that aren't UTF-8
         return Index.opened(data, held if held.exists() else path, rows, kept.dim, kept.metric, kept.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Items as Arrow tables: which columns there are, and entries as a record batch."""
+"""Items as Arrow tables: their columns, and entries as record batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from simrec.catalogue.fields import Kind, array
 from simrec.contracts import Codes, Entry, Item
 
 Columns = Mapping[str, str | None]
-"""What each column is called, and the field that it is; None for an item's own `id`, `label`, `source`, `preview` (a
-JPEG or PNG file) or `code`, a list of fixed size of float32."""
+"""Each column's name, and the field in it; None for an item's own `id`, `label`, `source`, `preview` (a JPEG or PNG
+file) or `code`, a list of fixed size of float32."""
 
 
 OWN = ("id", "label", "source")
@@ -20,7 +20,7 @@ OWN = ("id", "label", "source")
 
 
 def named(fields: Sequence[str]) -> dict[str, str | None]:
-    """The column of each field: its name, unless an export has another column of that name."""
+    """The column for each field: named like the field, unless an export has another column with that name."""
     taken, columns = {*OWN, "code", "preview"}, dict[str, str | None]()
     free = {name for name in fields if name not in taken and not name.startswith("code_")}
     for name in fields:
@@ -37,7 +37,7 @@ def usual(fields: Sequence[str]) -> dict[str, str | None]:
 
 
 def schema(columns: Columns, kinds: Mapping[str, Kind | None], dim: int) -> Any:
-    """The pyarrow Schema of a table; kinds: of the fields, None for one that has no value anywhere."""
+    """The pyarrow Schema of a table. kinds: the fields' types, None for a field without any value."""
     import pyarrow as pa
 
     own = {"preview": pa.binary(), "code": pa.list_(pa.float32(), dim)}

@@ -5,26 +5,24 @@
                 NOT IN, NOT BETWEEN, NOT LIKE, IS NOT NULL
                 NOT condition, condition AND condition, condition OR condition, (condition)
     value       a number, or a text in single quotes ('it''s')
-    column      a name as the catalogue has it, in capitals or not as written there; "in double quotes" where it isn't a
+    column      a name exactly as the catalogue has it, upper and lower case included; "in double quotes" if it isn't a
                 plain word
 
 One meaning everywhere, which is SQL's:
 
-- An item without a value in a column has NULL there, one without a label too. NULL compares to nothing: the comparison
-  is unknown. NOT unknown is unknown, AND is false when either side is, OR is true when either is, and only items for
-  which the whole is true are found. So `NOT price < 20` finds no item without a price. `x IN (1, NULL)` is true or
-  unknown.
-- Numbers and texts don't mix: comparing one with the other is an error. A column of which no item has a value compares
-  with both and is unknown.
-- Numbers compare by what they are, without rounding: 9007199254740993 is not 9007199254740992.0, and no whole number
-  equals 2.5. A whole number in an expression is exact as far as 64 bits go; any other is the nearest double, as the
-  numbers of a decimal column are, so `price = 0.1` finds what a list wrote as 0.1.
-- Texts compare by their code points, so 'Z' < 'a', and '=' tells 'Shoe' from 'shoe'.
-- LIKE ignores case, of all alphabets, and looks at the whole text: % stands for any characters, none among them, _ for
-  one. Every other character stands for itself, a backslash too; there is no ESCAPE.
+- An item without a value in a column has NULL there; so does `label` for an item without a label. Comparing with NULL
+gives "unknown". NOT unknown is unknown; AND is false if either side is false; OR is true if either side is true. Only
+items for which the whole condition is true are found. So `NOT price < 20` finds no item without a price, and `x IN (1,
+NULL)` is true or unknown. - Numbers and texts don't mix: comparing one with the other is an error. A column in which no
+item has a value can be compared with both; the result is unknown. - Numbers compare without rounding: 9007199254740993
+is not 9007199254740992.0, and no whole number equals 2.5. A whole number in an expression is exact up to 64 bits; any
+other number is the nearest double, as in a decimal column, so `price = 0.1` finds what a list wrote as 0.1. - Texts
+compare by code points, so 'Z' < 'a', and 'Shoe' = 'shoe' is false. - LIKE ignores case in all alphabets and compares
+the whole text: % stands for any number of characters, _ for one. Every other character, even a backslash, stands for
+itself; there is no ESCAPE.
 
-An expression may come from anyone: its length, nesting and number of conditions are bounded, only tokens and nodes of
-the grammar above are taken, and nothing is evaluated but these.
+An expression may come from anyone: its length, nesting and number of conditions are bounded, and only tokens and nodes
+of the grammar above are accepted and evaluated.
 """
 
 from __future__ import annotations
@@ -59,25 +57,25 @@ from simrec.contracts.masks import Columns
 from simrec.errors import RequestError
 
 LONGEST = 10_000
-"""Characters of an expression, at most."""
+"""Maximum characters of an expression."""
 
 NESTED = 20
-"""Levels of parentheses, NOT and minus signs, at most. sqlglot's parser recurses: 20 take it 450 frames of Python's
-1,000, and where it is compiled, a stack that overflows is no exception."""
+"""Maximum levels of parentheses, NOT and minus signs. sqlglot's parser recurses: 20 levels take 450 of Python's 1,000
+frames, and in a compiled parser a stack overflow isn't an exception but a crash."""
 
 CONDITIONS = 200
-"""Comparisons, at most: each costs a pass over the column."""
+"""Maximum number of comparisons: each costs a pass over its column."""
 
 LONGEST_PATTERN = 500
-"""Characters of a LIKE's pattern, at most: it becomes an automaton."""
+"""Maximum characters of a LIKE's pattern, which becomes an automaton."""
 
 NAMED = 10
-"""Columns that an error lists, at most."""
+"""Maximum number of columns that an error lists."""
 
 Number: TypeAlias = int | float
 
 _SQL = Dialect.get_or_raise(None)
-"""sqlglot's own dialect: '' and "" stand for a quote within quotes, and a backslash is a character like any other."""
+"""sqlglot's own dialect: '' and "" stand for a quote within quotes, and a backslash is an ordinary character."""
 
 _WORDS = {
     TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE, TokenType.IS,
@@ -112,7 +110,7 @@ _ARGUMENTS: dict[type[exp.Expression], set[str]] = {
     exp.Literal: {"this", "is_string"},
     exp.Null: set(),
 }
-"""The nodes of a tree that are taken, and what each may have."""
+"""The nodes that a tree may have, and the arguments that each may have."""
 
 _GRAMMAR = "there are = <> < <= > >=, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL and parentheses"
 
@@ -123,7 +121,7 @@ _NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 class Where:
     """A filter, parsed and checked; see `parsed`.
 
-    text: as it was typed. columns: those that it asks about. condition: what it says, without NOT.
+    text: as it was typed. columns: those that it uses. condition: its meaning, without NOT.
     """
 
     text: str
@@ -133,8 +131,8 @@ class Where:
     def mask(self, column: Columns, rows: int) -> NDArray[np.bool_]:
         """The rows for which it is true, (rows,).
 
-        column: asked for each of `columns`; all of them have so many rows. A column of nothing but nulls may be of any
-        type; one of texts in the catalogue must be of texts here.
+        column: gives each of `columns`, with `rows` rows. A column of only nulls may have any type; a column of texts
+        in the catalogue must be of texts here.
         """
         return masks.mask(self.condition, column, rows)
 
@@ -142,8 +140,8 @@ class Where:
 def parsed(text: str, kinds: Mapping[str, Kind | None]) -> Where:
     """The filter that a person typed.
 
-    kinds: of all columns there are; None for one of which no item has a value. Raises RequestError, a line, for
-    anything that the module's grammar hasn't got, for a column that isn't there and for a number beside a text.
+    kinds: the types of all columns, None for a column in which no item has a value. Raises RequestError, one line, for
+    anything outside this module's grammar, for an unknown column, and for comparing a number with a text.
     """
     reading = _Reading(text, kinds)
     try:
@@ -155,7 +153,7 @@ def parsed(text: str, kinds: Mapping[str, Kind | None]) -> Where:
 
 
 class _Reading:
-    """An expression that is being read, with the catalogue's columns."""
+    """Reads an expression. kinds: the catalogue's columns and their types."""
 
     def __init__(self, text: str, kinds: Mapping[str, Kind | None]) -> None:
         self._text, self._kinds = text, kinds
@@ -163,12 +161,12 @@ class _Reading:
         self.columns: set[str] = set()
 
     def refused(self, why: str) -> RequestError:
-        """The error for an expression that isn't taken."""
+        """The error for an expression that isn't accepted."""
         shown = repr(self._text)
         return RequestError(f"filter {shown if len(shown) <= 100 else shown[:97] + '...'}: {why}")
 
     def tree(self) -> exp.Expression:
-        """As sqlglot parses it, once each of its tokens was looked at."""
+        """The tree that sqlglot parses, after each token was checked."""
         if len(self._text) > LONGEST:
             raise self.refused(f"it has {len(self._text):,} characters: {LONGEST:,} is the limit, so shorten it")
         try:
@@ -187,9 +185,9 @@ class _Reading:
         return trees[0]
 
     def _checked(self, tokens: Sequence[Token]) -> list[Token]:
-        """The tokens, every column's name as a quoted one, so that it is nothing else to the parser."""
+        """The tokens, with every column's name quoted, so that the parser can't take it for anything else."""
         checked: list[Token] = []
-        levels: list[int] = []  # each open parenthesis, and the signs before it
+        levels: list[int] = []  # one for each open parenthesis, plus the signs before it
         signs = 0
         for place, token in enumerate(tokens):
             before = checked[-1].token_type if checked else None
@@ -212,12 +210,12 @@ class _Reading:
         return checked
 
     def _check_name(self, token: Token, before: TokenType | None, after: Token | None) -> None:
-        """Raises RequestError for a token that is no column's name."""
+        """Raises RequestError for a token that isn't a column's name."""
         name, quoted = token.text, token.token_type is TokenType.IDENTIFIER
         called = after is not None and after.token_type is TokenType.L_PAREN
         if not quoted and not re.fullmatch(r"\w+", name):
             if token.token_type is TokenType.SEMICOLON:
-                raise self.refused("it has a semicolon: one condition is all there can be")
+                raise self.refused("it has a semicolon: write one condition only")
             remedy = "write 0.5 with its zero, and a column's name in double quotes" if name == "." else _GRAMMAR
             raise self.refused(f"{name!r} isn't allowed: {remedy}")
         if name in self._kinds and not called:
@@ -227,13 +225,13 @@ class _Reading:
         if called:
             raise self.refused(f"{name}( is a function, which isn't allowed: compare columns with values")
         if name.upper() == "ESCAPE" and before is TokenType.STRING:
-            raise self.refused("ESCAPE isn't allowed: _ stands for any one character, an underscore among them")
+            raise self.refused("ESCAPE isn't allowed: _ stands for any one character, also for an underscore")
         value = quoted or before not in (None, TokenType.L_PAREN, TokenType.AND, TokenType.OR, TokenType.NOT)
         text = f", and a text stands in single quotes: {_quoted(name)}" if value else ""
         raise self.refused(f"there is no column {name!r}: {self._likely(name)}{text}")
 
     def _likely(self, name: str) -> str:
-        """What an unknown column may have been meant to be."""
+        """Which column an unknown name may mean."""
         by_fold = {known.casefold(): known for known in self._kinds}
         if close := get_close_matches(name.casefold(), by_fold, n=1):
             known = by_fold[close[0]]
@@ -243,7 +241,7 @@ class _Reading:
         return f"there is {', '.join(names[:NAMED])}{more}" if names else "there is none"
 
     def condition(self, node: exp.Expression, negated: bool = False) -> Condition:
-        """What a node says of an item, or when it is false. Of NULL it is neither."""
+        """The condition under which a node is true; negated: under which it is false. With NULL it is neither."""
         self._check_node(node)
         if isinstance(node, exp.Paren):
             return self.condition(node.this, negated)
@@ -280,7 +278,7 @@ class _Reading:
         return self.refused(f"{node.sql()[:50]} is no condition: compare it, as in price < 20 or colour = 'red'")
 
     def _joined(self, node: exp.And | exp.Or, negated: bool) -> Condition:
-        """A chain of ANDs or of ORs, however long it is."""
+        """A chain of ANDs or ORs of any length."""
         kind, parts = type(node), []
         left: exp.Expression = node
         while type(left) is kind:
@@ -352,7 +350,7 @@ class _Reading:
         for value in values:
             self._check_kinds(name, value)
         if not values or (negated and len(listed) < len(node.expressions)):
-            return AnyOf(())  # of something that isn't in a list with NULL it is unknown whether it is
+            return AnyOf(())  # with NULL in the list, NOT IN is false or unknown, so it finds nothing
         return Among(name, tuple(values), negated)
 
     def _like(self, node: exp.Like, negated: bool) -> Condition:
@@ -365,7 +363,7 @@ class _Reading:
 
 
 def _inner(node: exp.Expression) -> exp.Expression:
-    """What stands in the parentheses."""
+    """The node inside any parentheses."""
     while isinstance(node, exp.Paren):
         node = node.this
     return node

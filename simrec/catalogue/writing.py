@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Kept:
     """How the segments of a catalogue keep codes and fields.
 
-    sample: codes (k, dim) that ranges and medians are taken from, the same for all segments. like: an index that has
-    them already, in place of a sample. kinds: of the fields. roots: of the catalogue's sources.
+    sample: codes (k, dim) from which ranges and medians are taken, the same for all segments. like: an index that has
+    them already; replaces the sample. kinds: the fields' types. roots: those of the catalogue's sources.
     """
 
     dim: int
@@ -45,7 +45,7 @@ class Kept:
 
 
 class SegmentWriter:
-    """Writes a segment, some rows at a time; its codes are in memory until the end."""
+    """Writes a segment, some rows at a time; keeps its codes in memory until the end."""
 
     def __init__(self, writer: Writer, kept: Kept) -> None:
         from simrec.index import Index
@@ -63,7 +63,7 @@ class SegmentWriter:
 
     def _new_table(self) -> sqlite3.Connection:
         table = sqlite3.connect(self._writer.path(f"{self._folder}/items.sqlite"), isolation_level=None)
-        for setting in ("journal_mode", "synchronous"):  # the file counts only once it is whole
+        for setting in ("journal_mode", "synchronous"):  # the file is used only once it is complete
             table.execute(f"PRAGMA {setting} = OFF")
         table.execute("BEGIN")
         table.execute(segment.SCHEMA)
@@ -80,8 +80,8 @@ class SegmentWriter:
         self._index.add(new.codes)
 
     def copy(self, other: Segment, rows: Sequence[Row], entries: Sequence[Entry], origins: Sequence[int]) -> None:
-        """Adds rows of another segment of the same catalogue, with their codes as they are kept there and their
-        previews, as other entries.
+        """Adds rows of another segment of the same catalogue under new entries; codes and previews are copied as they
+        are.
         """
         numbers = [row.number for row in rows]
         self._add_items(entries, origins, [row.item.content for row in rows], [other.preview(row) for row in rows])
@@ -113,7 +113,7 @@ class SegmentWriter:
             self._fields += [entry.fields for entry in entries]
 
     def finish(self) -> SegmentRecord:
-        """Ends the files; what the manifest says of them."""
+        """Finishes the files; returns their record for the manifest."""
         codes = self._index.to_bytes()
         with _as_os_error():
             self._table.execute(segment.INDEX)
@@ -133,7 +133,7 @@ class SegmentWriter:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Turns what SQLite says of a file that can't be written into the error that other files raise."""
+    """Turns SQLite's error for a file that can't be written into the OSError that other files raise."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -1,1 +1,1 @@
-"""Sources of pictures: names to sources in load.py, and those that simrec brings."""
+"""Sources of pictures: finding them by name (load.py), and those that come with simrec."""

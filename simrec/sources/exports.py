@@ -1,4 +1,4 @@
-"""Exports as sources: files of codes that simrec wrote, known by what they say of themselves."""
+"""Exports as sources: files of codes that simrec wrote, recognised by their metadata."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ENDINGS = (".parquet", ".arrow")
 
 
 def is_export(source: str) -> bool:
-    """Whether a person typed the path of an export. Without its record a .parquet is a list."""
+    """Whether a source is the path of an export. A .parquet without an export's record is a list."""
     path = Path(source)
     if not source.lower().endswith(ENDINGS) or not path.is_file():
         return False
     if path.suffix.lower() == ".arrow":
-        return True  # which is nothing else
+        return True  # no other source ends in this
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with opened(path) as file:
             return b"simrec" in (pq.read_metadata(file).metadata or {})
-    except (OSError, pa.ArrowException):  # a list that can't be read says so itself
+    except (OSError, pa.ArrowException):  # reading it as a list reports the error
         return False

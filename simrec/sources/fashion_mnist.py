@@ -28,12 +28,12 @@ MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-"""Of the uncompressed files: Debian compresses them again, so the published sums of the .gz do not hold there."""
+"""MD5 of the uncompressed files: Debian compresses them again, so the published sums of the .gz files don't fit."""
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 EMBEDDED = Path(__file__).parent.parent / "data" / "fashion_mnist"
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-"""The authors' own server; it has no HTTPS, so nothing is kept whose MD5 is another."""
+"""The authors' own server. It has no HTTPS, so simrec keeps only files with the published MD5."""
 
 PACKED = {
     "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -42,13 +42,13 @@ PACKED = {
 """The published MD5 of the .gz files that are downloaded (https://github.com/zalandoresearch/fashion-mnist)."""
 
 LARGEST = 32_000_000
-"""Bytes of a download, at most: the largest of these files has 26,421,880."""
+"""Maximum bytes of a download: the largest of these files has 26,421,880."""
 
 TIMEOUT, SLOWEST = 10.0, 1800.0
-"""Seconds after which a download is given up: without an answer, and in all."""
+"""A download stops after so many seconds without an answer, and after so many in all."""
 
 SMALL_CATALOGUE = 8_000
-"""Of the 10,000 embedded test pictures, how many `fashion-mnist:small` takes; the rest are `:small-test`."""
+"""How many of the 10,000 embedded test pictures are `fashion-mnist:small`; the rest are `:small-test`."""
 
 
 class FashionMnist:
@@ -69,7 +69,7 @@ class FashionMnist:
         self._rows = {"small": rows[:SMALL_CATALOGUE], "small-test": rows[SMALL_CATALOGUE:]}.get(split, rows)
 
     def entries(self) -> Iterator[Entry]:
-        """One for each picture, called by its split's file and its row in it."""
+        """One entry per picture, named by its split's file and its row there."""
         for row in self._rows:
             yield Entry(f"{self._file}/{row:05d}", "fashion-mnist", LABELS[self._labels[row]])
 
@@ -107,7 +107,7 @@ def _train_files(data_dir: Path | None, notice: Notice) -> tuple[bytes, bytes]:
             return files
     try:
         return _download(names, notice)
-    # Whatever a network, a proxy or a full disk does, the person needs the same four ways.
+    # Whatever goes wrong with the network, a proxy or the disk, the same four ways help.
     except Exception as error:
         looked = f"not in {data_dir}, " if data_dir else ""
         raise DataError(
@@ -132,7 +132,7 @@ def _read_pair(folder: Path, names: tuple[str, str]) -> tuple[bytes, bytes] | No
 
 
 def _read_idx(folder: Path, name: str) -> bytes | None:
-    """The uncompressed file, its MD5 checked; None when it is not there. torchvision's sub-folders are looked into."""
+    """The uncompressed file with its MD5 checked; None if it isn't there. Also looks in torchvision's sub-folders."""
     for path in [f / (name + end) for f in (folder, folder / "FashionMNIST" / "raw") for end in ("", ".gz")]:
         if not path.is_file():
             continue
@@ -149,7 +149,7 @@ def _read_idx(folder: Path, name: str) -> bytes | None:
 
 
 def _download(names: tuple[str, str], notice: Notice) -> tuple[bytes, bytes]:
-    """Both files, unpacked; what is not in the cache yet is downloaded into it."""
+    """Both files, unpacked; downloads those that aren't in the cache yet."""
     target = cache()
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -164,7 +164,7 @@ def _download(names: tuple[str, str], notice: Notice) -> tuple[bytes, bytes]:
 
 
 def _fetch(url: str, md5: str) -> bytes:
-    """What a server answers. Raises OSError, HTTPException, or DataError when it is not the file with that MD5."""
+    """Downloads a file. Raises OSError, HTTPException, or DataError if its MD5 is wrong."""
     from urllib.error import HTTPError
     from urllib.request import urlopen
 
@@ -181,7 +181,7 @@ def _fetch(url: str, md5: str) -> bytes:
             if len(data) > LARGEST:
                 raise DataError(f"{url} is larger than {LARGEST:,} bytes")
             if time.monotonic() - begun > SLOWEST:
-                raise DataError(f"{url} was not there in {SLOWEST:g} seconds")
+                raise DataError(f"{url} took longer than {SLOWEST:g} seconds")
         expected = answer.headers.get("Content-Length", "")
     if expected.isdigit() and len(data) < int(expected):
         raise DataError(f"{url} ended after {len(data):,} of {int(expected):,} bytes")

@@ -21,24 +21,24 @@ PICTURE_ENDINGS = frozenset(
 )  # fmt: skip
 
 HEIF_ENDINGS = frozenset((".heic", ".heif", ".hif"))
-"""Read where pillow-heif is installed."""
+"""Read if pillow-heif is installed."""
 
 OTHER_ENDINGS = frozenset(
     (".3fr", ".ai", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".erf", ".exr", ".hdr", ".jxl", ".jxr", ".kdc", ".nef",
      ".nrw", ".orf", ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".svgz", ".wdp", ".xcf")
 )  # fmt: skip
-"""Pictures too, of kinds that simrec doesn't read: raw files of cameras, drawings, projects of picture editors."""
+"""Pictures that simrec doesn't read: raw files from cameras, drawings, projects of picture editors."""
 
 
 def folder(text: str, *, data_dir: Path | None, notice: Notice) -> Source:
-    """The pictures in the folder of that path, labels as sub-folders, or the one picture of that path."""
+    """The pictures in the folder at that path (sub-folders are labels), or the single picture at that path."""
     path = Path(text)
     try:
         if text and path.is_dir():
             return Folder(path, notice)
         if path.is_file():
             return Single(path)
-    except OSError as error:  # a name too long, a folder closed to us
+    except OSError as error:  # a name that is too long, a folder that we may not read
         raise DataError(f"{text}: cannot be read ({error.strerror}): name another source") from error
     raise DataError(
         f"no source {text!r}: name a folder of pictures, a picture, or one of 'simrec plugins list', such as "
@@ -61,7 +61,7 @@ class Files:
         return read_files(entries, [path_of(entry.source) for entry in entries], spec)
 
     def contents(self, entries: Sequence[Entry]) -> list[str | None]:
-        """The digests of the files, read one after the other; None for one that can't be read."""
+        """The digests of the files, read one by one; None for a file that can't be read."""
         from simrec.reading import digests
 
         return digests([path_of(entry.source) for entry in entries])
@@ -75,12 +75,12 @@ class Single(Files):
         self.root = printable(path.absolute().parent)
 
     def entries(self) -> Iterator[Entry]:
-        """The one."""
+        """The single entry."""
         path = self._path.absolute()
         yield _entry(path.as_posix(), "", path.name, status_of(path))
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
-        """Decodes it. Raises ImageError when it can't be read: nothing is left without it."""
+        """Decodes it. Raises ImageError if it can't be read, because nothing else is left."""
         batch = super().read(entries, spec)
         for _, error in batch.errors:
             raise error
@@ -88,8 +88,8 @@ class Single(Files):
 
 
 class Folder(Files):
-    """The pictures in a folder and the folders in it, in the order of their paths; those of a first-level folder are
-    labelled by its name. Names that begin with a dot are passed over, and links to folders aren't followed.
+    """The pictures in a folder and its sub-folders, in the order of their paths; the name of the first-level sub-folder
+    is their label. Skips names that begin with a dot, and doesn't follow links to folders.
     """
 
     def __init__(self, path: Path, notice: Notice) -> None:
@@ -99,7 +99,7 @@ class Folder(Files):
         self._endings = PICTURE_ENDINGS | (HEIF_ENDINGS if find_spec("pillow_heif") else frozenset())
 
     def entries(self) -> Iterator[Entry]:
-        """Found as they are asked for: one folder's names are in memory at a time."""
+        """Finds entries while they are read: only one folder's names are in memory at a time."""
         passed: Counter[str] = Counter()
         found = False
         root = self._path.absolute().as_posix().rstrip("/")
@@ -107,18 +107,18 @@ class Folder(Files):
             label = within.partition("/")[0]
             yield _entry(f"{root}/{within and within + '/'}{name}", within, name, status, label)
             found = True
-        if passed and not self._said:  # once, however often they are listed
+        if passed and not self._said:  # once, however often this is called
             self._said = True
             self._notice(_summed_up(self._path, passed))
         if not found:
             raise DataError(
-                f"{self._path}: no pictures in this folder: it needs PNG, JPEG, WebP, ... files, labels as sub-folders"
+                f"{self._path}: no pictures in this folder: put PNG, JPEG, WebP, ... files there, labels as sub-folders"
             )
 
     def _walk(
         self, folder: Path, within: str, passed: Counter[str]
     ) -> Iterator[tuple[str, str, os.stat_result | None]]:
-        """Pictures below a folder: of each the folders on the way, joined by '/', its name and the file's status."""
+        """Pictures below a folder, each as the folders on the way, joined by '/', its name and the file's status."""
         try:
             with os.scandir(folder) as listing:
                 inside = sorted(listing, key=lambda entry: entry.name)
@@ -133,10 +133,10 @@ class Folder(Files):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(folder / entry.name, f"{within}/{entry.name}" if within else entry.name, passed)
-            elif entry.is_symlink() and (folder / entry.name).is_dir():  # which is False of a link to itself
+            elif entry.is_symlink() and (folder / entry.name).is_dir():  # False for a link to itself
                 passed["links to folders"] += 1
             elif ending in self._endings:
-                # A link to nothing is listed, so that reading it says what is wrong; a pipe is no picture.
+                # List a broken link, so that reading it reports what is wrong; a pipe isn't a picture.
                 if entry.is_symlink() or entry.is_file():
                     yield within, entry.name, status_of(entry)
                 else:
@@ -148,15 +148,15 @@ class Folder(Files):
 def path_of(source: str) -> Path:
     """The path that an entry's source names."""
     path = Path(source)
-    if "%" in source and not path.exists():  # a name that is no UTF-8: see `printable`
+    if "%" in source and not path.exists():  # a name that isn't UTF-8: see `printable`
         return Path(os.fsdecode(unquote_to_bytes(source)))
     return path
 
 
 def _entry(path: str, folder: str, name: str, status: os.stat_result | None, label: str = "") -> Entry:
-    """A picture file's entry. path: the whole one, folder: the part that is below the source's."""
+    """A picture file's entry. path: the absolute path. folder: the part of it below the source's folder."""
     id_ = f"{folder}/{name}" if folder else name
-    if not path.isascii():  # the others are parts of it
+    if not path.isascii():  # the other texts are parts of it
         path, folder, name, label, id_ = _utf8(path), _utf8(folder), _utf8(name), _utf8(label), _utf8(id_)
     fields: dict[str, Value] = {"folder": folder, "name": name}
     if status is not None:
@@ -169,13 +169,13 @@ def _entry(path: str, folder: str, name: str, status: os.stat_result | None, lab
 
 @lru_cache(1024)
 def _date(days: int) -> str:
-    """The date so many days after 1970 began."""
+    """The date `days` days after 1 January 1970."""
     year, month, day, *_ = time.gmtime(86_400 * days)
     return f"{year:04}-{month:02}-{day:02}"
 
 
 def status_of(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
-    """None for a link to nothing, or a file that has just gone."""
+    """A file's status; None for a broken link, or for a file that has just disappeared."""
     try:
         return entry.stat()
     except OSError:
@@ -183,12 +183,12 @@ def status_of(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
 
 
 def stamp_of(status: os.stat_result | None) -> str:
-    """Size and time of modification; "" for a file that isn't there."""
+    """Size and modification time; "" for a file that isn't there."""
     return "" if status is None else f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _summed_up(folder: Path, passed: Counter[str]) -> str:
-    """What was passed over in a folder, in a line."""
+    """What was skipped in a folder, as one line."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(passed.items()))
     remedy = ""
     if HEIF_ENDINGS & set(passed):
@@ -202,7 +202,7 @@ def printable(path: Path) -> str:
 
 
 def _utf8(path: str) -> str:
-    """The path; one that is no UTF-8 is percent-encoded, so that nothing is lost."""
+    """The path; if it isn't UTF-8, percent-encoded, so that nothing is lost."""
     if not path.isascii():
         try:
             path.encode()

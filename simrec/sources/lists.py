@@ -1,19 +1,19 @@
 """Lists of pictures: CSV, JSON Lines or Parquet files whose column `path` names the pictures' files.
 
-    .csv .tsv    UTF-8, its first line names the columns; commas, semicolons or tabs stand between them
-    .jsonl       UTF-8, a JSON object on each line; an empty line is passed over
+    .csv .tsv    UTF-8; the first line names the columns, which are separated by commas, semicolons or tabs
+    .jsonl       UTF-8, a JSON object on each line; empty lines are skipped
     .parquet     columns of numbers, texts, dates or truth values
 
-`path` counts from the list's folder on, or is absolute; a line without one is passed over. `id` (else the path) and
-`label` are the items' own, every other column is a field of theirs.
+`path` is relative to the list's folder, or absolute; a line without a path is skipped. `id` (else the path) and `label`
+are the items' own; every other column becomes a field.
 
-A column's type is that of all its values, in the whole file: whole numbers of 64 bits, numbers, or texts; an empty cell
-or null is no value and fits all of them. A column that has numbers and texts is texts, the numbers as they stand there,
-and that is said. In a CSV file a value is a number that is written like one in JSON: 007 and 1,5 are texts. Whole
-numbers of more than 64 bits are texts too: they are article numbers and no amounts. The truth values of JSON and
-Parquet are 1 and 0; in a CSV file true is a text.
+A column's type follows from all its values in the whole file: whole numbers of 64 bits, numbers, or texts; an empty
+cell or null is no value and fits any type. A column with numbers and texts becomes texts, with the numbers as they are
+written, and a notice says so. In a CSV file a value is a number if JSON would write it so: 007 and 1,5 are texts. Whole
+numbers of more than 64 bits are texts too: they are article numbers, not amounts. JSON's and Parquet's truth values
+become 1 and 0; in a CSV file `true` is a text.
 
-A list may be of any length: it is read twice, and a batch of its lines is in memory at a time.
+A list may have any length: it is read twice, and only a batch of its lines is in memory at a time.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ NAMES = ("path", "id", "label")
 """The columns of a list that aren't fields of its items."""
 
 COLUMNS = 1000
-"""Columns, at most."""
+"""Maximum number of columns."""
 
 LONGEST_NAME = 1000
-"""Characters of a column's name, at most."""
+"""Maximum characters of a column's name."""
 
 LONGEST_LINE = 1 << 20
-"""Characters of a line, at most."""
+"""Maximum characters of a line."""
 
 ROWS = 1024
-"""Rows of a Parquet file that are in memory at a time."""
+"""How many rows of a Parquet file are in memory at a time."""
 
 SAID = 10
-"""Columns of numbers and texts that are named one by one."""
+"""How many columns with numbers and texts get a notice of their own."""
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?", re.ASCII)
@@ -65,8 +65,8 @@ Row = Mapping[str, Value]
 class _Table(Protocol):
     """A file's rows.
 
-    columns: as far as they are known before all is read. texts: whether its numbers are texts that look like numbers.
-    unit: what its rows are called.
+    columns: as far as they are known before everything is read. texts: whether numbers are written as texts. unit: what
+    messages call its rows.
     """
 
     columns: Sequence[str]
@@ -74,12 +74,12 @@ class _Table(Protocol):
     unit: str
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        """Each row with its number in the file, counted from 1."""
+        """Each row with its number in the file, from 1."""
         ...
 
 
 class List(Files):
-    """The pictures that a list of that path names, in its order."""
+    """The pictures that the list at that path names, in its order."""
 
     def __init__(self, text: str, *, data_dir: Path | None, notice: Notice) -> None:
         self._path, self._text, self._notice = Path(text), text, notice
@@ -90,7 +90,7 @@ class List(Files):
             _check_has("path", table, text)
 
     def entries(self) -> Iterator[Entry]:
-        """Its rows that name a path."""
+        """An entry for each row that has a path."""
         if self._kinds is None:
             self._kinds = _kinds(self._path, self._text, self._notice)
         found = False
@@ -113,9 +113,9 @@ class List(Files):
 
 
 def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]]]:
-    """The ids of a list's rows and their fields; a column `path` is not needed, and stands for the id without one.
+    """The ids and fields of a list's rows. The list needs no column `path`; without ids, paths are used as ids.
 
-    source: its path, after `list:` or alone. Raises DataError for what is no list, and for an id that is there twice.
+    source: its path, alone or after `list:`. Raises DataError if it isn't a list, and for an id that it has twice.
     """
     text = source.removeprefix("list:")
     path = Path(text)
@@ -138,11 +138,11 @@ def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]
 
 
 def _text(row: Row, name: str, number: int, table: _Table, list_: str) -> str:
-    """What a row has for a path, id or label, "" for nothing."""
+    """A row's path, id or label, "" for none."""
     value = row.get(name)
     if name == "path" and not isinstance(value, str | None):
         raise DataError(f"{list_}: {table.unit} {number}: its path is the number {value}: write a file's path")
-    if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers of which some are missing
+    if isinstance(value, float) and value.is_integer():  # pandas writes whole numbers so if some are missing
         value = int(value)
     return "" if value is None else str(value)
 
@@ -164,7 +164,7 @@ def _check_has(name: str, table: _Table, list_: str) -> None:
 
 
 def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
-    """What each field's values are, from all of them; a column of numbers and texts is said aloud."""
+    """Each field's type, from all its values; a notice says which columns have numbers and texts."""
     kinds: dict[str, str | None] = {}
     numbers: set[str] = set()
     texts: dict[str, tuple[int, Value]] = {}
@@ -214,7 +214,7 @@ def _too_many(list_: str, count: int) -> DataError:
 
 @contextmanager
 def _opened(path: Path, list_: str) -> Iterator[_Table]:
-    """A list, to be read in the block. What is wrong with it is a DataError, a line."""
+    """A list, to be read in the block. Raises DataError, one line, for whatever is wrong with it."""
     ending = path.suffix.lower()
     kind = {".jsonl": "a file of JSON lines in UTF-8", ".parquet": "a Parquet file"}.get(ending, "a CSV file in UTF-8")
     errors: tuple[type[Exception], ...] = (OSError, UnicodeDecodeError, csv.Error)
@@ -235,7 +235,7 @@ def _opened(path: Path, list_: str) -> Iterator[_Table]:
 
 
 def _check_columns(columns: Sequence[str], list_: str) -> None:
-    """Raises DataError for columns that can't be told apart, are too many or have endless names."""
+    """Raises DataError for too many columns, and for names that are the same or too long."""
     if len(columns) > COLUMNS:
         raise _too_many(list_, len(columns))
     if len(set(columns)) < len(columns):
@@ -247,7 +247,7 @@ def _check_columns(columns: Sequence[str], list_: str) -> None:
 
 
 def _lines(file: TextIO, list_: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text in UTF-8, each with its number. Raises DataError for one that no text has."""
+    """The lines of a text, each with its number. Raises DataError for a line that a text can't have."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -299,7 +299,7 @@ class _JsonLines:
 
 
 def _objects(file: TextIO, list_: str) -> Iterator[tuple[int, Row]]:
-    """The objects of JSON lines, each with its line's number."""
+    """The objects in JSON lines, each with its line's number."""
     decoder = Decoder(dict)
     for number, line in _lines(file, list_):
         if line.isspace():
@@ -332,7 +332,7 @@ class _Parquet:
         _check_columns(self.columns, list_)
 
     def _read_as(self, field: Any) -> Any:
-        """The type that a column's values are taken as."""
+        """The type that a column's values are converted to."""
         import pyarrow as pa
         from pyarrow import types
 
@@ -367,5 +367,5 @@ class _Parquet:
 
 
 def _number(value: Value) -> Value:
-    """The value; None for a number that is none, as pandas writes what is missing."""
+    """The value; None for NaN, which pandas writes for missing values."""
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,7 +1,8 @@
-"""Names to sources: what a person types for a folder, a list, a data set, or what a plugin offers.
+"""Finds the source that a person names: a folder, a list, a data set, or what a plugin offers.
 
-`fashion-mnist`, `fashion-mnist:test`, a plugin's `name:text`, or the path of a folder, picture or list; `folder:PATH`
-is a path even where a source has that name. Labels come along for showing and scoring; no training sees them.
+A name is `fashion-mnist`, `fashion-mnist:test`, a plugin's `name:text`, or the path of a folder, picture or list.
+`folder:PATH` is always a path, even if a source has that name. Labels are kept for showing and scoring only; no
+training sees them.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ from simrec.sources.exports import is_export
 from simrec.streams import ahead, chunks
 
 LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
-"""How the name of a list of pictures ends."""
+"""Endings of lists of pictures."""
 
 READ = 256
-"""Entries that are read at a time. Never changed within a build: a batch's codes depend, in their last bit, on it."""
+"""How many entries are read at a time. It must not change within a build: codes depend on it in their last bit."""
 
 LARGEST_BATCH = 16 << 20
-"""Bytes of the images of a batch, about: several are on their way at once."""
+"""About how many bytes the images of a batch may take: several batches are in memory at once."""
 
 _CONTENT = re.compile("[0-9a-f]{32}")
 
 SAID = 20
-"""Unreadable pictures that are named one by one; of more, only how many there are of each kind."""
+"""How many unreadable pictures are named one by one; further ones are only counted, by reason."""
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Pictures of a source in memory.
 
-    name: what to type to load them again, from any folder. images: uint8 (n, h, w, c). ids, sources, labels: of their
-    entries. test: the name of the source to test on. reduced: whether this stands in for a larger set that could not be
-    had. total: how many entries the source lists, of which these were drawn.
+    name: what to type to load them again, from any folder. images: uint8 (n, h, w, c). ids, sources, labels: those of
+    their entries. test: the name of the source to test on. reduced: whether this stands in for a larger data set that
+    wasn't available. total: how many entries the source lists; these were drawn from them.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Pictures:
         return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
 
     def where(self, chosen: NDArray[np.bool_]) -> Pictures:
-        """The pictures at which a mask (n,) is true, under the same name."""
+        """The pictures where a mask (n,) is true, under the same name."""
         return self.rows(np.flatnonzero(chosen).tolist())
 
     def rows(self, rows: Sequence[int]) -> Pictures:
@@ -89,26 +90,26 @@ class Pictures:
 
 
 def at_once(spec: ImageSpec) -> int:
-    """How many entries to read at a time for an encoder: READ, and fewer of large pictures."""
+    """How many entries to read at a time for an encoder: READ, or fewer if its images are large."""
     return max(16, min(READ, LARGEST_BATCH // math.prod(spec.shape)))
 
 
 def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Held:
-    """The source that a person typed, held to its contract: what is wrong with a plugin's names the plugin.
+    """Opens the source that a person typed, and checks it against its contract as it is used.
 
-    data_dir: where to look for a data set's files first. notice: told, in a line each, what the person should know.
-    Raises DataError when the source is not to be had, PluginError, naming the distribution, for one that is broken.
+    data_dir: where to look for a data set's files first. notice: receives one-line messages for the person. Raises
+    DataError if the source isn't available, PluginError, which names the distribution, if its plugin is broken.
     """
     from simrec import host
 
     if is_export(source):
         raise DataError(
-            f"{source}: is an export, whose codes are taken as they are: 'simrec index build NAME {source}' makes a "
-            f"catalogue of it, and makes it again when it has changed"
+            f"{source}: this is an export of codes, not of pictures: 'simrec index build NAME {source}' makes a "
+            f"catalogue from it, and makes it again when the export has changed"
         )
     plugins = host.discover()
     name, _, text = source.partition(":")
-    # Without a colon even "folder" is the path of one that has this name.
+    # Without a colon, even "folder" is a path: that of a folder with this name.
     if name not in plugins.names(SourceSpec) or source == "folder":
         name, text = "list" if source.lower().endswith(LISTS) else "folder", source
     offer = plugins.find(SourceSpec, name)
@@ -124,7 +125,7 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
 
 
 class Held:
-    """A source, each of whose answers is checked."""
+    """A source whose answers are all checked."""
 
     def __init__(self, source: Any, culprit: str) -> None:
         if missing := [name for name in ("name", "test", "reduced", "entries", "read") if not hasattr(source, name)]:
@@ -138,7 +139,7 @@ class Held:
         self._source, self._culprit = source, culprit
 
     def entries(self) -> Iterator[Entry]:
-        """As the source lists them, no id twice."""
+        """The source's entries, after checking that no id comes twice."""
         seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
         with blamed_on(self._culprit):
             for entry in self._source.entries():
@@ -154,7 +155,7 @@ class Held:
             raise DataError(f"{self.name}: no pictures in this source: name another")
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
-        """As the source reads them, arrays and all."""
+        """Reads entries from the source and checks the batch."""
         with blamed_on(self._culprit):
             batch = self._source.read(entries, spec)
         if not isinstance(batch, Batch):
@@ -181,7 +182,7 @@ class Held:
         return batch
 
     def contents(self, entries: Sequence[Entry]) -> list[str | None]:
-        """See `Digested`; None for all entries of a source that can't tell."""
+        """See `Digested`; None for all entries if the source doesn't offer it."""
         if not hasattr(self._source, "contents"):
             return [None] * len(entries)
         with blamed_on(self._culprit):
@@ -193,9 +194,9 @@ class Held:
 
 @dataclass
 class LeftOut:
-    """What could not be read of a source: told in time, counted, and in the end summed up.
+    """The pictures of a source that could not be read: reports them as they come, counts them, sums them up at the end.
 
-    strict: the first one is an error. file: where the whole list is wanted, a line each.
+    strict: raise an error for the first one.
     """
 
     notice: Notice
@@ -206,14 +207,14 @@ class LeftOut:
     lines: list[str] = field(default_factory=list)
 
     def add(self, errors: Iterable[tuple[Entry, ImageError]]) -> None:
-        """Counts some. Raises ImageError for the first one where that was asked for."""
+        """Counts some. If strict, raises ImageError for the first one."""
         for entry, error in errors:
             if self.strict:
                 raise error
             self.say(entry.source, " ".join(str(error).splitlines()))
 
     def say(self, source: str, error: str) -> None:
-        """Counts one, in words."""
+        """Counts one. error: its one-line message."""
         self.count += 1
         self.first = self.first or error
         self.reasons[error.removeprefix(f"{source}: ").partition(": ")[0].partition(" (")[0]] += 1
@@ -222,7 +223,7 @@ class LeftOut:
             self.notice(f"left out {error}")
 
     def end(self, file: Path | None = None) -> None:
-        """Sums up what was not said one by one; file: where to write all of them, a line each."""
+        """Sums up those that were not reported one by one. file: where to write all of them, one line each."""
         if file:
             with replacing(file) as list_:
                 list_.write("".join(f"{line}\n" for line in self.lines).encode("utf-8", "surrogateescape"))
@@ -234,10 +235,10 @@ class LeftOut:
 def load(
     source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice, memory: int | None = None
 ) -> Pictures:
-    """The pictures of a source in memory, as an encoder with that spec is fed them.
+    """The pictures of a source in memory, prepared for an encoder with that spec.
 
-    memory: bytes that they may take; of a source that is larger, as many as fit, drawn evenly from all of it. Raises
-    DataError when there are none, and what `open_source` raises.
+    memory: bytes that they may take; from a larger source, as many as fit are drawn evenly. Raises DataError if there
+    are none, and what `open_source` raises.
     """
     return collected(open_source(source, data_dir=data_dir, notice=notice), spec, notice=notice, memory=memory)
 
@@ -251,7 +252,7 @@ def collected(
     strict: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pictures:
-    """The pictures of an open source: see `load`; progress: told how many were read, and of how many."""
+    """The pictures of an open source: see `load`. progress: called with how many were read, of how many."""
     total = sum(1 for _ in source.entries())
     room = total if memory is None else max(1, min(total, memory // int(np.prod(spec.shape))))
     images = np.empty((room, *spec.shape), np.uint8)
@@ -285,5 +286,5 @@ def collected(
 
 
 def test_split(source: str) -> str | None:
-    """The name of the split to test on what was trained on a source of that name; None where there is none."""
+    """The name of the split for testing what was trained on that source, or None."""
     return {"fashion-mnist": "fashion-mnist:test", "fashion-mnist:small": "fashion-mnist:small-test"}.get(source)

@@ -1,4 +1,4 @@
-"""The sources of pictures that simrec brings, offered through the same hook as anyone's; see `simrec.sources.load`."""
+"""The sources that come with simrec, offered through the same hook as a plugin's; see `simrec.sources.load`."""
 
 from simrec.contracts import SourceSpec
 from simrec.hookspecs import hookimpl
@@ -15,12 +15,12 @@ def simrec_sources() -> list[SourceSpec]:
         ),
         SourceSpec(
             name="folder",
-            summary="A folder of pictures, labels as sub-folders, or one picture; its path alone will do.",
+            summary="A folder of pictures (sub-folders are labels), or one picture; the path alone is enough.",
             factory="simrec.sources.files:folder",
         ),
         SourceSpec(
             name="list",
-            summary="list:FILE, pictures that a CSV, JSON Lines or Parquet file names in its column path.",
+            summary="list:FILE: the pictures that a CSV, JSON Lines or Parquet file names in its column 'path'.",
             factory="simrec.sources.lists:List",
         ),
     ]
