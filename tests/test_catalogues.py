@@ -245,7 +245,7 @@ def more(photos: Path) -> Path:
 
 def test_another_source_is_added_and_each_is_followed(photos: Path, more: Path, own_home: Path) -> None:
     assert index.add("mine", str(more)).added == 4
-    refused(lambda: index.add("mine", str(more)), RequestError, "has this source already: 'simrec index sync", own_home)
+    refused(lambda: index.add("mine", str(more)), RequestError, "already has this source: 'simrec index sync", own_home)
     save(photos, 20)
     save(more, 104)
     (more / "100.png").unlink()

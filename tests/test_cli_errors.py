@@ -102,7 +102,7 @@ LONG = "x" * 400
         ("encode photos --index mien -o out.npy", "did you mean 'mine'?"),
         ("train plian", "no encoder 'plian': did you mean 'plain'?"),
         ("similar nowhere.png --index demo", "nowhere.png: cannot be read (No such file or directory)"),
-        ("similar photos --index demo --crop 0,0,5,5", "goes with single pictures"),
+        ("similar photos --index demo --crop 0,0,5,5", "needs single pictures"),
         (f"similar {LONG}.png --index demo", "x.png: cannot be read"),
         ("similar ~nobody-of-that-name/a.png --index demo", "~nobody-of-that-name/a.png: cannot be read"),
         ("similar id:test/1000 --index demo", "no item 'test/1000' in demo"),

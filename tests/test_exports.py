@@ -360,10 +360,10 @@ def test_encode_writes_what_an_export_of_the_same_pictures_has(shop: Recommender
         ("-o out.xlsx", "out.xlsx: no exporter writes files with that ending: name one that ends in .arrow, .csv"),
         ("-o out.csv --format cvs", "no exporter 'cvs': did you mean 'csv'?"),
         ("-o out.csv --columns id,prize,code", "no column 'prize': did you mean 'price'?"),
-        ("-o out.csv --columns id", "an export is of codes"),
+        ("-o out.csv --columns id", "an export always has codes"),
         ("-o out.csv --columns id,id,code", "no column twice"),
         ("-o out.faiss --dtype int8", "faiss: holds no int8: its codes are float32"),
-        ("-o out.parquet --codes text", "parquet: has no codes as text: write csv"),
+        ("-o out.parquet --codes text", "parquet: can't hold codes as text: write csv"),
         ("-o - --format projector", "projector: can't be written to standard output: name a file"),
         ("-o out.lance --format lance --where stock>1000", "no item matches"),
         ("-o nowhere/out.npy", "nowhere/out.npy: cannot be written"),
@@ -506,7 +506,7 @@ def test_codes_of_another_encoder_are_refused_with_both_named(
     )  # fmt: skip
     status, _, err = cli("verify", path, "--index", "photo")
     assert status == 1
-    assert "its codes are of encoder plain/best-64@" in err and "but photo holds photo/default-128@" in err
+    assert "its codes are from encoder plain/best-64@" in err and "but photo has photo/default-128@" in err
 
 
 def test_what_is_no_export_is_one_line(cli: Cli, tmp_path: Path) -> None:
@@ -720,7 +720,7 @@ def test_rows_that_are_no_items_are_refused(shop: Recommender, tmp_path: Path) -
         "can't be an item's id": ({"id": pa.array(["a", ""]), "code": codes}, {}),
         "or its texts are none": ({"id": pa.array(["a", "b\0"]), "code": codes}, {}),
         "one of its codes is not finite, or too large": ({"id": ids, "code": huge}, {}),
-        "its column 'preview' holds what is none": (
+        "its column 'preview' has an invalid preview": (
             {"id": ids, "code": codes, "preview": pa.array([b"", b"GIF89a"])}, {},
         ),
         "its column 'n' holds bool": ({"id": ids, "code": codes, "n": pa.array([True, False])}, {}),

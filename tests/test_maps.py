@@ -260,7 +260,7 @@ def test_a_poster_shows_pictures_on_paper_like_their_ground(shop: Recommender) -
 @pytest.mark.parametrize(
     ("wishes", "target", "said"),
     [
-        ({"where": "price < 12"}, "map.html", "a map takes 3 items at least, and there are 2"),
+        ({"where": "price < 12"}, "map.html", "a map needs at least 3 items, and there are 2"),
         ({"where": "price < 1"}, "map.html", "no item matches"),
         ({"label": "colour"}, "map.html", "no field 'colour' in shop"),
         ({}, "map.svg", "ends in .html or .png"),

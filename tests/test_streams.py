@@ -156,10 +156,10 @@ def test_an_interrupted_build_goes_on_and_gives_the_very_catalogue(own_home: Pat
         told.clear()
         with pytest.raises(Stop):
             simrec.build("again", "numbers:3000?", encoder="demo", dtype=dtype, progress=progress, notice=told.append)
-        assert "the same command goes on from there" in told[-1]
+        assert "run the same command again to go on from there" in told[-1]
     told.clear()
     again = simrec.build("again", "numbers:3000?", encoder="demo", dtype=dtype, notice=told.append)
-    assert told[0].startswith("Going on where a build was interrupted: 2,")
+    assert told[0].startswith("Continuing an interrupted build: 2,")
     assert files(own_home / "whole") == files(own_home / "again")
     assert len(again.manifest.catalogue.segments) == 4  # type: ignore[union-attr]
     assert not (own_home / "again" / "building").exists()
@@ -188,7 +188,7 @@ def test_what_changed_since_the_interruption_is_read_again(photos: Path, own_hom
     (photos / "38-0.png").unlink()
     told: list[str] = []
     built = simrec.build("mine", str(photos), encoder="demo", notice=told.append)
-    assert told[0].startswith("Going on where a build was interrupted: 5")  # the first part alone
+    assert told[0].startswith("Continuing an interrupted build: 5")  # the first part alone
     simrec.build("whole", str(photos), encoder="demo")
     assert files(own_home / "whole") == files(own_home / "mine")
     assert built.catalogue.items(["38-0.png"]) == []

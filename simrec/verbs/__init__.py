@@ -1,1 +1,1 @@
-"""What every face of simrec calls: one function for each thing that it does."""
+"""What the command line, the Python API and the web page all call: one function for each thing that simrec does."""

@@ -1,4 +1,4 @@
-"""Asking a recommender as a person types it: pictures, items, several as one, whole folders; and sheets of answers."""
+"""Answers what a person types: pictures, items, combined queries, whole folders; also draws sheets and reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simrec.sheets import Tile
 
 SAID = 3
-"""Queries that are spoken of one by one; of more, only how many there are."""
+"""How many queries get notices of their own; with more of them, one notice gives the number."""
 
 _WEIGHT = re.compile(r"(.+)\*(\d{1,4}(?:\.\d{1,6})?)", re.DOTALL)
 
@@ -32,12 +32,12 @@ Answer = tuple[Query, list[Match]]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, as it was typed.
+    """A question as it was typed.
 
-    queries: picture files, "id:ITEM", "-" for `stdin`, folders, lists and other sources. n: how many items are wanted
-    for each. crop: the part of each picture. together: whether all of them are one query; a weight may follow each, as
-    in "shoe.jpg*2". less: what answers should not look like. with_copies: whether exact copies are answers. shown:
-    pixels of the queries' pictures for a person, 0 for none.
+    queries: picture files, "id:ITEM", "-" for `stdin`, folders, lists and other sources. n: how many items to find for
+    each. crop: the part of each picture to take. together: whether to combine all into one query; each may have a
+    weight, as in "shoe.jpg*2". less: what answers should not look like. with_copies: whether answers include exact
+    copies. shown: longest edge of the queries' pictures for people to see, in pixels, 0 for none.
     """
 
     queries: Sequence[str]
@@ -55,10 +55,10 @@ def answers(
     opened: Recommender, question: Question, *, failed: Callable[[SimrecError], None],
     progress: Callable[[str, int, int], None] = silent, notice: Notice = silent, **wishes: Unpack[Wishes],
 ) -> Iterator[Answer]:  # fmt: skip
-    """The answers, one query after the other; those of a folder as they are found.
+    """The answers, one query after the other, also those to the pictures of a folder.
 
-    failed: told, at the end, of each query that can't be answered. wishes: see `simrec.answers.Narrowing`. Raises what
-    is wrong with the question as a whole, and the error of a query that is the only one.
+    failed: called at the end with the error of each query that can't be answered. wishes: see
+    `simrec.answers.Narrowing`. Raises what is wrong with the question as a whole; a single query raises its own error.
     """
     asked = _Asker(opened, question)
     if question.together:
@@ -70,7 +70,7 @@ def answers(
         try:
             if is_source(text):
                 if question.crop or question.less:
-                    raise RequestError(f"{text}: a part, or what it should not look like, goes with single pictures")
+                    raise RequestError(f"{text}: a part, or what it should not look like, needs single pictures")
                 yield from opened.similar_to(
                     text, question.n, with_copies=question.with_copies, data_dir=question.data_dir, notice=notice,
                     progress=silent if progress is silent else lambda done, total: progress("looking up", done, total),
@@ -97,7 +97,7 @@ def is_source(text: str) -> bool:
     try:
         if path.is_dir() or path.is_file():
             return path.is_dir() or path.suffix.lower() in LISTS
-    except OSError:  # a name too long, say: reading it says so
+    except OSError:  # for example a name that is too long: reading it reports that
         return False
     from simrec import host
     from simrec.contracts import SourceSpec
@@ -120,7 +120,7 @@ class _Asker:
         queries, weights = [], []
         for text in self._question.queries:
             if is_source(text):
-                raise RequestError(f"{text}: a folder or list can't be one picture of several: name its pictures")
+                raise RequestError(f"{text}: a folder or list can't be combined with others: name its pictures")
             name, weight = self._weighted(text)
             queries.append(self._read(name, self._question.crop))
             weights.append(weight)
@@ -136,7 +136,7 @@ class _Asker:
         )  # fmt: skip
 
     def _weighted(self, text: str) -> tuple[str, float]:
-        """A query and the weight that follows it; the file or item that is really called so comes first."""
+        """A query and its weight; a text that names an existing file or item has no weight."""
         found = _WEIGHT.fullmatch(text)
         if not found or self._there(text):
             return text, 1.0
@@ -156,9 +156,9 @@ class _Asker:
 
 @dataclass
 class Remarks:
-    """What a person should know of answers, said at the end: copies that were left out, queries that look like nothing.
+    """Collects notices about answers for the end: copies that were left out, queries that look like nothing.
 
-    narrowing: what the answers were narrowed to. with_copies: whether copies are among them.
+    narrowing: how the answers were narrowed. with_copies: whether they include copies.
     """
 
     narrowing: Narrowing
@@ -170,7 +170,7 @@ class Remarks:
     _strange: int = 0
 
     def add(self, query: Query, matches: Sequence[Match]) -> None:
-        """Looks at one answer."""
+        """Takes note of one answer."""
         self.count += 1
         if query.copies and not self.with_copies:
             self._copied += 1
@@ -180,7 +180,7 @@ class Remarks:
             self.strange += [(query.name, matches[0].percentile or 0.0)][: SAID - len(self.strange)]
 
     def end(self, notice: Notice) -> None:
-        """Says it."""
+        """Gives the notices."""
         if self._copied > SAID:
             notice(
                 f"{self._copied:,} of {self.count:,} queries have exact copies in the catalogue, which are left out "
@@ -196,7 +196,7 @@ class Remarks:
             for name, percentile in self.strange:
                 notice(
                     f"{name}: this looks like nothing in the catalogue: the best match is farther away than "
-                    f"{100 - percentile:.1f} % of the items' own nearest neighbours are."
+                    f"{100 - percentile:.1f} % of the items are from their nearest neighbours."
                 )
 
 
@@ -206,9 +206,9 @@ def _copies(count: int) -> str:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a sheet or a report is drawn. tile: pixels of a picture's longest edge. show: fields that it has.
+    """How to draw a sheet or a report. tile: longest edge of a picture, in pixels. show: the fields to show.
 
-    originals: another folder of the user's own pictures. home: where recommenders are, and what folders are known.
+    originals: another folder of the user's own pictures. home: where recommenders and known folders are.
     """
 
     file: Path
@@ -222,14 +222,14 @@ class Drawing:
         check_fields(self.show, opened.catalogue, opened.name)
 
     def display(self, opened: Recommender) -> Display:
-        """What draws pictures this large. Raises RequestError where `originals` is no folder."""
+        """A display for pictures of this size. Raises RequestError if `originals` isn't a folder."""
         return display(opened, self.tile, self.originals, self.home)
 
 
 def display(opened: Recommender, edge: int, originals: Path | None = None, home: Path | None = None) -> Display:
-    """What draws pictures of queries and items in so many pixels: see `Drawing`.
+    """A display for pictures of queries and items with that longest edge: see `Drawing`.
 
-    Raises RequestError where `originals` is no folder.
+    Raises RequestError if `originals` isn't a folder.
     """
     home = home or default()
     if originals is not None:
@@ -243,9 +243,9 @@ def display(opened: Recommender, edge: int, originals: Path | None = None, home:
 def reporting(
     opened: Recommender, drawing: Drawing, question: Question, narrowing: Narrowing, notice: Notice = silent
 ) -> Iterator[Reporting]:
-    """What writes answers into an HTML report, which appears whole when the block ends well: see `simrec.reports`.
+    """Writes answers into an HTML report, which appears, complete, only if the block succeeds: see `simrec.reports`.
 
-    Raises StoreError where the file can't be written, RequestError for a field that isn't there.
+    Raises StoreError if the file can't be written, RequestError for an unknown field.
     """
     drawing.check(opened)
     shown = drawing.display(opened)
@@ -257,20 +257,20 @@ def reporting(
             report = Report(file, f"Similar items in {opened.name}", facts, shown, drawing.show)
             try:
                 yield Reporting(report, drawing.file, narrowing, question.with_copies)
-            except OSError as error:  # of standard output, say: that is no fault of this file
+            except OSError as error:  # for example from standard output: it isn't about this file
                 raise _OtherError(error) from error
             report.end()
     except _OtherError as other:
         raise other.error from None
     if report.left_out:
         count = report.queries + report.left_out
-        notice(f"{drawing.file}: the first {report.queries:,} of {count:,} queries, which is all it has room for.")
+        notice(f"{drawing.file}: has room for only the first {report.queries:,} of {count:,} queries.")
     if why := shown.why_small():
         notice(why)
 
 
 class _OtherError(Exception):
-    """An OSError that has nothing to do with a file that is being written."""
+    """An OSError that isn't about the file being written."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
@@ -278,8 +278,8 @@ class _OtherError(Exception):
 
 @dataclass(frozen=True)
 class Reporting:
-    """A report that is being written. narrowing: what the answers are narrowed to. with_copies: whether copies are
-    among them.
+    """A report that is being written. narrowing: how the answers are narrowed. with_copies: whether they include
+    copies.
     """
 
     report: Report
@@ -288,7 +288,7 @@ class Reporting:
     with_copies: bool
 
     def add(self, query: Query, matches: Sequence[Match]) -> None:
-        """One answer. Raises StoreError where it can't be written."""
+        """Writes one answer. Raises StoreError if it can't be written."""
         remarks = []
         if query.copies and not self.with_copies:
             remarks.append(f"{_copies(query.copies)} in the catalogue left out.")
@@ -298,15 +298,15 @@ class Reporting:
             self.report.add(query, matches, remarks)
 
     def failed(self, count: int) -> None:
-        """So many queries could not be answered, which is all that the report says of them."""
+        """Notes how many queries could not be answered; the report gives only their number."""
         self.report.failed = count
 
 
 def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice: Notice = silent) -> bool:
-    """Draws a sheet of answers, each query first in its row; whether there was anything to draw.
+    """Draws a sheet of answers, each query first in its row; returns whether there was anything to draw.
 
-    What is drawn of an item is its file, read again, where that lies below the user's own folders, else the preview.
-    Raises StoreError where the file can't be written, RequestError for a field that isn't there.
+    An item is drawn from its file if that lies below the user's own folders, else from its preview. Raises StoreError
+    if the file can't be written, RequestError for an unknown field.
     """
     from simrec.sheets import Tile
 
@@ -329,7 +329,7 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
 def draw_groups(
     opened: Recommender, groups: Sequence[tuple[str, Sequence[Item]]], drawing: Drawing, notice: Notice = silent
 ) -> bool:
-    """Draws a sheet of items, a row for each group, with what the group is called; otherwise as `draw`."""
+    """Draws a sheet of items, one row per group, with the group's name; otherwise like `draw`."""
     from simrec.sheets import Tile
 
     drawing.check(opened)
@@ -356,7 +356,7 @@ class _Pictures:
         return [f"{name}: {text_of(value_of(item, name))}" for name in self._drawing.show]
 
     def sheet(self, rows: Sequence[Sequence[Tile]], title: str, count: int, notice: Notice) -> bool:
-        """Draws rows, of which there are `count` in all; whether there is anything in them."""
+        """Draws rows; returns whether there was anything in them. count: how many rows there are in all."""
         from simrec import sheets
 
         if not any(rows):
@@ -365,7 +365,7 @@ class _Pictures:
         with replacing(self._drawing.file) as file:
             sheets.contact_sheet(drawn, title, self._drawing.tile).save(file, "PNG")
         if len(drawn) < count and len(drawn) < len(rows):
-            notice(f"{self._drawing.file}: the first {len(drawn):,} of {count:,} rows, which is all it has room for.")
+            notice(f"{self._drawing.file}: has room for only the first {len(drawn):,} of {count:,} rows.")
         if why := self._display.why_small():
             notice(why)
         return True

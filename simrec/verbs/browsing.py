@@ -1,6 +1,4 @@
-"""What a person looks at in a catalogue: what its fields hold, some of its items, their pictures and what became of
-them in the encoder.
-"""
+"""Browsing a catalogue: what its fields hold, some of its items, their pictures, and what the encoder makes of them."""
 
 from __future__ import annotations
 
@@ -24,19 +22,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CHOICES = 40
-"""Different texts up to which a field is one to choose from."""
+"""A field with up to so many different texts is one to choose from."""
 
 COUNTED = 1000
-"""Different texts that are counted before a field is taken for one of free texts."""
+"""A field with more different texts than this holds free text; counting stops there."""
 
 LARGEST = 2048
-"""Pixels of the longest edge of an original that is shown, at most."""
+"""Maximum longest edge of an original that is shown, in pixels."""
 
 
 @dataclass
 class Facet:
-    """What a field holds. kind: "number", with its least and greatest value; "choice", with its texts, the most
-    frequent first, and how many items have each; "text", which has too many different ones.
+    """What a field holds. kind: "number", with its smallest and largest value; "choice", with its texts, the most
+    frequent first, and how many items have each; or "text", which has too many different texts.
     """
 
     name: str
@@ -57,9 +55,9 @@ class Facet:
 
 
 def facets(opened: Recommender) -> list[Facet]:
-    """What a catalogue can be filtered by: its labels, then its fields. It reads every item's fields once.
+    """What a catalogue can be filtered by: its labels, then its fields. Reads every item's fields once.
 
-    A field in which no item has a value, and one in which all have the same one, is left out.
+    Leaves out fields in which no item has a value, or all items have the same one.
     """
     catalogue = opened.catalogue
     fields = [name for name in catalogue.fields if name not in ("id", "label")]
@@ -72,7 +70,7 @@ def facets(opened: Recommender) -> list[Facet]:
 
 
 class _Counting:
-    """What a column holds, batch by batch."""
+    """Finds out what a column holds, batch by batch."""
 
     def __init__(self, name: str, kind: str) -> None:
         self._name, self._kind = name, kind
@@ -107,17 +105,17 @@ class _Counting:
 
 
 def item(opened: Recommender, id_: str) -> Item:
-    """An item. Raises RequestError where there is none of that id."""
+    """The item with that id. Raises RequestError if there is none."""
     for one in opened.catalogue.items([id_]):
         return one
     raise RequestError(f"no item {id_!r:.200} in {opened.name}: 'simrec export {opened.name} -o items.csv' lists them")
 
 
 def original(opened: Recommender, id_: str, edge: int, home: Path | None = None) -> bytes | None:
-    """An item's picture file, read again: a JPEG or PNG file without metadata whose longest edge is at most `edge`.
+    """An item's picture file, read again, as a JPEG or PNG file without metadata whose longest edge is at most `edge`.
 
-    None where it lies below none of the user's own folders (see `simrec.home.roots`), is gone or has changed. Raises
-    RequestError where there is no such item.
+    None if it doesn't lie below one of the user's own folders (see `simrec.home.roots`), is gone or has changed. Raises
+    RequestError if there is no such item.
     """
     from simrec import images
 
@@ -127,9 +125,9 @@ def original(opened: Recommender, id_: str, edge: int, home: Path | None = None)
 
 @dataclass(frozen=True)
 class Views:
-    """What became of a picture, as PNG files. seen: what the encoder is fed. rebuilt: what its decoder makes of the
-    code, None where it has none; difference: where that is too light (red) or too dark (blue). error: the mean squared
-    error of its pixels in 0..1.
+    """What the encoder makes of a picture, as PNG files. seen: the encoder's input. rebuilt: the picture decoded from
+    the code, None without a decoder. difference: where that is too light (red) or too dark (blue). error: the mean
+    squared error of its pixels in 0..1.
     """
 
     seen: bytes
@@ -139,10 +137,10 @@ class Views:
 
 
 def views_of_item(opened: Recommender, id_: str, home: Path | None = None, crop: str | None = None) -> Views:
-    """What became of an item's picture, of its file where that can be read again, else of its preview.
+    """What the encoder makes of an item's picture: of its file if that can be read again, else of its preview.
 
-    crop: the part that is meant. Raises RequestError where there is no such item or part, ImageError where it has no
-    picture, and for a part beyond it.
+    crop: the part to take. Raises RequestError if there is no such item or part, ImageError if the item has no picture,
+    and for a part beyond it.
     """
     from simrec import images
 
@@ -158,7 +156,7 @@ def views_of_item(opened: Recommender, id_: str, home: Path | None = None, crop:
 
 
 def views_of_upload(opened: Recommender, upload: Upload) -> Views:
-    """What becomes of a picture that somebody sent. Raises ImageError for what is none."""
+    """What the encoder makes of an uploaded picture. Raises ImageError if it isn't a picture."""
     query = opened.read(upload.data, crop=upload.crop, shown=0, name=upload.name)
     assert query.images is not None
     return _views(opened, query.images)
@@ -183,7 +181,7 @@ def _views(opened: Recommender, seen: NDArray[np.uint8]) -> Views:
 
 
 def _difference(seen: NDArray[np.uint8], rebuilt: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two images (h, w, c) compared, (h, w, 3): white where they are equal."""
+    """The difference of two images (h, w, c) as colours (h, w, 3): white where they are equal."""
     change = rebuilt.astype(np.float32).mean(axis=2) - seen.astype(np.float32).mean(axis=2)
     lighter, darker = np.clip(change, 0, None), np.clip(-change, 0, None)
     coloured = np.stack([255 - darker, 255 - lighter - darker * 0.6, 255 - lighter], axis=2)
@@ -200,5 +198,5 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def spread(opened: Recommender, n: int, where: str | None = None) -> Sequence[Item]:
-    """n items from all over a catalogue, those that match a filter, fewer where there are no more."""
+    """n items from all over a catalogue, or from those that match a filter; fewer if there are no more."""
     return opened.catalogue.spread(n, where)

@@ -1,4 +1,4 @@
-"""What can be measured of the pictures that an encoder gives back."""
+"""Measures the pictures that an encoder gives back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def rates(
 ) -> list[dict[str, Any]]:
     """What compressing images (n, h, w, c) costs and loses, with 2 to 8 bits a number and in common picture formats.
 
-    Each row has a "name", the "bits" of a picture (the container's, divided by n) and the "MSE" of its pixels in 0..1.
-    progress: told a name, how many pictures are done, and of how many. Raises what `Recommender.compress` raises.
+    Each row has a "name", the "bits" per picture (the container's, divided by n) and the "MSE" of its pixels in 0..1.
+    progress: called with a name, how many pictures are done, and of how many. Raises what `Recommender.compress`
+    raises.
     """
     from simrec.compression import BITS, picture_formats
     from simrec.evaluation import squared_errors
@@ -37,8 +38,8 @@ def rates(
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """Pictures (n, h, w, c) in 0..1 that went through the code and back, and what each lost: the mean squared error of
-    its pixels (n,), and its structural similarity (n,), 1 for the same picture.
+    """Pictures (n, h, w, c) in 0..1 that were encoded and decoded, and what each lost: the mean squared error of its
+    pixels (n,), and its structural similarity (n,), 1 for identical pictures.
     """
 
     pictures: Rebuilt
@@ -47,7 +48,7 @@ class Reconstructed:
 
 
 def reconstructed(recommender: Recommender, images: Images) -> Reconstructed:
-    """Images (n, h, w, c) through the code and back. Raises RequestError for an encoder without a decoder."""
+    """Encodes and decodes images (n, h, w, c). Raises RequestError for an encoder without a decoder."""
     from simrec.evaluation import squared_errors, structural_similarities
 
     rebuilt = recommender.reconstruct(images)
@@ -79,11 +80,11 @@ def denoised(recommender: Recommender, images: Images, share: float, seed: int =
 
 
 def denoising(recommender: Recommender, images: Images, share: float, seed: int = 0) -> list[dict[str, Any]]:
-    """How well noise is cleaned from images (n, h, w, c): rows with a "name" and the "PSNR" in decibels.
+    """How well noise is removed from images (n, h, w, c): rows with a "name" and the "PSNR" in decibels.
 
-    share: of the pixels that are wrong (see `simrec.perturbations.noisy`). The rows: the noisy pictures, the
-    recommender's reconstructions of them, and what filters make of them. PSNR is of the mean squared error of all.
-    Raises RequestError for an encoder without a decoder.
+    share: of the pixels that get noise (see `simrec.perturbations.noisy`). The rows are the noisy pictures, the
+    recommender's reconstructions of them, and the filters' results. PSNR is that of the mean squared error over all
+    pictures. Raises RequestError for an encoder without a decoder.
     """
     from simrec import evaluation
     from simrec.perturbations import noisy
@@ -99,13 +100,13 @@ def denoising(recommender: Recommender, images: Images, share: float, seed: int 
 def generation(
     recommender: Recommender, n: int = 10_000, seed: int = 0, *, data_dir: Path | None = None, notice: Notice = silent
 ) -> list[dict[str, Any]]:
-    """How good n drawn pictures are: rows with a "name", "precision" and "recall", and "-ELBO" where there is one.
+    """How good n drawn pictures are: rows with a "name", "precision", "recall" and, for a VAE, "-ELBO".
 
-    Precision and recall (see `simrec.evaluation.precision_and_recall`) are beside test pictures, in a space that is no
-    encoder's own: 64 principal components of the train pixels. Beside the recommender: a normal distribution of as many
-    principal components as its codes have numbers. -ELBO in nats a test picture. Raises DataError when the train
-    pictures cannot be had, RequestError when there are no test pictures or the encoder cannot draw, PluginError where
-    the encoder `pca` is missing.
+    Precision and recall (see `simrec.evaluation.precision_and_recall`) compare with test pictures, in a space that
+    favours no encoder: 64 principal components of the train pixels. The second row, for comparison, is a normal
+    distribution of as many principal components as the codes have numbers. -ELBO is in nats per test picture. Raises
+    DataError if the train pictures aren't available, RequestError if there are no test pictures or the encoder cannot
+    draw, PluginError if the encoder `pca` is missing.
     """
     from simrec import evaluation
     from simrec.generation import Mixture

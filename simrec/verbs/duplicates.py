@@ -1,4 +1,4 @@
-"""Which items of a catalogue are the same: identical files, identical pictures, near-duplicates."""
+"""Finds duplicate items in a catalogue: identical files, identical pictures, near-duplicates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from simrec.contracts import Item
 from simrec.recommender import Recommender, silent
 
 NEIGHBOURS = 10
-"""Of each item, that are compared with it; what is alike beyond these is found through them."""
+"""How many neighbours are compared with each item; duplicates beyond these are found through them."""
 
 BLOCK = 1024
-"""Items whose neighbours are looked for at a time."""
+"""For how many items neighbours are searched at a time."""
 
 Kind = Literal["identical files", "identical pictures", "near-duplicates"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Items that are the same, in the order of the catalogue: two at least.
+    """At least two duplicate items, in the order of the catalogue.
 
-    kind: "identical files" have the same bytes, "identical pictures" the same preview, "near-duplicates" are the same
-    photo, or as near to each other as somebody asked for; of a mixed group the loosest of these.
+    kind: "identical files" have the same bytes, "identical pictures" the same preview, "near-duplicates" show the same
+    photo, or are as close as was asked for; a mixed group has the loosest of these.
     """
 
     kind: Kind
@@ -47,13 +47,13 @@ class Group:
 def duplicates(
     opened: Recommender, percentile: float | None = None, progress: Callable[[str, int, int], None] = silent
 ) -> list[Group]:
-    """The groups of items that are the same, the largest first.
+    """The groups of duplicate items, the largest first.
 
-    percentile: nearer than so many per cent of the items' own nearest neighbours counts as near-duplicate; without it
-    what `simrec.near_duplicates` takes for the same photo, seen in the previews of an item and its NEIGHBOURS nearest
-    ones. progress: told a stage, how many items are done, and of how many.
+    percentile: two items are near-duplicates if they are closer than this per cent of items are to their nearest
+    neighbours. Without it, `simrec.near_duplicates` decides whether the previews of an item and its NEIGHBOURS nearest
+    ones show the same photo. progress: called with a stage, how many items are done, and of how many.
 
-    Raises RequestError when nothing was indexed yet, and for a percentile where distances were not measured.
+    Raises RequestError if nothing was indexed yet, and for a percentile if distances were not measured.
     """
     catalogue = opened.segments
     Narrowing(min_percentile=percentile).check(catalogue, opened.name)
@@ -75,9 +75,8 @@ def duplicates(
 
 @dataclass(frozen=True)
 class _Looks:
-    """What is known of each item, by its place: its row in the catalogue (n,), the digest of its file (n,), its
-    preview's checksum and length in one number (n,), and the coarse details of its preview (n, d), d being 0 where
-    nobody asked for them.
+    """What is known about each item: its row in the catalogue (n,), the digest of its file (n,), its preview's checksum
+    and length in one number (n,), and the coarse details of its preview (n, d); d is 0 if they aren't needed.
     """
 
     rows: NDArray[np.int64]
@@ -87,7 +86,7 @@ class _Looks:
 
     @classmethod
     def of(cls, catalogue: LocalCatalogue, detailed: bool, progress: Callable[[str, int, int], None]) -> _Looks:
-        """Looks at every item once."""
+        """Reads every item once."""
         count, done, start = len(catalogue), 0, 0
         side = near_duplicates.COARSE
         rows, contents, shown = np.empty(count, np.int64), np.empty(count, "S16"), np.empty(count, np.int64)
@@ -99,7 +98,7 @@ class _Looks:
                     if row.number not in removed:
                         rows[done] = start + row.number
                         contents[done] = bytes.fromhex(row.item.content)
-                        # Each is its own where there is none, and of old formats without checksums.
+                        # Without a preview, or without a checksum as in old formats, an item matches no other.
                         own = row.preview in (-1, previews.NOTHING)
                         shown[done] = -1 - done if own else (row.preview << 24) + row.length
                         if detailed:
@@ -110,7 +109,7 @@ class _Looks:
         return cls(rows, contents, shown, details)
 
     def kind(self, places: Sequence[int], by_pixels: bool) -> Kind:
-        """What the items in some places are to each other."""
+        """In which way the items in some places are duplicates."""
         if (self.contents[places] == self.contents[places[0]]).all():
             return "identical pictures" if by_pixels else "identical files"
         same = (self.previews[places] == self.previews[places[0]]).all()
@@ -118,7 +117,7 @@ class _Looks:
 
 
 def _equal(keys: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """The places of equal keys, two at a time."""
+    """Pairs of places with equal keys."""
     order = np.argsort(keys, kind="stable")
     same = keys[order[1:]] == keys[order[:-1]]
     yield from zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True)
@@ -128,7 +127,7 @@ def _near(
     catalogue: LocalCatalogue, looks: _Looks, percentile: float | None, sets: _Sets,
     progress: Callable[[str, int, int], None],
 ) -> Iterator[tuple[int, int]]:  # fmt: skip
-    """The places of items that are near-duplicates of their neighbours, two at a time."""
+    """Pairs of places whose items are near-duplicates."""
     count, different = len(looks.rows), set[tuple[int, int]]()
     for start in range(0, count, BLOCK):
         places = np.arange(start, min(start + BLOCK, count))
@@ -153,7 +152,7 @@ def _near(
 
 
 def _same(catalogue: LocalCatalogue, looks: _Looks, first: int, second: int) -> bool:
-    """Whether the previews of the items in two places are the same photo."""
+    """Whether the previews of the items in two places show the same photo."""
     one, other = (catalogue.picture(item.id) for item in catalogue.at(looks.rows[[first, second]].tolist()))
     return one is not None and other is not None and near_duplicates.same_photo(one, other)
 
@@ -164,7 +163,7 @@ def _same_bytes(catalogue: LocalCatalogue, looks: _Looks, first: int, second: in
 
 
 class _Sets:
-    """Places that are in one group with others."""
+    """Groups of places: disjoint sets."""
 
     def __init__(self, count: int) -> None:
         self._parents = list(range(count))
@@ -181,12 +180,12 @@ class _Sets:
         return self._first(first) == self._first(second)
 
     def join(self, first: int, second: int) -> None:
-        """Makes the groups of two places one."""
+        """Merges the groups of two places."""
         one, other = self._first(first), self._first(second)
         self._parents[max(one, other)] = min(one, other)
 
     def groups(self) -> list[list[int]]:
-        """The groups of two and more, in the order of their first places."""
+        """The groups with at least two places, in the order of their first places."""
         found: dict[int, list[int]] = defaultdict(list)
         for place in range(len(self._parents)):
             found[self._first(place)].append(place)

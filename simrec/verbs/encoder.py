@@ -1,4 +1,4 @@
-"""An encoder out of simrec: its graph, with what has to be known to run it in any program and any language."""
+"""Exports an encoder: its graph, with everything that a program in any language needs to run it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from simrec.onnx_encoder import OnnxEncoder
 from simrec.recommender import Recommender
 
 RECORD = 1
-"""The version of what is said of an encoder."""
+"""The version of an encoder's record."""
 
 
 def encoder(recommender: Recommender, path: Path) -> list[Path]:
     """Writes a recommender's encoder as an ONNX graph with `record` in its metadata, under the key "simrec".
 
-    The same stands beside it in a JSON file, with the graph's SHA-256: not every program can ask for the metadata.
-    Returns the files. Raises RequestError for an encoder that is no graph, StoreError when it can't be written.
+    A JSON file beside it holds the same record and the graph's SHA-256, because not every program can read the
+    metadata. Returns the files. Raises RequestError for an encoder without a graph, StoreError if it can't be written.
     """
     from simrec import onnx_graph
 
@@ -39,20 +39,20 @@ def encoder(recommender: Recommender, path: Path) -> list[Path]:
 
 
 def record(recommender: Recommender) -> dict[str, Any]:
-    """What is said of an encoder, as JSON values.
+    """An encoder's record, as JSON values.
 
-    version: of this record. simrec: the version that made it. encoder, encoder_digest, recipe_digest, metric, dim: as a
-    file of codes says them. normalised: whether its codes have a length of 1. inputs, outputs: of the graph, with
-    dtypes and shapes ("n" pictures at a time). recipe: the steps from a picture file to the input: `simrec.recipes`.
+    version: of this record. simrec: the version that made it. encoder, encoder_digest, recipe_digest, metric, dim: as
+    in a file of codes. normalised: whether its codes have a length of 1. inputs, outputs: of the graph, with dtypes and
+    shapes ("n" pictures at a time). recipe: the steps from a picture file to the input: `simrec.recipes`.
 
-    Raises RequestError for an encoder that is no graph.
+    Raises RequestError for an encoder without a graph.
     """
     from simrec import recipes
 
     manifest, fitted = recommender.manifest.encoder, recommender.encoder
     if not isinstance(fitted, OnnxEncoder):
         raise RequestError(
-            f"{recommender.name}: its encoder {manifest.title} runs as a plugin of Python and has no graph: train one "
+            f"{recommender.name}: its encoder {manifest.title} runs as a Python plugin and has no graph: train one "
             f"that writes encoder.onnx, such as photo"
         )
     feed, results = fitted.names

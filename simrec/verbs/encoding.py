@@ -1,4 +1,4 @@
-"""Reading and encoding what sources list, for a build or a change: what both are told, and how they go on."""
+"""Reads and encodes what sources list, for builds and changes alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simrec.streams import ahead, chunks
 
 @dataclass(frozen=True)
 class Unread:
-    """What to do about pictures that can't be read. strict: the first one is an error. list: a file for all of them."""
+    """What to do about pictures that can't be read. strict: stop at the first one. list: a file that names them all."""
 
     strict: bool = False
     list: Path | None = None
@@ -29,9 +29,9 @@ class Unread:
 
 @dataclass(frozen=True)
 class Context:
-    """Who is told what happens, and where recommenders and data sets are.
+    """Where progress and notices go, and where recommenders and data sets are.
 
-    progress: told a stage, how much is done, and of how much, 0 while that isn't known.
+    progress: called with a stage, how much is done, and of how much (0 while that isn't known).
     """
 
     progress: Callable[[str, int, int], None] = silent
@@ -42,15 +42,15 @@ class Context:
 
 @contextmanager
 def keeping(building: Building, notice: Notice) -> Iterator[None]:
-    """Whatever ends the block early, what was finished until then is found again by the next build."""
+    """If anything ends the block early, keeps what was finished for the next build."""
     try:
         yield
     except BaseException:
         building.stop()
         if building.rows:
             notice(
-                f"What was encoded is kept, {building.rows:,} items: the same command goes on from there "
-                f"(--discard throws it away)."
+                f"{building.rows:,} encoded items are kept: run the same command again to go on from there "
+                f"(--discard throws them away)."
             )
         raise
 
@@ -61,12 +61,12 @@ def encode(
 ) -> None:  # fmt: skip
     """Adds to a build what its finished parts don't have yet: one thread reads, one encodes, this one writes.
 
-    sources: by their numbers. every: all that is listed, to be counted beside the work.
+    sources: by number. every: lists everything again, to count it during the work.
     """
     spec = origin.manifest.encoder.input
     entries = building.resumed(listed)
     if building.rows:
-        context.notice(f"Going on where a build was interrupted: {building.rows:,} items are not encoded again.")
+        context.notice(f"Continuing an interrupted build: {building.rows:,} items are not encoded again.")
     for place, reason in building.skipped:
         left_out.say(place, reason)
     done = sum(part.record.entries for part in building.parts)
@@ -96,11 +96,11 @@ def _encoded(
 
 @contextmanager
 def _counted(every: Callable[[], Iterable[object]], progress: object) -> Iterator[list[int]]:
-    """How many there are, counted beside the work where someone wants to know; 0 until then."""
+    """Counts the entries during the work, if someone wants to know; the yielded list holds 0 until then."""
     total, ended = [0], threading.Event()
 
     def work() -> None:
-        with suppress(Exception):  # the build itself says what is wrong with the source
+        with suppress(Exception):  # the build itself reports what is wrong with the source
             count = 0
             for _ in every():
                 count += 1
@@ -120,25 +120,26 @@ def _counted(every: Callable[[], Iterable[object]], progress: object) -> Iterato
 
 
 def source_record(source: Held) -> SourceRecord:
-    """What a manifest says of a source."""
+    """A source's record for the manifest."""
     return SourceRecord(source.name, source.root, source.test, source.reduced)
 
 
 def remember(context: Context, source: Held) -> None:
-    """Sheets may draw from a folder that this user has named: not from one that only a recommender names, which may
-    have come from anyone.
+    """Remembers that this user has named the source's folder, so that sheets may show pictures from it.
+
+    A folder that only a recommender names doesn't count: the recommender may come from anyone.
     """
     if source.root is not None:
         remember_root(context.home or default(), source.root)
 
 
 def kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> EncoderRecord:
-    """Names the encoder's files again, or takes them over from another recommender; what the manifest says of it."""
+    """Keeps the encoder's files, or copies them from another recommender; returns its record for the manifest."""
     record = origin.manifest.encoder
     if origin.folder.resolve() == folder.resolve():
         writer.keep(origin.generation, record.folder)
         return record
-    # The weights stay with the recommender that was trained: the ONNX graphs are all that answering needs.
+    # The weights stay with the recommender that was trained: answering needs only the ONNX graphs.
     needless = frozenset(["weights.safetensors"] if record.runtime == "onnx" else [])
     to = writer.new("encoder")
     writer.copy(origin.generation, record.folder, to, without=needless)
@@ -146,7 +147,7 @@ def kept_encoder(writer: store.Writer, origin: Recommender, folder: Path) -> Enc
 
 
 def no_codes(encoder: EncoderRecord) -> Codes:
-    """None of an encoder's codes, (0, dim)."""
+    """An empty array of an encoder's codes, (0, dim)."""
     import numpy as np
 
     return np.empty((0, encoder.dim), np.float32)

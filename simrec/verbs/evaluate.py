@@ -1,4 +1,4 @@
-"""How well a recommender finds, beside what learns nothing."""
+"""Measures how well a recommender finds items, compared with raw pixels and PCA."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     from simrec.index import Index, Searchable
 
 RAW = "raw pixels"
-"""The name of the row of what learns nothing."""
+"""The name of the row of raw pixels."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a recommender and of the baselines beside it.
+    """Figures of a recommender and of the baselines.
 
-    how: "test" (the test split's pictures as queries), "leave-one-out" or "reconstruction" (no labels). rows: a
-    name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the
-    recommender's own row is first, those of raw pixels and, where its plugin is there, of PCA are last. stress: for
-    each perturbation of the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for.
-    near_duplicates: how many of the queries have the same photo, saved again, as their first neighbour, at least (see
-    `simrec.near_duplicates`); None unless `how` is "leave-one-out".
-    where: the filter that the catalogue's items match, None where all of them count.
+    how: "test" (the test split's pictures are the queries), "leave-one-out" or "reconstruction" (no labels). rows: a
+    name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the recommender's
+    own row is first, those of raw pixels and, if its plugin is there, of PCA are last. stress: for each perturbation of
+    the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for. near_duplicates: at least
+    how many queries have the same photo, saved again, as their first neighbour (see `simrec.near_duplicates`); None
+    unless `how` is "leave-one-out". where: the filter that the catalogue's items match, None for all items.
     """
 
     name: str
@@ -60,14 +59,15 @@ def evaluate(
     data_dir: Path | None = None,
     notice: Notice = silent,
 ) -> Evaluation:
-    """How well a recommender finds items of the query's class, beside raw pixels and PCA of the same dimension.
+    """Measures how well a recommender finds items of the query's class, compared with raw pixels and PCA of the same
+    dimension.
 
-    The queries are its test split, else its own catalogue, each item left out of its own answer; the pictures of both
+    The queries are its test split, or its own catalogue with each item left out of its own answer; the pictures of both
     are read again from their sources. where: as if the catalogue held only the items that match this filter; test
-    pictures of classes that none of them has are left out. stress: ask again with the queries perturbed, noise: and
-    with that share of their pixels wrong (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for
-    the test split, DataError where an item's picture is no longer there, RequestError for a share that is not in 0..1,
-    for what is no filter and where nothing matches.
+    pictures of classes that none of them has are left out. stress: repeat with the queries perturbed; noise: and with
+    noise on this share of their pixels (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the
+    test split, DataError if an item's picture is no longer there, RequestError for a share that is not in 0..1, for an
+    invalid filter and if nothing matches.
     """
     changes = _perturbations(stress, noise)
     asked = _asked(recommender, where, data_dir, notice)
@@ -96,8 +96,8 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What an evaluation asks: how (see `Evaluation`), the items' pictures (n, h, w, c) and their codes, ready to be
-    searched, the queries (m, h, w, c), and what is right.
+    """The test in an evaluation: how (see `Evaluation`), the items' pictures (n, h, w, c), an index of their codes, the
+    queries (m, h, w, c), and the right answers.
     """
 
     how: str
@@ -118,11 +118,11 @@ class _Asked:
 
 
 def _asked(recommender: Recommender, where: str | None, data_dir: Path | None, notice: Notice) -> _Asked:
-    """The test split's pictures as queries; without one or without labels, those of the catalogue."""
+    """The test, with the test split's pictures as queries; without a test split or labels, the catalogue's own."""
     from simrec.evaluation import Exam
 
     if where is not None:
-        recommender.catalogue.matching(where)  # which raises
+        recommender.catalogue.matching(where)  # raises if nothing matches
     items = list(recommender.catalogue.all(where))
     record, trained_on = recommender.manifest.catalogue, recommender.manifest.encoder.trained_on
     assert record is not None
@@ -136,15 +136,13 @@ def _asked(recommender: Recommender, where: str | None, data_dir: Path | None, n
     elif not any(labels) or len(images) < 2:
         how = "reconstruction"
     elif record.source == trained_on.source:
-        notice(
-            f"{recommender.name} was trained on these very pictures: others are found less well than these figures say."
-        )
+        notice(f"{recommender.name} was trained on these very pictures: for other pictures the figures would be lower.")
     exam = Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out")
     return _Asked(how, where, items, recommender.catalogue.chosen(where), images, queries, exam)
 
 
 def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dict[str, Any]]:
-    """The recommender's row, and where its codes are float32 those of the smaller ways to keep them.
+    """The recommender's row and, if its codes are float32, rows of the smaller ways to keep them.
 
     codes: of the queries (m, dim).
     """
@@ -170,9 +168,9 @@ def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dic
 
 
 def _near_duplicates(recommender: Recommender, asked: _Asked, codes: Codes) -> int:
-    """How many items have the same photo, saved again, as their first neighbour; those without a label don't count.
+    """How many labelled items have the same photo, saved again, as their first neighbour.
 
-    codes: of the items (n, dim). Two previews are in memory at a time.
+    codes: of the items (n, dim). Only two previews are in memory at a time.
     """
     from simrec.evaluation import neighbours
     from simrec.near_duplicates import same_photo
@@ -205,7 +203,7 @@ def _pixel_row(raw: Index, asked: _Asked) -> dict[str, Any]:
 
 
 def _component_rows(recommender: Recommender, asked: _Asked, notice: Notice) -> list[dict[str, Any]]:
-    """The row of PCA with as many numbers; none where it can't be had, which is said."""
+    """The row of PCA with as many numbers; no row, and a notice, if PCA isn't available."""
     from simrec.evaluation import principal_components, squared_errors
     from simrec.index import Index
 
@@ -220,7 +218,7 @@ def _component_rows(recommender: Recommender, asked: _Asked, notice: Notice) -> 
 
 
 def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: int = 200) -> float:
-    """The median time of looking up one of images (n, h, w, c), in a process that is warm."""
+    """The median time of looking up one of images (n, h, w, c), in a warm process."""
     times = []
     for row in range(min(len(images), repeats + 10)):
         begun = time.perf_counter()
@@ -230,7 +228,7 @@ def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: i
 
 
 def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Images], Images]]:
-    """Those asked for, by name."""
+    """The perturbations that were asked for, by name."""
     from simrec.perturbations import PERTURBATIONS, check_share, noisy
 
     changes = dict(PERTURBATIONS) if stress else {}
@@ -243,7 +241,7 @@ def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Ima
 def _stressed(
     recommender: Recommender, raw: Index, asked: _Asked, changes: Mapping[str, Callable[[Images], Images]]
 ) -> list[dict[str, Any]]:
-    """P@10 of queries changed so, those of the recommender and of raw pixels."""
+    """P@10 of the recommender and of raw pixels, for queries with each change."""
     from simrec.evaluation import pixels
 
     rows = []

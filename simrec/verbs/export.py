@@ -1,4 +1,4 @@
-"""Codes out of simrec, for other programs."""
+"""Exports codes for other programs."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ if TYPE_CHECKING:
     from simrec.host import Offer
 
 BATCH = 1 << 20
-"""Bytes of the codes, float32, that a batch holds, about."""
+"""About how many bytes of codes (float32) a batch holds."""
 
 ROWS = 1 << 14
-"""Rows of a batch, at most."""
+"""Maximum rows of a batch."""
 
 AHEAD = 16
-"""Batches, at most, that are made while an exporter writes."""
+"""Maximum number of batches that are prepared while an exporter writes."""
 
 PREVIEWS = 1 << 10
-"""The same of rows with previews."""
+"""Maximum rows of a batch with previews."""
 
 ENTRIES = 1 << 10
-"""Entries of a source that a filter is asked about at a time."""
+"""How many entries of a source are filtered at a time."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How an export shall be.
+    """What an export should be like.
 
-    form: the exporter's name; by default the file's ending chooses. where: only items that match this filter. columns:
-    those to write, in that order; by default all but `preview`. normalize: whether codes are divided by their lengths.
-    dtype: what numbers are written as. text: whether a code becomes one text, "[0.1,0.2]", as pgvector reads it.
+    form: the exporter's name; by default the file's ending decides. where: only items that match this filter. columns:
+    those to write, in that order; by default all but `preview`. normalize: whether to divide codes by their lengths.
+    dtype: the type of the codes' numbers. text: whether a code becomes one text, "[0.1,0.2]", as pgvector reads it.
     """
 
     form: str | None = None
@@ -83,11 +83,11 @@ def export(
 ) -> list[Path]:
     """Writes a catalogue's codes with their items, as a stream. Returns the files.
 
-    target: a file, or an open binary stream, on which the default format is jsonl. progress: told a stage, how many
-    items are done, and of how many.
+    target: a file, or an open binary stream, for which the default format is jsonl. progress: called with a stage, how
+    many items are done, and of how many.
 
-    Raises RequestError for an ending that no exporter writes, for wishes that can't be and where nothing matches,
-    StoreError when it can't be written; what was there stays then.
+    Raises RequestError for an ending that no exporter writes, for wishes that can't be met and if nothing matches,
+    StoreError if it can't be written; an existing file then stays.
     """
     wishes = wishes or Wishes()
     offer, catalogue = _exporter(target, wishes, "jsonl"), recommender.catalogue
@@ -108,10 +108,10 @@ def encode(
     progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> list[Path]:
-    """Writes the codes of a source's pictures as `export` does a catalogue's; on a stream the default format is npy.
+    """Writes the codes of a source's pictures as `export` writes a catalogue's; the default format of a stream is npy.
 
-    Its fields are those that the source lists. Raises DataError for a source of which nothing can be read, and what
-    `export` raises.
+    Its fields are those that the source lists. Raises DataError if nothing in the source can be read, and what `export`
+    raises.
     """
     wishes = wishes or Wishes()
     encoded = _Encoded(recommender, source, data_dir, progress, notice)
@@ -123,9 +123,9 @@ def encode(
 def inputs(
     recommender: Recommender, source: str, most: int, *, data_dir: Path | None = None, notice: Notice = silent
 ) -> tuple[Images, list[str]]:
-    """What the encoder is fed of the first pictures of a source, (n, h, w, c), n at most `most`, and their ids.
+    """The encoder's images (n, h, w, c) of the first pictures of a source, n at most `most`, and their ids.
 
-    Raises DataError for a source of which none of those can be read.
+    Raises DataError if none of these pictures can be read.
     """
     opened = open_source(source, data_dir=data_dir, notice=notice)
     batch = opened.read(list(islice(opened.entries(), most)), recommender.manifest.encoder.input)
@@ -135,7 +135,7 @@ def inputs(
 
 
 def _exporter(target: Path | BinaryIO, wishes: Wishes, default: str) -> Offer[ExporterSpec]:
-    """The exporter of the format that was named, of the file's ending, or of a stream's default."""
+    """The exporter for the named format, for the file's ending, or for a stream's default format."""
     from simrec import host
 
     found = host.discover()
@@ -153,17 +153,17 @@ def _exporter(target: Path | BinaryIO, wishes: Wishes, default: str) -> Offer[Ex
     if not isinstance(target, Path) and not spec.streams:
         raise RequestError(f"{spec.name}: can't be written to standard output: name a file with -o")
     if wishes.dtype not in spec.dtypes:
-        raise RequestError(f"{spec.name}: holds no {wishes.dtype}: its codes are {' or '.join(spec.dtypes)}")
+        raise RequestError(f"{spec.name}: can't hold {wishes.dtype}: its codes are {' or '.join(spec.dtypes)}")
     if wishes.text and not spec.texts:
         others = ", ".join(sorted(one.spec.name for one in offers if one.spec.texts))
-        raise RequestError(f"{spec.name}: has no codes as text: write {others}")
+        raise RequestError(f"{spec.name}: can't hold codes as text: write {others}")
     return offer
 
 
 class _Table:
     """The columns of an export, and the exporter that gets them.
 
-    columns: what each is called, and the field that it is; None for an item's own: see `record_batches`.
+    columns: each column's name and its field, None for an item's own: see `record_batches`.
     """
 
     def __init__(self, offer: Offer[ExporterSpec], wishes: Wishes, fields: Sequence[str]) -> None:
@@ -179,19 +179,19 @@ class _Table:
             if name not in every:
                 raise RequestError(f"--columns: no column {name!r:.100}: {suggestion(name, every)}")
         if len(set(chosen)) < len(chosen) or "code" not in chosen:
-            raise RequestError("--columns: name 'code' and no column twice: an export is of codes")
+            raise RequestError("--columns: name 'code', and no column twice: an export always has codes")
         if offer.spec.preview and "preview" not in chosen:
             chosen.append("preview")
         self.columns = {name: every[name] for name in chosen}
 
     def rows(self, recommender: Recommender) -> int:
-        """Rows of a batch."""
+        """How many rows a batch has."""
         rows = BATCH // (4 * recommender.manifest.encoder.dim)
         return max(1, min(rows, PREVIEWS if "preview" in self.columns else ROWS))
 
 
 class _Encoded:
-    """The items of a source, which are encoded as they are asked for."""
+    """The items of a source, encoded while they are read."""
 
     def __init__(
         self, recommender: Recommender, source: str, data_dir: Path | None, progress: Callable[[str, int, int], None],
@@ -210,10 +210,10 @@ class _Encoded:
             yield entry.fields
 
     def record_batches(self, columns: tables.Columns, where: str | None, rows: int) -> Iterator[Any]:
-        """pyarrow RecordBatches of about so many rows; the next pictures are read while some are encoded.
+        """pyarrow RecordBatches of about `rows` rows; the next pictures are read while others are encoded.
 
-        where: only entries that match this filter. Raises DataError where nothing can be read, RequestError where
-        nothing matches.
+        where: only entries that match this filter. Raises DataError if nothing can be read, RequestError if nothing
+        matches.
         """
         spec, left_out, done = self._recommender.manifest.encoder.input, LeftOut(self._notice), 0
         total = self.total if where is None else 0
@@ -255,7 +255,7 @@ class _Encoded:
 
 
 class _Gathered:
-    """Batches of a source that become one of a table."""
+    """Collects batches of a source into one batch of a table."""
 
     def __init__(self, columns: tables.Columns, schema: Any) -> None:
         self._columns, self._schema = columns, schema
@@ -271,7 +271,7 @@ class _Gathered:
         self._codes.append(codes)
 
     def taken(self) -> Any:
-        """All of them; there are none left then."""
+        """Everything collected so far as one batch; starts over."""
         codes = np.concatenate(self._codes)
         taken = tables.batch(self._entries, self._previews, codes, self._columns, self._schema)
         self._entries, self._previews, self._codes = [], [], []
@@ -282,7 +282,7 @@ def _written(
     recommender: Recommender, target: Path | BinaryIO, table: _Table, kinds: Mapping[str, Kind | None],
     batches: Iterable[Any], count: int | None, most: int, progress: Callable[[str, int, int], None],
 ) -> list[Path]:  # fmt: skip
-    """Hands batches to the exporter, their codes as they were wished for."""
+    """Hands batches to the exporter, with their codes in the wished form."""
     import pyarrow as pa
 
     from simrec import host
@@ -298,7 +298,7 @@ def _written(
     schema = tables.schema(table.columns, kinds, record.dim)
     with ExitStack() as closing:
         scale = None
-        if wishes.dtype == "int8":  # whose scale is that of all codes
+        if wishes.dtype == "int8":  # its scale depends on all codes
             largest = Largest(normalised=unit)
             again = closing.enter_context(spooled(schema, _seen(batches, largest, progress, most)))
             batches, scale = again(), largest.scale
@@ -315,7 +315,7 @@ def _written(
             try:
                 written = exporter(str(target) if isinstance(target, Path) else target, reader, origin)
             except Exception:
-                if stream.error is not None:  # which a library may have made into one of its own
+                if stream.error is not None:  # a library may have wrapped it in an error of its own
                     raise stream.error from None
                 raise
         if not stream.ended:
@@ -334,7 +334,7 @@ class _Stream:
         self._batches, self._progress, self._most = batches, progress, most
 
     def batches(self) -> Iterator[Any]:
-        """They, coded and counted."""
+        """The batches, coded and counted."""
         try:
             for batch in self._batches:
                 yield self.coding.batch(batch, self.content)
@@ -344,7 +344,7 @@ class _Stream:
             raise
 
     def taken(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same, at whoever takes them."""
+        """The same batches, on the exporter's side."""
         yield from batches
         self.ended = True
 

@@ -1,4 +1,4 @@
-"""A recommender as a whole: its kept generations, whether its files are what was written, its name."""
+"""A recommender as a whole: its generations, checking its files, renaming and deleting it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from simrec.recommender import Recommender, silent
 
 @dataclass(frozen=True)
 class Kept:
-    """A generation that is still there. number: its own. created: when, in UTC. items: how many. live: whether it
-    answers. change: what it changed, None where an older simrec made it.
+    """A generation that is kept. number: its own. created: when, in UTC. items: how many. live: whether it is the one
+    that answers. change: what it changed, None if an older simrec made it.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Checked:
-    """What `verify` has read, and a line for each thing that is wrong."""
+    """What `verify` has read, and a line for each problem."""
 
     files: int
     bytes: int
@@ -38,9 +38,9 @@ class Checked:
 
 
 def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
-    """The generations of a recommender that can be gone back to, the newest first.
+    """The live generation and those to which a rollback can go, the newest first.
 
-    Raises RequestError when there is no such recommender, StoreError when it can't be read.
+    Raises RequestError if there is no such recommender, StoreError if it can't be read.
     """
     folder = library.find(name, home_folder or default())
     live = store.current(folder, hold=False)
@@ -56,10 +56,10 @@ def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
 
 
 def rollback(name: str, to: int | None = None, *, home_folder: Path | None = None) -> Recommender:
-    """Makes an earlier generation answer again, by default the one before the live one; as a new generation, so that
-    it can be undone.
+    """Makes an earlier generation answer again, by default the one before the live one.
 
-    Raises RequestError when there is no such generation, StoreError when one of its files is damaged.
+    It becomes a new generation, so that this can be undone too. Raises RequestError if there is no such generation,
+    StoreError if one of its files is damaged.
     """
     place = home_folder or default()
     library.check_changeable(name, place)
@@ -92,9 +92,9 @@ def verify(
 ) -> Checked:
     """Reads every byte of a recommender's live generation and checks it against what was written.
 
-    Sizes, digests, the checksums of items and previews, that codes are numbers, that no id is there twice, that the
-    numbers of items agree, that the encoder can be opened. Raises RequestError when there is no such recommender,
-    StoreError when its manifest can't be read.
+    Checks sizes, digests, the checksums of items and previews, that codes are valid numbers, that no id comes twice,
+    that the numbers of items agree, and that the encoder can be opened. Raises RequestError if there is no such
+    recommender, StoreError if its manifest can't be read.
     """
     generation = store.current(library.find(name, home_folder or default()))
     problems: list[str] = []
@@ -123,13 +123,13 @@ def verify(
 
 
 def _engine(generation: store.Generation) -> str:
-    """The address of the table that its items are in, "" where they are in its files."""
+    """The address of the table that holds its items, "" if they are in its files."""
     record = generation.manifest.catalogue
     return record.engine if record else ""
 
 
 def _check_table(name: str, home: Path | None, problems: list[str], progress: Callable[[str, int, int], None]) -> int:
-    """How many items could be read, of a catalogue in a table."""
+    """Checks a catalogue in a table; returns how many items could be read."""
     from simrec.catalogue.remote import RemoteCatalogue, intact
 
     catalogue = library.open(name, home).catalogue
@@ -150,7 +150,7 @@ def _check_table(name: str, home: Path | None, problems: list[str], progress: Ca
 def _check_items(
     generation: store.Generation, problems: list[str], progress: Callable[[str, int, int], None]
 ) -> int:  # fmt: skip
-    """How many items could be read, of a catalogue."""
+    """Checks a catalogue in files; returns how many items could be read."""
     from simrec.catalogue import LocalCatalogue
 
     record = generation.manifest.catalogue
@@ -188,7 +188,7 @@ def _check_items(
 
 
 def delete(name: str, *, home_folder: Path | None = None) -> None:
-    """Deletes a recommender, encoder and all. Raises RequestError when there is none of that name or it is shipped."""
+    """Deletes a recommender with its encoder. Raises RequestError if there is none of that name or it is shipped."""
     place = home_folder or default()
     library.check_changeable(name, place)
     with store.Writer(place / name) as writer:
@@ -196,7 +196,7 @@ def delete(name: str, *, home_folder: Path | None = None) -> None:
 
 
 def rename(name: str, new: str, *, home_folder: Path | None = None) -> Recommender:
-    """Gives a recommender another name. Raises RequestError when that one is taken or there is none of the old name."""
+    """Renames a recommender. Raises RequestError if the new name is taken or there is none of the old name."""
     place = home_folder or default()
     library.check_changeable(name, place)
     if (place / library.check_name(new)).exists() or store.exists(library.shipped() / new):

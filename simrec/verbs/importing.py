@@ -1,4 +1,4 @@
-"""An export in, a catalogue out: codes that were made elsewhere, by the same encoder, are taken as they are."""
+"""Makes a catalogue from an export: codes that the same encoder made elsewhere are used as they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from simrec.verbs.encoding import Context, kept_encoder, no_codes
 from simrec.verbs.verify import check_encoder, counted, opened
 
 RENAMED = re.compile(r"field_((field_)*(id|label|source|code|preview|code_.*))")
-"""Columns that are fields which an export had to call otherwise: see `simrec.catalogue.tables.named`."""
+"""Columns of fields that an export had to rename: see `simrec.catalogue.tables.named`."""
 
 
 def build_from_export(
@@ -36,13 +36,13 @@ def build_from_export(
 ) -> Recommender:  # fmt: skip
     """Makes the rows of an export the catalogue of a recommender; no picture is read.
 
-    encoder: the recommender whose encoder made the codes; by default the one that `name` has, else any that holds it.
-    dtype, replace: see `simrec.verbs.build.build`. An item has a preview where the export has the column, else a grey
-    one. Codes of float16 and int8 are taken as they are rounded; normalised ones too, where the metric is cosine and
-    so asks for nothing but their direction.
+    encoder: the recommender whose encoder made the codes; by default the encoder of `name`, else that of any
+    recommender that has it. dtype, replace: see `simrec.verbs.build.build`. Items have previews if the export has that
+    column, else grey ones. Codes in float16 and int8 are used with their rounding; normalised codes are used as well if
+    the metric is cosine, which depends only on their direction.
 
-    Raises DataError for a file that isn't what was written and for codes of another encoder, RequestError for those
-    that can't be compared and for a name that can't be, StoreError where there is another catalogue.
+    Raises DataError for a file that isn't what was written and for codes of another encoder, RequestError for codes
+    that can't be compared and for an invalid name, StoreError if there is another catalogue.
     """
     context = context or Context()
     place = context.home or default()
@@ -72,7 +72,7 @@ def build_from_export(
 
 
 def _origin(name: str, record: ExportRecord, encoder: str | None, place: Path) -> Recommender:
-    """The recommender whose encoder is taken."""
+    """The recommender whose encoder to use."""
     if encoder is not None:
         return Recommender(library.find_encoder(encoder, place))
     if store.exists(place / name):
@@ -83,15 +83,15 @@ def _origin(name: str, record: ExportRecord, encoder: str | None, place: Path) -
         if one.manifest.encoder.digest == record.encoder_digest:
             return Recommender(one.folder)
     raise RequestError(
-        f"{name}: no recommender here holds the encoder {record.encoder} that made these codes: copy one that does "
+        f"{name}: no recommender here has the encoder {record.encoder} that made these codes: copy one that does "
         f"into {place}"
     )
 
 
 def _check(path: Path, record: ExportRecord, context: Context) -> None:
-    """Raises RequestError for codes that would be compared otherwise than those they were."""
+    """Raises RequestError for codes that can't be compared as the encoder's own codes are."""
     if "id" not in record.columns:
-        raise RequestError(f"{path}: it has no column 'id', by which items are known: export it with one")
+        raise RequestError(f"{path}: it has no column 'id', which items need: export it with one")
     if record.normalised and record.metric != "cosine":
         raise RequestError(
             f"{path}: its codes were divided by their lengths, and {record.metric} compares lengths too: export it "
@@ -128,7 +128,7 @@ def _built(folder: Path, origin: Recommender, rows: _Rows, dtype: Dtype, context
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of an export, as items to come."""
+    """The rows of an export, as new items."""
 
     path: Path
     record: ExportRecord
@@ -137,7 +137,7 @@ class _Rows:
         return opened(self.path)[1]
 
     def kinds(self) -> dict[str, Kind]:
-        """Of the fields. Raises DataError for more than an item may have."""
+        """The fields' types. Raises DataError for more fields than an item may have."""
         batch = next(self._batches())
         kinds: dict[str, Kind] = {_field(name): str(batch.schema.field(name).type) for name in self._fields}  # type: ignore[misc]
         if len(kinds) < len(self._fields) or len(kinds) > LARGEST:
@@ -149,13 +149,13 @@ class _Rows:
         return [name for name in self.record.columns if name not in (*OWN, "code", "preview")]
 
     def sample(self, step: int) -> Codes:
-        """One code in so many, (n, dim), that ranges and medians are taken from."""
+        """Every `step`-th code of each batch, (n, dim), for ranges and medians."""
         return np.concatenate([self._codes(batch)[::step] for batch in self._batches()])
 
     def new(self, labelled: list[bool]) -> Iterator[New]:
-        """All of them, some at a time; labelled: whether any has a label.
+        """All items, in batches. labelled: its first value becomes true if any item has a label.
 
-        Raises DataError for what can't be an item, and where the file isn't what was written.
+        Raises DataError for a row that can't be an item, and if the file isn't what was written.
         """
         seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
         for _, batch in counted(self.path, self.record, self._batches()):
@@ -181,7 +181,7 @@ class _Rows:
             if not entry.id or sum(map(len, said[:3])) > LARGEST_TEXTS or any("\0" in text for text in said):
                 raise DataError(f"{self.path}: {entry.id!r:.100} can't be an item's id, or its texts are none")
         shown = self._previews(batch)
-        # Which picture it was nobody knows here, so no two items are copies of each other.
+        # An export doesn't know the picture files, so no two items count as copies of each other.
         contents = [content(b"export\0" + entry.id.encode()) for entry in entries]
         return New(entries, [0] * len(entries), contents, shown, self._codes(batch))
 
@@ -200,12 +200,12 @@ class _Rows:
                 if len(preview) > previews.LARGEST:
                     raise ValueError(f"{len(preview):,} bytes")
             except ValueError as error:
-                raise DataError(f"{self.path}: its column 'preview' holds what is none ({error})") from error
+                raise DataError(f"{self.path}: its column 'preview' has an invalid preview ({error})") from error
         return shown
 
     def _codes(self, batch: Any) -> Codes:
         found: Codes = codes(batch).astype(np.float32) * np.float32(self.record.scale or 1)
-        if not (np.abs(found) <= LARGEST_NUMBER).all():  # of NaN it is False
+        if not (np.abs(found) <= LARGEST_NUMBER).all():  # False for NaN
             raise DataError(f"{self.path}: one of its codes is not finite, or too large: export it again")
         return found
 

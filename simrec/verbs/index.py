@@ -1,4 +1,4 @@
-"""Catalogues kept in step with their sources, and changed by hand."""
+"""Keeps catalogues up to date with their sources, and changes them by hand."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from simrec.streams import chunks
 from simrec.verbs.encoding import Context, Unread, encode, keeping, no_codes, remember, source_record
 
 DRIFT = 0.1
-"""The share by which a catalogue grows or shrinks before its items' distances are measured again."""
+"""Items' distances are measured again after a catalogue has grown or shrunk by this share."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a change did to a catalogue, in items; unreadable: pictures that could not be read. items: how many there
-    are now.
+    """What a change did to a catalogue, in numbers of items. unreadable: pictures that could not be read. items: how
+    many there are now.
     """
 
     recommender: Recommender
@@ -61,14 +61,14 @@ def sync(
     unread: Unread | None = None,
     context: Context | None = None,
 ) -> Outcome:
-    """Makes a catalogue what its sources are now; only new and changed pictures are read and encoded.
+    """Brings a catalogue up to date with its sources; only new and changed pictures are read and encoded.
 
-    source: one of its sources, by default all; a catalogue of one source may get another in its place. root: where the
-    folder of its only source lies now. dry_run: only says what it would do. yes: whether more than half of a source's
-    items may go. discard, unread: see `build`.
+    source: one of its sources, by default all; a catalogue with a single source may get another one instead. root:
+    where the folder of its only source lies now. dry_run: only report what would change. yes: whether more than half of
+    a source's items may be removed. discard, unread: see `build`.
 
-    Raises RequestError and StoreError when there is no such catalogue, or when too much would go; DataError for the
-    source. Whatever is raised, the catalogue before still answers.
+    Raises RequestError and StoreError if there is no such catalogue, or if too much would be removed; DataError for the
+    source. After any error, the previous catalogue still answers.
     """
     context, unread = context or Context(), unread or Unread()
     folder = _own(name, context)
@@ -84,7 +84,7 @@ def sync(
             same = [number for number in chosen if _elsewhere(records[number], root) == text]
         if not same and len(records) > 1:
             raise RequestError(
-                f"{opened.name}: no source of {name}, which has {', '.join(one.name for one in records)}: "
+                f"{opened.name}: not a source of {name}, which has {', '.join(one.name for one in records)}: "
                 f"'simrec index add {name} {text}' adds it"
             )
         chosen = same or [0]
@@ -99,13 +99,13 @@ def sync(
 def add(
     name: str, source: str, *, discard: bool = False, unread: Unread | None = None, context: Context | None = None
 ) -> Outcome:
-    """Adds a source to a catalogue. Raises DataError, before anything is written, where one of its ids is taken."""
+    """Adds a source to a catalogue. Raises DataError, before anything is written, if one of its ids is taken."""
     context, unread = context or Context(), unread or Unread()
     folder = _own(name, context)
     records = list(_record(folder, name).sources)
     opened = open_source(source, data_dir=context.data_dir, notice=context.notice)
     if opened.name in (one.name for one in records):
-        raise RequestError(f"{opened.name}: {name} has this source already: 'simrec index sync {name}' follows it")
+        raise RequestError(f"{opened.name}: {name} already has this source: 'simrec index sync {name}' updates it")
     records.append(source_record(opened))
     change = _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context)
     outcome = change.made()
@@ -116,10 +116,10 @@ def add(
 def remove(
     name: str, ids: Sequence[str] = (), *, where: str | None = None, yes: bool = False, context: Context | None = None
 ) -> Outcome:
-    """Removes items, those with some ids and those that an expression is true of; yes: even if they are more than half.
+    """Removes the items with some ids and those that match a filter. yes: even if these are more than half.
 
-    Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an id that isn't
-    there and when there is nothing to remove.
+    Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an unknown id and
+    if there is nothing to remove.
     """
     context = context or Context()
     folder = _own(name, context)
@@ -146,9 +146,9 @@ def remove(
 
 
 def set_fields(name: str, source: str, *, context: Context | None = None) -> Outcome:
-    """Gives items the fields that a list has for their ids, without touching pictures; others keep what they have.
+    """Sets items' fields from a list that has their ids, without touching pictures; other items and fields stay.
 
-    Raises DataError for the list, RequestError where none of its ids is an item.
+    Raises DataError for the list, RequestError if none of its ids is an item's.
     """
     from simrec.sources.lists import rows_of
 
@@ -171,7 +171,7 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
                 f"{source}: none of its {unknown:,} ids is an item of {name}: its column 'id' names them"
             )
         if unknown:
-            context.notice(f"{source}: {unknown:,} of its ids are no items of {name}: passed over.")
+            context.notice(f"{source}: {unknown:,} of its ids are not in {name}, and were skipped.")
         change = ChangeRecord("index.fields", source, changed=changed)
         return _committed(writer, before, revision, before.manifest.catalogue, change, context)
 
@@ -179,7 +179,7 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
 def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[None]:
     """Waits for files to change below the sources of a catalogue, until `stop` is set; yields after each burst.
 
-    Raises RequestError where watchfiles is not installed, and for a catalogue of no folder or list.
+    Raises RequestError if watchfiles is not installed, and for a catalogue without a folder or list.
     """
     try:
         from watchfiles import watch
@@ -192,7 +192,7 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
     own = folder.resolve()
 
     def outside(_: object, path: str) -> bool:
-        return not Path(path).is_relative_to(own)  # a home may lie among the pictures
+        return not Path(path).is_relative_to(own)  # the home may be among the pictures
 
     for _ in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop):
         yield
@@ -200,9 +200,9 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
 
 @dataclass(frozen=True)
 class _Change:
-    """Some sources of a catalogue, to be brought up to date.
+    """Brings some sources of a catalogue up to date.
 
-    records: all sources that it will have. chosen: the numbers of those to look at.
+    records: all sources that it will have. chosen: the numbers of those to compare.
     """
 
     folder: Path
@@ -226,7 +226,7 @@ class _Change:
             return self._written(writer, before, found)
 
     def _before(self) -> Recommender:
-        """The recommender, as if its catalogue had the coming sources already."""
+        """The recommender, as if its catalogue already had the new sources."""
         before = Recommender(self.folder, home=self.context.home)
         _check_revisable(before.catalogue, before.name)
         return before.with_sources(tuple(self.records))
@@ -242,7 +242,7 @@ class _Change:
         held += len(found.relabelled) + len(found.fields)
         if 2 * len(found.removed) > held and not self.yes:
             raise StoreError(
-                f"{record.name}: {len(found.removed):,} of its {held:,} items are gone, more than half: look whether "
+                f"{record.name}: {len(found.removed):,} of its {held:,} items are gone, more than half: check that "
                 f"the disk is there, or add --yes to remove them from {self.folder.name}"
             )
         return found
@@ -264,7 +264,7 @@ class _Change:
             with keeping(building, context.notice):
                 encode(building, iter(listed), opened, before, left_out, context, lambda: listed)
         else:
-            building.resumed(iter(()))  # what an interrupted one has finished isn't listed any more
+            building.resumed(iter(()))  # nothing is listed any more of what an interrupted build has finished
         left_out.end(self.unread.list)
         live = store.current(self.folder, hold=False).manifest.catalogue
         if not building.rows and all(one.nothing_else for one in found) and live == record:
@@ -304,8 +304,8 @@ class _Change:
         record = self.records[number]
         if record.root is not None and not Path(record.root).exists():
             raise DataError(
-                f"{record.root}: is not there, so nothing was changed: look whether its disk is, or say where it lies "
-                f"now: 'simrec index sync {self.folder.name} --root FOLDER'"
+                f"{record.root}: is not there, so nothing was changed: check that its disk is there, or say where it "
+                f"is now: 'simrec index sync {self.folder.name} --root FOLDER'"
             )
         return open_source(record.name, data_dir=self.context.data_dir, notice=self.context.notice)
 
@@ -322,14 +322,14 @@ class _Change:
 
 
 def _own(name: str, context: Context) -> Path:
-    """The folder of a recommender that may be changed. Raises RequestError when there is none of that name."""
+    """The folder of a recommender that may be changed. Raises RequestError if there is none of that name."""
     place = context.home or default()
     library.check_changeable(name, place)
     return place / name
 
 
 def _record(folder: Path, name: str) -> CatalogueRecord:
-    """What the live manifest says of the catalogue. Raises RequestError when there is none."""
+    """The live manifest's record of the catalogue. Raises RequestError if there is none."""
     record = store.current(folder, hold=False).manifest.catalogue
     if record is None:
         raise RequestError(f"{name} has no catalogue yet: run 'simrec index build {name}'")
@@ -337,8 +337,8 @@ def _record(folder: Path, name: str) -> CatalogueRecord:
 
 
 def _moved(records: Sequence[SourceRecord], source: str | None, root: Path) -> str:
-    """What a source is called now that its folder lies elsewhere: the named one, the only one, or the only one whose
-    folder is gone.
+    """The new name of the source whose folder has moved: the named source, the only one, or the only one whose folder
+    is gone.
     """
     rooted = [one for one in records if one.root is not None and source in (None, one.name, one.root)]
     gone = [one for one in rooted if not Path(str(one.root)).exists()]
@@ -350,7 +350,7 @@ def _moved(records: Sequence[SourceRecord], source: str | None, root: Path) -> s
 
 
 def _elsewhere(record: SourceRecord, root: Path) -> str:
-    """The name of a source whose root is another folder."""
+    """The name that a source has with another folder as its root."""
     return record.name.replace(record.root or "\0", root.absolute().as_posix(), 1)
 
 
@@ -364,7 +364,7 @@ def _check_revisable(catalogue: Catalogue, name: str) -> None:
 
 
 def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
-    """The entries, counted for whoever follows."""
+    """The entries, reporting how many there are so far."""
     count = 0
     for count, entry in enumerate(entries, 1):
         if not count % 1000:
@@ -374,7 +374,7 @@ def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -
 
 
 def _contents(source: Held, progress: Callable[[str, int, int], None], entries: Sequence[Entry]) -> list[str | None]:
-    """The digests of entries' files, which can take a while."""
+    """The digests of entries' files; reports progress, because this can take a while."""
     found: list[str | None] = []
     for some in chunks(entries, READ):
         found += source.contents(some)
@@ -383,7 +383,7 @@ def _contents(source: Held, progress: Callable[[str, int, int], None], entries: 
 
 
 def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: Catalogue) -> Iterator[New]:
-    """What was encoded; an item that changed keeps the fields that its source doesn't give."""
+    """The newly encoded items; an item that changed keeps the fields that its source doesn't give."""
     for some in new:
         entries = list(some.entries)
         for place, entry in enumerate(entries):

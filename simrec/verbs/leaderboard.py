@@ -1,9 +1,9 @@
-"""The leaderboard: encoders that learned from one source, all asked the same.
+"""The leaderboard: compares encoders that learned from the same source, with the same queries.
 
-What stands there is found in the user's home: any recommender with the encoder of that name and distribution, trained
-with its default preset as it is now and one of the seeds, on the source, to the end, and with that source as its
-catalogue (codes as float32). It is taken as it is. What is missing is trained under a name of the leaderboard's own
-(`own_name`), one for each source.
+It uses the recommenders in the user's home as they are: any that has the encoder (same name and distribution), was
+trained to the end on the source with the encoder's current default preset and one of the seeds, and has that source as
+its catalogue (codes as float32). Missing ones are trained under the leaderboard's own names (`own_name`), which differ
+for each source.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 PRESET = "default"
 
 FIGURES = ("P@1", "P@10", "MAP@100", "10-NN", "ms", "seconds")
-"""What each standing has: figures of `simrec.evaluation`, milliseconds of a look-up, seconds of its training."""
+"""The figures of each standing: those of `simrec.evaluation`, milliseconds per look-up, seconds of training."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One line: an encoder, the recommenders that hold it and their seeds, in one order.
+    """One line: an encoder, its recommenders and, in the same order, their seeds.
 
-    numbers, bytes: of a code. figures: for each of `FIGURES` a value a seed, none where it has none.
+    numbers, bytes: of a code. figures: for each of `FIGURES` one value per seed, or no values.
     """
 
     encoder: str
@@ -54,7 +54,7 @@ class Standing:
     figures: Mapping[str, tuple[float, ...]]
 
     def mean(self, figure: str) -> float | None:
-        """Over the seeds; None for a figure it has not."""
+        """The mean over the seeds; None for a figure without values."""
         values = self.figures[figure]
         return statistics.mean(values) if values else None
 
@@ -78,8 +78,8 @@ class Standing:
 class Leaderboard:
     """A source, and the standings of encoders on it.
 
-    The queries are the source's test split, else the source itself, each picture left out of its own answer. Every
-    encoder is fed the same pictures by its own recipe.
+    The queries are the source's test split, or the source itself, with each picture left out of its own answer. Every
+    encoder gets the same pictures, prepared by its own recipe.
 
     Raises RequestError for a source without labels, and what `simrec.sources.load.load` raises.
     """
@@ -105,20 +105,20 @@ class Leaderboard:
         return self.pictures.name
 
     def check_trainable(self, encoder: str) -> None:
-        """Raises PluginError for an encoder whose class or default preset cannot be had, in one line for all seeds."""
+        """Raises PluginError, once for all seeds, if an encoder's class or default preset can't be loaded."""
         _settings_now(encoder)
 
     def own_name(self, encoder: str, seed: int) -> str:
-        """The recommender in which the leaderboard's own training of an encoder on this source lies."""
+        """The name of the recommender that the leaderboard itself trains for an encoder on this source."""
         return f"leaderboard-{encoder}-{seed}-{sha256(self.source.encode()).hexdigest()[:6]}"
 
     def runs(self, encoder: str, seeds: Sequence[int]) -> dict[int, Recommender]:
-        """The recommenders of an encoder that can be compared, by seed, for those of the seeds that have one.
+        """The recommenders of an encoder that can be compared, by seed, for the seeds that have one.
 
         Raises PluginError for an encoder whose settings cannot be read.
         """
         provider = host.discover().find(EncoderSpec, encoder).provider.split()[0]
-        # A damaged recommender is none to compare; what is missing is told or trained.
+        # Damaged recommenders count as missing, and missing ones are reported or trained.
         likely = [
             recommender
             for recommender in listing(self.home, lambda _: None)
@@ -134,7 +134,7 @@ class Leaderboard:
         return dict(sorted(found.items()))
 
     def standing(self, encoder: str, runs: Mapping[int, Recommender]) -> Standing:
-        """What an encoder reaches, from its recommenders by seed (one at least).
+        """The figures of an encoder, from its recommenders by seed (at least one).
 
         Raises what `Recommender.encode` and `Recommender.pictures` raise.
         """
@@ -143,7 +143,7 @@ class Leaderboard:
         asked = first.pictures(test, self._data_dir, self._notice).images if test else None
         measured = []
         for run in runs.values():
-            # Without a test split the queries are the catalogue, whose codes are there; some pictures tell the time.
+            # Without a test split the queries are the catalogue, whose codes are known; some pictures measure the time.
             queries = run.codes if asked is None else run.encode(asked)
             shown = run.originals(list(islice(run.catalogue.all(), 210))) if asked is None else asked
             figures = self._exam.figures(run.catalogue.chosen(), queries)
@@ -161,7 +161,7 @@ class Leaderboard:
         )
 
     def pixels(self) -> Standing:
-        """What raw pixels reach, compared by cosine, of pictures as the built-in encoders are fed: 28 x 28, grey."""
+        """The figures of raw pixels, compared by cosine: 28 x 28 pixels in grey, as the built-in encoders take them."""
         from simrec import evaluation
         from simrec.index import Index
 
@@ -173,7 +173,7 @@ class Leaderboard:
         return Standing("raw pixels", (), (), size, size, values)
 
     def unindexed(self, encoder: str, seed: int) -> bool:
-        """Whether the leaderboard's own training is there, came to its end, and only its catalogue is missing."""
+        """Whether the leaderboard's own recommender is trained to the end and lacks only its catalogue."""
         name = self.own_name(encoder, seed)
         try:
             manifest = store.current(self.home / name, hold=False).manifest
@@ -190,7 +190,7 @@ class Leaderboard:
         return bool(store.current(self.home / name, hold=False).manifest.encoder.results.ended == "interrupted")
 
     def _answers_for_it(self, recommender: Recommender) -> bool:
-        """Whether it learned from the source and its items are the source's of today, in the same rows."""
+        """Whether it learned from the source, and its items are the source's current ones, in the same rows."""
         record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
         if catalogue is None or not record.trained_on.source == catalogue.source == self.source:
             return False
@@ -203,12 +203,12 @@ class Leaderboard:
 
 
 def ranked(standings: Sequence[Standing]) -> list[Standing]:
-    """The best MAP@100 first."""
+    """Sorted by MAP@100, the best first."""
     return sorted(standings, key=lambda standing: standing.mean("MAP@100") or 0.0, reverse=True)
 
 
 def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Sequence[int]) -> bool:
-    """Whether it has that distribution's encoder, trained to the end with the default preset and one of the seeds."""
+    """Whether it has this distribution's encoder, trained to the end with the default preset and one of the seeds."""
     record = recommender.manifest.encoder
     made = (record.name, record.provider.split()[0], record.preset)
     return made == (encoder, provider, PRESET) and record.seed in seeds and record.results.ended != "interrupted"
@@ -217,7 +217,7 @@ def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Se
 def _settings_now(encoder: str) -> Mapping[str, Any]:
     """The default preset of an encoder, as a manifest keeps it.
 
-    Its class is imported in a process of its own: most need torch, which on macOS does not get along with faiss here.
+    Its class is imported in a separate process: most need torch, which on macOS can crash beside faiss in this one.
     """
     spawning = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawning) as pool:
@@ -235,5 +235,5 @@ def _settings(encoder: str) -> dict[str, Any]:
     kind = host.encoder_class(offer)
     with blamed_on(str(offer)):
         values = settings.to_json(settings.choose(kind.presets, PRESET, {}, encoder))
-        kept: dict[str, Any] = json.loads(json.dumps(values))  # a manifest knows no tuples
+        kept: dict[str, Any] = json.loads(json.dumps(values))  # a manifest has lists instead of tuples
         return kept

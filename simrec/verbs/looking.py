@@ -1,7 +1,7 @@
-"""Looking up what somebody sends from afar: pictures as bytes, items, and codes that an earlier answer gave.
+"""Looks up what a remote client sends: pictures as bytes, items, and codes from earlier answers.
 
-Nothing here reads a path that comes from outside. What encoder and index do for a question is a piece of work that the
-caller may have done for several at once: see `done`.
+Nothing here reads a path that comes from outside. What the encoder and the index do for a question is a piece of work;
+the caller may have several of them done together: see `done`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from simrec.reading import read_upload
 from simrec.recommender import Recommender
 
 SHORT = 16
-"""Characters of an encoder's digest that a code is sent with."""
+"""How many characters of its encoder's digest go with a code."""
 
 LONGEST_NAME = 100
-"""Characters of an uploaded file's name that are repeated."""
+"""How many characters of an uploaded file's name are kept."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture file that somebody sent. crop: the part that is meant, see `simrec.images.Crop`."""
+    """An uploaded picture file. crop: the part to take, see `simrec.images.Crop`."""
 
     data: bytes
     name: str
@@ -61,8 +61,8 @@ Sent: TypeAlias = Upload | Code | Part | str
 
 @dataclass(frozen=True)
 class Work:
-    """What encoder and index have to do for a question. queries: those that were read, the last `less` of which answers
-    should not look like. n: how many items, 0 for none: only codes are wanted.
+    """What the encoder and the index do for a question. queries: as they were read; answers should not look like the
+    last `less` of them. n: how many items to find; 0 if only codes are wanted.
     """
 
     opened: Recommender
@@ -74,7 +74,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of it. queries: with their codes. query: all of them as one. matches: its answer."""
+    """The result of a piece of work. queries: with their codes. query: all of them combined. matches: its answer."""
 
     queries: Sequence[Query]
     query: Query
@@ -82,14 +82,14 @@ class Result:
 
 
 Do: TypeAlias = Callable[[Work], Result]
-"""What does a piece of work, maybe with that of others: see `done`."""
+"""A function that does a piece of work, perhaps together with others: see `done`."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """A question. wanted: one query of them all. less: what answers should not look like. n: how many items.
+    """A question. wanted: combined into one query. less: what answers should not look like. n: how many items.
 
-    with_copies: whether exact copies of the pictures are answers.
+    with_copies: whether answers include exact copies of the pictures.
     """
 
     wanted: Sequence[Sent]
@@ -100,10 +100,10 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Found:
-    """An answer. codes, less_codes: of the uploads, as texts with which they can be looked up again, in order.
+    """An answer. codes, less_codes: of the uploads, in order, as texts by which they can be looked up again.
 
-    copies: how many exact copies of the pictures were left out of it. strange: whether the pictures look like nothing
-    in the catalogue.
+    copies: how many exact copies of the pictures were left out. strange: whether the pictures look like nothing in the
+    catalogue.
     """
 
     matches: list[Match]
@@ -114,16 +114,17 @@ class Found:
 
 
 def look_up(opened: Recommender, lookup: Lookup, do: Do, **wishes: Unpack[Wishes]) -> Found:
-    """The items most similar to what was sent. opened: one that stays with its generation (`Recommender.pinned`).
+    """The items most similar to what was sent. opened: a recommender that stays with its generation
+    (`Recommender.pinned`).
 
-    wishes: see `simrec.answers.Narrowing`. Raises RequestError for a question that can't be answered, ImageError for
-    an upload that is no picture.
+    wishes: see `simrec.answers.Narrowing`. Raises RequestError for a question that can't be answered, ImageError for an
+    upload that isn't a picture.
     """
     if not lookup.wanted:
         raise RequestError("nothing to look up: send a picture, or name an item of the catalogue by its id")
     sent = [*lookup.wanted, *lookup.less]
     read = [_read(opened, one, lookup.with_copies) for one in sent]
-    # An answer that takes longer, as it is filtered or chosen from, is nothing that others should wait for.
+    # Filtering and choosing take longer; others should not wait for that.
     quick = not any(wishes.get(name) for name in ("where", "distinct", "group_by"))
     result = do(Work(opened, read, len(lookup.less), lookup.n if quick else 0, wishes))
     matches = result.matches if quick else opened.similar(result.query, lookup.n, **wishes)
@@ -141,15 +142,15 @@ def look_up(opened: Recommender, lookup: Lookup, do: Do, **wishes: Unpack[Wishes
 
 
 def codes_of(opened: Recommender, uploads: Sequence[Upload], do: Do) -> Codes:
-    """The codes (n, dim) of uploads. Raises ImageError for one that is no picture."""
+    """The codes (n, dim) of uploads. Raises ImageError for one that isn't a picture."""
     result = do(Work(opened, [_read(opened, one, False) for one in uploads]))
     return np.concatenate([cast(Codes, query.code) for query in result.queries])
 
 
 def done(works: Sequence[Work]) -> list[Result]:
-    """Several pieces of work, encoded together and looked up together where they can be.
+    """Does several pieces of work: encodes and, where possible, looks up everything together.
 
-    Raises what is wrong with any of them.
+    Raises the error of any of them.
     """
     coded = _encoded(works)
     results = []
@@ -205,9 +206,9 @@ def _code(opened: Recommender, text: str) -> Codes:
 
 
 def _encoded(works: Sequence[Work]) -> list[list[Query]]:
-    """The queries of each piece of work with their codes; those of one encoder go through it together."""
+    """The queries of each piece of work with their codes; queries of the same encoder are encoded together."""
     coded = [list(work.queries) for work in works]
-    same: dict[str, list[tuple[int, int]]] = defaultdict(list)  # others while a new generation takes over
+    same: dict[str, list[tuple[int, int]]] = defaultdict(list)  # several encoders while a new generation takes over
     for number, queries in enumerate(coded):
         for place, query in enumerate(queries):
             if query.code is None:

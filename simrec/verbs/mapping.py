@@ -1,4 +1,4 @@
-"""A map of a catalogue: each item has a place in two dimensions, near the items that look like it."""
+"""Draws a map of a catalogue, on which each item lies close to the items that look like it."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ Method = Literal["auto", "pacmap", "pca"]
 ENDINGS = (".html", ".htm", ".png")
 
 MOST = 200_000
-"""Items that a map has room for."""
+"""Maximum number of items in a map."""
 
 FEWEST = 3
-"""Items without which there is nothing to map."""
+"""Minimum number of items in a map."""
 
 FEW = 50
-"""Items below which the principal components are the better map: the other methods need neighbours."""
+"""With fewer items the principal components make the better map: the other methods need neighbours."""
 
 NEIGHBOURS = 10
-"""Of each item, that its panel shows."""
+"""How many neighbours an item's panel shows."""
 
 COPIES = 200
-"""Exact copies of an item, at most, that are passed over in the search for its neighbours."""
+"""Maximum number of exact copies of an item that are skipped in the search for its neighbours."""
 
 BLOCK = 1024
-"""Items whose neighbours are looked for, or whose pictures are read, at a time."""
+"""For how many items neighbours are searched, or pictures read, at a time."""
 
 FIELDS = 8_000_000
-"""Characters, about, of all values of fields that a page holds: fields that go beyond are left out."""
+"""About how many characters of field values a page holds: further fields are left out."""
 
 VALUE = 120
-"""Characters of one value of a field that is shown beside an item."""
+"""How many characters of a field's value are shown beside an item."""
 
 NOTE = (
-    "Items that look alike to the encoder lie side by side. How far two groups are from each other, how large they are "
-    "and which way is up mean little: the codes have {dim} numbers, and no flat map can keep all of their distances."
+    "Items that look alike to the encoder lie side by side. The distance between two groups, their sizes and which way "
+    "is up mean little: the codes have {dim} numbers, and no flat map can keep all of their distances."
 )
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a map shall be.
+    """What a map should be like.
 
-    where: only items that match this filter. label: the field that colours it. number: items, at most, drawn evenly.
-    method: what places them; "auto" is PaCMAP where it is installed, else the principal components. title: its heading,
-    by default the recommender's name. size: pixels of a PNG, across and down.
+    where: only items that match this filter. label: the field that colours the items. number: maximum number of items,
+    drawn evenly. method: how they are placed; "auto" is PaCMAP if it is installed, else the principal components.
+    title: the heading, by default the recommender's name. size: width and height of a PNG in pixels.
     """
 
     where: str | None = None
@@ -81,7 +81,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Items:
-    """The items of a map, with their codes (n, dim) as the catalogue keeps them. total: items that it could have."""
+    """The items of a map, with their codes (n, dim) as the catalogue keeps them. total: how many there are to map."""
 
     ids: list[str]
     values: list[Value]
@@ -97,12 +97,12 @@ def draw(
 ) -> int:  # fmt: skip
     """Draws a catalogue's map, a page (.html) or a picture (.png). Returns how many items are in it.
 
-    The same catalogue, wishes and versions of libraries give the same file. progress: told a stage, how many items are
-    done, and of how many, 0 where that isn't known.
+    The same catalogue, wishes and library versions give the same file. progress: called with a stage, how many items
+    are done, and of how many (0 if that isn't known).
 
-    Raises RequestError for another ending, a field or filter that can't be, and fewer than FEWEST items;
-    NotInstalledError for a method whose package is missing; StoreError where the file can't be written, and then what
-    was there stays.
+    Raises RequestError for another ending, an unknown field, an invalid filter, and fewer than FEWEST items;
+    NotInstalledError for a method whose package is missing; StoreError if the file can't be written, in which case an
+    existing file stays.
     """
     wishes = wishes or Wishes()
     ending = target.suffix.lower()
@@ -116,7 +116,7 @@ def draw(
         count = len(items.ids)
         if count < FEW and method != "pca":
             method = "pca"
-            notice(f"{count} items are too few for another method than pca: placed by their principal components.")
+            notice(f"{count} items are too few for any method but pca: placed by their principal components.")
         neighbours, scores = _neighbours(recommender, items, wishes.where, progress)
         codes = _comparable(items.codes, recommender.manifest.encoder.metric)
         places = _fitted(_placed(codes, neighbours, method, progress))
@@ -167,7 +167,7 @@ def _facts(recommender: Recommender, items: _Items, wishes: Wishes, method: str)
 def _read(
     recommender: Recommender, wishes: Wishes, notice: Notice, progress: Callable[[str, int, int], None]
 ) -> _Items:
-    """Reads the items, all or evenly drawn ones."""
+    """Reads all items, or an even sample."""
     catalogue, where = recommender.catalogue, wishes.where
     total = len(catalogue) if where is None else catalogue.matching(where)
     wanted = min(total, wishes.number or MOST, MOST)
@@ -190,7 +190,7 @@ def _read(
         progress("reading", seen, total)
     if len(ids) < FEWEST:
         raise RequestError(
-            f"{recommender.name}: a map takes {FEWEST} items at least, and there are {len(ids)}: widen the filter, or "
+            f"{recommender.name}: a map needs at least {FEWEST} items, and there are {len(ids)}: widen the filter, or "
             f"add pictures with 'simrec index add'"
         )
     if len(ids) < total:
@@ -199,7 +199,7 @@ def _read(
 
 
 def _within(fields: dict[str, list[Value]], notice: Notice) -> dict[str, list[Value]]:
-    """The first fields that have a value anywhere, as many as a page has room for."""
+    """The first fields that have any value, as many as fit into a page."""
     kept, room, left = dict[str, list[Value]](), FIELDS, list[str]()
     for name, column in fields.items():
         if all(value is None for value in column):
@@ -217,8 +217,8 @@ def _within(fields: dict[str, list[Value]], notice: Notice) -> dict[str, list[Va
 def _neighbours(
     recommender: Recommender, items: _Items, where: str | None, progress: Callable[[str, int, int], None]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The nearest items (n, k) of each by their codes, without itself and its exact copies, and scores (n, k); -1 and 0
-    where there are no more. They are those that `similar` gives, but for items that are equally near to a 7th digit.
+    """The nearest items (n, k) of each item by their codes, without itself and its exact copies, and their scores (n,
+    k); -1 and 0 if there are no more. `similar` gives the same, except for items whose distances agree to seven digits.
     """
     searchable, count = _searchable(recommender, items, where), len(items.ids)
     k = min(NEIGHBOURS, count - 1)
@@ -243,7 +243,7 @@ def _neighbours(
 
 
 def _searchable(recommender: Recommender, items: _Items, where: str | None) -> Searchable:
-    """The items' codes, ready to be searched: the catalogue's own index where all of its items are there."""
+    """An index of the items' codes: the catalogue's own if the map has all of its items."""
     from simrec.index import Index
 
     catalogue = recommender.catalogue
@@ -253,7 +253,7 @@ def _searchable(recommender: Recommender, items: _Items, where: str | None) -> S
 
 
 def _comparable(codes: Codes, metric: Metric) -> Codes:
-    """Codes (n, dim) between which the Euclidean distance says what the metric does."""
+    """Codes (n, dim) for which the Euclidean distance agrees with the metric."""
     if metric != "cosine":
         return codes
     lengths = np.linalg.norm(codes, axis=1, keepdims=True)
@@ -264,7 +264,7 @@ def _comparable(codes: Codes, metric: Metric) -> Codes:
 def _placed(
     codes: Codes, neighbours: NDArray[np.int32], method: str, progress: Callable[[str, int, int], None]
 ) -> NDArray[np.float64]:
-    """Places (n, 2) of codes (n, dim), from the same seed each time."""
+    """Places (n, 2) for codes (n, dim), always with the same seed."""
     progress("placing", 0, 0)
     if method == "pca" or codes.shape[1] <= 2:
         return _principal(codes)
@@ -273,9 +273,9 @@ def _placed(
             placed = _by_pacmap(codes, neighbours)
     except MemoryError:
         raise
-    except Exception as error:  # a compiler is among what these libraries need
+    except Exception as error:  # these libraries have many dependencies, a compiler among them
         raise PluginError(f"--method {method} failed: {reason(error)}: --method pca needs no other package") from error
-    return _principal(placed)  # which turns it so that it is wider than high, as screens are
+    return _principal(placed)  # turns the map so that it is wider than high, like screens
 
 
 def _principal(points: Any) -> NDArray[np.float64]:
@@ -283,19 +283,19 @@ def _principal(points: Any) -> NDArray[np.float64]:
     centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :2]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])  # of both directions always the same
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])  # always choose the same direction
     found = centred @ axes
     return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
 
 
 def _by_pacmap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float32]:
-    """By PaCMAP (Wang et al. 2021, arXiv:2012.04456), from the neighbours that are known already."""
+    """Places by PaCMAP (Wang et al. 2021, arXiv:2012.04456), from the neighbours that are already known."""
     from pacmap import PaCMAP
 
     count, k = neighbours.shape
     ones = np.repeat(np.arange(count, dtype=np.int32), k)
     others = neighbours.ravel()
-    others = np.where(others < 0, (ones + 1) % count, others)  # it wants k of each, of copies too
+    others = np.where(others < 0, (ones + 1) % count, others)  # it needs k neighbours of each item, even of copies
     pairs = np.stack([ones, others], axis=1).astype(np.int32)
     mapper = PaCMAP(n_neighbors=k, pair_neighbors=pairs, random_state=0, verbose=True)
     return cast("NDArray[np.float32]", mapper.fit_transform(codes, init="pca"))
@@ -303,7 +303,7 @@ def _by_pacmap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float3
 
 @contextmanager
 def _quiet(library: str, progress: Callable[[int, int], None]) -> Iterator[None]:
-    """Keeps to itself what a library prints and warns of in the block, but for its progress."""
+    """Silences what a library prints and warns about in the block, and passes on its progress."""
     loggers = [logging.getLogger(name) for name in (library, f"{library}.{library}")]
     states = [one.disabled for one in loggers]
     with warnings.catch_warnings(), redirect_stdout(cast(TextIO, _Listener(progress))):
@@ -318,23 +318,23 @@ def _quiet(library: str, progress: Callable[[int, int], None]) -> Iterator[None]
 
 
 class _Listener:
-    """Standard output while a library works: hears how far PaCMAP is, which takes 450 steps."""
+    """Standard output while a library works: reads PaCMAP's progress, which takes 450 steps."""
 
     def __init__(self, progress: Callable[[int, int], None]) -> None:
         self._progress = progress
 
     def write(self, text: str) -> int:
-        """Takes what is printed."""
+        """Receives what is printed."""
         if found := re.match(r"Iteration: +(\d+)", text):
             self._progress(int(found[1]), 450)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: there is no buffer."""
 
 
 def _fitted(points: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Places in whole units: as large as SIDE allows, in the middle, with a little room around."""
+    """Places in whole units: as large as SIDE allows, centred, with a small margin."""
     low, high = points.min(axis=0), points.max(axis=0)
     scale = 0.96 * (SIDE - 1) / max(float((high - low).max()), 1e-30)
     units = (points - (low + high) / 2) * scale * [1, -1] + (SIDE - 1) / 2
@@ -342,7 +342,7 @@ def _fitted(points: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 
 def _edge(catalogue: Catalogue, items: _Items) -> int:
-    """Pixels of the pictures' longest edges: no more than the largest of some of the previews has."""
+    """The longest edge of the pictures in pixels: at most that of the largest in a sample of previews."""
     most = edge(len(items.ids))
     sample = items.ids[:: max(1, len(items.ids) // 50)][:50]
     sizes = [max(picture.size) for id_ in sample if (picture := catalogue.picture(id_))]
@@ -353,7 +353,7 @@ def _pictures(
     catalogue: Catalogue, items: _Items, where: str | None, only: set[int] | None,
     progress: Callable[[str, int, int], None],
 ) -> Iterator[tuple[int, Image]]:  # fmt: skip
-    """Items' places and their previews, as they are read. only: these places; without it all of them.
+    """Items' numbers and previews, as they are read. only: numbers of items to read, None for all.
 
     Raises StoreError for a damaged preview.
     """

@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from simrec.host import Offer
 
 SAMPLE = 10_000
-"""Training pictures, about, whose codes tell how the encoder's codes are distributed."""
+"""About how many train pictures' codes are used to learn how the encoder's codes are distributed."""
 
 FEW = 100
-"""The same of an encoder without a decoder, whose codes are only counted: what is next to nothing among them."""
+"""The same for an encoder without a decoder, where only the share of numbers close to zero is needed."""
 
 HELD_OUT = 10
-"""Of a source without a test split, every tenth picture is kept from the training to validate it."""
+"""From a source without a test split, every tenth picture is held out for validation."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: an encoder by its name, one of its presets with changes as texts, a seed and a device.
+    """What to train: an encoder by name, one of its presets with changes as texts, a seed and a device.
 
-    memory: bytes that the pictures may take, by default a quarter of the machine's; of a source that is larger, as many
-    as fit are drawn, evenly. strict: whether a picture that can't be read is an error. command: what a person typed for
-    it, which the recommender keeps.
+    memory: bytes that the pictures may take, by default a quarter of the machine's; from a larger source, as many as
+    fit are drawn evenly. strict: whether a picture that can't be read is an error. command: what the person typed; the
+    recommender keeps it.
     """
 
     encoder: str
@@ -62,11 +62,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who follows a training.
+    """Functions that a training calls.
 
-    reading: told how many pictures were read, and of how many. started: called with the encoder and the pictures just
-    before the first epoch. progress: after each step. stop: asked after each epoch whether it was the last. notice:
-    receives one-line messages that aren't errors.
+    reading: with how many pictures were read, of how many. started: with the encoder and the pictures, just before the
+    first epoch. progress: after each step. stop: after each epoch; True ends the training. notice: with one-line
+    messages that aren't errors.
     """
 
     reading: Callable[[int, int], None] = silent
@@ -78,7 +78,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class _Model:
-    """An encoder that is to learn: who offers it, its settings, and itself."""
+    """An encoder before training: its offer, its settings, and the encoder itself."""
 
     offer: Offer[EncoderSpec]
     settings: Any
@@ -87,7 +87,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Learned:
-    """What came of a training: its history, its files, some codes (n, dim), its seconds, and what was warned of."""
+    """The result of a training: its history, its files, some codes (n, dim), its seconds, and warnings."""
 
     history: History
     files: Mapping[str, bytes]
@@ -111,9 +111,9 @@ def train(
     plan: an encoder's name alone stands for its default preset. source: see `simrec.sources.load`. The same seed on the
     same machine gives the same weights.
 
-    Raises RequestError for an encoder, preset, setting or name that cannot be, PluginError for a broken plugin,
-    DataError for the source, TrainingError for the training, StoreError when it cannot be written or when the name
-    has a catalogue and `replace_catalogue` is not set. Whatever is raised, what was there before still is.
+    Raises RequestError for an unknown or invalid encoder, preset, setting or name, PluginError for a broken plugin,
+    DataError for the source, TrainingError for the training, StoreError if it cannot be written or if the name has a
+    catalogue and `replace_catalogue` is not set. After any error, what was there before is still there.
     """
     plan = Plan(plan) if isinstance(plan, str) else plan
     watch = watch or Watch()
@@ -139,7 +139,7 @@ def train(
 
 
 def _model(plan: Plan, notice: Notice) -> _Model:
-    """The encoder that a plan names, having learned nothing yet."""
+    """The encoder that a plan names, not trained yet."""
     from simrec import host, settings
 
     plugins = host.discover()
@@ -153,9 +153,9 @@ def _model(plan: Plan, notice: Notice) -> _Model:
 
 
 def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, watch: Watch) -> _Learned:
-    """Trains an encoder on examples, validated on others. Raises PluginError, naming it, for what is its fault."""
+    """Trains an encoder on examples and validates it on others. Raises PluginError, which names it, for its faults."""
     begun, culprit, encoder = time.perf_counter(), str(model.offer), model.encoder
-    with blamed_on(culprit):  # the encoder's own summary may be shown
+    with blamed_on(culprit):  # this may show the encoder's own summary
         watch.started(encoder, examples)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -174,7 +174,7 @@ def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, w
 
 
 def _with_what_codes_tell(learned: _Learned, encoder: Any) -> dict[str, bytes]:
-    """The encoder's files, and those that say how its codes are distributed and how its training went."""
+    """The encoder's files, plus those for the distribution of its codes and the history of its training."""
     from simrec.compression import CodeModel
 
     files = dict(learned.files)
@@ -188,7 +188,7 @@ def _with_what_codes_tell(learned: _Learned, encoder: Any) -> dict[str, bytes]:
 def _record(
     plan: Plan, model: _Model, learned: _Learned, files: Mapping[str, bytes], examples: Pictures
 ) -> EncoderRecord:
-    """What the manifest says of an encoder that was trained."""
+    """A trained encoder's record for the manifest."""
     from simrec import settings
     from simrec.compression import sparsity
 
@@ -229,7 +229,7 @@ def _check_replaceable(folder: Path, replace_catalogue: bool) -> None:
 
 
 def _check_device(device: str) -> None:
-    """Raises RequestError for a device that torch, where the encoder has imported it, doesn't find."""
+    """Raises RequestError for a device that torch doesn't find, if the encoder has imported torch."""
     torch = sys.modules.get("torch")
     if torch is None or device in ("auto", "cpu"):
         return
@@ -239,7 +239,7 @@ def _check_device(device: str) -> None:
 
 
 def _pictures(source: str, encoder: Any, plan: Plan, watch: Watch, data_dir: Path | None) -> tuple[Pictures, Pictures]:
-    """What to learn from, and what to validate on: the test split, else every tenth picture, kept from learning."""
+    """The pictures to learn from, and those to validate on: the test split, else every tenth picture, held out."""
     spec: ImageSpec = encoder.input
     memory, why = plan.memory or _quarter(), ""
     if (most := getattr(encoder, "sample", None)) and (needed := most * math.prod(spec.shape)) < memory:
@@ -260,7 +260,7 @@ def _pictures(source: str, encoder: Any, plan: Plan, watch: Watch, data_dir: Pat
 
 
 def _quarter() -> int:
-    """Bytes: a quarter of the machine's memory, or 2 GB where the system doesn't say."""
+    """A quarter of the machine's memory in bytes, or 2 GB if the system doesn't say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -268,9 +268,10 @@ def _quarter() -> int:
 
 
 def _saved(model: Any, culprit: str) -> dict[str, bytes]:
-    """What the encoder saves into a folder of its own, of which it may know nothing but the path.
+    """The files that the encoder saves into an empty folder.
 
-    Raises PluginError, naming the culprit, for what nobody would open again: odd names, graphs that simrec doesn't run.
+    Raises PluginError, which names the culprit, for files that simrec wouldn't open again: odd names, graphs that it
+    doesn't run.
     """
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
@@ -281,7 +282,7 @@ def _saved(model: Any, culprit: str) -> dict[str, bytes]:
         }
     for name, data in files.items():
         if not file_name(f"encoder/00000000/{name}"):
-            raise PluginError(f"{culprit} saved a file {name!r}: call it by letters, digits, '.', '_' and '-'")
+            raise PluginError(f"{culprit} saved a file {name!r}: name it with letters, digits, '.', '_' and '-'")
         if name in ("encoder.onnx", "decoder.onnx"):
             try:
                 check_graph(data)
@@ -291,14 +292,14 @@ def _saved(model: Any, culprit: str) -> dict[str, bytes]:
 
 
 def _prior(model: Any, codes: Codes) -> Mixture:
-    """What new codes of an encoder are drawn from; codes (n, dim): those of training pictures."""
+    """The distribution from which an encoder's new codes are drawn. codes (n, dim): of train pictures."""
     from simrec.generation import Mixture
 
     return Mixture.standard_normal(model.dim) if getattr(model, "variational", False) else Mixture.fit(codes)
 
 
 def _digest(files: Mapping[str, bytes], spec: Any) -> str:
-    """Of an encoder: what it computes (not how its training went) and how pictures are prepared for it."""
+    """An encoder's digest: of what it computes (not how its training went) and how its pictures are prepared."""
     parts = [f"{name} {sha256(data).hexdigest()}" for name, data in sorted(files.items()) if name != "history.json"]
     return sha256("\n".join([*parts, json.dumps(asdict(spec), sort_keys=True)]).encode()).hexdigest()
 

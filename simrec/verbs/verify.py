@@ -1,4 +1,4 @@
-"""Files of codes, held to what they say of themselves."""
+"""Checks files of codes against their own records."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from simrec.recommender import Recommender, silent
 def verify(
     path: Path, recommender: Recommender | None = None, *, progress: Callable[[str, int, int], None] = silent
 ) -> ExportRecord:
-    """Reads all of an export, in bounded memory; what it says of itself, once that was found to be right.
+    """Reads all of an export, in bounded memory, and checks it against its record; returns the record.
 
-    recommender: whose encoder must have made the codes. progress: told a stage, how many rows are done, and of how
-    many. Raises RequestError for an ending that can't be read back, DataError for a file that isn't what it says it is.
+    recommender: its encoder must have made the codes. progress: called with a stage, how many rows are done, and of how
+    many. Raises RequestError for an ending that can't be read back, DataError for a file that doesn't match its record.
     """
     record, batches = opened(path)
     if recommender is not None:
@@ -31,7 +31,7 @@ def verify(
 
 
 def opened(path: Path) -> tuple[ExportRecord, Iterator[Any]]:
-    """What a file says of itself, and its rows as pyarrow RecordBatches, not yet checked: see `ReadExport`.
+    """A file's record, and its rows as pyarrow RecordBatches, not yet checked: see `ReadExport`.
 
     Raises what `verify` raises.
     """
@@ -52,15 +52,15 @@ def check_encoder(path: Path, record: ExportRecord, encoder: EncoderRecord, name
     """Raises DataError for codes that another encoder made."""
     if record.encoder_digest != encoder.digest:
         raise DataError(
-            f"{path}: its codes are of encoder {record.encoder}, but {name} holds {encoder.title}: name the one "
+            f"{path}: its codes are from encoder {record.encoder}, but {name} has {encoder.title}: name the one "
             f"that made them"
         )
 
 
 def counted(path: Path, record: ExportRecord, batches: Iterator[Any]) -> Iterator[tuple[int, Any]]:
-    """The batches of an export, each with how many rows there were so far.
+    """The batches of an export, each with the number of rows so far.
 
-    Raises DataError, at last behind the last one, where they aren't what was written.
+    Raises DataError, at the latest after the last batch, if they aren't what was written.
     """
     content = Content()
     for batch in batches:
