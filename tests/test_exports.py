@@ -286,7 +286,7 @@ def test_the_projector_gets_a_config_a_sheet_of_previews_and_a_line_for_each_ite
     with Image.open(io.BytesIO(shop.catalogue.preview(id_) or b"")) as preview:
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(preview.convert("L")))
     export(shop, path)  # again in place of the first
-    with pytest.raises(RequestError, match="projector_config.pbtxt: is there, of another export"):
+    with pytest.raises(RequestError, match="projector_config.pbtxt: belongs to another export"):
         export(shop, tmp_path / "other.tsv")
 
 
@@ -362,7 +362,7 @@ def test_encode_writes_what_an_export_of_the_same_pictures_has(shop: Recommender
         ("-o out.csv --columns id,prize,code", "no column 'prize': did you mean 'price'?"),
         ("-o out.csv --columns id", "an export always has codes"),
         ("-o out.csv --columns id,id,code", "no column twice"),
-        ("-o out.faiss --dtype int8", "faiss: holds no int8: its codes are float32"),
+        ("-o out.faiss --dtype int8", "faiss: can't hold int8: its codes are float32"),
         ("-o out.parquet --codes text", "parquet: can't hold codes as text: write csv"),
         ("-o - --format projector", "projector: can't be written to standard output: name a file"),
         ("-o out.lance --format lance --where stock>1000", "no item matches"),
@@ -683,7 +683,7 @@ def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
     (tmp_path / "altered.parquet").write_bytes(whole[:place] + b"X" + whole[place + 1 :])
     (tmp_path / "cut.arrow").write_bytes(b"ARROW1\0\0")
     refused = {
-        "index build mine shop.parquet --encoder photo": "of encoder plain/best-64@",
+        "index build mine shop.parquet --encoder photo": "from encoder plain/best-64@",
         "index build new bare.parquet --encoder demo": "it has no column 'id'",
         "index build mine other.parquet": "add --replace to give it up for",
         "index build mine altered.parquet --replace": "altered.parquet: ",

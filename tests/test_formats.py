@@ -238,7 +238,7 @@ def test_a_lance_table_is_verified_and_one_that_is_cut_or_altered_is_found(
         assert "\n" not in str(raised.value)
         shutil.rmtree(copy)
     (copy / "mine").mkdir(parents=True)
-    with pytest.raises(RequestError, match="is there and holds no Lance table"):
+    with pytest.raises(RequestError, match="this folder exists and holds no Lance table"):
         export(shop, copy)
     with pytest.raises(DataError, match="no folder with a Lance table"):
         verify(copy)

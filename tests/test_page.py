@@ -273,7 +273,7 @@ def test_a_box_around_a_part_of_an_item_changes_the_answer_and_is_in_the_link(vi
 def test_a_link_with_a_picture_says_why_no_part_of_it_can_be_marked(visit: Open, sneaker: Path) -> None:
     page = visit()
     upload(page, sneaker)
-    assert visit(page.url).get_by_text("To mark a part, choose the picture itself").is_visible()
+    assert visit(page.url).get_by_text("To mark a part, choose the picture again").is_visible()
 
 
 def test_one_can_click_along_and_go_back(visit: Open) -> None:
@@ -459,7 +459,7 @@ def test_a_token_is_asked_for_once_and_stands_in_the_link_of_the_server(browser:
         page.goto(address.partition("#")[0])
         page.get_by_role("textbox", name="Token").fill("wrong")
         page.get_by_role("button", name="Open").click()
-        page.get_by_text("That is another token").wait_for()
+        page.get_by_text("That token is wrong").wait_for()
         page.get_by_role("textbox", name="Token").fill("a b/c")
         page.get_by_role("button", name="Open").click()
         page.get_by_role("button", name="More like this").first.wait_for()

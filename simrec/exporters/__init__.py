@@ -1,1 +1,1 @@
-"""Codes and items as files for other programs."""
+"""Writes codes and items to files for other programs, and reads them back."""

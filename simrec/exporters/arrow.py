@@ -1,4 +1,4 @@
-"""Arrow's file format (IPC, Feather version 2): a table, the record in its schema's metadata."""
+"""Arrow's file format (IPC, Feather version 2): a table, with the record in its schema's metadata."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
 
 
 def _replace(file: IO[bytes], before: bytes, after: bytes) -> None:
-    """Replaces the schema's metadata, which stands in the file's first message and in its footer, by as many bytes:
-    what it says of the rows is only known now.
+    """Replaces the schema's metadata, in the file's first message and in its footer, by as many bytes: the rows' count
+    and digest are known only now.
     """
     end = file.seek(0, 2)
     file.seek(8)
-    _, length = struct.unpack("<iI", file.read(8))  # of the first message
+    _, length = struct.unpack("<iI", file.read(8))  # the first message's length
     file.seek(end - 10)
     (footer,) = struct.unpack("<I", file.read(4))
     for start, size in ((16, length), (end - 10 - footer, footer)):
@@ -70,9 +70,9 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
 
 
 def _check_footer(file: Any, schema: Any, starts: list[int]) -> None:
-    """Raises ValueError where the footer says something else than the stream before it, which has been read.
+    """Raises ValueError if the footer, which other programs use, disagrees with the stream, which has been read.
 
-    starts: where the batches begin in the file. Other programs go by the footer.
+    starts: where the batches begin in the file.
     """
     import pyarrow as pa
 
@@ -95,7 +95,7 @@ def _check_footer(file: Any, schema: Any, starts: list[int]) -> None:
 
 
 def _opened(file: Any) -> tuple[Any, Iterator[Any]]:
-    """The schema and the batches of a file, which lie in it as a stream, between a mark and a footer."""
+    """The schema and the batches of a file: a stream between a mark and a footer."""
     size = file.size()
     if size < 18 or file.read_at(8, 0) != b"ARROW1\0\0" or file.read_at(6, size - 6) != b"ARROW1":
         raise ValueError("it doesn't begin and end as an Arrow file does")

@@ -1,4 +1,4 @@
-"""Codes as an export writes them: of a length of 1, in fewer bytes, as texts."""
+"""Codes in the forms that an export can have: with a length of 1, in fewer bytes, as texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEVELS = 127
 
 @dataclass(frozen=True)
 class Coding:
-    """How codes are written: see `ExportRecord`. text: whether each becomes one text in the end."""
+    """How codes are written: see `ExportRecord`. text: whether each finally becomes one text."""
 
     normalised: bool
     dtype: CodeDtype
@@ -27,7 +27,7 @@ class Coding:
     text: bool
 
     def schema(self, schema: Any) -> Any:
-        """A pyarrow Schema whose codes are float32 lists, with the codes of `batch`."""
+        """A pyarrow Schema whose codes are float32 lists, with the codes' type changed to that of `batch`."""
         import pyarrow as pa
 
         place = schema.get_field_index("code")
@@ -35,7 +35,7 @@ class Coding:
         return schema.set(place, pa.field("code", kind, nullable=False))
 
     def batch(self, batch: Any, content: Content) -> Any:
-        """A pyarrow RecordBatch with its codes so; content: of all that are written."""
+        """A pyarrow RecordBatch with its codes in this form. content: gets the rows added."""
         import pyarrow as pa
 
         from simrec.exporters.delimited import code_texts
@@ -63,24 +63,24 @@ class Coding:
 
 
 class Largest:
-    """The largest number of codes, whatever its sign, for the scale of int8."""
+    """The largest absolute number in codes, for the scale of int8."""
 
     def __init__(self, *, normalised: bool) -> None:
         self._normalised, self._largest = normalised, 0.0
 
     def add(self, batch: Any) -> None:
-        """Looks at a pyarrow RecordBatch."""
+        """Takes a pyarrow RecordBatch into account."""
         found = normalised(codes(batch)) if self._normalised else codes(batch)
         self._largest = max(self._largest, float(np.abs(found).max(initial=0)))
 
     @property
     def scale(self) -> float:
-        """What int8 numbers are multiplied by to get codes back."""
+        """What to multiply int8 numbers by to get codes back."""
         return float(np.float32(self._largest / LEVELS)) or 1.0
 
 
 def normalised(codes: Codes) -> Codes:
-    """Codes (n, dim) divided by their lengths; one of zeros stays as it is."""
+    """Codes (n, dim) divided by their lengths; a code of zeros stays as it is."""
     lengths = np.linalg.norm(codes, axis=1, keepdims=True)
     made: Codes = np.divide(codes, lengths, out=np.zeros_like(codes), where=lengths > 0)
     return made

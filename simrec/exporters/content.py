@@ -1,4 +1,4 @@
-"""What is in an export: a digest that says whether ids and codes are those that were written, whatever the format."""
+"""The content of an export: a digest that shows whether ids and codes are those that were written, in any format."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from simrec.contracts import ExportRecord
 
 NUMBERS: dict[str, str] = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
-"""What numpy calls the dtypes, as they are written."""
+"""numpy's names for the dtypes, as they are written."""
 
 NUMBERS_AT_ONCE = 1 << 18
-"""Numbers that become Python's objects at a time: 20 MB of texts, about."""
+"""How many numbers become Python objects at a time: about 20 MB of texts."""
 
 
 class Content:
-    """The rows that were added so far, in any batches: how many, and their digest.
+    """The rows added so far, in batches of any size: how many, and their digest.
 
-    The digest is SHA-256 of three others: of the lengths of the ids in bytes (uint32), of their bytes in UTF-8, and of
-    the codes' numbers, all of them little-endian and in the order of the rows. An export without ids has none to add.
+    The digest is the SHA-256 of three others: of the lengths of the ids in bytes (uint32), of their bytes in UTF-8, and
+    of the codes' numbers, all little-endian and in the order of the rows. Without ids, the first two are of nothing.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def codes(batch: Any) -> NDArray[Any]:
 
 
 def parts(table: Any) -> Iterator[Any]:
-    """The pyarrow RecordBatches of a table, cut so that each has few enough numbers to become Python's objects."""
+    """The pyarrow RecordBatches of a table, cut so that each has few enough numbers to become Python objects."""
     for batch in table:
         kind = batch.schema.field("code").type
         rows = max(1, NUMBERS_AT_ONCE // getattr(kind, "list_size", 1 << 6))
@@ -60,7 +60,9 @@ def parts(table: Any) -> Iterator[Any]:
 
 
 def texts(column: Any) -> tuple[NDArray[np.int32], memoryview]:
-    """Where each text of a pyarrow array of texts begins in its bytes, (n + 1,), and those bytes."""
+    """The bytes of a pyarrow array of texts, and where each text begins in them, (n + 1,), in this order: starts,
+    bytes.
+    """
     _, offsets, data = column.buffers()
     if not len(column):
         return np.zeros(1, np.int32), memoryview(b"")
@@ -69,7 +71,7 @@ def texts(column: Any) -> tuple[NDArray[np.int32], memoryview]:
 
 
 def check_schema(schema: Any, record: ExportRecord) -> None:
-    """Raises ValueError for a table that has other columns than an export with that record."""
+    """Raises ValueError for a table whose columns don't match an export's record."""
     import pyarrow as pa
 
     if list(schema.names) != list(record.columns):

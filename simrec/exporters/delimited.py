@@ -1,4 +1,4 @@
-"""CSV: a line a row, each code as one text, or in a column for each of its numbers."""
+"""CSV: one line per row, with each code as one text or with a column for each of its numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simrec.streams import chunks
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.csv`: every column, the code in columns `code_0`, `code_1`, ..., or as a text in `code`; the record beside it.
+    """`.csv`: all columns, the code in columns `code_0`, `code_1`, ... or as a text in `code`; the record beside it.
 
     Raises RequestError for previews.
     """
@@ -47,7 +47,7 @@ def numbers(column: Any) -> list[str]:
 
 
 def code_texts(column: Any) -> Any:
-    """Each code of a pyarrow array as a text, "[0.1,0.2]", which JSON and pgvector read; texts stay as they are."""
+    """Each code of a pyarrow array as a text, "[0.1,0.2]", as JSON and pgvector read it; texts stay as they are."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -90,7 +90,7 @@ def read(path: str) -> tuple[ExportRecord, Iterator[Any]]:
 
 @contextmanager
 def _long_fields(characters: int) -> Iterator[None]:
-    """A code as text is longer than what csv takes by itself; its limit is one for the whole process."""
+    """Raises csv's limit, which is too short for codes as texts; it holds for the whole process."""
     before = csv.field_size_limit(characters)
     try:
         yield

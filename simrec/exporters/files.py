@@ -1,4 +1,4 @@
-"""The files of an export: the one that was named, or standard output, and what lies beside it."""
+"""The files of an export: the named file, or standard output, and the files beside it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from simrec.contracts import Origin
 from simrec.files import replacing_all, temporary
 
 ITEMS, RECORD = ".items.jsonl", ".simrec.json"
-"""The names' endings: of the rows without their codes, and of what the file says of itself."""
+"""Endings of the files beside it: for the rows without their codes, and for the record."""
 
 ROWS = 1 << 13
-"""Rows that become Python's objects at a time."""
+"""How many rows become Python objects at a time."""
 
 
 def items_path(target: str) -> Path:
-    """Where the rows of an export lie, without their codes, if its format has room for the codes alone."""
+    """The file for the rows of an export without their codes, if its format holds only codes."""
     return Path(target).with_suffix(ITEMS)
 
 
 def record_path(target: str) -> Path:
-    """Where the `ExportRecord` of an export lies whose format has no room for it."""
+    """The file for the `ExportRecord`, if the export's format has no room for it."""
     return Path(f"{target}{RECORD}")
 
 
 @contextmanager
 def writing(target: str | BinaryIO, *beside: Path, seek: bool = False) -> Iterator[list[IO[bytes]]]:
-    """The target and the files beside it, to be written in the block, which appear together when it ends well.
+    """The target and the files beside it, for the block to write; they appear together, only if the block succeeds.
 
-    On a stream there is nothing beside it: what is written there goes nowhere. seek: whether the block goes back in
-    the target, which a stream can't: it gets all of it at the end.
+    A stream has no files beside it: what is written to them is dropped. seek: whether the block seeks in the target; a
+    stream can't, so it gets everything at the end.
     """
     if isinstance(target, str):
         with replacing_all([Path(target), *beside]) as files:
@@ -57,7 +57,7 @@ def writing(target: str | BinaryIO, *beside: Path, seek: bool = False) -> Iterat
 def arrow_stream(target: str | BinaryIO, file: IO[bytes]) -> Iterator[Any]:
     """The open file of a target, for pyarrow to write to in the block.
 
-    A file is written without Python: whenever pyarrow calls it, it waits for the thread that makes the next batches.
+    pyarrow opens a file itself, because calling Python's would make it wait for the thread that makes the next batches.
     """
     import pyarrow as pa
 
@@ -74,9 +74,9 @@ def written(target: str | BinaryIO, *beside: Path) -> Sequence[str]:
 
 
 class Beside:
-    """What lies beside a file with room for the codes alone: the other columns as JSON lines, and the record.
+    """The files beside a file that holds only codes: the other columns as JSON lines, and the record.
 
-    record: whether it lies there, or in the file itself.
+    record: whether the record is a file beside it, too, or in the file itself.
     """
 
     def __init__(self, target: str | BinaryIO, table: Any, *, record: bool = True) -> None:
@@ -87,7 +87,7 @@ class Beside:
 
     @contextmanager
     def writing(self, *, seek: bool = False) -> Iterator[tuple[IO[bytes], Callable[[Any], None]]]:
-        """The target, and what writes the other columns of a pyarrow RecordBatch: see `writing`."""
+        """The target, and a function that writes the other columns of a pyarrow RecordBatch: see `writing`."""
         with writing(self._target, *self._paths, seek=seek) as (file, *self._files):
             yield file, self._add
 
@@ -100,7 +100,7 @@ class Beside:
                 self._files[0].write(lines(rest.slice(start, ROWS)))
 
     def finish(self, origin: Origin) -> Sequence[str]:
-        """Writes the record, once there are no more rows; what an exporter returns."""
+        """Writes the record after the last row; returns what an exporter returns."""
         if self._record:
             self._files[-1].write(origin.finished().to_bytes() + b"\n")
         return written(self._target, *self._paths)

@@ -1,4 +1,4 @@
-"""FAISS: an IndexFlat, whose rows are numbered in the order of the export."""
+"""FAISS: an IndexFlat with its rows in the order of the export."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from simrec.files import opened
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.faiss`: an IndexFlatIP of codes of length 1 where the metric is cosine, else an IndexFlatL2; beside it the
-    other columns as JSON lines, a line a row, and the record.
+    """`.faiss`: an IndexFlatIP of codes of length 1 if the metric is cosine, else an IndexFlatL2; beside it the other
+    columns as JSON lines, one line per row, and the record.
     """
     from simrec.index import flat_header
 

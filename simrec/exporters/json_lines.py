@@ -1,4 +1,4 @@
-"""JSON lines: an object a row."""
+"""JSON lines: one object per row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simrec.streams import chunks
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.jsonl`: every column, the code as a list of numbers; the record beside it."""
+    """`.jsonl`: all columns, the code as a list of numbers; the record beside it."""
     record_at = record_path(target if isinstance(target, str) else "-")
     with writing(target, record_at) as (file, record):
         for batch in parts(table):
@@ -43,7 +43,7 @@ def lines(batch: Any) -> bytes:
 
 
 class _Row(msgspec.Struct):
-    """What is taken of a line."""
+    """The parts of a line that are read."""
 
     code: msgspec.Raw
     id: str = ""

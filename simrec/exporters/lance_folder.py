@@ -1,4 +1,4 @@
-"""Lance: a folder that holds a table, the record in its schema's metadata."""
+"""Lance: a folder that holds a table, with the record in its schema's metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MISSING = "pylance, which reads and writes .lance, is not installed: pip install
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.lance`: every column, the code as a list of fixed size. Raises RequestError where a folder that holds anything
-    else has that name.
+    """`.lance`: all columns, the code as a list of fixed size. Raises RequestError if a folder with that name holds
+    anything else.
     """
     assert isinstance(target, str)
     lance, folder = _lance(), Path(target)
     if folder.exists() and not (folder / "_versions").is_dir():
-        raise RequestError(f"{target}: is there and holds no Lance table: name a new folder")
+        raise RequestError(f"{target}: this folder exists and holds no Lance table: name a new folder")
     with replacing_folder(folder) as staging:
         dataset = lance.write_dataset(table, str(staging), schema=table.schema)
         dataset.update_schema_metadata({"simrec": origin.finished().to_bytes().decode()}, replace=True)
@@ -48,7 +48,7 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
 
 
 def _opened(path: str) -> Any:
-    """The table in a folder, all of whose files lie there. Raises ValueError for any other."""
+    """The table in a folder. Raises ValueError if some of its files are elsewhere."""
     if not (Path(path) / "_versions").is_dir():
         raise ValueError("no folder with a Lance table")
     dataset = _lance().dataset(str(Path(path).absolute()))

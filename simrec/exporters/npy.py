@@ -17,7 +17,7 @@ from simrec.files import opened
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.npy`: the codes alone, (n, dim); beside it the other columns as JSON lines, a line a row, and the record."""
+    """`.npy`: only the codes, (n, dim); beside it the other columns as JSON lines, one line per row, and the record."""
     kind, count, dim = NUMBERS[origin.record.dtype], origin.record.count, origin.record.dim
     rest = Beside(target, table)
     with rest.writing(seek=count is None) as (file, add):
@@ -46,6 +46,6 @@ def _codes(path: str, record: ExportRecord) -> Iterator[NDArray[Any]]:
 
 
 def header(kind: str, shape: tuple[int, ...]) -> bytes:
-    """The header of a .npy, of one length whatever the numbers are: see numpy.lib.format."""
+    """The header of a .npy, which has the same length for all shapes: see numpy.lib.format."""
     said = repr({"descr": kind, "fortran_order": False, "shape": shape}).ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(said)) + said.encode()

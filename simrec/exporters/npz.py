@@ -1,4 +1,4 @@
-"""NumPy's .npz: an array for each column."""
+"""NumPy's .npz: one array per column."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RECORD = "simrec.json"
 """The member that holds the record."""
 
 LARGEST = 1 << 30
-"""Bytes of the largest array of texts, each of which takes as much room as the longest."""
+"""Maximum bytes of an array of texts, in which each text takes as much room as the longest."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.npz`: an array for each column, `code` of (n, dim), and the record as `simrec.json`.
+    """`.npz`: one array per column, `code` (n, dim), and the record as `simrec.json`.
 
-    A whole number that isn't there makes its column float64, with NaN for it; a text that isn't there is "". Raises
-    RequestError for texts that would take more than LARGEST bytes.
+    A missing whole number becomes NaN and makes its column float64; a missing text becomes "". Raises RequestError for
+    texts that would take more than LARGEST bytes.
     """
     if "preview" in table.schema.names:
         raise RequestError("preview: a .npz holds numbers and texts: leave it out, or write a .parquet")
@@ -58,13 +58,13 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
 
 
 class _Seen:
-    """What has to be known of all rows before the first is written: how long texts are, which values are missing."""
+    """What must be known about all rows before the first is written: how long texts are, which values are missing."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._longest, self._missing = dict.fromkeys(names, 0), dict.fromkeys(names, False)
 
     def all(self, table: Any) -> Iterator[Any]:
-        """The batches of a table, looked at as they go by."""
+        """The batches of a table, inspected on their way."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -77,7 +77,7 @@ class _Seen:
             yield batch
 
     def kind(self, field: Any, count: int) -> str:
-        """What numpy calls a column's values."""
+        """numpy's name for the type of a column."""
         if str(field.type) != "string":
             return "<i8" if str(field.type) == "int64" and not self._missing[field.name] else "<f8"
         longest = max(1, self._longest[field.name])
@@ -127,7 +127,7 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
 
 
 def _archive(file: BinaryIO) -> zipfile.ZipFile:
-    """The archive in a file. Raises ValueError for one whose list of members, which is read as a whole, is too long."""
+    """The archive in a file. Raises ValueError if its list of members, which is read at once, is too long."""
     end = size(file)
     file.seek(max(0, end - 76))
     tail = file.read()
@@ -143,7 +143,7 @@ def _archive(file: BinaryIO) -> zipfile.ZipFile:
 
 
 def _width(member: IO[bytes], count: int) -> int:
-    """Characters of each text in an array of so many, whose header is read."""
+    """How many characters each text in an array has. Reads the array's header; count: of the texts."""
     found = re.search(rb"'<U(\d{1,7})'", start := member.read(len(header("<U1", (count,)))))
     width = int(found[1]) if found else 0
     if not width or start != header(f"<U{width}", (count,)) or 4 * width * count > LARGEST:
@@ -152,7 +152,7 @@ def _width(member: IO[bytes], count: int) -> int:
 
 
 def _parts(rows: int, width: int) -> Iterator[int]:
-    """So many rows in parts of which each takes a few megabytes at most."""
+    """Divides rows into parts of at most a few megabytes; gives the number of rows in each."""
     step = max(1, (1 << 22) // (4 * width))
     return (min(step, rows - start) for start in range(0, rows, step))
 

@@ -1,4 +1,4 @@
-"""The exporters that simrec brings, offered through the same hook as anyone's."""
+"""The exporters that come with simrec, offered through the same hook as a plugin's."""
 
 from simrec.contracts import ExporterSpec
 from simrec.hookspecs import hookimpl
@@ -36,7 +36,7 @@ def simrec_exporters() -> list[ExporterSpec]:
         ),
         ExporterSpec(
             name="npz",
-            summary="A numpy array for each column.",
+            summary="One numpy array per column.",
             factory=f"{ROOM}.npz:write",
             reader=f"{ROOM}.npz:read",
             endings=(".npz",),
@@ -44,7 +44,7 @@ def simrec_exporters() -> list[ExporterSpec]:
         ),
         ExporterSpec(
             name="csv",
-            summary="A line an item, a column for each number of a code; --codes text: as pgvector reads it.",
+            summary="One line per item, one column per number of a code; --codes text: as pgvector reads it.",
             factory=f"{ROOM}.delimited:write",
             reader=f"{ROOM}.delimited:read",
             endings=(".csv",),
@@ -53,7 +53,7 @@ def simrec_exporters() -> list[ExporterSpec]:
         ),
         ExporterSpec(
             name="jsonl",
-            summary="A JSON object an item, the code as a list.",
+            summary="One JSON object per item, the code as a list.",
             factory=f"{ROOM}.json_lines:write",
             reader=f"{ROOM}.json_lines:read",
             endings=(".jsonl",),
@@ -69,7 +69,7 @@ def simrec_exporters() -> list[ExporterSpec]:
         ),
         ExporterSpec(
             name="faiss",
-            summary="A flat index of FAISS, ready to be searched, the items beside it as JSON lines.",
+            summary="A flat FAISS index, ready to search, the items beside it as JSON lines.",
             factory=f"{ROOM}.flat_index:write",
             reader=f"{ROOM}.flat_index:read",
             endings=(".faiss",),

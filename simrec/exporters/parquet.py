@@ -1,4 +1,4 @@
-"""Parquet: a table, the record in the footer's metadata."""
+"""Parquet: a table, with the record in the footer's metadata."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from simrec.files import opened
 from simrec.streams import chunks
 
 GROUPED = 32
-"""Batches of a row group."""
+"""How many batches make a row group."""
 
 ENCODED = 1 << 16
-"""Values that are encoded at a time: with pyarrow's 1,024 codes take a quarter longer."""
+"""How many values are encoded at a time: with pyarrow's default of 1,024, codes take a quarter longer."""
 
 CODECS = {"UNCOMPRESSED", "SNAPPY"}
-"""How columns may be compressed: neither makes much more of a page than the file holds."""
+"""How columns may be compressed: with these, a page can't unpack to much more than the file holds."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.parquet`: every column, the code as a list of fixed size, under a checksum a page."""
+    """`.parquet`: all columns, the code as a list of fixed size, with a checksum per page."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Codes are as good as random: neither a dictionary nor compression makes them smaller, and both take time. So do
-    # dictionaries and least and greatest values of texts that are different in every row.
+    # Codes look random: neither a dictionary nor compression makes them smaller, and both take time. Dictionaries and
+    # minimum and maximum values of texts that differ in every row take time too.
     alike = [name for name in table.schema.names if name not in ("id", "source", "preview", "code")]
     kinds = {name: "none" if name in ("code", "preview") else "snappy" for name in table.schema.names}
     compression = {"code.list.element" if name == "code" else name: kind for name, kind in kinds.items()}
@@ -70,5 +70,5 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
         check_schema(table.schema_arrow, record)
         if table.metadata.num_rows != record.count:
             raise ValueError(f"it has {table.metadata.num_rows:,} rows, its record says {record.count:,}")
-        for number in range(table.num_row_groups):  # of several at once it would hold all
+        for number in range(table.num_row_groups):  # one by one: it would hold several at once in memory
             yield from table.iter_batches(rows_at_once(record), row_groups=[number])

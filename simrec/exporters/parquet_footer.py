@@ -1,7 +1,7 @@
-"""What a Parquet file's footer says of its columns, read without pyarrow.
+"""Reads how a Parquet file's columns are compressed from its footer, without pyarrow.
 
-pyarrow ends the process when it is asked for the compression of a column in a footer that was damaged. The footer is a
-struct in Thrift's compact protocol (thrift-compact-protocol.md, and parquet.thrift in apache/parquet-format).
+pyarrow crashes the process if it is asked for the compression of a column in a damaged footer. The footer is a struct
+in Thrift's compact protocol (thrift-compact-protocol.md, and parquet.thrift in apache/parquet-format).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 LARGEST = 16 << 20
-"""Bytes of the largest footer."""
+"""Maximum bytes of a footer."""
 
 DEEPEST = 16
-"""How deep structs and lists in it may be nested."""
+"""How deep its structs and lists may be nested."""
 
 CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")
 
@@ -22,7 +22,7 @@ _BYTE, _WHOLE, _DOUBLE, _BINARY, _LISTS, _STRUCT = 3, (4, 5, 6), 7, 8, (9, 10), 
 
 
 def codecs(file: BinaryIO) -> set[str]:
-    """How the columns of an open file are compressed. Raises ValueError for a footer that isn't one of one file."""
+    """How the columns of an open file are compressed. Raises ValueError for an invalid footer."""
     end = file.seek(0, 2)
     file.seek(max(0, end - 8))
     length, mark = struct.unpack("<I4s", file.read(8))
@@ -41,7 +41,7 @@ class _Reader:
         self._data, self._place, self._depth = data, 0, 0
 
     def codecs(self) -> Iterator[int]:
-        """FileMetaData.row_groups[].columns[].meta_data.codec, of every column."""
+        """FileMetaData.row_groups[].columns[].meta_data.codec of every column."""
         for _ in self._within_list(4):
             for _ in self._within_list(1):
                 found = list(self._codec())
@@ -50,7 +50,7 @@ class _Reader:
                 yield from found
 
     def _codec(self) -> Iterator[int]:
-        """Of a ColumnChunk, which may have no file of its own."""
+        """The codec of a ColumnChunk, which must not be in another file."""
         for number, kind in self._fields():
             if number == 1:
                 raise ValueError("its columns lie in other files")
@@ -64,7 +64,7 @@ class _Reader:
                 self._skip(kind)
 
     def _within_list(self, wanted: int) -> Iterator[None]:
-        """Stands before each struct in the list that is one field of a struct."""
+        """Moves to each struct in a list; wanted: the number of the field that holds the list."""
         for number, kind in self._fields():
             if number == wanted and kind in _LISTS:
                 count, element = self._list()
@@ -76,7 +76,7 @@ class _Reader:
                 self._skip(kind)
 
     def _fields(self) -> Iterator[tuple[int, int]]:
-        """The number and type of each field of a struct, whose value comes next."""
+        """The number and type of each field of a struct; its value comes next in the data."""
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self._whole()
@@ -99,7 +99,7 @@ class _Reader:
         elif kind == _STRUCT:
             for _, inner in self._fields():
                 self._skip(inner)
-        elif kind not in (1, 2):  # truth values, which the type says already; maps are nowhere in a footer
+        elif kind not in (1, 2):  # truth values are in the type itself; a footer has no maps
             raise ValueError(f"its footer has a value of type {kind}")
         self._depth -= 1
 

@@ -1,7 +1,7 @@
-"""TensorBoard's Embedding Projector: vectors and what is known of them as TSV, previews in a sprite sheet, and the
-config that `tensorboard --logdir FOLDER` looks for.
+"""TensorBoard's Embedding Projector: vectors and their items as TSV, previews in a sprite sheet, and the config that
+`tensorboard --logdir FOLDER` looks for.
 
-TensorBoard shows the first 100,000 rows, and no picture of more than 8,192 pixels an edge.
+TensorBoard shows the first 100,000 rows, and no picture with an edge over 8,192 pixels.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SHOWN = 100_000
-"""Rows that TensorBoard shows."""
+"""How many rows TensorBoard shows."""
 
 EDGE = 8192
-"""Pixels of a sheet's edge, at most."""
+"""Maximum edge of a sheet in pixels."""
 
 TILE = 64
-"""Pixels of a preview's edge in the sheet, at most."""
+"""Maximum edge of a preview in the sheet, in pixels."""
 
 CONFIG = "projector_config.pbtxt"
 
 ESCAPED = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 MEANT = {text: chr(code) for code, text in ESCAPED.items()}
 UNESCAPED = re.compile(r"\\[\\tnr]")
-"""How texts are written that would end a cell or a line."""
+"""How characters are written that would end a cell or a line."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     """`.tsv`: the codes; beside it the other columns, the previews, the config and the record.
 
-    Raises RequestError where the folder has a config that is not of this file.
+    Raises RequestError if the folder already has another file's config.
     """
     assert isinstance(target, str)
     path = Path(target)
@@ -57,12 +57,12 @@ def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
     )
     head = f"# simrec: {path.name}\n"
     if config.exists() and not config.read_bytes().startswith(head.encode("utf-8", "surrogateescape")):
-        raise RequestError(f"{config}: is there, of another export: name a .tsv in a folder of its own")
+        raise RequestError(f"{config}: belongs to another export: name a .tsv in a folder of its own")
     others = [name for name in table.schema.names if name not in ("code", "preview")]
     sheet = _Sheet(min(origin.most, SHOWN))
     beside = [metadata, sprite, config, record_path(target)]
     with writing(target, *beside) as (file, described, drawn, said, record):
-        if len(others) > 1:  # of one column TensorBoard expects no name
+        if len(others) > 1:  # TensorBoard expects no header for a single column
             described.write(_lines([others]))
         for batch in parts(table):
             texts, dim = numbers(batch.column("code")), codes(batch).shape[1]
@@ -120,7 +120,7 @@ def _ids(file: BinaryIO, others: Sequence[str], record: ExportRecord) -> Iterato
 
 
 class _Sheet:
-    """A sprite sheet of at most so many previews, row by row, each in a tile of the size of the first one's edge."""
+    """A sprite sheet of at most `most` previews, row by row, in tiles as large as the first one's edge."""
 
     def __init__(self, most: int) -> None:
         self._most, self._across = most, max(1, math.ceil(math.sqrt(most)))
@@ -128,7 +128,7 @@ class _Sheet:
         self._whole: Image | None = None
 
     def add(self, preview: bytes) -> None:
-        """The next one, in the middle of its tile; what can't be decoded stays white."""
+        """Adds the next preview in the middle of its tile; one that can't be decoded stays white."""
         from PIL import Image
 
         from simrec.catalogue import previews
@@ -151,7 +151,7 @@ class _Sheet:
 
     @property
     def image(self) -> Image:
-        """As far as it was filled."""
+        """The sheet, cut to the rows that were filled."""
         from PIL import Image
 
         whole = self._whole or Image.new("RGB", (1, 1), "white")
@@ -159,7 +159,7 @@ class _Sheet:
 
 
 def _lines(rows: Any) -> bytes:
-    """Rows as TSV: a tab, line end or backslash in a text is written as in Python."""
+    """Rows as TSV; a tab, line end or backslash in a text is escaped as in Python."""
     lines = ("\t".join("" if cell is None else str(cell).translate(ESCAPED) for cell in row) + "\n" for row in rows)
     return "".join(lines).encode()
 

@@ -1,4 +1,4 @@
-"""Reading exports back. A file may have come from anyone: what it says is checked before room is made for it."""
+"""Reads exports back. A file may come from anyone: its claims are checked before memory is taken for them."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from simrec.exporters.files import items_path, record_path
 from simrec.files import opened, read
 
 LARGEST = 8 << 20
-"""Bytes of the largest record, or header with one."""
+"""Maximum bytes of a record, or of a header with one."""
 
 LONGEST = 4 << 20
-"""Bytes of the longest line, beside its code."""
+"""Maximum bytes of a line, without its code."""
 
 BATCH = 8 << 20
-"""Bytes of the codes, float32, of a batch, about."""
+"""About how many bytes of codes (float32) a batch holds."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class _Item(msgspec.Struct):
-    """What is taken of a line of items."""
+    """The part of a line of items that is read."""
 
     id: str
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """What goes wrong in reading a file is a DataError, a line."""
+    """Turns whatever goes wrong in reading a file into a DataError of one line."""
     import pyarrow as pa
 
     errors: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
@@ -64,13 +64,13 @@ def reading(path: str) -> Iterator[None]:
 def parsed(data: bytes, path: str) -> ExportRecord:
     """The record in a file's metadata.
 
-    Raises ValueError for what is none, VersionError for one of a newer simrec.
+    Raises ValueError for an invalid record, VersionError for one from a newer simrec.
     """
     if len(data) > LARGEST:
         raise ValueError(f"a record of {len(data):,} bytes")
     values = json.loads(data)
     if not isinstance(values, dict) or type(values.get("version")) is not int:
-        raise ValueError("its record is none of simrec's")
+        raise ValueError("its record is not one of simrec's")
     if values["version"] > RECORD:
         raise VersionError(
             f"{path}: its record has version {values['version']}, newer than the {RECORD} that this simrec reads: "
@@ -101,22 +101,22 @@ def beside(path: str) -> ExportRecord:
 
 
 def missing(path: str, why: str) -> DataError:
-    """The error for a file that doesn't say what it holds."""
+    """The error for a file without a record."""
     return DataError(
-        f"{path}: doesn't say which encoder made its codes ({why}): take a file that 'simrec export' wrote, with what "
-        f"lies beside it"
+        f"{path}: doesn't say which encoder made its codes ({why}): use a file that 'simrec export' wrote, with the "
+        f"files beside it"
     )
 
 
 def rows_at_once(record: ExportRecord) -> int:
-    """Rows of a batch."""
+    """How many rows a batch has."""
     return max(1, min(1 << 16, BATCH // (4 * record.dim)))
 
 
 def numbers(file: IO[bytes], record: ExportRecord) -> Iterator[NDArray[Any]]:
-    """The codes (n, dim) that stand one after the other in a file, from where it is up to its end, some at a time.
+    """The codes (n, dim) in a file, one after the other from its current position to its end, in batches.
 
-    Raises ValueError where there are more or fewer than the record says.
+    Raises ValueError if there are more or fewer than the record says.
     """
     kind, left = np.dtype(NUMBERS[record.dtype]), record.count or 0
     while left:
@@ -131,7 +131,7 @@ def numbers(file: IO[bytes], record: ExportRecord) -> Iterator[NDArray[Any]]:
 
 
 def from_texts(texts: Any, record: ExportRecord) -> NDArray[Any]:
-    """The codes (n, dim) of a pyarrow array of texts, n * dim numbers."""
+    """The codes (n, dim) in a pyarrow array of n * dim numbers as texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -141,7 +141,7 @@ def from_texts(texts: Any, record: ExportRecord) -> NDArray[Any]:
 
 
 def split(texts: Sequence[str], record: ExportRecord) -> NDArray[Any]:
-    """The codes (n, dim) of texts such as "[0.1,0.2]". Raises ValueError for one of another length."""
+    """The codes (n, dim) in texts such as "[0.1,0.2]". Raises ValueError for a code of another length."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -153,7 +153,7 @@ def split(texts: Sequence[str], record: ExportRecord) -> NDArray[Any]:
 
 
 def batch(ids: Sequence[str] | None, codes: NDArray[Any]) -> Any:
-    """A pyarrow RecordBatch of codes (n, dim), and of ids where there are any."""
+    """A pyarrow RecordBatch of codes (n, dim), and of ids if there are any."""
     import pyarrow as pa
 
     columns = {} if ids is None else {"id": pa.array(ids, pa.string())}
@@ -161,7 +161,7 @@ def batch(ids: Sequence[str] | None, codes: NDArray[Any]) -> Any:
 
 
 def lines(file: BinaryIO, record: ExportRecord) -> Iterator[bytes]:
-    """The lines of a file. Raises ValueError for one that is too long, or no UTF-8."""
+    """The lines of a file. Raises ValueError for a line that is too long or isn't UTF-8."""
     most = LONGEST + 32 * record.dim
     while line := file.readline(most + 1):
         if len(line) > most:
@@ -171,7 +171,7 @@ def lines(file: BinaryIO, record: ExportRecord) -> Iterator[bytes]:
 
 
 def with_items(path: str, record: ExportRecord, codes: Iterator[NDArray[Any]]) -> Iterator[Any]:
-    """Codes as batches, with the ids that stand beside them in lines of JSON, if they have some."""
+    """Codes as batches, with their ids from the JSON lines beside the file, if there are any."""
     if "id" not in record.columns:
         for some in codes:
             yield batch(None, some)
@@ -189,11 +189,11 @@ def with_items(path: str, record: ExportRecord, codes: Iterator[NDArray[Any]]) -
 
 
 def size(file: BinaryIO) -> int:
-    """Bytes of an open file."""
+    """The size of an open file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 
 def path_of(path: str) -> Path:
-    """A path that is there and no folder. Raises OSError."""
+    """The path, after checking that a regular file is there. Raises OSError."""
     with opened(Path(path)):
         return Path(path)

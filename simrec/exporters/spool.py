@@ -1,4 +1,4 @@
-"""A table in a temporary file, for whoever needs to read it more than once."""
+"""A table in a temporary file, for reading it more than once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from simrec.files import temporary
 
 @contextmanager
 def spooled(schema: Any, batches: Iterable[Any]) -> Iterator[Callable[[], Iterator[Any]]]:
-    """What gives some pyarrow RecordBatches again, as often as it is called in the block.
+    """A function that gives pyarrow RecordBatches again, as often as it is called in the block.
 
-    Raises StoreError where there is no room for them.
+    Raises StoreError if there is no room for them.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""safetensors: the codes as the tensor `code`, the record in the header."""
+"""safetensors: the codes as the tensor `code`, with the record in the header."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from simrec.exporters.reading import LARGEST, missing, numbers, parsed, reading,
 from simrec.files import opened
 
 DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8"}
-"""What safetensors calls the dtypes."""
+"""safetensors' names for the dtypes."""
 
 
 def write(target: str | BinaryIO, table: Any, origin: Origin) -> Sequence[str]:
-    """`.safetensors`: `code` (n, dim), the record under `simrec` in its metadata; beside it the other columns as JSON
-    lines, a line a row.
+    """`.safetensors`: `code` (n, dim), with the record under `simrec` in its metadata; beside it the other columns as
+    JSON lines, one line per row.
     """
     rest = Beside(target, table, record=False)
     length = -(-len(_header(origin.widest)) // 8) * 8

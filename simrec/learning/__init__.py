@@ -1,1 +1,1 @@
-"""The torch side: the networks, their training, and their ONNX graphs. It stands on the contracts alone."""
+"""The torch side: networks, their training, and their ONNX graphs. It depends only on the contracts."""

@@ -25,25 +25,25 @@ from simrec.learning.networks import Network
 from simrec.settings import from_json, to_json
 
 SAMPLE = 10_000
-"""Training pictures, about, whose codes `Autoencoder.finish` is given: with more, what it fits no longer moves."""
+"""About how many training pictures' codes `Autoencoder.finish` gets: more wouldn't change what it fits."""
 
 PROBE = 64
-"""Pictures that the exported graphs are checked on."""
+"""How many pictures the exported graphs are checked on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderSettings:
-    """What every autoencoder can be told; a plugin adds its own fields."""
+    """The settings of every autoencoder; a plugin adds its own fields."""
 
     size: int = setting(28, "height and width of a picture, in pixels")
     channels: int = setting(1, "1 for grey, 3 for RGB")
     recipe: Recipe = setting("fashion", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
     dim: int = setting(32, "numbers in a code")
-    epochs: int = setting(15, "passes over the pictures, at most")
-    batch_size: int = setting(512, "pictures a step, at most; fewer where an epoch would have under 24 steps")
+    epochs: int = setting(15, "maximum number of passes over the pictures")
+    batch_size: int = setting(512, "maximum pictures per step; fewer if an epoch would have under 24 steps")
     optimizer: Literal["adamw", "adam"] = setting("adamw", "adamw, or adam with Keras's epsilon")
     learning_rate: float = setting(2e-3, "the largest step size")
-    weight_decay: float = setting(0.01, "AdamW's pull of the weights towards zero")
+    weight_decay: float = setting(0.01, "how strongly AdamW pulls weights towards zero")
     schedule: Literal["onecycle", "constant"] = setting("onecycle", "how the step size changes")
     patience: int = setting(0, "epochs without a better validation loss before stopping; 0 trains them all")
 
@@ -63,22 +63,22 @@ class AutoencoderSettings:
 class ConvSettings(AutoencoderSettings):
     """The settings of an autoencoder made of `networks.ConvEncoder` and `networks.PictureDecoder`.
 
-    The article's networks have no use for `stem` and the settings from `edges` on.
+    The article's networks don't use `stem` and the settings from `edges` on.
     """
 
     dim: int = setting(64, "numbers in a code")
-    epochs: int = setting(6, "passes over the pictures, at most")
-    stem: int = setting(0, "channels of a convolution before the others that keeps the size; 0 for none")
+    epochs: int = setting(6, "maximum number of passes over the pictures")
+    stem: int = setting(0, "channels of a first convolution that keeps the size; 0 for none")
     widths: tuple[int, ...] = setting((64, 128), "channels of the convolutions")
     hidden: int = setting(256, "units between the convolutions and the code")
     decoder: tuple[int, ...] = setting((256, 512), "units of the decoder's hidden layers")
-    edges: int = setting(128, "numbers that describe a picture's edges, which a code has to predict beside the picture")
+    edges: int = setting(128, "numbers that describe a picture's edges; a code must predict them beside the picture")
     edge_weight: float = setting(25.0, "weight of an edge number's squared error against a nat of the picture")
-    shift: float = setting(0.12, "how far a fed picture is moved at most, as a share of its size; the target stays")
-    scale: float = setting(0.2, "how much smaller a fed picture is at most, as a share; a third of that larger")
-    rotate: float = setting(10.0, "how far a fed picture is turned at most, in degrees")
-    light: float = setting(0.4, "how much darker a fed picture is at most, as a share; half of that brighter")
-    whitening: float = setting(0.5, "how far codes are whitened once trained: 0 centred only, 1 wholly")
+    shift: float = setting(0.12, "how far an input picture moves at most, as a share of its size; the target stays")
+    scale: float = setting(0.2, "how much smaller an input picture gets at most, as a share; larger by a third of it")
+    rotate: float = setting(10.0, "how far an input picture turns at most, in degrees")
+    light: float = setting(0.4, "how much darker an input picture gets at most, as a share; brighter by half of it")
+    whitening: float = setting(0.5, "how far trained codes are whitened: 0 only centres them, 1 is full whitening")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +92,7 @@ class ConvSettings(AutoencoderSettings):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more and less than 1")
         for name in ("widths", "decoder"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it takes numbers of 1 or more, commas between")
+                raise ValueError(f"{name} is {getattr(self, name)}: it takes numbers of 1 or more, with commas between")
 
 
 @torch.no_grad()
@@ -112,11 +112,11 @@ def _decode(self: Any, codes: Codes) -> Rebuilt:
 
 
 class TorchEncoder(nn.Module, ABC):
-    """An encoder made of torch layers; see `simrec.contracts.Encoder` for what the methods promise.
+    """An encoder made of torch layers; see `simrec.contracts.Encoder` for the contract of its methods.
 
     A subclass sets `Settings`, which has `size`, `channels`, `recipe` and `dim`, and `presets`, makes its layers in
-    `__init__` and writes `code` and `learn`. If it also writes `picture(code)`, codes (n, dim) to pictures (n, c, h, w)
-    in 0..1, it has a decoder: `decode` appears.
+    `__init__`, and implements `code` and `learn`. If it also implements `picture(code)`, codes (n, dim) to pictures
+    (n, c, h, w) in 0..1, it gets `decode` and so has a decoder.
     """
 
     Settings: ClassVar[type[Any]]
@@ -151,12 +151,12 @@ class TorchEncoder(nn.Module, ABC):
         progress: Callable[[Progress], None],
         stop: Callable[[], bool],
     ) -> History:
-        """What `fit` does once the layers have fresh weights: learns from images (n, h, w, c), and ends on the CPU."""
+        """Called by `fit` after the layers got fresh weights: learns from images (n, h, w, c), and ends on the CPU."""
 
     def spread(self, x: Tensor) -> Tensor | None:
-        """Pictures (n, c, h, w) in 0..1 to log-variances (n, dim), where a code is the mean of a normal distribution.
+        """Pictures (n, c, h, w) in 0..1 to log-variances (n, dim), if a code is the mean of a normal distribution.
 
-        The standard normal is then the prior that codes are drawn from. None, as here, for other codes.
+        New codes are then drawn from the standard normal. Returns None, as here, for other codes.
         """
         return None
 
@@ -195,9 +195,9 @@ class TorchEncoder(nn.Module, ABC):
             return self.spread(torch.zeros(1, self.input.channels, self.input.size, self.input.size)) is not None
 
     def save(self, folder: Path) -> None:
-        """Writes weights.safetensors (settings inside), encoder.onnx and decoder.onnx.
+        """Writes weights.safetensors (with the settings), encoder.onnx and decoder.onnx.
 
-        Raises TrainingError when the graphs and the network disagree.
+        Raises TrainingError if the graphs and the network disagree.
         """
         self.eval()
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -240,7 +240,7 @@ class TorchEncoder(nn.Module, ABC):
         traced, self._traced = self._traced, None
         try:
             if traced:
-                # Traced before the training, which the weights of now fit unless Python numbers changed as well.
+                # Traced before training: the new weights fit into it, unless Python numbers have changed as well.
                 with contextlib.suppress(TrainingError):
                     onnx_export.write(traced, self, folder)
                     onnx_export.check(self, folder, self._probe)
@@ -275,13 +275,13 @@ class TorchEncoder(nn.Module, ABC):
 class Autoencoder(TorchEncoder):
     """A torch encoder that is trained by gradient descent; its settings are `AutoencoderSettings`.
 
-    A subclass sets `Settings` and `presets`, makes its layers in `__init__` and writes `code` and `loss`, and `picture`
-    where it has a decoder.
+    A subclass sets `Settings` and `presets`, makes its layers in `__init__`, and implements `code` and `loss`, and
+    `picture` if it has a decoder.
     """
 
     micro_batch: int | None = None
-    """Pictures whose gradients a CPU computes at once, where a batch's activations would outgrow its cache; they are
-    summed over the batch. None: the whole batch, which batch norm needs.
+    """For how many pictures a CPU computes gradients at once, if a whole batch's activations don't fit into its cache;
+    they are summed over the batch. None for the whole batch, which batch norm needs.
     """
 
     @abstractmethod
@@ -289,25 +289,26 @@ class Autoencoder(TorchEncoder):
         """A batch of `examples` to the mean loss per picture, and its named parts."""
 
     def prepare(self, images: Tensor) -> None:
-        """Called once before training with the training pictures, uint8 (n, c, h, w): to fit what `examples` needs."""
+        """Called once before training with the training pictures, uint8 (n, c, h, w), to fit what `examples` needs."""
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What batches are drawn from, made once before training: here, the pictures themselves.
+        """The rows from which batches are drawn, made once before training: here, the pictures themselves.
 
-        images: uint8 (n, c, h, w). Returns tensors of n rows; uint8 ones reach `loss` as floats in 0..1.
+        images: uint8 (n, c, h, w). Returns tensors of n rows; `loss` gets uint8 ones as floats in 0..1.
         """
         return (images,)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A batch's pictures, changed as codes shouldn't notice: here, not at all. Called for each batch of training.
+        """Changes a batch's pictures in ways that shouldn't change a code: here, not at all. Called for each training
+        batch.
 
-        images: the first of `examples`, (n, c, h, w) in 0..1, on the device that is trained on, where the generator is
-        too. Pictures that validate are not augmented.
+        images: the first of `examples`, (n, c, h, w) in 0..1, on the training device; the generator is there too.
+        Validation pictures are not augmented.
         """
         return images
 
     def finish(self, codes: Tensor) -> None:
-        """Called once after training with the codes (n, dim) of training pictures: to fit what stands on them."""
+        """Called once after training with the codes (n, dim) of training pictures, to fit what depends on them."""
 
     def learn(
         self,
@@ -319,8 +320,8 @@ class Autoencoder(TorchEncoder):
         progress: Callable[[Progress], None],
         stop: Callable[[], bool],
     ) -> History:
-        """Trains; exports once before the first epoch, so that a network whose graph disagrees fails now and not after
-        the last.
+        """Trains. Exports once before the first epoch, so that a network whose graph disagrees fails now, not at the
+        end.
         """
         with tempfile.TemporaryDirectory() as folder:
             self._export(Path(folder))
@@ -331,7 +332,7 @@ class Autoencoder(TorchEncoder):
 
 
 class NetworkAutoencoder(Autoencoder):
-    """An autoencoder that is one of several networks, by its setting `network`.
+    """An autoencoder whose setting `network` chooses one of several networks.
 
     A subclass sets `Settings`, `presets` and `networks`, a `simrec.learning.networks.Network` class for each value.
     """

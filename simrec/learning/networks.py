@@ -1,4 +1,4 @@
-"""The layers that the built-in encoders are made of, for any picture size and number of channels."""
+"""The layers of the built-in encoders, for any picture size and number of channels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 class OrientedGradients(nn.Module):
     """Pictures (n, c, h, w) in 0..1 to the energy of their edges in each direction, (n, 4, h // 2, w // 2).
 
-    Histograms of oriented gradients (Dalal, Triggs 2005, doi:10.1109/CVPR.2005.177), softly binned: where edges lie
-    and how they run says more of what an item is than how bright it is, and a strong contrast counts little more than
-    a weak one. No parameters; each picture comes out with a mean square of 1.
+    Histograms of oriented gradients (Dalal, Triggs 2005, doi:10.1109/CVPR.2005.177), softly binned: where edges lie and
+    how they run says more about an item than its brightness, and a strong contrast counts little more than a weak one.
+    No parameters; each result has a mean square of 1.
     """
 
     directions = 4
 
     @classmethod
     def numbers(cls, size: int) -> int:
-        """How many numbers `EdgeTarget` looks at of a picture of that size."""
+        """How many numbers of a picture of that size `EdgeTarget` uses."""
         return cls.directions * min(size // 2, EdgeTarget.CELLS) ** 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,21 +37,21 @@ class OrientedGradients(nn.Module):
         down = down[..., 2:, :] - down[..., :-2, :]
         angles = [math.pi * k / self.directions for k in range(self.directions)]
         energy = torch.cat([(across * math.cos(a) + down * math.sin(a)).abs() for a in angles], 1)
-        # A pixel's energy goes mostly to the direction that fits best: the cube over the sum of squares.
+        # A pixel's energy goes mostly to the best direction: the cube over the sum of squares.
         energy = energy**3 / ((energy**2).sum(1, keepdim=True) + 1e-4)
         return _unit_energy(_root(F.avg_pool2d(energy, 4, 2, padding=1)))
 
 
 class Alignment(nn.Module):
-    """Pictures (n, c, h, w) moved and scaled so that the light in them has one centre and one spread.
+    """Pictures (n, c, h, w) moved and scaled so that their light has always the same centre and the same spread.
 
-    Normalisation by moments (Hu 1962, doi:10.1109/TIT.1962.1057692): where an item lies in its picture and how large it
-    is there then counts for little. No parameters. A blank picture stays blank; a scale stays within 0.6 and 1.3.
+    Normalisation by moments (Hu 1962, doi:10.1109/TIT.1962.1057692): it then matters little where an item lies in its
+    picture and how large it is. No parameters. A blank picture stays blank; scales stay within 0.6 and 1.3.
     """
 
     SPREAD = 0.58
-    """The root mean square distance from the centre that light is brought to; the picture reaches from -1 to 1. It is
-    a little less than most items of Fashion-MNIST have, so that what is moved and enlarged keeps its ends.
+    """The root mean square distance of light from the centre after scaling; a picture reaches from -1 to 1. It is
+    slightly less than in most items of Fashion-MNIST, so that items aren't cut off when they are moved and enlarged.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ class Alignment(nn.Module):
 class ConvEncoder(nn.Module):
     """Pictures (n, channels, size, size) to features (n, hidden).
 
-    The picture aligned; its oriented gradients, and itself at half its size; 3x3 convolutions with batch norm and ReLU,
-    one of `stem` channels (none where that is 0), then those of `widths`, each halving height and width at once, for
-    early strides are what keeps this fast on a CPU; one linear layer, batch norm, ReLU.
+    First the picture is aligned; then come its oriented gradients, and the picture itself at half its size; 3x3
+    convolutions with batch norm and ReLU, one with `stem` channels (none if that is 0), then those of `widths`, each of
+    which halves height and width, because early strides keep this fast on a CPU; one linear layer, batch norm, ReLU.
     """
 
     def __init__(self, size: int, channels: int, stem: int, widths: Sequence[int], hidden: int) -> None:
@@ -90,7 +90,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, hidden)."""
-        # Nothing here needs a gradient: the pictures are given, and no layer comes before.
+        # No gradient is needed here: no layer with weights comes before.
         with torch.no_grad():
             x = self.alignment(x)
             fixed = torch.cat([self.gradients(x), _unit_energy(F.avg_pool2d(_root(x), 2))], 1)
@@ -109,7 +109,7 @@ class MLP(nn.Sequential):
 
 
 class PictureDecoder(nn.Module):
-    """Codes (n, dim) by linear layers to a picture (n, channels, size, size) and to `extra` more numbers (n, extra)."""
+    """Linear layers from codes (n, dim) to pictures (n, channels, size, size) and `extra` more numbers (n, extra)."""
 
     def __init__(
         self, dim: int, hidden: Sequence[int], size: int, channels: int, *, extra: int = 0, norm: bool = False
@@ -119,7 +119,7 @@ class PictureDecoder(nn.Module):
         self.layers = MLP((dim, *hidden, channels * size * size + extra), norm=norm)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(n, dim) to (n, channels, size, size), the extra numbers left out."""
+        """(n, dim) to (n, channels, size, size), without the extra numbers."""
         return self.both(code)[0]
 
     def both(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,22 +130,22 @@ class PictureDecoder(nn.Module):
 
 
 class PrincipalTarget:
-    """Features of a picture brought down to a few numbers, which a code is to predict.
+    """Features of a picture reduced to a few numbers, which a code must predict.
 
-    Their principal components are whitened in part, scaled to one length, and to a variance of 1 over all.
+    Their principal components are partly whitened, scaled to the same length, and then to an overall variance of 1.
     """
 
     SAMPLE = 10_000
-    """Pictures that the components are taken from: with more they no longer move."""
+    """How many pictures the components are computed from: more wouldn't change them."""
 
     def __init__(self, features: Tensor, numbers: int) -> None:
-        """Takes the components from features float32 (n, f)."""
+        """Computes the components from features float32 (n, f)."""
         self.mean = features.mean(0)
         variances, axes = torch.linalg.eigh(torch.cov(features.T).cpu().double())
         scale = variances[-numbers:].clamp_min(float(variances[-1]) * 1e-6 + 1e-12) ** -0.25
         self.axes = (axes[:, -numbers:] * scale).float().to(features.device)
         self.scale = 1.0
-        self.scale = 1 / max(float(self.of(features).std()), 1e-6)  # those of blank pictures have none
+        self.scale = 1 / max(float(self.of(features).std()), 1e-6)  # features of blank pictures don't vary
 
     def of(self, features: Tensor) -> Tensor:
         """Features (n, f) to float32 (n, numbers)."""
@@ -153,17 +153,17 @@ class PrincipalTarget:
 
 
 class EdgeTarget:
-    """What a code is to predict beside the picture: its oriented gradients, as a `PrincipalTarget`.
+    """What a code must predict beside the picture: its oriented gradients, as a `PrincipalTarget`.
 
-    The gradients of a picture and of its mirror image are averaged, so that which way an item faces does not count.
-    Predicting such features in place of pixels is what MaskFeat does (Wei et al. 2022, arXiv:2112.09133).
+    The gradients of a picture and of its mirror image are averaged, so that it doesn't matter which way an item faces.
+    MaskFeat too predicts such features instead of pixels (Wei et al. 2022, arXiv:2112.09133).
     """
 
     CELLS = 14
-    """Rows and columns of gradients at most, those of a 28-pixel picture; of larger ones they are averaged."""
+    """Maximum rows and columns of gradients: those of a 28-pixel picture; larger pictures' gradients are averaged."""
 
     def __init__(self, images: Tensor, numbers: int) -> None:
-        """Takes the components from images uint8 (n, c, h, w)."""
+        """Computes the components from images uint8 (n, c, h, w)."""
         sample = images[:: max(1, len(images) // PrincipalTarget.SAMPLE)]
         self.target = PrincipalTarget(torch.cat(list(_mirrored_gradients(sample))), numbers)
 
@@ -173,11 +173,11 @@ class EdgeTarget:
 
 
 class Whitening(nn.Module):
-    """Centres codes and divides each principal axis by its standard deviation to some power, fitted once.
+    """Centres codes and divides each principal axis by its standard deviation to some power; fitted once.
 
-    power 0 only centres, 1 whitens wholly (ZCA: Kessy, Lewin, Strimmer 2018, arXiv:1512.00809); between them, axes of
-    little variance gain weight without their noise taking over. rotate False scales the numbers of a code themselves
-    and leaves the mean, so that zeros stay zeros. Before `fit_to` it changes nothing.
+    power: 0 only centres, 1 whitens fully (ZCA: Kessy, Lewin, Strimmer 2018, arXiv:1512.00809); in between, axes with
+    little variance gain weight without their noise taking over. rotate: if False, scales a code's own numbers and
+    leaves the mean, so that zeros stay zeros. Before `fit_to` it changes nothing.
     """
 
     mean: Tensor
@@ -197,18 +197,18 @@ class Whitening(nn.Module):
         return (code - self.mean) @ self.matrix
 
     def inverse(self, code: Tensor) -> Tensor:
-        """What `forward` was given."""
+        """Undoes `forward`."""
         return code @ self.back + self.mean
 
     def fit_to(self, codes: Tensor) -> None:
-        """Takes mean and axes from codes (n, dim)."""
+        """Computes mean and axes from codes (n, dim)."""
         exact = codes.cpu().double()
-        covariance = torch.cov(exact.T).reshape(exact.shape[1], -1)  # of one number a scalar
+        covariance = torch.cov(exact.T).reshape(exact.shape[1], -1)  # for codes of one number it is a scalar
         if self.rotate:
             mean, (variances, axes) = exact.mean(0), torch.linalg.eigh(covariance)
         else:
             mean, variances, axes = torch.zeros(len(covariance)), covariance.diagonal(), torch.eye(len(covariance))
-        # An axis without variance (a dead unit) must not be blown up.
+        # Don't blow up an axis without variance (a dead unit).
         scale = variances.clamp_min(float(variances.max()) * 1e-4 + 1e-12) ** (-self.power / 2)
         axes = axes.double()
         self.mean.copy_(mean)
@@ -217,9 +217,9 @@ class Whitening(nn.Module):
 
 
 class Network(nn.Module, ABC):
-    """One of the networks that an encoder can be, by its settings (`simrec.learning.autoencoder.NetworkAutoencoder`).
+    """A network that an encoder's settings can choose (`simrec.learning.autoencoder.NetworkAutoencoder`).
 
-    A subclass makes its layers and writes `code`, `picture` and `loss`, with the meaning they have in `Autoencoder`.
+    A subclass makes its layers and implements `code`, `picture` and `loss`, which mean the same as in `Autoencoder`.
     """
 
     micro_batch: int | None = None
@@ -243,14 +243,14 @@ class Network(nn.Module, ABC):
         """A batch of `examples` to the mean loss per picture and its named parts."""
 
     def spread(self, x: Tensor) -> Tensor | None:
-        """See `simrec.learning.autoencoder.Autoencoder`; None but for codes that are means."""
+        """See `simrec.learning.autoencoder.Autoencoder`; None unless codes are means."""
         return None
 
     def prepare(self, images: Tensor) -> None:
         """Called once before training with the training pictures, uint8 (n, c, h, w)."""
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What batches are drawn from."""
+        """The rows from which batches are drawn."""
         return (images,)
 
     def finish(self, codes: Tensor) -> None:
@@ -258,10 +258,10 @@ class Network(nn.Module, ABC):
 
 
 class SphereNetwork(Network):
-    """A conv encoder, a code on a sphere, and a linear decoder to the picture and its edges.
+    """A convolutional encoder, a code on a sphere, and a linear decoder to the picture and its edges.
 
-    settings: a `simrec.learning.autoencoder.ConvSettings`. The bottleneck is what the decoder is trained on; the code
-    is the bottleneck whitened in part, and `picture` undoes that.
+    settings: a `simrec.learning.autoencoder.ConvSettings`. The decoder is trained on the bottleneck; the code is the
+    partly whitened bottleneck, and `picture` undoes the whitening.
     """
 
     target: EdgeTarget
@@ -279,7 +279,7 @@ class SphereNetwork(Network):
         self.whitening = Whitening(s.dim, s.whitening)
 
     def more_numbers(self) -> int:
-        """How many numbers a code has to predict beside the picture and its edges; `told` is given them."""
+        """How many numbers a code must predict beside the picture and its edges; `told` gets them as targets."""
         return 0
 
     def bottleneck(self, x: Tensor) -> Tensor:
@@ -306,16 +306,16 @@ class SphereNetwork(Network):
         return images, self.target(images)
 
     def fed(self, x: Tensor) -> Tensor:
-        """What the encoder sees of (n, c, h, w): in training, each picture changed at random."""
+        """The encoder's input for pictures (n, c, h, w): in training, each is changed at random."""
         s = self.settings
         return jitter(x, s.shift, s.scale, s.rotate, s.light) if self.training else x
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """How badly the code tells the picture, in nats, and its edges."""
+        """How badly the code predicts the picture, in nats, and its edges."""
         return self.told(self.bottleneck(self.fed(x)), x, *rest)
 
     def told(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a bottleneck (n, dim) that is to tell pictures (n, c, h, w) and edges (n, edges)."""
+        """The loss of a bottleneck (n, dim) in predicting pictures (n, c, h, w) and edges (n, edges)."""
         (edges,) = targets
         logits, predicted = self.decoder.both(bottleneck)
         rebuilt, missed = bernoulli_loss(logits, x), squared_loss(predicted, edges)
@@ -356,29 +356,29 @@ class ArticleMLP(Network):
 def on_sphere(code: Tensor) -> Tensor:
     """Codes (n, dim) scaled to length sqrt(dim), so that a number is about 1 whatever dim is.
 
-    On a sphere cosine and L2 agree about who is nearer.
+    On a sphere, cosine and L2 rank neighbours in the same way.
     """
     unit: Tensor = F.normalize(code, dim=1, eps=1e-6)
     return unit * math.sqrt(code.shape[1])
 
 
 def bernoulli_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood in nats, summed over a picture's pixels, the batch's mean."""
+    """Negative log-likelihood in nats, summed over a picture's pixels, averaged over the batch."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(target)
 
 
 def squared_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Squared error, summed over the numbers (n, k) of a row, the batch's mean."""
+    """Squared error, summed over the numbers (n, k) of a row, averaged over the batch."""
     return F.mse_loss(predicted, target, reduction="sum") / len(target)
 
 
 def jitter(pictures: Tensor, shift: float, scale: float, rotate: float, light: float) -> Tensor:
-    """Pictures (n, c, h, w), each changed at random in ways that a code should not notice.
+    """Pictures (n, c, h, w), each changed at random in ways that should not change a code.
 
-    shift: moved by at most this share of the size. scale: smaller by at most this share, larger by at most a third of
-    it: an item fills most of its picture. rotate: turned by at most so many degrees. light: darker by at most this
-    share, brighter by at most half of it. Half are mirrored. What comes in from outside is black, the background of
-    the fashion recipe.
+    shift: move by at most this share of the size. scale: shrink by at most this share, enlarge by at most a third of
+    it, because an item fills most of its picture. rotate: turn by at most so many degrees. light: darken by at most
+    this share, brighten by at most half of it. Half are mirrored. What moves in from outside is black, the background
+    of the fashion recipe.
     """
     n, place = len(pictures), pictures.device
 
@@ -401,10 +401,10 @@ def jitter(pictures: Tensor, shift: float, scale: float, rotate: float, light: f
 def salt_and_pepper(
     pictures: Tensor, share: float | Tensor, generator: torch.Generator | None = None, *, soft: bool = False
 ) -> Tensor:
-    """Pictures in 0..1 with a share of the pixels black or white, as it happens; all channels of a pixel together.
+    """Pictures in 0..1 with a share of the pixels turned black or white at random; all channels of a pixel together.
 
-    share: for all pictures, or (n, 1, 1, 1). soft: each such pixel is a draw from Beta(1/2, 1/2) instead, seldom grey.
-    That distribution is the arcsine law, so sin^2 of a uniform angle samples it.
+    share: for all pictures, or (n, 1, 1, 1). soft: draw each such pixel from Beta(1/2, 1/2) instead, which is rarely
+    grey. That distribution is the arcsine law, so sin^2 of a uniform angle samples it.
     """
     n, _, height, width = pictures.shape
     place = generator.device if generator else pictures.device
@@ -414,7 +414,7 @@ def salt_and_pepper(
 
 
 def glorot(module: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases in every linear and convolutional layer, as Keras begins."""
+    """Sets Glorot-uniform weights and zero biases in every linear and convolutional layer, like Keras."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
@@ -423,22 +423,22 @@ def glorot(module: nn.Module) -> None:
 
 
 def _places(line: Tensor) -> Tensor:
-    """The middles of the pixels (m,) in a row of them (n, m), which reaches from -1 to 1."""
+    """The centres of the pixels (m,) in rows (n, m), which reach from -1 to 1."""
     size = line.shape[1]
     return (torch.arange(size, device=line.device) + 0.5) * (2 / size) - 1
 
 
 def _moments(line: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (n, 1) of where the light lies in rows of pixels (n, m)."""
+    """Mean and variance (n, 1) of the position of light in rows of pixels (n, m)."""
     places, total = _places(line), line.sum(1, keepdim=True).clamp_min(1e-3)
     middle = (line * places).sum(1, keepdim=True) / total
     return middle, (line * (places - middle) ** 2).sum(1, keepdim=True) / total
 
 
 def _interpolation(places: Tensor) -> Tensor:
-    """Weights (n, m, m) that take rows of m pixels to their values at places (n, m), linearly between neighbours.
+    """Weights (n, m, m) that interpolate rows of m pixels at places (n, m), linearly between neighbours.
 
-    As matrices rather than by `grid_sample`, which ONNX Runtime is slower at.
+    These are matrices because `grid_sample` is slower in ONNX Runtime.
     """
     size = places.shape[1]
     pixels = (places + 1) * (size / 2) - 0.5
@@ -450,18 +450,18 @@ def _root(x: Tensor) -> Tensor:
 
 
 def _unit_energy(x: Tensor) -> Tensor:
-    """Each of (n, c, h, w) scaled to a mean square of 1; a blank one stays blank."""
+    """Each of (n, c, h, w) scaled to a mean square of 1; blank ones stay blank."""
     return x / (x**2).mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
 def _mirrored_gradients(images: Tensor) -> Iterator[Tensor]:
     """uint8 (n, c, h, w) to (m, `OrientedGradients.numbers`), batch by batch, each row of length 1.
 
-    A picture's gradients and their mirror image, averaged: mirrored, an edge at 45 degrees is one at 135.
+    The average of a picture's gradients and those of its mirror image, in which an edge at 45 degrees is at 135.
     """
     gradients = OrientedGradients()
     mirrored = [-k % gradients.directions for k in range(gradients.directions)]
-    batch = 512  # more would not stay in a CPU's cache
+    batch = 512  # more would not fit into a CPU's cache
     for start in range(0, len(images), batch):
         with torch.no_grad():
             one = gradients(images[start : start + batch].float() / 255)

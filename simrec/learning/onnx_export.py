@@ -1,4 +1,4 @@
-"""An autoencoder as ONNX graphs, and the check that they compute what the network does."""
+"""Exports an autoencoder as ONNX graphs, and checks that they compute the same as the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simrec.errors import TrainingError, missing
 from simrec.onnx_encoder import OnnxEncoder
 
 TOLERANCE = 1e-4
-"""Largest difference between ONNX Runtime and torch, in codes and in rebuilt pixels (0..1)."""
+"""Maximum difference between ONNX Runtime and torch, in codes and in rebuilt pixels (0..1)."""
 
 
 class NotExportable(Exception):  # noqa: N818 - it is an answer, not a failure: such an encoder runs as a plugin
@@ -27,7 +27,7 @@ class NotExportable(Exception):  # noqa: N818 - it is an answer, not a failure: 
 
 
 class _Whole(nn.Module):
-    """Encoder and decoder side by side: one export of both takes half the time of two."""
+    """Encoder and decoder together: one export of both takes half the time of two exports."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class _Whole(nn.Module):
 
 
 def trace(model: Any) -> torch.onnx.ONNXProgram:
-    """The model as ONNX, encoder and decoder beside each other, to be written now or with later weights.
+    """The model as ONNX, with encoder and decoder together, to be written now or later with other weights.
 
-    Raises NotExportable when torch.onnx cannot.
+    Raises NotExportable if torch.onnx can't export it.
     """
     feeds = {"images": torch.zeros((2, *model.input.shape), dtype=torch.uint8)}
     if hasattr(model, "decode"):
@@ -60,15 +60,16 @@ def trace(model: Any) -> torch.onnx.ONNXProgram:
 
 
 def write(program: torch.onnx.ONNXProgram, model: Any, folder: Path) -> None:
-    """Writes encoder.onnx and, where the model has a `picture`, decoder.onnx: single files, any batch size.
+    """Writes encoder.onnx and, if the model has a `picture`, decoder.onnx: single files, for any batch size.
 
-    program: what `trace` made of this model; the weights are those of now. Raises NotExportable as `trace` does.
+    program: what `trace` made of this model; it is written with the current weights. Raises NotExportable as `trace`
+    does.
     """
     from onnx.utils import Extractor
 
     with _exporting():
         program.apply_weights(_Whole(model).state_dict())
-        optimized = torch.onnx.ONNXProgram(program.model.clone(), None)  # folds weights: `program` stays for others
+        optimized = torch.onnx.ONNXProgram(program.model.clone(), None)  # a copy: folding weights changes it
         optimized.optimize()
         parts = Extractor(optimized.model_proto)
         graphs = {"encoder.onnx": parts.extract_model(["images"], _coded(model))}
@@ -80,7 +81,7 @@ def write(program: torch.onnx.ONNXProgram, model: Any, folder: Path) -> None:
 
 
 def check(model: Any, folder: Path, images: Images) -> None:
-    """Runs both ways over images (n, h, w, c); raises TrainingError when they differ by more than TOLERANCE."""
+    """Runs graphs and network on images (n, h, w, c); raises TrainingError if they differ by more than TOLERANCE."""
     onnx = OnnxEncoder(model.input, model.dim, lambda name: (folder / name).read_bytes())
     codes = model.encode(images)
     _compare("encoder.onnx", onnx.encode(images), codes)
@@ -91,23 +92,23 @@ def check(model: Any, folder: Path, images: Images) -> None:
 
 
 def _coded(model: Any) -> list[str]:
-    """The results that pictures give."""
+    """The names of the results computed from pictures."""
     return ["codes", "log_variances"] if model.variational else ["codes"]
 
 
 def _rebuilt(model: Any) -> list[str]:
-    """The results that codes give."""
+    """The names of the results computed from codes."""
     return ["pictures"] if hasattr(model, "decode") else []
 
 
 def _any_number(feeds: dict[str, Tensor]) -> tuple[Any, ...]:
-    """Rows of each feed, as many as there are."""
+    """Dynamic shapes: any number of rows in each input."""
     images, *given = ({0: torch.export.Dim(f"n_{name}", min=1)} for name in feeds)
     return (images, tuple(given)) if given else (images,)
 
 
 def _rename_input(graph: Any, before: str, after: str) -> None:
-    """Gives an input another name wherever it stands."""
+    """Renames an input everywhere in a graph."""
     for feed in graph.input:
         feed.name = after if feed.name == before else feed.name
     for node in graph.node:
@@ -115,7 +116,7 @@ def _rename_input(graph: Any, before: str, after: str) -> None:
 
 
 def _write(model: Any, path: Path) -> None:
-    # The exporter notes on each node where in whose source it came from: paths of this machine, of use to nobody else.
+    # The exporter notes on each node where in the source it came from: paths on this machine, useless elsewhere.
     graph = model.graph
     for noted in (model, graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         noted.ClearField("metadata_props")
@@ -125,9 +126,9 @@ def _write(model: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def _exporting() -> Iterator[None]:
-    """Around the exporter, which prints and logs its own progress and deprecations: none of that is for our users.
+    """Silences the exporter, which prints and logs its own progress and deprecations.
 
-    It raises whatever its many stages raise; here that becomes NotExportable, unless onnxscript is not installed.
+    Turns whatever its many stages raise into NotExportable, unless onnxscript is not installed.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

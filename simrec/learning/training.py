@@ -1,4 +1,4 @@
-"""The training loop: whole data set as one tensor on the device, one schedule, early stopping where asked for."""
+"""The training loop: the whole data set as one tensor on the device, one schedule, early stopping if wanted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from simrec.contracts import Epoch, History, Images, Progress
 from simrec.errors import TrainingError
 
 LEAST_STEPS = 24
-"""Steps an epoch, however few the pictures: a folder of 500 must not be done after one step an epoch ..."""
+"""Minimum number of steps per epoch: a folder of 500 pictures must not get a single step per epoch ..."""
 
 SMALLEST_BATCH = 32
 """... but a batch stays large enough for batch norm."""
 
 SHOWN = 2000
-"""Pictures, about, that the validation loss is measured on where it steers nothing."""
+"""About how many pictures the validation loss is measured on if it doesn't steer the training."""
 
 REPORTS = 10
-"""Times an epoch that a GPU is asked for its loss: each makes it wait for the host. A CPU is asked at every step."""
+"""How often per epoch to read the loss from a GPU, which has to wait for that. On a CPU it is read at every step."""
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU. Raises TrainingError if absent."""
+    """The device with that name; "auto" is CUDA, else Apple's MPS, else the CPU. Raises TrainingError if missing."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if available[d]))
@@ -50,10 +50,10 @@ def run(
 ) -> History:
     """Trains an Autoencoder in place on images (n, h, w, c) and leaves it on the CPU with the weights to keep.
 
-    With early stopping the weights of the lowest validation loss are kept. Without it validation is for showing
-    only: the last epoch's weights are kept, or after an interruption those of the lowest training loss.
+    With early stopping, keeps the weights with the lowest validation loss. Without it, validation is only shown: keeps
+    the last epoch's weights or, after an interruption, those with the lowest training loss.
 
-    Raises TrainingError when there are fewer than two images or the loss is no longer finite.
+    Raises TrainingError if there are fewer than two images, or if the loss is no longer finite.
     """
     if len(images) < 2:
         raise TrainingError(f"{len(images)} pictures are too few to train on: give at least 2")
@@ -66,7 +66,7 @@ def run(
     shown = validation if settings.patience else validation[:: max(1, len(validation) // SHOWN)]
     held_out = model.examples(_to_tensor(shown, device), generator)
     batch = min(settings.batch_size, max(SMALLEST_BATCH, len(images) // LEAST_STEPS))
-    steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures in each
+    steps = min(math.ceil(len(images) / batch), len(images) // 2)  # batch norm needs two pictures per step
     at_once = model.micro_batch if model.micro_batch and device.type == "cpu" else batch
     descent = _Descent(model, examples, device, steps, at_once, *_optimizer(model, settings, steps))
 
@@ -75,7 +75,7 @@ def run(
     ended: Literal["finished", "converged", "interrupted"] = "finished"
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
-        torch.manual_seed(seed + epoch)  # of every device: what an epoch draws does not depend on the validation
+        torch.manual_seed(seed + epoch)  # on all devices, so that an epoch's draws don't depend on the validation
         order = torch.randperm(len(images), generator=generator).to(device)
         last = epochs[-1].validation_loss if epochs else None
 
@@ -114,7 +114,7 @@ class _Best:
             self.epoch, self.loss, self.weights = epoch, loss, copy.deepcopy(model.state_dict())
 
     def restore(self, model: Any) -> int:
-        """Gives the model those weights, if there are any; which epoch they are of."""
+        """Gives the model those weights, if there are any; returns their epoch."""
         if self.weights:
             model.load_state_dict(self.weights)
         return self.epoch
@@ -122,7 +122,7 @@ class _Best:
 
 @dataclass(frozen=True)
 class _Descent:
-    """Gradient descent of a model on examples, tensors of n rows; at_once: rows that are computed together."""
+    """Gradient descent of a model on examples, tensors of n rows. at_once: how many rows are computed together."""
 
     model: Any
     examples: tuple[Tensor, ...]
@@ -135,9 +135,9 @@ class _Descent:
     def epoch(
         self, order: Tensor, generator: torch.Generator, report: Callable[[int, float], None]
     ) -> tuple[float, dict[str, float]]:
-        """One pass over the rows in that order: the mean loss and the means of its parts.
+        """One pass over the rows in that order; returns the mean loss and the means of its parts.
 
-        report: told the step and the mean loss so far.
+        report: called with the step and the mean loss so far.
         """
         self.model.train()
         summed, parts, seen = torch.zeros((), device=self.device), dict[str, Tensor](), 0
@@ -158,7 +158,7 @@ class _Descent:
         return float(summed) / len(order), {name: float(value) / len(order) for name, value in parts.items()}
 
     def _loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of some rows, their pictures augmented."""
+        """The loss of some rows, with augmented pictures."""
         cuda = self.device.type == "cuda"
         pictures, *others = (_scaled(example[rows]) for example in self.examples)
         with torch.autocast("cuda", torch.bfloat16, enabled=cuda and torch.cuda.is_bf16_supported()):
@@ -173,7 +173,7 @@ def _optimizer(model: Any, settings: Any, steps: int) -> tuple[torch.optim.Optim
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True)
-    else:  # as Keras has it
+    else:  # with Keras's epsilon
         optimizer = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-7)
     if settings.schedule == "onecycle":
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=total + 1)

@@ -1,4 +1,4 @@
-// The server's answers. An error is its own sentence; without the token, whoever shows the page asks for it.
+// The server's answers. Errors carry the server's own sentence; if the token is missing, the page asks for it.
 
 export class ApiError extends Error {
   constructor(status, sentence) {

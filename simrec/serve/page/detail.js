@@ -1,11 +1,11 @@
-// One item, large, beside what was asked; and what its encoder makes of both.
+// One item, large, beside the query, and what the encoder makes of both.
 
 import { address, views } from "./api.js";
 import { by, end, h, number, picture } from "./dom.js";
 import { called, source } from "./pictures.js";
 import { fields, figures, title } from "./results.js";
 
-// others: the items before and after it. act: what can be done with it.
+// others: all items of the answer, in order. act: what the buttons do.
 export function look(item, others, state, act) {
   const dialog = by("detail");
   const name = state.recommender;
@@ -41,7 +41,7 @@ export function look(item, others, state, act) {
 }
 
 function large(heading, alt, part, name) {
-  // Of an item whose file can't be read again there is the preview; of an upload, what was uploaded.
+  // If an item's file can't be read again, show its preview; for an upload, show the upload.
   const image = part.id === undefined ? picture(source(part), alt)
     : picture(address(name, "originals", part.id), alt, end(part.id), address(name, "previews", part.id));
   const figure = h("figure", {}, h("figcaption", {}, heading), h("div", { class: part.url ? "tile upload" : "tile" }, image));

@@ -1,4 +1,4 @@
-// Elements from data: whatever is a text stays one, as nothing here is ever parsed as HTML.
+// Makes elements from data. Texts stay texts: nothing here is ever parsed as HTML.
 
 export const by = (id) => document.getElementById(id);
 
@@ -29,8 +29,8 @@ export function number(value, digits = 3) {
   return Number(value).toLocaleString("en", { maximumFractionDigits: digits });
 }
 
-// Small pictures, of 28 x 28 pixels say, are shown with their pixels rather than blurred. instead: what is shown where
-// there is no picture, after a try at the other addresses.
+// Small pictures, such as 28 x 28 pixels, are shown with square pixels, not blurred. others: addresses to try if the
+// first one fails. instead: the text to show if all fail.
 export function picture(address, alt = "", instead = alt, ...others) {
   return h("img", {
     src: address, alt, decoding: "async",

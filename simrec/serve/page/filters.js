@@ -1,4 +1,4 @@
-// What narrows the answer: how many, the least score, and a control for each field of the catalogue.
+// What narrows the answer: how many items, the minimum score, and a control for each field of the catalogue.
 
 import { h, number } from "./dom.js";
 import { OF_FILES } from "./results.js";
@@ -7,7 +7,7 @@ const FEW = 8; // choices that are shown at once
 
 const COUNTS = [12, 24, 48, 96];
 
-// Draws them all. change: is called with the name of what was changed, when the state holds it.
+// Draws all controls. change: called with the name of what has changed, after the state holds it.
 export function draw(place, facets, state, change) {
   const kinds = { number: numbers, choice: choices, text: texts };
   const control = (facet) =>

@@ -13,13 +13,13 @@ let facets = [];
 let state = empty();
 let shown = []; // the items of the answer
 let running = null;
-let last = ""; // what was changed last: moving one slider is one step of the history
+let last = ""; // what changed last: dragging one slider is one step in the history
 
 const same = (one, other) => (one.id !== undefined ? one.id === other.id : one.code && one.code === other.code);
 
 const part = (item) => ({ id: item.id, name: results.title(item) });
 
-// Items that came by the address are called what their cards call them.
+// Gives items from the address the names that their cards have.
 async function named(parts) {
   await Promise.all(parts.filter((one) => one.id !== undefined).map(async (one) => {
     const item = await api.item(state.recommender, one.id).catch(() => null); // the answer says that it isn't there
@@ -118,7 +118,7 @@ function controls() {
   });
 }
 
-// On a phone they are folded away: how many there are stands outside.
+// On a phone the filters are folded away: the summary says how many there are.
 function narrowed() {
   const count = Object.keys(state.filters).length + (state.least !== null);
   by("narrowed").textContent = count ? `Filters (${count})` : "Filters";
@@ -144,7 +144,7 @@ function crop(part, box) {
   change();
 }
 
-// To the question, which on a phone stands above the answers, and to the first of these.
+// Scrolls up to the question, which on a phone is above the answers, and to the first answer.
 function up() {
   by("main").focus();
   by("question").scrollTo({ top: 0 });
@@ -165,7 +165,7 @@ const act = {
   },
   less(item) {
     if (!state.wanted.length) {
-      fail(new Error("First choose what it should look like: then say what less."));
+      fail(new Error("First choose a picture that items should look like, then this one to look less like."));
       return;
     }
     if (!state.less.some((one) => same(one, item))) state.less = [...state.less, part(item)];
@@ -183,7 +183,7 @@ function take(files) {
   answer();
 }
 
-// Opens a recommender and what the address asks of it.
+// Opens a recommender with the question in the address.
 async function open(next) {
   const name = known.some((one) => one.name === next.recommender) ? next.recommender : known[0].name;
   if (name !== state.recommender || !facets.length) {
@@ -209,7 +209,7 @@ function login() {
       if (await api.session(by("token").value)) {
         dialog.close();
         resolve();
-      } else by("wrong").textContent = "That is another token.";
+      } else by("wrong").textContent = "That token is wrong.";
     };
   });
 }
@@ -247,7 +247,7 @@ async function start() {
   await open(fromAddress(location.search));
 }
 
-// A picture that comes before the page knows its catalogue is kept until then.
+// A picture that comes before the page knows its catalogue waits until then.
 const ready = start();
 pictures.listen((files) => ready.then(() => take(files)));
 ready.catch(fail);

@@ -1,15 +1,15 @@
-// The pictures that are asked about: where they come from, how they are shown, and the part that is meant.
+// The query's pictures: where they come from, how they are shown, and which part of them counts.
 
 import { address } from "./api.js";
 import { by, end, h, picture } from "./dom.js";
 
-const EDGES = [96, 56]; // pixels of the picture in a link, of one picture and of each of several
+const EDGES = [96, 56]; // edge in pixels of the picture in a link: of a single one, and of each of several
 
 export function uploaded(file) {
   return { file, url: URL.createObjectURL(file), name: file.name || "pasted picture", crop: "" };
 }
 
-// A tiny picture for the link, so that whoever gets it sees what was asked.
+// A tiny picture for the link, so that whoever opens it sees the query.
 // count: how many pictures the link holds.
 export async function thumb(part, count) {
   try {
@@ -41,7 +41,7 @@ function edges(crop) {
   return crop ? crop.split(",").map((edge) => parseFloat(edge) / 100) : [0, 0, 1, 1];
 }
 
-// Draws one side of the question. act: what is done when one is removed, or a part of it chosen.
+// Draws one side of the question. act: what happens when a picture is removed, or a part of it chosen.
 export function draw(parts, place, recommender, act) {
   place.replaceChildren(
     ...parts.map((part) => {
@@ -59,11 +59,11 @@ export function draw(parts, place, recommender, act) {
         frame.append(box);
         figure.append(hint);
         frame.querySelector("img").addEventListener("error", () => {
-          box.remove(); // there is nothing to see a part of
+          box.remove(); // there is no picture to mark a part of
           if (!part.crop) hint.remove();
         });
       } else if (act.crop) {
-        figure.append(h("p", { class: "hint" }, "To mark a part, choose the picture itself: a link holds a tiny copy."));
+        figure.append(h("p", { class: "hint" }, "To mark a part, choose the picture again: a link holds only a tiny copy."));
       }
       return figure;
     }),
@@ -77,7 +77,7 @@ function croppable(frame, part, chosen) {
     class: "box", tabIndex: 0, role: "group",
     "aria-label": "The part that you mean: arrow keys move it, Shift and arrow keys change its size",
   });
-  // Where the picture itself is, which fills its element in one direction alone.
+  // Where the picture itself is: it fills its element in one direction only.
   const area = () => {
     const image = frame.querySelector("img");
     const outer = (image ?? frame).getBoundingClientRect();
@@ -150,7 +150,7 @@ function croppable(frame, part, chosen) {
   return box;
 }
 
-// Every way a picture gets here. take: is given the files.
+// All ways in which pictures arrive. take: called with the files.
 export function listen(take) {
   const pictures = (list) => [...(list ?? [])].filter((file) => file.size);
   for (const [button, input] of [["choose", "files"], ["photograph", "camera"]]) {

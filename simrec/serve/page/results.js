@@ -13,7 +13,7 @@ export const title = (item) => NAMES.map((name) => item.fields[name]).find((valu
 
 export const value = (one) => (one === null ? "–" : typeof one === "number" ? number(one, 6) : one);
 
-// What is always said of an answer. An item of the spread is no answer and has none of it.
+// The figures of an answer. An item of the first page isn't an answer and has none.
 export function figures(item) {
   if (item.rank === undefined) return null;
   const said = [
@@ -31,7 +31,7 @@ export function fields(item, all = false) {
   return h("dl", { class: "fields" }, shown.map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, value(text)))));
 }
 
-// act: what is done with an item: look, more, less.
+// act: what the buttons do with an item: look, more, less.
 export function draw(items, recommender, act) {
   by("results").replaceChildren(
     ...items.map((item) => {

@@ -1,11 +1,11 @@
-// What is asked, and the address that says it: a link, a reload and the back button bring the same question.
+// The question, and the address that holds it: a link, a reload and the back button bring back the same question.
 //
-// A part of the question is an item {id, name, crop} or a picture {code, thumb, name}: the code looks it up again
-// without the picture itself. A new picture is {file, url, name, crop} until it was looked up once.
+// A part of the question is an item {id, name, crop} or a picture {code, thumb, name}: with its code, a picture can be
+// looked up again without the file. A new picture is {file, url, name, crop} until its first look-up.
 
 export const USUAL = 24;
 
-const held = new Map(); // the pictures of this visit, by their codes
+const held = new Map(); // the pictures of this visit, by code
 
 export function hold(part) {
   held.set(part.code, part);

@@ -63,7 +63,7 @@ function pack([red, green, blue]) {
 
 const colourOf = (item) => look.colours[numbers[item]] || look.faint;
 
-// Pictures: sheets are decoded when something on them is to be seen, and the ones seen longest ago are let go.
+// Pictures: a sheet is decoded when a picture on it comes into view; the sheets out of view for longest are dropped.
 
 const KEPT = 48;
 const AT_ONCE = 3;
@@ -120,7 +120,7 @@ function drawPicture(context, bitmap, item, left, top, width, height) {
   context.drawImage(bitmap, (place % about.across) * about.cell, ((place / about.across) | 0) * about.cell, wide, high, left, top, width, height);
 }
 
-// A picture of its own, as large as fits into a square of so many pixels.
+// A single picture, as large as fits into a square of so many pixels.
 function picture(item, side, whole = false) {
   const [wide, high] = [sizes[2 * item], sizes[2 * item + 1]];
   const factor = side / Math.max(wide, high);
@@ -209,8 +209,8 @@ function resize() {
 const lastSpacing = about.spacing / 2 ** ((about.steps - 1) / 2);
 const limited = (k) => Math.min(Math.max(k, least / 2), Math.max(most, 4 * least));
 
-// Points are written as pixels: each is a small disc with soft edges, ready for 16 places within a pixel. Of very many
-// points a screen with finer pixels than a style sheet's would cost four times as much, and show hardly more.
+// Points are written as pixels: each is a small disc with soft edges, prepared for 16 places within a pixel. With very
+// many points, drawing in a screen's finer pixels would cost four times as much, and show hardly more.
 
 let stamped = "";
 let stamps = { offsets: [], weights: [] };
@@ -278,7 +278,7 @@ function drawPoints() {
   pointsContext.putImageData(image, 0, 0);
 }
 
-// Pictures of a level appear where there is room between them, and grow until they have their size.
+// A level's pictures appear once there is room between them, and grow to their full size.
 
 let visible = [];
 
@@ -474,7 +474,7 @@ canvas.addEventListener("blur", () => {
   redraw();
 });
 
-// The item whose picture is there, else the nearest point within so many pixels, else -1.
+// The item whose picture is there, else the nearest point within so many pixels, or -1.
 function itemAt(x, y, reach) {
   for (let i = visible.length - 1; i >= 0; i--) {
     const [item, left, top, side] = visible[i];
@@ -567,7 +567,7 @@ function select(item, flying = false) {
   redraw();
 }
 
-// So near that its neighbours can be told apart, where they aren't all over the map.
+// So close that its neighbours can be told apart, unless they are all over the map.
 function approach(item) {
   const [x, y] = [places[2 * item], places[2 * item + 1]];
   const far = nearest(item).map((other) => Math.max(Math.abs(places[2 * other] - x), Math.abs(places[2 * other + 1] - y))).sort((a, b) => a - b);
@@ -614,7 +614,7 @@ function fill(item) {
   });
   $("panel").replaceChildren(
     element("div", { className: "top" }, words, closing), element("figure", {}, large), facts,
-    element("h3", { textContent: list.children.length ? "Most similar, with scores" : "No other item is there." }), list,
+    element("h3", { textContent: list.children.length ? "Most similar, with scores" : "There is no other item." }), list,
   );
   $("panel").scrollTop = 0;
   document.body.style.setProperty("--sheet", `${$("panel").offsetHeight}px`);

@@ -14,7 +14,7 @@ from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
 class ConvSettings(AutoencoderSettings):
     """Settings of the autoencoder; size, channels, dim, epochs and more are inherited."""
 
-    epochs: int = setting(6, "passes over the pictures, at most")
+    epochs: int = setting(6, "maximum number of passes over the pictures")
     width: int = setting(32, "channels of the first convolution; the second has twice as many")
 
 
@@ -32,7 +32,7 @@ class ConvAutoencoder(Autoencoder):
             nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
             nn.Flatten(), nn.Linear(2 * width * side**2, settings.dim),
-            nn.BatchNorm1d(settings.dim, affine=False),  # cosines compare codes best that are centred
+            nn.BatchNorm1d(settings.dim, affine=False),  # cosines compare centred codes best
         )  # fmt: skip
         self.decoder = nn.Sequential(
             nn.Linear(settings.dim, 512), nn.ReLU(), nn.Linear(512, channels * size**2), nn.Sigmoid(),
@@ -50,7 +50,7 @@ class ConvAutoencoder(Autoencoder):
         return picture
 
     def loss(self, *examples: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Pictures (n, c, h, w) to the mean loss of a picture, and its parts by name."""
+        """Pictures (n, c, h, w) to the mean loss per picture, and its parts by name."""
         (x,) = examples
         error = (self.picture(self.code(x)) - x).square().sum((1, 2, 3)).mean()
         return error, {"pixels": error.detach()}

@@ -14,8 +14,8 @@ def simrec_encoders() -> list[EncoderSpec]:
             factory="$package.model:OrientedGradients",
             metric="cosine",
             explanation=(
-                "It notes for each part of a picture how strong its edges are and which way they run. "
-                "Items with like outlines and folds are found, whatever their colours."
+                "It measures in each part of a picture how strong the edges are and which way they run. "
+                "It finds items with similar outlines and folds, whatever their colours."
             ),
         )
     ]

@@ -29,7 +29,7 @@ class GradientSettings:
 
 
 class OrientedGradients:
-    """A code holds the edges' strength for each cell and direction, less what the training pictures have on average."""
+    """A code holds the strength of edges in each cell and direction, minus the training pictures' mean."""
 
     Settings = GradientSettings
     presets: ClassVar[Mapping[str, GradientSettings]] = {"default": GradientSettings()}
