@@ -109,7 +109,7 @@ def check(graph: bytes) -> None:
         if kind == NODE:
             nodes.append(node)
     if graphs != 1:
-        raise ValueError("it is no ONNX model")
+        raise ValueError("it is not an ONNX model")
     _check_sizes(given, nodes)
 
 
@@ -186,7 +186,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]
     while start < end:
         key, start = _varint(data, start, end)
         if key >> 32:  # ONNX Runtime would cut it to 32 bits and see a different field
-            raise ValueError("it is no ONNX model")
+            raise ValueError("it is not an ONNX model")
         wire = key & 7
         if wire == _VARINT:
             value, stop = _varint(data, start, end)
@@ -199,7 +199,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]
             stop = start + (8 if wire == _EIGHT else 4)
             yield key >> 3, start, stop
         else:
-            raise ValueError("it is no ONNX model")
+            raise ValueError("it is not an ONNX model")
         if stop > end:
             raise ValueError("it is cut short")
         start = stop
@@ -216,4 +216,4 @@ def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, start
-    raise ValueError("it is no ONNX model")
+    raise ValueError("it is not an ONNX model")

@@ -112,7 +112,7 @@ def test_a_wide_code_has_numbers_for_each_place_at_any_size(size: int) -> None:
 
 
 def test_a_wide_code_that_does_not_fit_its_places_is_refused() -> None:
-    with pytest.raises(ValueError, match="dim is 100: a wide code of 28 pixels takes a multiple of 196"):
+    with pytest.raises(ValueError, match="dim is 100: a wide code of 28 pixels needs a multiple of 196"):
         article("denoising", network="wide", dim=100)
 
 

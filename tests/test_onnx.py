@@ -241,8 +241,8 @@ def written(path: Path, data: bytes) -> Path:
     ("make", "said"),
     [
         (lambda path: path, "cannot be read"),
-        (lambda path: written(path, b"no model"), "is no ONNX model"),
-        (lambda path: written(path, b""), "is no ONNX model"),
+        (lambda path: written(path, b"no model"), "is not an ONNX model"),
+        (lambda path: written(path, b""), "is not an ONNX model"),
         (lambda path: tower(path, opset=11), "opset 11"),
         (lambda path: tower(path, shape=(1, 3, SIZE, SIZE)), "1 pictures at a time"),
         (lambda path: tower(path, shape=("n", 3, 224, 224)), "--set size=224"),

@@ -119,7 +119,7 @@ def test_default_weights_are_those_in_torchvisions_cache(
         ),
         ("mine.pth", "one that torch saved becomes one with"),
         ("nowhere.safetensors", "cannot be read"),
-        ("other.safetensors", r"'conv1.weight' is not there as resnet18 has it"),
+        ("other.safetensors", r"'conv1.weight' doesn't fit resnet18"),
     ],
 )
 def test_weights_that_cannot_be_had_are_one_line(images: np.ndarray, tmp_path: Path, file: str, expected: str) -> None:

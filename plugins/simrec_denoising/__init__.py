@@ -14,9 +14,9 @@ def simrec_encoders() -> list[EncoderSpec]:
             factory="simrec_denoising.model:Denoising",
             metric="cosine",
             explanation=(
-                "It is shown pictures with speckles and learns to draw them without, so its numbers change little when "
-                "a photo is grainy or scratched. Take it when your pictures are poor; its preset restore is made to "
-                "clean them."
+                "It sees pictures with speckles and learns to draw them without, so its numbers change little if a "
+                "photo is grainy or scratched. Use it if your pictures are poor; its preset restore is made to clean "
+                "them."
             ),
         )
     ]

@@ -1,4 +1,4 @@
-"""The denoising autoencoder: fed wrong pixels, it rebuilds the right ones."""
+"""The denoising autoencoder: it gets pictures with wrong pixels and rebuilds the right ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DenoisingSettings(ConvSettings):
     network: Literal["conv", "wide", "pooled"] = setting(
         "conv", "conv: code on a sphere; wide: a code that keeps where things are; pooled: the article's"
     )
-    noise: float = setting(0.2, "share of the pixels that are wrong; conv: at most, wide: on average")
+    noise: float = setting(0.2, "share of wrong pixels; conv: the largest share, wide: the average")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,21 +31,21 @@ class DenoisingSettings(ConvSettings):
             raise ValueError(f"noise is {self.noise}: it must be from 0 to 1")
         places = ((self.size + 1) // 2) ** 2
         if self.network == "wide" and self.dim % places:
-            raise ValueError(f"dim is {self.dim}: a wide code of {self.size} pixels takes a multiple of {places}")
+            raise ValueError(f"dim is {self.dim}: a wide code of {self.size} pixels needs a multiple of {places}")
 
 
 class DenoisingSphere(SphereNetwork):
-    """Fed new noise at every step, from none to as much as the setting says, so that clean pictures are known too."""
+    """Gets new noise at every step, from none up to the setting's share, so that it knows clean pictures too."""
 
     def fed(self, x: Tensor) -> Tensor:
-        """(n, c, h, w), noisy."""
+        """Pictures (n, c, h, w) with noise."""
         share = self.settings.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
         return salt_and_pepper(super().fed(x), share, soft=True)
 
 
 class WideNetwork(Network):
-    """Convolutions at half a picture's size with a code as large, some numbers for each place: what lookup has no use
-    for and restoring needs. A code of 32 numbers cannot hold a clean picture, let alone clean a noisy one.
+    """Convolutions at half a picture's size, with a code of that size: some numbers for each place, which restoring
+    needs and looking up doesn't. A code of 32 numbers cannot hold a clean picture, let alone clean a noisy one.
 
     settings: `widths` and `decoder` are the channels of the 3x3 convolutions before and after the code.
     """
@@ -68,7 +68,7 @@ class WideNetwork(Network):
 
     def code(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, dim)."""
-        # A pixel that is neither black nor white is not noise: told so, the network need not find that out.
+        # A pixel that is neither black nor white is not noise: tell the network, so that it needn't learn that.
         sure = ((x > 0) & (x < 1)).float()
         code: Tensor = self.encoder(torch.cat([x, x * sure, sure], 1))
         return code
@@ -79,7 +79,7 @@ class WideNetwork(Network):
         return out.sigmoid()
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Mean squared error per pixel of the clean picture, the picture noisier or less noisy each time."""
+        """Mean squared error per pixel of the clean picture; the amount of noise changes each time."""
         share = 2 * self.settings.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
         rebuilt = F.mse_loss(self.picture(self.code(salt_and_pepper(x, share))), x)
         return rebuilt, {"rebuilt": rebuilt.detach()}
@@ -92,12 +92,12 @@ def _convolution(before: int, after: int, size: int, stride: int = 1) -> Iterato
 
 
 class PooledNetwork(Network):
-    """The 2018 article's: 3x3 convolutions of 64, 32, 16 channels, each followed by 2x2 max pooling; then
+    """The 2018 article's network: 3x3 convolutions of 64, 32, 16 channels, each followed by 2x2 max pooling; then
     convolutions of 16, 32, 64 channels, each followed by 2x2 upsampling, and one to the picture. Its noise is drawn
     once, before training.
     """
 
-    micro_batch = 128  # of a batch of 2,048 one layer's output has 411 MB; in pieces an epoch takes half the time
+    micro_batch = 128  # with a batch of 2,048, one layer's output takes 411 MB; in pieces an epoch takes half the time
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -109,8 +109,8 @@ class PooledNetwork(Network):
             size = (size + 1) // 2
         self.encoder = nn.Sequential(*layers, nn.Flatten())
         self.dim = 16 * size * size
-        # The article's third convolution is "valid", which brings 4 * 4 to 14 and so to 28 in the end; where that
-        # falls short of the size it is padded, and what is over is cut off.
+        # The article's third convolution is "valid", which leads from 4 * 4 to 14 and so to 28 in the end; if that
+        # falls short of the size it is padded, and any excess is cut off.
         padding = 0 if 2 * (4 * size - 2) >= settings.size else 1
         self.decoder = nn.Sequential(
             nn.Unflatten(1, (16, size, size)),
@@ -136,7 +136,7 @@ class PooledNetwork(Network):
         return out[:, :, : self.settings.size, : self.settings.size]
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The clean pictures and their noisy twins."""
+        """The clean pictures and the same pictures with noise."""
         return images, salt_and_pepper(images.float() / 255, self.settings.noise, generator, soft=True)
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -147,7 +147,7 @@ class PooledNetwork(Network):
 
 
 class Denoising(NetworkAutoencoder):
-    """Codes that wrong pixels change little. Presets: `restore`, to clean pictures; `article`, the 2018 article's."""
+    """Codes that wrong pixels hardly change. Presets: `restore`, to clean pictures; `article`, the 2018 article's."""
 
     Settings = DenoisingSettings
     networks: ClassVar[Mapping[str, type[Network]]] = {

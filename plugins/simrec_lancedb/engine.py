@@ -1,20 +1,20 @@
 """An engine on LanceDB (https://lancedb.github.io/lancedb/): tables in a folder, or on S3.
 
-A table has the columns id, label and source, one for each field, `code` (a list of float32 or float16 of fixed size; of
-a length of 1 where the metric is cosine) and what simrec itself needs: length (of the code as the encoder gave it),
-stamp, content, origin, preview, digest. What it says of itself is in its schema's metadata, under "simrec".
+A table has the columns id, label and source, one for each field, `code` (a list of float32 or float16 of fixed size,
+with a length of 1 if the metric is cosine) and what simrec itself needs: length (of the code as the encoder gave it),
+stamp, content, origin, preview, digest. Its description is in its schema's metadata, under "simrec".
 
-A push is one commit of Lance, so whoever reads has the table before it or after it. First all rows are written to a
-file beside the table, TABLE.simrec-new. Then either
+A push is one commit of Lance, so readers see the table either before or after it. First all rows are written to a file
+beside the table, TABLE.simrec-new. Then either
 
-- one merge_insert updates rows, adds others and removes those that the condition of its "not matched by source" finds.
-  It uses no index on the ids: with one, LanceDB has updated nothing (lancedb#3177); or
-- where the table is new, gets other columns, gives up what is in it or loses many rows, the old rows that stay are
-  written to that file too, and all that is in the file becomes the next version of the table.
+- one merge_insert updates rows, adds others and removes those that match the condition of its "not matched by source".
+  It uses no index on the ids: with one, LanceDB updated nothing (lancedb#3177); or
+- if the table is new, gets other columns, is replaced or loses many rows, the old rows that stay are written to that
+  file too, and everything in the file becomes the next version of the table.
 
-Whoever is killed leaves the file behind, by which the next push knows that it has to clear up: what no version of the
-table names is deleted, old versions an hour after another one took their place, so that whoever reads them can finish.
-On S3, where nothing tells a killed push from one that is under way, LanceDB keeps such leftovers for a week.
+A push that is killed leaves the file behind; it tells the next push to clear up. Files that no version of the table
+names are deleted, and old versions an hour after another one has replaced them, so that their readers can finish. On
+S3, where a killed push looks like one that is still running, LanceDB keeps such leftovers for a week.
 """
 
 from __future__ import annotations
@@ -49,36 +49,37 @@ from simrec_lancedb.filters import to_sql
 ITEM = ("id", "label", "source", "stamp", "content", "origin")
 
 OWN = (*ITEM, "code", "length", "preview", "digest")
-"""Columns that every table has; a field of such a name gets another one."""
+"""Columns that every table has; a field with such a name gets another one."""
 
 TYPES = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}
 
 STORAGES = ("s3",)
-"""What may stand where an address has a host: kinds of object storage. Keys are taken from the environment."""
+"""Kinds of object storage, which an address may name instead of a host. Keys come from the environment."""
 
 KEPT = timedelta(hours=1)
-"""How long a version is kept after another has taken its place."""
+"""How long a version is kept after another has replaced it."""
 
 DELAY = timedelta(seconds=1)
-"""How long it takes, at most, until LanceDB looks at the clock: it counts ages from then on."""
+"""Maximum time until LanceDB looks at the clock, from which it counts ages."""
 
 READ = 1000
-"""Rows that are read at a time."""
+"""How many rows are read at a time."""
 
 MERGED = 10_000
-"""Rows that are removed one by one, at most; of more the table is written again."""
+"""Up to so many rows are removed one by one; for more, the table is written again."""
 
 MESSY = 16
-"""Files of a table, at most, before they are joined, and old versions before they are deleted; each push adds one."""
+"""Maximum number of a table's files before they are joined, and of old versions before they are deleted; each push adds
+one of each."""
 
 SMALLEST_INDEXED = 4096
-"""Rows of a table that gets an index, at least."""
+"""Minimum number of rows for an index."""
 
 PROBED = 50
-"""Parts of the index that are searched, of about 4,096 rows each."""
+"""How many parts of the index are searched; each has about 4,096 rows."""
 
 UNINDEXED = 20_000
-"""Rows that aren't in the index, at most, before they are added to it; they are compared one by one."""
+"""Maximum number of rows outside the index, which are compared one by one, before they are added to it."""
 
 _TABLE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _PLAIN = re.compile(r"[a-z]\w{0,62}", re.ASCII | re.IGNORECASE)
@@ -120,7 +121,7 @@ class Lance:
     def search(
         self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
     ) -> list[list[tuple[Item, float]]]:
-        """See `simrec.contracts.Engine`. Where the index gives less than n, all rows that match are compared."""
+        """See `simrec.contracts.Engine`. If the index gives fewer than n, all rows that match are compared."""
         with self._asked():
             opened, table = self._there()
             condition = None if where is None else _condition(where, table)
@@ -202,7 +203,7 @@ class Lance:
                 with self._asked():
                     opened = self._commit(writing, opened, gone, whole)
             except BaseException:
-                writing.write_bytes(b"")  # what has been written into the table is for the next push to delete
+                writing.write_bytes(b"")  # the next push must delete what was written into the table
                 raise
             try:
                 self._tidy(opened, table, whole or interrupted)
@@ -211,7 +212,7 @@ class Lance:
             except (RuntimeError, ValueError, OSError) as error:
                 writing.write_bytes(b"")
                 self._notice(
-                    f"{self._shown}: all is written, but not cleared up ({_first(error)}): the next push will."
+                    f"{self._shown}: all is written, but not cleared up ({_first(error)}): the next push will do that."
                 )
             else:
                 writing.unlink()
@@ -223,12 +224,12 @@ class Lance:
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        """What goes wrong is a StoreError in a line."""
+        """Turns whatever goes wrong into a StoreError of one line."""
         try:
             yield
         except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
             said = _first(error)
-            remedy = "make room there" if "No space left" in str(error) else "look whether you may read and write there"
+            remedy = "make room there" if "No space left" in str(error) else "check that you may read and write there"
             raise StoreError(f"{self._shown}: {said}: {remedy}") from error
 
     def _database(self) -> Any:
@@ -238,7 +239,7 @@ class Lance:
             return self._connection
 
     def _opened(self) -> Any:
-        """The table as it is now, and stays for whoever uses this; None where there is none."""
+        """The table as it is now, which doesn't change while it is used; None if there is none."""
         if self._folder is not None and not (self._folder / f"{self._name}.lance").is_dir():
             return None  # LanceDB would make the folder
         try:
@@ -255,7 +256,7 @@ class Lance:
         return opened, self._says(opened)
 
     def _says(self, opened: Any) -> Table:
-        """What a table says of itself. Raises StoreError for a table of others."""
+        """A table's description. Raises StoreError if simrec didn't make the table."""
         metadata = opened.schema.metadata or {}
         try:
             says = json.loads(metadata[b"simrec"])
@@ -269,7 +270,7 @@ class Lance:
 
     @contextmanager
     def _alone(self) -> Iterator[Path]:
-        """A folder for the files of a push; where the table is in a folder, nobody else pushes in the block."""
+        """A folder for the files of a push; if the table is in a folder, nobody else can push in the block."""
         if self._folder is None:
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder)
@@ -287,8 +288,8 @@ class Lance:
         self, path: Path, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], opened: Any,
         before: Table | None,
     ) -> tuple[set[str], bool]:  # fmt: skip
-        """Writes rows to a file, with those that stay where the whole table is written again. Gives the ids to be
-        removed, and whether it is.
+        """Writes rows to a file, and those that stay if the whole table is written again. Returns the ids to remove,
+        and whether it is written again.
         """
         written: set[str] = set()
         with self._asked():
@@ -324,7 +325,7 @@ class Lance:
             ) from error
 
     def _commit(self, path: Path, opened: Any, gone: Collection[str], whole: bool) -> Any:
-        """Makes the next version of the table of a file of rows."""
+        """Makes the next version of the table from a file of rows."""
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as rows:
             if whole:
                 mode = "create" if opened is None else "overwrite"
@@ -334,7 +335,7 @@ class Lance:
             return opened
 
     def _tidy(self, opened: Any, table: Table, now: bool) -> None:
-        """Makes the index, and joins and deletes files, when there is enough of that to do or it is to be done now."""
+        """Makes the index, and joins and deletes files, if there is enough to do or `now` is true."""
         index = next((index for index in opened.list_indices() if index.columns == ["code"]), None)
         if table.approximate and index is None and opened.count_rows() >= SMALLEST_INDEXED:
             opened.create_index("code", config=IvfFlat(distance_type="dot" if table.metric == "cosine" else "l2"))
@@ -348,14 +349,14 @@ class Lance:
             opened.optimize(cleanup_older_than=age, delete_unverified=self._folder is not None)
 
     def _since(self, opened: Any) -> datetime:
-        """When the oldest version was made that is kept: older ones have had a successor for long enough."""
+        """When the oldest version to keep was made: older ones were replaced long enough ago."""
         made = [version["timestamp"] for version in opened.list_versions()]
         kept: datetime = max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
         return kept
 
 
 def _columns(table: Table) -> dict[str, str]:
-    """The columns of the fields. LanceDB knows names in capitals and without them as the same, and dots within them."""
+    """The columns of the fields. LanceDB ignores case in names, and gives dots in them a meaning."""
     found: dict[str, str] = {}
     taken = set(OWN)
     for number, field in enumerate(table.fields):
@@ -376,7 +377,7 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def _record(columns: dict[str, list[Any]], codes: NDArray[np.float32], table: Table) -> pa.RecordBatch:
-    """Rows as the table has them. codes: (n, dim)."""
+    """Rows in the table's types. codes: (n, dim)."""
     schema, arrays = _schema(table), []
     for column in schema:
         if column.name == "code":
@@ -391,7 +392,7 @@ def _record(columns: dict[str, list[Any]], codes: NDArray[np.float32], table: Ta
 
 
 def _staying(opened: Any, before: Table, table: Table, without: Collection[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a table but for those ids, as another table has them."""
+    """The rows of a table except those ids, in another table's types."""
     makers: dict[Kind, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
     held = _columns(before)
     for batch in opened.search().to_batches():
@@ -411,7 +412,7 @@ def _condition(where: Condition, table: Table) -> str:
 
 def _among(column: str, values: Iterable[str]) -> str:
     """A condition that finds rows with these values."""
-    # What isn't Unicode is in no table.
+    # Texts that aren't Unicode are in no table.
     there = tuple(value for value in values if value.isascii() or not re.search("[\ud800-\udfff]", value))
     return to_sql(Among(column, there), {column: column}, {}) if there else "false"
 
@@ -436,6 +437,6 @@ def _comparable(codes: Codes, cosine: bool) -> Codes:
 
 
 def _first(error: BaseException) -> str:
-    """What went wrong, in a line; LanceDB adds where in its code."""
+    """What went wrong, in one line, without LanceDB's source location."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r", /\S+\.rs:\d+:\d+", "", said)[:300]

@@ -1,7 +1,7 @@
-"""Filters in DataFusion's SQL, in which LanceDB takes them as one text: every value is written as a literal.
+"""Filters in DataFusion's SQL. LanceDB takes them as one text, so every value is written as a literal.
 
-DataFusion compares texts by their bytes, which in UTF-8 is by code points, and knows no escape within quotes but the
-doubled quote. It tells 0.0 from -0.0, so neither a table nor a filter has the latter.
+DataFusion compares texts by their bytes, which in UTF-8 means by code points; within quotes, a doubled quote is the
+only escape. It treats 0.0 and -0.0 as different, so neither a table nor a filter has the latter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SWAPPED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def to_sql(condition: Condition, columns: Mapping[str, str], kinds: Mapping[str, Kind]) -> str:
-    """The condition. columns, kinds: of the table, by fields, with "id" and "label"."""
+    """The condition as SQL. columns, kinds: the table's, by field, with "id" and "label"."""
     if isinstance(condition, AllOf | AnyOf):
         if not condition.parts:
             return "true" if isinstance(condition, AllOf) else "false"
@@ -40,14 +40,14 @@ def to_sql(condition: Condition, columns: Mapping[str, str], kinds: Mapping[str,
         assert isinstance(condition, Like)
         pattern = condition.pattern.replace("\\", "\\\\")  # a backslash makes the next character stand for itself
         held = f"ILIKE {literal(pattern)}"
-    # DataFusion makes "true" of `x NOT IN (1) OR x NOT IN (2)`, which NULL isn't.
+    # DataFusion simplifies `x NOT IN (1) OR x NOT IN (2)` to true, which is wrong for NULL.
     return f"({column} NOT {held} AND {column} IS NOT NULL)" if condition.negated else f"{column} {held}"
 
 
 def _mixed(whole: str, operator: str, double: str) -> str:
-    """A comparison of whole numbers with doubles, exact. As a double a whole number is rounded, but never past another
-    double: only where both are equal can the rounding hide a difference, and there the double is whole. Where that is
-    too large for a whole number of 64 bits, TRY_CAST gives NULL.
+    """An exact comparison of whole numbers with doubles. Converting a whole number to a double rounds it, but never
+    past another double. So rounding can hide a difference only where the two are equal, and there the double is whole.
+    If it is too large for a whole number of 64 bits, TRY_CAST gives NULL.
     """
     rounded, exact = f"CAST({whole} AS DOUBLE)", f"TRY_CAST({double} AS BIGINT)"
     beyond = f" OR {double} >= {literal(2.0**63)}" if operator in ("<", "<=", "<>") else ""
@@ -56,12 +56,12 @@ def _mixed(whole: str, operator: str, double: str) -> str:
 
 
 def named(name: str) -> str:
-    """A column's name, quoted; simrec gives its columns none with a backtick."""
+    """A column's name, quoted; simrec's column names have no backticks."""
     return f"`{name}`"
 
 
 def literal(value: str | int | float) -> str:
-    """A value of a column's kind."""
+    """A value of a column's type, as a literal."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Anyone's vision model as an encoder, as a simrec plugin."""
+"""Any vision model in an ONNX file as an encoder, as a simrec plugin."""
 
 from simrec.contracts import EncoderSpec
 from simrec.hookspecs import hookimpl
@@ -15,7 +15,7 @@ def simrec_encoders() -> list[EncoderSpec]:
             metric="cosine",
             explanation=(
                 "It looks at your photos through a vision model that somebody else has trained and that you have as a "
-                "file, and keeps the most telling of what that model sees. Choose it when you know of a model that is "
+                "file, and keeps the most informative part of what that model sees. Use it if you know a model that is "
                 "good at your kind of pictures; it is as fast as that model."
             ),
         )

@@ -1,7 +1,7 @@
-"""A linear code that agrees: learned from changed copies of pictures and from their neighbours, in numpy.
+"""Learns a linear code that agrees between changed copies of a picture and between neighbours, in numpy.
 
-A picture and its copy, or a copy of a neighbour, are to have like codes, while each number of a code varies and no two
-vary together (VICReg: Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
+A picture and its copy, or a copy of a neighbour, should have similar codes, while each number of a code varies and no
+two vary together (VICReg: Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simrec.contracts import Images
 from simrec_onnx.axes import Axes, Features, nearest
 
 HIDDEN = 512
-"""Units of the two layers between a code and the loss, which aren't needed afterwards."""
+"""Units of the two layers between a code and the loss; they aren't needed after training."""
 
 EPOCHS, BATCH, RATE = 60, 256, 1e-3
 
@@ -25,17 +25,17 @@ BESIDE = 0.5
 """How often the other picture of a pair is a neighbour."""
 
 SMALLEST, LIGHT = 0.7, 0.2
-"""Of a copy: the share of a picture's edges that it shows at least, and how far each channel's light changes."""
+"""For a copy: the smallest share of a picture's edges that it shows, and how far each channel's light changes."""
 
 Copied = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Of some pictures, which copy is meant, 0 being the picture itself, and their rows: (n,) each."""
+"""For some pictures: the number of a copy (0 is the picture itself), and the picture's row; (n,) each."""
 
 
 def changed(images: Images, first: int, seed: int, number: int) -> Images:
     """A copy of each of images (n, h, w, c): a part of the picture, enlarged, in another light, mirrored or not.
 
-    White margins stay. The seed, the copy's number and a picture's row among all say how it differs; first: the row of
-    the first one. Number 0 is the images themselves.
+    White margins stay. The seed, the copy's number and the picture's row decide how it differs. first: the row of the
+    first image. Number 0 gives the images themselves.
     """
     if number == 0:
         return images
@@ -48,7 +48,7 @@ def changed(images: Images, first: int, seed: int, number: int) -> Images:
 
 
 def steps(count: int) -> int:
-    """How many steps `agreeing` takes with so many pictures."""
+    """How many steps `agreeing` takes with `count` pictures."""
     return EPOCHS * (count // min(BATCH, count))
 
 
@@ -61,10 +61,10 @@ def agreeing(
     step: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Axes:
-    """Axes that are learned from others on, for codes of as many numbers.
+    """Learns axes, starting from others, for codes with as many numbers.
 
     seen: features (n, f) of at least two pictures, then those of a copy of each, and so on. beside: see BESIDE. step:
-    called after each step; stop: asked after each epoch.
+    called after each step. stop: called after each epoch; True ends it.
     """
     known = np.stack([start.centred(features) for features in seen])
     near = nearest(known[0])
@@ -90,9 +90,9 @@ def agreeing(
 def pairs(
     rows: NDArray[np.int64], near: NDArray[np.int64], copies: int, beside: float, rng: np.random.Generator
 ) -> tuple[Copied, Copied]:
-    """For some rows, what is to agree: a copy of each picture, and another copy of it or of one of those near it.
+    """For some rows, the pairs that should agree: a copy of each picture, and another copy of it or of a neighbour.
 
-    near (n, k): rows of those. copies: how many there are, the picture itself among them. beside: see BESIDE.
+    near (n, k): the neighbours' rows. copies: how many there are, including the picture itself. beside: see BESIDE.
     """
     one = rng.integers(copies, size=len(rows))
     other = (one + rng.integers(1, max(2, copies), len(rows))) % copies
@@ -101,7 +101,7 @@ def pairs(
 
 
 def vicreg(one: Features, other: Features) -> tuple[float, list[Features]]:
-    """The loss of pairs of vectors (n, d), with the paper's weights, and its slope for each of the two."""
+    """The loss of pairs of vectors (n, d), with the paper's weights, and its gradient for each of the two."""
     count, width = one.shape
     apart = one - other
     loss = 25 * np.square(apart).mean()
@@ -120,9 +120,9 @@ def vicreg(one: Features, other: Features) -> tuple[float, list[Features]]:
 
 
 def _slopes(weights: Sequence[Features], one: Features, other: Features) -> list[Features]:
-    """How the loss of pairs of features (n, f) changes with a head's weights (f, dim) and with those of two layers.
+    """The gradients of the loss of pairs of features (n, f) for a head's weights (f, dim) and those of two layers.
 
-    The layers have no shifts, as the loss doesn't depend on them: batch normalisation takes the first's away.
+    The layers have no biases, because the loss doesn't depend on them: batch normalisation removes the first one's.
     """
     head, inner, outer = weights
     passes = []
@@ -143,7 +143,7 @@ def _slopes(weights: Sequence[Features], one: Features, other: Features) -> list
 
 
 class _Adam:
-    """Changes weights in place (Kingma, Ba 2015, arXiv:1412.6980), by less and less: RATE falls to 0 as a cosine."""
+    """Adam (Kingma, Ba 2015, arXiv:1412.6980), changing weights in place; the rate falls from RATE to 0 as a cosine."""
 
     def __init__(self, weights: Sequence[Features], steps: int) -> None:
         self.weights, self.steps, self.done = weights, steps, 0
@@ -165,7 +165,7 @@ def _drawn(rng: np.random.Generator, inputs: int, outputs: int) -> Features:
 
 
 def _inside(image: NDArray[np.uint8], axis: int) -> slice:
-    """Where the picture is within its white margins, which are equally wide."""
+    """Where the picture is inside its white margins, which are equally wide."""
     inside = np.flatnonzero((image < 255).any(axis=(1 - axis, 2)))
     margin = min(inside[0], len(image) - 1 - inside[-1]) if len(inside) else 0
     return slice(margin, image.shape[axis] - margin)

@@ -1,4 +1,4 @@
-"""Few numbers of many: which directions of features a code keeps, learned from features alone, in numpy."""
+"""Learns which directions of features a code keeps, from features alone, in numpy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Features = NDArray[np.float32]
 """float32 (n, f)."""
 
 NEIGHBOURS = 10
-"""Nearest others that a picture's features are drawn to. Any number from 5 to 20 finds as well."""
+"""How many nearest pictures a picture's features move towards. Any number from 5 to 20 finds as well."""
 
 RIDGE = 0.3
-"""How far the regression is held back, as a share of the features' mean variance; .03 finds as well."""
+"""The regression's ridge penalty, as a share of the features' mean variance; .03 finds as well."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A code is (x - mean) @ matrix - shift, with x - mean scaled to length 1 first where `unit` says so.
+    """A code is (x - mean) @ matrix - shift; with `unit`, x - mean is first scaled to length 1.
 
     mean (f,), matrix (f, dim), shift (dim,), all float32.
     """
@@ -38,13 +38,13 @@ class Axes:
         return codes
 
     def centred(self, features: Features) -> Features:
-        """What of features (n, f) the matrix is multiplied with."""
+        """Features (n, f) as they are before the multiplication with the matrix."""
         centred: Features = features - self.mean
         return _unit(centred) if self.unit else centred
 
 
 def learned(features: Features, dim: int, *, smoothing: float = 0.0, whitening: float = 0.0) -> Axes:
-    """The axes of features (n, f), at most dim: principal ones, or smoothed ones where smoothing is over 0.
+    """At most dim axes of features (n, f): principal ones, or smoothed ones if smoothing is over 0.
 
     Raises TrainingError for features that are all the same, or not finite.
     """
@@ -56,9 +56,9 @@ def learned(features: Features, dim: int, *, smoothing: float = 0.0, whitening: 
 
 
 def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> Axes:
-    """The widest axes of features (n, f), at most dim; orthonormal where they are not whitened.
+    """The widest axes of features (n, f), at most dim; orthonormal unless they are whitened.
 
-    whitening: how far the axes' variances are made equal, 0 not at all, 1 wholly (Jégou, Chum 2012,
+    whitening: how far the axes' variances are made equal, 0 not at all, 1 fully (Jégou, Chum 2012,
     doi:10.1007/978-3-642-33709-3_55). Raises TrainingError for features that are all the same.
     """
     exact = features.astype(np.float64)
@@ -74,18 +74,19 @@ def principal_axes(features: Features, dim: int, whitening: float = 0.0) -> Axes
     telling = values > values[-1] * 1e-9
     values, vectors = values[telling][::-1], vectors[:, telling][:, ::-1]
     axes = exact.T @ vectors / np.sqrt(values) if wide else vectors
-    # Cosines don't mind the first factor; an axis without variance must not be blown up.
+    # The common factor doesn't change cosines. Don't blow up an axis without variance.
     axes = axes * np.maximum(values / values[0], 1e-4) ** (-whitening / 2)
     return Axes(mean.astype(np.float32), axes.astype(np.float32), np.zeros(len(values), np.float32), unit=False)
 
 
 def smoothed_axes(features: Features, dim: int, smoothing: float, whitening: float = 0.0) -> Axes:
-    """The axes along which pictures lie nearer to those they lie near already, at most dim.
+    """At most dim axes along which pictures are closer to their neighbours.
 
-    Each picture's features (n, f), centred and of length 1, are added to those of its nearest others; a ridge
-    regression learns to predict the sum from the picture alone, and the principal axes of what it predicts are kept:
-    what neighbours share counts more, what tells them apart less. It is one step of smoothing over the graph of
-    neighbours, made linear (locality preserving projections: He, Niyogi 2003, are the limit of many).
+    Each picture's features (n, f), centred and of length 1, are added to those of its nearest others. A ridge
+    regression learns to predict the sum from the picture alone, and the principal axes of its predictions are kept:
+    what neighbours share then counts more, and what tells them apart counts less. This is one step of smoothing over
+    the graph of neighbours, made linear (locality preserving projections, He, Niyogi 2003, are the limit of many
+    steps).
 
     smoothing: from 0, the features as they are, to 1, the prediction alone. Raises TrainingError for features that are
     all the same.
@@ -103,9 +104,10 @@ def smoothed_axes(features: Features, dim: int, smoothing: float, whitening: flo
 
 
 def lost(axes: Axes, features: Features, known: Features) -> float:
-    """The share of variance that codes of features (n, f) do not hold, rebuilt as `known` features (m, f) teach it.
+    """The share of variance that codes of features (n, f) do not hold; `known` features (m, f) teach the rebuilding.
 
-    Of the features' own along principal axes, else of what they share with their nearest among the known.
+    With principal axes it is the features' own variance, with smoothed axes that of what they share with their nearest
+    known ones.
     """
     teaching, taught = axes.codes(known).astype(np.float64), _targets(axes, known, known)
     weights = np.linalg.lstsq(teaching, taught, rcond=None)[0]
@@ -115,14 +117,14 @@ def lost(axes: Axes, features: Features, known: Features) -> float:
 
 
 def nearest(features: Features) -> NDArray[np.int64]:
-    """The rows of each picture's nearest others, by the cosine of features (n, f): (n, k), k at most NEIGHBOURS."""
+    """The rows of each picture's nearest others by cosine of features (n, f): (n, k), k at most NEIGHBOURS."""
     unit = _unit(features)
     parts = [_nearest(unit[start : start + 1000], unit, first=start) for start in range(0, len(unit), 1000)]
     return np.concatenate(parts)
 
 
 def _targets(axes: Axes, features: Features, known: Features) -> NDArray[np.float64]:
-    """What codes of features (n, f) are to hold, (n, f)."""
+    """What codes of features (n, f) should hold, (n, f)."""
     centred = features - axes.mean
     if not axes.unit:
         return centred.astype(np.float64)
@@ -140,7 +142,7 @@ def _shared(unit: Features, known: Features, *, itself: bool) -> NDArray[np.floa
 
 
 def _nearest(unit: Features, known: Features, first: int | None) -> NDArray[np.int64]:
-    """Which known rows (m, f) are nearest to rows (n, f), which are those from `first` on where that is no None."""
+    """The known rows (m, f) nearest to rows (n, f). first: if not None, these are the known rows from there on."""
     alike = unit @ known.T
     if first is not None:
         alike[np.arange(len(alike)), np.arange(first, first + len(alike))] = -np.inf

@@ -1,7 +1,7 @@
-"""Vision towers put together to one ONNX graph: from pictures to features to codes, with the onnx package alone.
+"""Combines vision towers into one ONNX graph from pictures to features to codes, with the onnx package alone.
 
-A tower is an ONNX model that takes a picture and gives features. What it needs around it, normalisation before and
-pooling after, becomes part of the graph, so that looking up runs one graph and needs nothing else.
+A tower is an ONNX model that takes a picture and gives features. The normalisation before it and the pooling after it
+become part of the graph, so that looking up runs one graph and needs nothing else.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from simrec.contracts import ImageSpec
 Pooling = Literal["auto", "cls", "mean", "weighted", "gem", "max"]
 
 OLDEST = 13
-"""The oldest opset whose operators are written here as they have been since."""
+"""The oldest opset that has the operators used here in their present form."""
 
 EMBEDDINGS = ("image_embeds", "pooler_output", "embedding", "embeddings", "features", "last_hidden_state")
-"""Outputs that are taken without being named, the first that there is."""
+"""Outputs that are used if none is named: the first of these that exists."""
 
 
 class TowerError(ValueError):
-    """A tower that can't be put into a graph; says why, and what to do."""
+    """A tower that can't be put into a graph; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What a tower wants pixels to be: mean and std of each channel, of pixels in 0..1."""
+    """How a tower's pixels are normalised: mean and std of each channel, for pixels in 0..1."""
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)
     std: Sequence[float] = (1.0, 1.0, 1.0)
@@ -40,10 +40,10 @@ class Feed:
 
 @dataclass(frozen=True)
 class Tower:
-    """A model and which of its inputs and outputs count.
+    """A model, and which of its inputs and outputs to use.
 
-    image: the input that takes the picture. output: the one that gives features. channels_last: the order of the
-    image's axes. prefix: how many tokens come before those of the picture's patches (CLS and registers).
+    image: the input for the picture. output: the one with the features. channels_last: the order of the image's axes.
+    prefix: how many tokens come before those of the picture's patches (CLS and registers).
     """
 
     model: ModelProto
@@ -84,7 +84,7 @@ class Tower:
         return cls(model, images[0], output, channels_last, prefix)
 
     def check_size(self, spec: ImageSpec) -> None:
-        """Raises TowerError where the model's input has another size, or other channels, than pictures have."""
+        """Raises TowerError if the model's input has another size, or other channels, than the pictures."""
         shape = _shape(self.image)
         height, width, channels = shape[1:] if self.channels_last else (shape[2], shape[3], shape[1])
         for given, wanted, name in (
@@ -96,7 +96,7 @@ class Tower:
 
 @dataclass
 class Graph:
-    """A graph that is being written; values are known by their names, and each method adds some nodes."""
+    """A graph under construction: values are referred to by name, and each method adds some nodes."""
 
     opset: int
     nodes: list[NodeProto] = field(default_factory=list)
@@ -105,13 +105,13 @@ class Graph:
     copies: int = 0
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """A node; the name of what it gives."""
+        """Adds a node; returns the name of its result."""
         result = f"simrec_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [result], **attributes))
         return result
 
     def constant(self, values: Any) -> str:
-        """An array that stands in the graph."""
+        """Adds a constant array; returns its name."""
         name = f"simrec_constant_{len(self.weights)}"
         self.weights[name] = numpy_helper.from_array(np.asarray(values), name)
         return name
@@ -125,7 +125,7 @@ class Graph:
     def tower(self, tower: Tower, pictures: str, feed: Feed) -> str:
         """A tower's output, float32, for pictures uint8 (n, h, w, c).
 
-        Towers used twice have their weights once. One that takes uint8 is fed the pixels as they are.
+        A tower that is used twice has its weights only once. A tower that takes uint8 gets the pixels as they are.
         """
         kind = tower.image.type.tensor_type.elem_type
         fed = pictures
@@ -176,22 +176,23 @@ class Graph:
         return named(tower.output)
 
     def resized(self, pictures: str, before: int, after: int) -> str:
-        """Pictures uint8 (n, before, before, c) to (n, after, after, c), linearly and with antialiasing."""
+        """Pictures uint8 (n, before, before, c) to (n, after, after, c), resized linearly with antialiasing."""
         scale = (after + 0.01) / before  # the product is rounded down
         scales = self.constant(np.asarray([1, scale, scale, 1], np.float32))
         return self.add("Resize", pictures, "", scales, mode="linear", antialias=1)
 
     def mirrored(self, pictures: str) -> str:
-        """Pictures (n, h, w, c) with left and right exchanged."""
+        """Pictures (n, h, w, c) with left and right swapped."""
         start, end, axis, step = (self.constant(np.asarray([value], np.int64)) for value in (-1, -(2**31), 2, -1))
         return self.add("Slice", pictures, start, end, axis, step)
 
     def pooled(self, features: str, rank: int, pooling: Pooling, prefix: int = 0) -> str:
         """Features (n, c), (n, tokens, c) or (n, c, h, w) to (n, c).
 
-        auto: rank 2 as it is, the first token of rank 3, the mean over places of rank 4. The others: over places, or
-        the tokens after the first `prefix`. weighted: by the Euclidean norm of what is at each. gem: the root of the
-        mean square, a generalised mean (Radenović, Tolias, Chum 2019, arXiv:1711.02512) between mean and maximum.
+        auto: leaves rank 2 as it is, takes the first token of rank 3, and the mean over places of rank 4. The others
+        pool over places, or over the tokens after the first `prefix`. weighted: the mean weighted by the Euclidean norm
+        at each place. gem: the root of the mean square, a generalised mean (Radenović, Tolias, Chum 2019,
+        arXiv:1711.02512) between mean and maximum.
         """
         if rank == 2:
             return features
@@ -208,7 +209,7 @@ class Graph:
         if pooling == "weighted":
             norms = self.reduce("ReduceL2", features, [channel], keepdims=1)
             mean = self.reduce("ReduceMean", self.add("Mul", features, norms), places, keepdims=1)
-            # A picture without any activation has no place that counts more than another.
+            # In a picture without any activation all places count the same.
             total = self.add(
                 "Add", self.reduce("ReduceMean", norms, places, keepdims=1), self.constant(np.float32(1e-9))
             )
@@ -230,13 +231,13 @@ class Graph:
     ) -> str:
         """Features (n, f) to codes (n, dim): see `simrec_onnx.axes.Axes`."""
         centred = self.add("Sub", features, self.constant(mean))
-        # In half precision on the disk alone: the larger part of what an encoder adds to its towers.
+        # Half precision only on disk: this is the larger part of what an encoder adds to its towers.
         whole = self.add("Cast", self.constant(matrix.astype(np.float16)), to=TensorProto.FLOAT)
         codes = self.add("MatMul", self.unit(centred) if unit else centred, whole)
         return self.add("Sub", codes, self.constant(shift))
 
     def model(self, spec: ImageSpec, result: str, name: str, shape: Sequence[str | int | None] | None) -> ModelProto:
-        """The whole graph: `images` uint8 (n, h, w, c) in, a result float32 of that shape out, by that name."""
+        """The whole graph: takes `images` uint8 (n, h, w, c), gives a result float32 of that shape under that name."""
         nodes = [*self.nodes, helper.make_node("Identity", [result], [name])]
         graph = helper.make_graph(
             nodes, "encoder",
@@ -248,7 +249,7 @@ class Graph:
 
 
 def common_opset(towers: Sequence[Tower]) -> int:
-    """The opset that they share. Raises TowerError where there are several."""
+    """The towers' common opset. Raises TowerError if they have several."""
     opsets = {opset(tower.model) for tower in towers}
     if len(opsets) != 1:
         raise TowerError(f"towers of opsets {sorted(opsets)} can't be in one graph: export them with the same")
@@ -261,7 +262,7 @@ def opset(model: ModelProto) -> int:
 
 
 def _needed(model: ModelProto, output: str) -> set[str]:
-    """The names of all values that an output depends on, itself included."""
+    """The names of all values that an output depends on, including itself."""
     makers = {name: node for node in model.graph.node for name in node.output}
     found, waiting = {output}, [output]
     while waiting:
@@ -274,7 +275,7 @@ def _needed(model: ModelProto, output: str) -> set[str]:
 
 
 def _used(node: NodeProto) -> Iterator[str]:
-    """What a node takes, and what the graphs inside it take from outside."""
+    """A node's inputs, and what the graphs inside it take from outside."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:

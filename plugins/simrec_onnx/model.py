@@ -1,6 +1,6 @@
-"""A vision model in an ONNX file as an encoder: it learns no layers, only which directions of its features to keep.
+"""A vision model in an ONNX file as an encoder: it doesn't train layers, it only learns which directions to keep.
 
-Nothing here needs torch: the graph is put together by `simrec_onnx.graphs` and run by ONNX Runtime.
+Nothing here needs torch: `simrec_onnx.graphs` makes the graph, and ONNX Runtime runs it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from simrec_onnx.axes import Axes, Features
 from simrec_onnx.graphs import Feed, Graph, Pooling, Tower, TowerError, opset
 
 SAMPLE = 4_000
-"""Pictures, at most, that the axes are taken from: several times the numbers a code has."""
+"""Maximum number of pictures for computing the axes: several times the numbers in a code."""
 
 NUMBERS = 1 << 20
-"""How many of pictures' numbers a core is given at a time."""
+"""How many of the pictures' numbers a core gets at a time."""
 
 
 class TowerEncoder:
-    """What encoders made of vision towers share: a graph from pictures to features, and axes that are learned.
+    """The base of encoders made of vision towers: a graph from pictures to features, and axes that are learned.
 
-    A subclass sets `Settings` (with `dim`, `smoothing`, `whitening`, `copies`), `presets` and `input`, and writes
+    A subclass sets `Settings` (with `dim`, `smoothing`, `whitening`, `copies`), `presets` and `input`, and implements
     `compose` and `opset`.
     """
 
@@ -62,7 +62,7 @@ class TowerEncoder:
         self._graph = b""
 
     def compose(self, graph: Graph) -> str:
-        """Adds the way from `images` uint8 (n, h, w, c) to features float32 (n, f), and returns the features' name."""
+        """Adds the nodes from `images` uint8 (n, h, w, c) to features float32 (n, f); returns the features' name."""
         raise NotImplementedError
 
     def opset(self) -> int:
@@ -79,12 +79,12 @@ class TowerEncoder:
         progress: Callable[[Progress], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> History:
-        """Takes the main axes of some pictures' features, or learns axes from copies of them, in one epoch.
+        """Computes the main axes of a sample's features, or learns axes from copies of the pictures, in one epoch.
 
-        The device doesn't matter, and chance only where there are copies; `stop` is asked after each pass over the
-        pictures or their features. The losses are shares of variance that a code does not hold (see
+        The device doesn't matter, and the seed only if there are copies; `stop` is called after each pass over the
+        pictures or their features. The losses are the shares of variance that a code does not hold (see
         `simrec_onnx.axes.lost`). Raises RequestError or TrainingError for a model that can't be used, for fewer than
-        two pictures, and for pictures that look all the same.
+        two pictures, and for pictures that all look the same.
         """
         begun = time.perf_counter()
         self._check(images)
@@ -102,7 +102,7 @@ class TowerEncoder:
         def step(count: int = 1) -> None:
             nonlocal done
             done += count
-            # Nothing is held of the variance as long as no axis is known.
+            # As long as no axis is known, a code holds nothing of the variance.
             progress(Progress(1, 1, done, steps, loss=1.0, validation_loss=None))
 
         def seen(number: int) -> Features:
@@ -117,7 +117,7 @@ class TowerEncoder:
         known = [exact]
         while len(known) <= copies and not stop():
             known.append(seen(len(known)))
-        if copies and len(known) > copies:  # without all of them the same picture is found less well
+        if copies and len(known) > copies:  # with fewer copies, the same picture is found less often
             found = agreement.agreeing(found, known, seed=seed, step=step, stop=stop)
         self.dim = found.matrix.shape[1]
         codes = graph.projected(features, found.mean, found.matrix, found.shift, unit=found.unit)
@@ -175,7 +175,7 @@ class TowerEncoder:
 
 
 def features_of(model: onnx.ModelProto, images: Images) -> Iterator[Features]:
-    """What a graph gives as `features` for `images` (n, h, w, c), float32 (some, f) at a time.
+    """A graph's `features` for `images` (n, h, w, c), float32 (some, f) at a time.
 
     Raises RequestError for a graph that can't be loaded, TrainingError for one that can't be run.
     """
@@ -188,9 +188,9 @@ def _run(
     name: str,
     change: Callable[[Images, int], Images] = lambda images, first: images,
 ) -> Iterator[Features]:
-    """As `features_of`. Each core takes pictures of its own: a few at a time, whose layers stay in its cache.
+    """As `features_of`. Each core takes a few pictures at a time, so that their layers stay in its cache.
 
-    change: what is done to some images first, the first of which is in that row.
+    change: is applied first to each batch of images, with the row of its first image.
     """
     step = max(1, NUMBERS // math.prod(images.shape[1:]))
 
@@ -208,7 +208,7 @@ def _run(
 
 
 def _session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Raises RequestError for a graph that ONNX Runtime doesn't take."""
+    """Raises RequestError for a graph that ONNX Runtime can't load."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1  # see `_run`
@@ -233,7 +233,7 @@ def _first_line(error: Exception) -> str:
 
 
 def check_axes(settings: Any) -> None:
-    """Raises ValueError for a dim, smoothing or whitening that no axes can have, and for too many copies."""
+    """Raises ValueError for an invalid dim, smoothing or whitening, and for too many copies."""
     if settings.dim < 1:
         raise ValueError(f"dim is {settings.dim}: it must be 1 or more")
     for name in ("smoothing", "whitening"):
@@ -252,18 +252,18 @@ class OnnxSettings:
     channels: int = setting(3, "1 for grey, 3 for RGB")
     recipe: Recipe = setting("photo", "how a picture is prepared: photo (letterboxed), crop, squash or fashion")
     interpolation: Interpolation = setting("bicubic", "how it is scaled: lanczos, bicubic or bilinear")
-    crop_pct: float = setting(1.0, "of the shortest edge, the share that the recipe crop keeps")
+    crop_pct: float = setting(1.0, "the share of the shortest edge that the recipe crop keeps")
     mean: tuple[float, ...] = setting((0.485, 0.456, 0.406), "what is subtracted from each channel, in 0..1")
-    std: tuple[float, ...] = setting((0.229, 0.224, 0.225), "what each channel is divided by afterwards")
-    output: str = setting("", "the output that gives features; empty: the only one, or the one usually taken")
+    std: tuple[float, ...] = setting((0.229, 0.224, 0.225), "what each channel is then divided by")
+    output: str = setting("", "the output that gives features; empty: the only one, or the usual one")
     pooling: Pooling = setting(
         "auto", "tokens or places to one vector: cls, mean, weighted (by their norm), max or auto"
     )
     prefix: int = setting(1, "tokens before those of patches (CLS and registers), which mean and weighted leave out")
-    dim: int = setting(64, "numbers in a code, at most")
-    smoothing: float = setting(0.0, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
-    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
-    copies: int = setting(0, "changed copies of each picture to learn from, which makes training take longer; 0: none")
+    dim: int = setting(64, "maximum numbers in a code")
+    smoothing: float = setting(0.0, "how far pictures move towards their neighbours: 0 not at all, 1 fully")
+    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 fully")
+    copies: int = setting(0, "changed copies of each picture to learn from, which makes training longer; 0: none")
 
     def __post_init__(self) -> None:
         check_axes(self)
@@ -298,7 +298,7 @@ PRESETS = {
     "torchvision": OnnxSettings(recipe="crop", interpolation="bilinear", crop_pct=0.875),
     "swin": OnnxSettings(recipe="crop", crop_pct=0.9655),
 }
-"""How models are fed by their makers, all with antialiasing; `size` follows the file where it says.
+"""How the models' makers prepare pictures, all with antialiasing. `size` may have to be set to the model file's.
 
 siglip2: google-research/big_vision, SigLIP2_demo.ipynb (squashed, bilinear), and transformers' SiglipImageProcessor for
 mean and std; pooler_output. clip: openai/CLIP, clip/clip.py `_transform`; image_embeds. mobileclip:
@@ -326,7 +326,7 @@ class Onnx(TowerEncoder):
         )
 
     def opset(self) -> int:
-        """The model's."""
+        """The model's opset."""
         return opset(self._tower.model)
 
     def check(self) -> None:
@@ -377,7 +377,7 @@ HUB = "hf:"
 
 
 def _read(model: str) -> onnx.ModelProto:
-    """The model in a file, or on the hub. Raises RequestError for one that isn't there or is none."""
+    """The model in a file, or on the hub. Raises RequestError if it isn't there or isn't a model."""
     if not model:
         raise RequestError("which model? name an .onnx file: --set model=FILE.onnx")
     path = _from_hub(model) if model.startswith(HUB) else Path(model).expanduser()
@@ -388,9 +388,9 @@ def _read(model: str) -> onnx.ModelProto:
     try:
         found = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's exceptions share no base class with onnx's
-        raise RequestError(f"model {model}: is no ONNX model ({reason(error)}): name an .onnx file") from error
+        raise RequestError(f"model {model}: is not an ONNX model ({reason(error)}): name an .onnx file") from error
     if not found.graph.node:
-        raise RequestError(f"model {model}: is no ONNX model: name an .onnx file")
+        raise RequestError(f"model {model}: is not an ONNX model: name an .onnx file")
     if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in found.graph.initializer):
         raise RequestError(
             f"model {model}: its weights are in another file: make one file of both with "
@@ -400,7 +400,7 @@ def _read(model: str) -> onnx.ModelProto:
 
 
 def _from_hub(model: str) -> Path:
-    """Where the hub's cache has a file, which is downloaded when it isn't there."""
+    """The path of a file in the hub's cache; downloads it if it isn't there yet."""
     parts = model.removeprefix(HUB).split("/", 2)
     if len(parts) != 3 or not all(parts):
         raise RequestError(f"model {model}: must read hf:OWNER/NAME/FILE.onnx")
@@ -416,7 +416,7 @@ def _from_hub(model: str) -> Path:
             return Path(hf_hub_download(repository, name, local_files_only=True))
         except LocalEntryNotFoundError:
             return Path(hf_hub_download(repository, name))
-    except Exception as error:  # of the network, the hub or the disk
+    except Exception as error:  # from the network, the hub or the disk
         raise RequestError(
             f"model {model}: is not in the cache and can't be downloaded ({reason(error)}): {instead}"
         ) from error

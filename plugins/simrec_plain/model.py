@@ -1,6 +1,7 @@
-"""The plain autoencoder: a short code that the picture and its edges are rebuilt from.
+"""The plain autoencoder: a short code from which the picture and its edges are rebuilt.
 
-Preset `taught`: and what a network that knows photos sees in the picture, which is not needed once it is trained.
+With preset `taught`, the code must also predict what a network trained on photos sees in the picture; that network is
+only needed for training.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from simrec.learning.networks import (
 class PlainSettings(ConvSettings):
     """Settings of the plain autoencoder."""
 
-    epochs: int = setting(12, "passes over the pictures, at most")
+    epochs: int = setting(12, "maximum number of passes over the pictures")
     network: Literal["conv", "mlp", "taught"] = setting(
-        "conv", "conv: code on a sphere; mlp: the article's, widths its layers; taught: conv, and a teacher's numbers"
+        "conv", "conv: code on a sphere; mlp: the article's, with widths as layers; taught: conv with a teacher"
     )
     teacher: str = setting("lite2@112", "which network of the encoder photo teaches, and at which size: TOWER@SIZE")
-    taught: int = setting(64, "numbers of the teacher's that a code has to predict")
-    neighbours: int = setting(10, "nearest others whose numbers are averaged with a picture's own")
+    taught: int = setting(64, "how many of the teacher's numbers a code must predict")
+    neighbours: int = setting(10, "how many nearest pictures' numbers are averaged with a picture's own")
     taught_weight: float = setting(100.0, "weight of such a number's squared error against a nat of the picture")
 
     def __post_init__(self) -> None:
@@ -45,16 +46,16 @@ class PlainSettings(ConvSettings):
 
 
 class TaughtNetwork(SphereNetwork):
-    """A `SphereNetwork` whose code also has to predict what a pretrained network sees in the picture.
+    """A `SphereNetwork` whose code must also predict what a pretrained network sees in the picture.
 
-    Learning from a network's features in place of labels is distillation (Romero et al. 2015, arXiv:1412.6550). The
-    teacher itself learned ImageNet's labels; it looks once at each picture before the first epoch.
+    Learning from a network's features instead of labels is distillation (Romero et al. 2015, arXiv:1412.6550). The
+    teacher itself was trained with ImageNet's labels; it sees each picture once, before the first epoch.
     """
 
     teacher: PrincipalTarget
 
     def more_numbers(self) -> int:
-        """The teacher's."""
+        """The teacher's numbers."""
         return int(self.settings.taught)
 
     def prepare(self, images: Tensor) -> None:
@@ -64,7 +65,7 @@ class TaughtNetwork(SphereNetwork):
         self.teacher = PrincipalTarget(torch.cat(list(self._seen(sample))), self.settings.taught)
 
     def examples(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Pictures (n, c, h, w), and for each its edge numbers (n, edges) and the teacher's (n, taught)."""
+        """Pictures (n, c, h, w), their edge numbers (n, edges) and the teacher's numbers (n, taught)."""
         pictures, edges = super().examples(images, generator)
         numbers = torch.cat([self.teacher.of(part) for part in self._seen(images)])
         if self.settings.neighbours:
@@ -72,7 +73,7 @@ class TaughtNetwork(SphereNetwork):
         return pictures, edges, numbers
 
     def told(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a bottleneck (n, dim) that is to tell pictures (n, c, h, w), edges and the teacher's numbers."""
+        """The loss of a bottleneck (n, dim) in predicting pictures (n, c, h, w), edges and the teacher's numbers."""
         edges, taught = targets
         logits, predicted = self.decoder.both(bottleneck)
         rebuilt = bernoulli_loss(logits, x)
@@ -91,7 +92,7 @@ class TaughtNetwork(SphereNetwork):
 
 
 def smoothed(numbers: Tensor, described: Tensor, neighbours: int) -> Tensor:
-    """Numbers (n, k), each row the mean with those of its nearest others by descriptions (n, m), of its own length."""
+    """Numbers (n, k), each row averaged with its nearest others' by descriptions (n, m), at its original length."""
     unit = F.normalize(described, dim=1)
     found = torch.empty_like(numbers)
     for start in range(0, len(numbers), 1000):
@@ -102,7 +103,7 @@ def smoothed(numbers: Tensor, described: Tensor, neighbours: int) -> Tensor:
 
 
 class Plain(NetworkAutoencoder):
-    """Fed pictures a little changed, it rebuilds them as they were. Preset `article`: the 2018 article's network."""
+    """Gets slightly changed pictures and rebuilds the originals. Preset `article`: the 2018 article's network."""
 
     Settings = PlainSettings
     networks: ClassVar[Mapping[str, type[Network]]] = {

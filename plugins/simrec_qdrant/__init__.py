@@ -6,7 +6,7 @@ from simrec.hookspecs import hookimpl
 
 @hookimpl
 def simrec_engines() -> list[EngineSpec]:
-    """Two engines, which differ in how they speak to a server: qdrant://HOST:PORT#NAME and qdrant-https://HOST#NAME."""
+    """Two engines, which connect to a server in two ways: qdrant://HOST:PORT#NAME and qdrant-https://HOST#NAME."""
     return [
         EngineSpec(
             name="qdrant",

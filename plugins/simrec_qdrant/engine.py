@@ -1,25 +1,25 @@
 """An engine on Qdrant (https://qdrant.tech): collections of a server, or of a folder in Qdrant's local mode.
 
-NAME is an alias of a collection NAME.simrec-NUMBER. An item is a point with a vector `code` (of a length of 1 where the
-metric is cosine, and compared by its dot product) and the payload id, label, source, one key for each field, and what
-simrec itself needs: length (of the code as the encoder gave it), stamp, content, origin, preview, digest, simrec_from
-and simrec_until. One more point, without a vector, says what the collection is: the state.
+NAME is an alias of a collection NAME.simrec-NUMBER. An item is a point with a vector `code` (with a length of 1 if the
+metric is cosine, compared by dot product) and the payload id, label, source, one key for each field, and what simrec
+itself needs: length (of the code as the encoder gave it), stamp, content, origin, preview, digest, simrec_from and
+simrec_until. One more point, without a vector, describes the collection: the state.
 
-A push is all or nothing as every point says in which generations it is seen: from one on, and until another. The state
-says which generation is read, and whether a push is writing. A push
+A push is all or nothing, because every point says in which generations it is visible: from one on, and until another.
+The state says which generation is read, and whether a push is writing. A push
 
-- says in the state that it writes, after which readers only ask for points of their generation;
-- writes the new points, for a later generation. An item has two ids for its points in turn, so the old one stays;
-- says of the old points, and of those to be removed, until when they are seen;
-- puts the later generation into the state: one write, by which readers see all of the new rows and none of the old;
-- deletes the points that nobody sees any more, and says in the state that it is done.
+- notes in the state that it is writing; from then on readers ask only for points of their generation;
+- writes the new points, for a later generation. An item's points alternate between two ids, so the old one stays;
+- notes on the old points, and on those to be removed, until when they are visible;
+- puts the later generation into the state: with this one write readers see all new rows and none of the old;
+- deletes the points that nobody sees any more, and notes in the state that it is done.
 
-Whoever is killed leaves a state that says so, or points of a later generation; the next push deletes these first. What
-a collection can't become, as with codes of another length or type, is written as another collection, and NAME leads to
-that one then, which Qdrant does in one step; the old one is deleted.
+A push that is killed leaves a state that says so, or points of a later generation; the next push deletes these first.
+If the collection can't be changed as needed, for example to codes of another length or type, the push writes another
+collection and makes NAME lead to it, which Qdrant does in one step; the old one is deleted.
 
-Readers look at the state before and after a question and ask again when it has changed. Of two that push to a server at
-the same time, the one that began last is heard, and the other one ends with an error.
+Readers look at the state before and after a question and ask again if it has changed. If two pushes to a server run at
+the same time, the one that began last succeeds, and the other ends with an error.
 """
 
 from __future__ import annotations
@@ -80,33 +80,33 @@ STATE = "00000000-0000-0000-0000-000000000000"
 PORT = 6333
 
 PATIENCE = 60
-"""Seconds that a server may take for an answer."""
+"""How many seconds a server may take to answer."""
 
 AT_ONCE = 200
-"""Points that are written at a time, or codes that are looked up."""
+"""How many points are written, or codes looked up, at a time."""
 
 READ = 1000
-"""Points that are read at a time."""
+"""How many points are read at a time."""
 
 RANKED = 5000
-"""Points that are compared here, at most, when Qdrant can't say which match."""
+"""Maximum number of points that are compared here, if Qdrant can't express the filter."""
 
 LOOKED_AT = 200
-"""Points that the index looks at for an answer, at least (hnsw_ef): more miss less, and take longer."""
+"""Minimum number of points that the index looks at for an answer (hnsw_ef): more miss fewer items, but take longer."""
 
 LARGEST = 65_536
-"""Numbers in a code, at most."""
+"""Maximum numbers in a code."""
 
 TRIES = 20
-"""How often a question is asked again because a push ended meanwhile."""
+"""How often a question is asked again if a push ended meanwhile."""
 
 _NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a collection says of itself. collection: its own name. generation: which is read. writing: the number of the
-    push that writes, 0 for none.
+    """A collection's state. collection: its own name. generation: the one that is read. writing: the number of the push
+    that is writing, 0 for none.
     """
 
     collection: str
@@ -115,18 +115,18 @@ class State:
     writing: int = 0
 
     def sees(self, payload: dict[str, Any]) -> bool:
-        """Whether a point is of the generation that is read."""
+        """Whether a point is visible in the generation that is read."""
         return bool(payload["simrec_from"] <= self.generation < payload["simrec_until"])
 
     def seen(self) -> models.Filter:
-        """The points that are seen; while nobody writes these are all but the state itself."""
+        """A filter for the visible points; while nobody writes, these are all except the state itself."""
         if not self.writing:
             return models.Filter(must_not=[models.HasIdCondition(has_id=[STATE])])
         from_, until = _ranged("simrec_from", lte=self.generation), _ranged("simrec_until", gt=self.generation)
         return models.Filter(must=[from_, until])
 
     def wanted(self, where: Condition | None) -> tuple[models.Filter, Condition | None]:
-        """The points that are seen and for which a condition holds, and what has to be checked of that."""
+        """A filter for the visible points that match a condition, and the part of it that must be checked here."""
         if where is None:
             return self.seen(), None
         said, rest = split(where, keys_of(self.table), kinds_of(self.table))
@@ -135,7 +135,7 @@ class State:
 
 @dataclass(frozen=True)
 class Hit:
-    """A point that was found."""
+    """A point that a search found."""
 
     point: str
     payload: dict[str, Any]
@@ -151,7 +151,7 @@ Hits = list[list[Hit]]
 
 
 class GoneError(StoreError):
-    """A collection isn't there, or not any more."""
+    """A collection doesn't exist, or doesn't any more."""
 
 
 class Qdrant:
@@ -172,7 +172,7 @@ class Qdrant:
             pass
 
     def _check_address(self) -> None:
-        """Raises RequestError for what leads to no server and no folder."""
+        """Raises RequestError for an address that leads to neither a server nor a folder."""
         parts = self._parts
         try:
             host, _ = parts.hostname, parts.port
@@ -216,11 +216,11 @@ class Qdrant:
     def search(
         self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
     ) -> list[list[tuple[Item, float]]]:
-        """See `simrec.contracts.Engine`. Where the index gives less than n, all points that match are compared."""
+        """See `simrec.contracts.Engine`. If the index gives fewer than n, all points that match are compared."""
 
         def found(state: State) -> Hits:
             asked = _comparable(codes, state.table)
-            # The state has no vector, so there is nothing to be left out while nobody writes.
+            # The state has no vector, so while nobody writes there is nothing to filter out.
             wanted, rest = state.wanted(where) if where or state.writing else (None, None)
             if rest is None:
                 return self._nearest(state, asked, n, wanted, exact)
@@ -246,7 +246,7 @@ class Qdrant:
         self, where: Condition | None = None, *, ids: Sequence[str] | None = None,
         contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
     ) -> Iterator[Sequence[Row]]:  # fmt: skip
-        """See `simrec.contracts.Engine`. Raises StoreError too when a push ends before the last row."""
+        """See `simrec.contracts.Engine`. Also raises StoreError if a push ends before the last row."""
         state, found = self._steadily(lambda state: (state, self._found(state, where, ids, contents)))
         found.sort()
         keys = [*shown(state.table), "length", "digest", "simrec_from", "simrec_until"]
@@ -297,7 +297,7 @@ class Qdrant:
 
     @contextmanager
     def _said(self) -> Iterator[None]:
-        """What goes wrong is a StoreError in a line."""
+        """Turns whatever goes wrong into a StoreError of one line."""
         try:
             yield
         except (ApiException, RuntimeError, ValueError, KeyError, OSError, sqlite3.Error) as error:
@@ -327,7 +327,7 @@ class Qdrant:
     # The state.
 
     def _state(self) -> State | None:
-        """None where there is no such collection. Raises StoreError for one of others."""
+        """The state, None if there is no such collection. Raises StoreError if simrec didn't make the collection."""
         try:
             with self._asked() as client:
                 points = client.retrieve(self._name, [STATE], with_payload=True)
@@ -351,7 +351,7 @@ class Qdrant:
             client.upsert(state.collection, [models.PointStruct(id=STATE, vector={}, payload=payload)], wait=True)
 
     def _steadily(self, run: Callable[[State], T]) -> T:
-        """What a question gives about one generation."""
+        """The answer to a question about a single generation."""
         for _ in range(TRIES):
             state = self._state()
             if state is None:
@@ -363,7 +363,7 @@ class Qdrant:
         raise StoreError(f"{self._shown}: it is written again and again: try later")
 
     def _check_ours(self, number: int) -> None:
-        """Raises StoreError where the push that writes isn't this one."""
+        """Raises StoreError if the push that is writing isn't this one."""
         state = self._state()
         if state is None or state.writing != number:
             raise StoreError(f"{self._shown}: another push began there: push again when it has ended")
@@ -378,7 +378,7 @@ class Qdrant:
             return int(client.count(state.collection, count_filter=wanted, exact=True).count)
 
     def _scrolled(self, state: State, wanted: models.Filter, keys: list[str]) -> Iterator[list[Any]]:
-        """The points that a filter finds, some at a time."""
+        """The points that match a filter, in batches."""
         after = None
         while True:
             with self._asked() as client:
@@ -392,7 +392,7 @@ class Qdrant:
     def _found(
         self, state: State, where: Condition | None, ids: Sequence[str] | None, contents: Sequence[str] | None
     ) -> list[tuple[str, str]]:
-        """Ids of items and of their points."""
+        """The ids of items and of their points."""
         if ids is not None and where is None and contents is None:
             return [(id_, id_of(id_, slot)) for id_, slot in self._slots(state, ids).items()]
         wanted, rest = state.wanted(where)
@@ -409,7 +409,7 @@ class Qdrant:
         ]
 
     def _slots(self, state: State, ids: Sequence[str]) -> dict[str, int]:
-        """Which of its two points is seen of each item; nothing of an item that isn't there."""
+        """Which of each item's two points is visible; leaves out items that aren't there."""
         slots: dict[str, int] = {}
         for some in _chunks(ids, READ):
             points = {id_of(id_, slot): (id_, slot) for id_ in some for slot in (0, 1)}
@@ -419,7 +419,7 @@ class Qdrant:
         return slots
 
     def _matching(self, state: State, wanted: models.Filter, rest: Condition) -> Iterator[str]:
-        """The points that a filter finds and for which a condition holds, which Qdrant can't say."""
+        """The points that match a filter and a condition that Qdrant can't express."""
         keys, kinds = keys_of(state.table), kinds_of(state.table)
         columns = columns_of(rest)
         parts = [part for column in columns for part in parts_of(keys[column], kinds[column])]
@@ -491,7 +491,7 @@ class Qdrant:
     # Writing.
 
     def _clear(self, state: State | None) -> None:
-        """Deletes what killed pushes left."""
+        """Deletes what killed pushes left behind."""
         kept = state.collection if state else None
         with self._asked() as client:
             known = {one.name for one in client.get_collections().collections}
@@ -506,7 +506,7 @@ class Qdrant:
             self._undo(state)
 
     def _undo(self, state: State) -> None:
-        """Takes back what a push wrote into a collection that hasn't changed its generation."""
+        """Undoes what a push wrote into a collection without changing its generation."""
         later, earlier = _ranged("simrec_from", gt=state.generation), _ranged("simrec_until", lte=state.generation)
         unseen = models.FilterSelector(filter=models.Filter(should=[later, earlier]))
         ending = models.Filter(must=[_ranged("simrec_until", gt=state.generation, lt=NEVER)])
@@ -520,7 +520,7 @@ class Qdrant:
     def _write_anew(
         self, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], state: State | None, *, keep: bool
     ) -> None:
-        """Writes another collection, to which the name leads then. keep: rows that are there and aren't removed."""
+        """Writes another collection and makes the name lead to it. keep: existing rows that stay."""
         number = _number(state)
         new = State(f"{self._name}.simrec-{number}", table, number)
         datatype = models.Datatype.FLOAT16 if table.dtype == "float16" else models.Datatype.FLOAT32
@@ -553,7 +553,7 @@ class Qdrant:
                 client.delete_collection(state.collection)
 
     def _lead_to(self, new: State, state: State | None) -> None:
-        """From now on the name leads to a collection."""
+        """Makes the name lead to a collection."""
         create = models.CreateAlias(collection_name=new.collection, alias_name=self._name)
         steps: list[Any] = [models.CreateAliasOperation(create_alias=create)]
         if state:
@@ -563,7 +563,7 @@ class Qdrant:
             client.update_collection_aliases(steps)
 
     def _write_into(self, state: State, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str]) -> None:
-        """Writes into the collection that is there."""
+        """Writes into the existing collection."""
         number = _number(state)
         self._put(replace(state, writing=number))
         new = State(state.collection, table, number, number)
@@ -595,14 +595,14 @@ class Qdrant:
 
     @contextmanager
     def _tidying(self) -> Iterator[None]:
-        """What goes wrong after all is written is for the next push to do."""
+        """Ignores errors after everything is written: the next push does the rest."""
         try:
             yield
         except StoreError as error:
             self._notice(f"{error}; all is written, but the next push has to clear up.")
 
     def _index(self, new: State, before: Table | None) -> None:
-        """Makes the indexes that a table has and another one hadn't."""
+        """Makes the indexes that a table needs and the previous one didn't have."""
         kinds: dict[str, Kind] = {"id": "string", "content": "string", "label": "string"}
         kinds |= {"simrec_from": "int64", "simrec_until": "int64"}
         keys = fields_of(new.table)
@@ -620,7 +620,7 @@ class Qdrant:
                 client.update_collection(new.collection, hnsw_config=_hnsw(new.table))
 
     def _upsert(self, state: State, rows: Sequence[Row], number: int, slots: dict[str, int]) -> None:
-        """Writes points. slots: which of an item's two it is, 0 for those that aren't there."""
+        """Writes points. slots: which of an item's two points to write, 0 for items that aren't listed."""
         for some in _chunks(rows, AT_ONCE):
             points = [
                 models.PointStruct(
@@ -634,13 +634,13 @@ class Qdrant:
 
 
 def _becomes(before: Table, table: Table) -> bool:
-    """Whether a collection can hold another table's points beside its own."""
+    """Whether a collection can hold another table's points besides its own."""
     same = (before.dim, before.metric, before.dtype) == (table.dim, table.metric, table.dtype)
     return same and before.fields.items() <= table.fields.items()
 
 
 def _number(state: State | None) -> int:
-    """A number for a push, larger than the last one's, and than that of another one that began before."""
+    """A number for a push, larger than the last push's and than that of any push that began earlier."""
     return max(time.time_ns() // 1000, state.generation + 1 if state else 0)
 
 
@@ -652,7 +652,7 @@ def _comparable(codes: Codes, table: Table) -> Codes:
 
 
 def _hnsw(table: Table) -> models.HnswConfigDiff:
-    """The index, or none, which is m = 0."""
+    """The index's settings; m = 0 means no index."""
     return models.HnswConfigDiff(m=16 if table.approximate else 0)
 
 

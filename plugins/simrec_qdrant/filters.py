@@ -1,5 +1,5 @@
-"""Filters as Qdrant takes them, and what it can't say: LIKE, the order of texts, two columns, and whole numbers that a
-double doesn't hold. That is left to be checked item by item.
+"""Translates filters for Qdrant. What it can't express is checked item by item: LIKE, the order of texts, comparing two
+columns, and whole numbers that a double can't hold.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from simrec_qdrant.points import halves, parts_of
 RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 EXACT = 2**53
-"""Whole numbers up to this one compare rightly with a range's bounds, which are doubles."""
+"""Whole numbers up to this one compare correctly with a range's bounds, which are doubles."""
 
 NONE = models.HasIdCondition(has_id=[])
-"""Finds nothing."""
+"""A condition that nothing matches."""
 
 
 def split(
     condition: Condition, keys: Mapping[str, str], kinds: Mapping[str, Kind]
 ) -> tuple[list[Any], Condition | None]:
-    """Conditions of Qdrant that find all that is wanted, and what has to be checked of that; None for nothing.
+    """Qdrant conditions that find all items that may match, and what must be checked afterwards, None for nothing.
 
-    keys, kinds: of the payload, by columns.
+    keys, kinds: the payload's, by column.
     """
     said = _said(condition, keys, kinds)
     if said is not None:
@@ -40,7 +40,7 @@ def split(
 
 
 def columns_of(condition: Condition) -> set[str]:
-    """The columns that a condition asks about."""
+    """The columns that a condition uses."""
     if isinstance(condition, AllOf | AnyOf):
         return {column for part in condition.parts for column in columns_of(part)}
     if isinstance(condition, ComparedColumns):
@@ -49,7 +49,7 @@ def columns_of(condition: Condition) -> set[str]:
 
 
 def _said(condition: Condition, keys: Mapping[str, str], kinds: Mapping[str, Kind]) -> Any:
-    """The same as one condition of Qdrant, None where there is none."""
+    """The same as a single Qdrant condition, None if there is none."""
     if isinstance(condition, AllOf | AnyOf):
         parts = [_said(part, keys, kinds) for part in condition.parts]
         if None in parts:
@@ -94,12 +94,12 @@ def _any(*parts: Any) -> models.Filter:
 
 
 def _one(key: str, *values: Any) -> models.FieldCondition:
-    """One of these values."""
+    """A condition: one of these values."""
     return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
 
 
 def _others(key: str, *values: Any) -> models.FieldCondition:
-    """A value, and none of these."""
+    """A condition: a value that is none of these."""
     return models.FieldCondition(key=key, match=models.MatchExcept(**{"except": list(values)}))
 
 

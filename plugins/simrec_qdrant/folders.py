@@ -1,4 +1,4 @@
-"""Qdrant's local mode: a folder that one process has open at a time, and all of it goes through one client."""
+"""Qdrant's local mode: a folder that only one process can have open, with a single client for the whole process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from weakref import WeakValueDictionary, finalize
 from qdrant_client import QdrantClient
 
 SCHEMA = {("points", "CREATE TABLE points (id TEXT PRIMARY KEY, point BLOB)"), ("sqlite_autoindex_points_1", None)}
-"""What is in a collection's database: names and definitions."""
+"""The contents of a collection's database: names and definitions."""
 
 _lock = Lock()
 _open: WeakValueDictionary[Path, Folder] = WeakValueDictionary()
 
 
 class Folder:
-    """A folder that is open, for all in this process that use it; it is closed when nobody has it any more."""
+    """An open folder, shared by all its users in this process; it is closed when the last one is gone."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.using, self.pushing = path, RLock(), Lock()
@@ -35,17 +35,17 @@ class Folder:
 
     @contextmanager
     def asked(self) -> Iterator[QdrantClient]:
-        """Its client, which one thread uses at a time; without its warnings of what a server would do."""
+        """Its client, for one thread at a time, without its warnings about differences from a server."""
         with self.using, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._make_swift()
             yield self.client
 
     def _make_swift(self) -> None:
-        """Lets SQLite wait for the disk at times, not three times for each point: what is lost when the power fails is
-        the end of what was written, and nothing before it.
+        """Lets SQLite wait for the disk now and then instead of three times per point: a power failure then loses only
+        the end of what was written.
         """
-        with suppress(AttributeError):  # where another qdrant-client has other insides, it is as slow as it was
+        with suppress(AttributeError):  # a qdrant-client with other internals stays slow
             collections = self.client._client.collections  # type: ignore[attr-defined]
             for name in collections.keys() - self._swift:
                 if ".simrec-" in name:
@@ -56,7 +56,7 @@ class Folder:
 
 
 def opened(path: Path) -> Folder:
-    """A folder. Raises what qdrant-client raises, and ValueError for one that would run a stranger's code."""
+    """Opens a folder. Raises what qdrant-client raises, and ValueError if it could run a stranger's code."""
     path = path.resolve()
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ def opened(path: Path) -> Folder:
 
 
 def made(path: Path) -> None:
-    """Makes a folder for collections, unless it is there."""
+    """Makes a folder for collections, if it doesn't exist yet."""
     path.mkdir(parents=True, exist_ok=True)
     meta = path / "meta.json"
     if not meta.exists():
@@ -75,7 +75,7 @@ def made(path: Path) -> None:
 
 
 def _check(storage: Path) -> None:
-    """Raises ValueError where a file holds anything but points: qdrant-client unpickles them, which can run code."""
+    """Raises ValueError if a file holds anything but points: qdrant-client unpickles them, which can run code."""
     with closing(sqlite3.connect(storage)) as database:
         if not set(database.execute("SELECT name, sql FROM sqlite_master")) <= SCHEMA:
             raise ValueError(f"{storage} is no collection of Qdrant")
@@ -91,7 +91,7 @@ def _has_points(database: sqlite3.Connection) -> bool:
 
 
 class _Points(pickle.Unpickler):
-    """Knows the classes of points and no others."""
+    """Accepts only the classes of points."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module != "qdrant_client.http.models.models" or name not in ("PointStruct", "SparseVector"):

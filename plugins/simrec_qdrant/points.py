@@ -1,8 +1,8 @@
-"""Items as points of Qdrant: their ids and payloads.
+"""Items as Qdrant points: their ids and payloads.
 
 Qdrant keeps payloads as JSON and reads one double in ten as its neighbour (serde_json without float_roundtrip, in
-qdrant-edge-py 0.9), so a field of doubles has two more keys, for the halves of a whole number that orders as the double
-does: filters compare these, and the double is made of them again.
+qdrant-edge-py 0.9). So a field of doubles has two more keys, for the halves of a whole number that has the same order
+as the double: filters compare these, and reading makes the double from them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from simrec.errors import RequestError
 ITEM = ("id", "source", "stamp", "content", "origin")
 
 OWN = (*ITEM, "label", "length", "preview", "digest", "simrec_from", "simrec_until")
-"""Keys that every point has; a field of such a name gets another one."""
+"""Keys that every point has; a field with such a name gets another one."""
 
 NEVER = 2**53
-"""Until when a point is seen that nothing has replaced: a whole number that is a double too, which filters compare."""
+"""simrec_until of a point that nothing has replaced: whole and exact as a double, since filters compare doubles."""
 
 _PLAIN = re.compile(r"[A-Za-z]\w{0,62}", re.ASCII)
 
@@ -40,7 +40,7 @@ def id_of(item: str, slot: int) -> str:
 
 
 def fields_of(table: Table) -> dict[str, str]:
-    """The keys of the fields. Where a name isn't a plain word, Qdrant would read it as a path."""
+    """The keys of the fields. Qdrant would read a name that isn't a plain word as a path."""
     keys = {}
     for field in table.fields:
         plain = _PLAIN.fullmatch(field) and field not in OWN and not field.startswith(("field_", "simrec_"))
@@ -50,12 +50,12 @@ def fields_of(table: Table) -> dict[str, str]:
 
 
 def keys_of(table: Table) -> dict[str, str]:
-    """The keys of the columns that a filter can ask about."""
+    """The keys of the columns that a filter can use."""
     return {**fields_of(table), "id": "id", "label": "label"}
 
 
 def kinds_of(table: Table) -> dict[str, Kind]:
-    """What these columns hold."""
+    """The types of these columns."""
     return {**table.fields, "id": "string", "label": "string"}
 
 
@@ -65,20 +65,20 @@ def parts_of(key: str, kind: Kind) -> list[str]:
 
 
 def shown(table: Table) -> list[str]:
-    """The keys that make an item."""
+    """The keys that make up an item."""
     keys = fields_of(table)
     return [*ITEM, "label", *(part for field, kind in table.fields.items() for part in parts_of(keys[field], kind))]
 
 
 def halves(number: float) -> tuple[int, int]:
-    """Two whole numbers of 32 bits that order as doubles do, the first one first."""
+    """Two whole numbers of 32 bits that, compared in order, sort as doubles do."""
     (bits,) = struct.unpack(">Q", struct.pack(">d", number + 0.0))  # -0.0 is 0.0
     bits ^= 2**64 - 1 if bits >> 63 else 2**63
     return bits >> 32, bits & 2**32 - 1
 
 
 def whole(high: int, low: int) -> float:
-    """The double of two halves."""
+    """The double with these halves."""
     bits = high << 32 | low
     bits ^= 2**63 if bits >> 63 else 2**64 - 1
     (number,) = struct.unpack(">d", struct.pack(">Q", bits))
@@ -86,7 +86,7 @@ def whole(high: int, low: int) -> float:
 
 
 def value_of(payload: dict[str, Any], key: str, kind: Kind) -> Value:
-    """A value in a payload, None where there is none."""
+    """A value in a payload, or None."""
     parts = [payload.get(part) for part in parts_of(key, kind)]
     if None in parts:
         return None
@@ -95,7 +95,7 @@ def value_of(payload: dict[str, Any], key: str, kind: Kind) -> Value:
 
 
 def payload_of(row: Row, table: Table, number: int) -> dict[str, Any]:
-    """A row as a payload that is seen from a generation on. Raises RequestError for what JSON can't hold."""
+    """A row as a payload that is visible from generation `number` on. Raises RequestError for what JSON can't hold."""
     item = row.item
     payload = {
         **{name: getattr(item, name) for name in ITEM}, **({"label": item.label} if item.label else {}),
@@ -131,7 +131,7 @@ def row_of(point: Any, table: Table) -> Row:
 
 
 def converted(row: Row, table: Table) -> Row:
-    """A row as another table has it."""
+    """A row in another table's types."""
     makers: dict[Kind, Callable[[Any], Value]] = {"int64": int, "double": float, "string": str}
     fields = {
         field: makers[table.fields[field]](value) for field, value in row.item.fields.items() if field in table.fields
@@ -141,5 +141,5 @@ def converted(row: Row, table: Table) -> Row:
 
 
 def encodable(texts: Iterable[str]) -> list[str]:
-    """Those of some texts that are Unicode; no point has others."""
+    """The texts that are valid Unicode; no point has others."""
     return [text for text in texts if text.isascii() or not re.search("[\ud800-\udfff]", text)]

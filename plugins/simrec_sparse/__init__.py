@@ -14,8 +14,8 @@ def simrec_encoders() -> list[EncoderSpec]:
             factory="simrec_sparse.model:Sparse",
             metric="cosine",
             explanation=(
-                "It describes each picture as plain does, but with as few numbers as will do; all others stay at zero. "
-                "Take it when you want to see which few numbers two items have in common."
+                "It describes each picture as plain does, but with as few numbers as possible; all others stay at "
+                "zero. Use it if you want to see which few numbers two items have in common."
             ),
         )
     ]

@@ -19,20 +19,20 @@ from simrec.learning.networks import ArticleMLP, Network, SphereNetwork, Whiteni
 class SparseSettings(ConvSettings):
     """Settings of the sparse autoencoder.
 
-    Its codes are to hold pictures in few bits: where an item lies is kept, and its edges count for less than in the
-    other encoders.
+    Its codes should hold pictures in few bits: they keep where an item lies, and edges count less than in the other
+    encoders.
     """
 
-    network: Literal["conv", "mlp"] = setting("conv", "conv: code on a sphere; mlp: the article's, widths its layers")
+    network: Literal["conv", "mlp"] = setting("conv", "conv: code on a sphere; mlp: the article's, widths as layers")
     penalty: float = setting(2.0, "weight of a code's L1 norm; mlp: of the inner layers', summed over a batch")
     edge_weight: float = setting(5.0, "weight of an edge number's squared error against a nat of the picture")
-    shift: float = setting(0.04, "how far a fed picture is moved at most, as a share of its size; the target stays")
-    scale: float = setting(0.07, "how much smaller a fed picture is at most, as a share; a third of that larger")
-    rotate: float = setting(3.0, "how far a fed picture is turned at most, in degrees")
+    shift: float = setting(0.04, "how far an input picture moves at most, as a share of its size; the target stays")
+    scale: float = setting(0.07, "how much smaller an input picture gets at most, as a share; larger by a third of it")
+    rotate: float = setting(3.0, "how far an input picture turns at most, in degrees")
 
 
 class SparseSphere(SphereNetwork):
-    """A ReLU code on a sphere, where the L1 norm is least when few numbers are not zero."""
+    """A ReLU code on a sphere, where the L1 norm is smallest if most numbers are zero."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -40,7 +40,7 @@ class SparseSphere(SphereNetwork):
         self.whitening = Whitening(settings.dim, settings.whitening, rotate=False)
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What the code fails to tell, and its L1 norm."""
+        """The loss of the code's predictions, plus its L1 norm."""
         code = self.bottleneck(self.fed(x))
         told, parts = self.told(code, x, *rest)
         penalty = self.settings.penalty * code.sum(1).mean()
@@ -63,7 +63,7 @@ class SparseArticleMLP(ArticleMLP):
 
 
 class Sparse(NetworkAutoencoder):
-    """Codes in which few numbers are not zero. Preset `article`: the 2018 article's network."""
+    """Codes in which most numbers are zero. Preset `article`: the 2018 article's network."""
 
     Settings = SparseSettings
     networks: ClassVar[Mapping[str, type[Network]]] = {"conv": SparseSphere, "mlp": SparseArticleMLP}

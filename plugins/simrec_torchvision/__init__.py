@@ -15,8 +15,8 @@ def simrec_encoders() -> list[EncoderSpec]:
             metric="cosine",
             explanation=(
                 "It looks at a photo with a network that has already learned from a million photos what things look "
-                "like, and keeps the most telling of what that network sees. Choose it for photos in colour; it needs "
-                "few of your own, but downloads the network once."
+                "like, and keeps the most informative part of what that network sees. Use it for photos in colour; it "
+                "needs only a few of your own, but downloads the network once."
             ),
         )
     ]

@@ -1,7 +1,7 @@
-"""A backbone of torchvision as an encoder: it learns no layers, only which directions of its features to keep.
+"""A torchvision backbone as an encoder: it doesn't train layers, it only learns which directions of features to keep.
 
-Weights named `default` are torchvision's own: its cache holds .pth files, the one place where simrec reads such a file,
-and with `weights_only`, which runs no code.
+Weights named `default` are torchvision's own. Its cache holds .pth files; simrec reads such files only there, and with
+`weights_only`, which runs no code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from simrec.errors import RequestError, TrainingError, reason, suggestion
 from simrec.learning.autoencoder import TorchEncoder
 
 SAMPLE = 2_000
-"""Pictures, at most, that the directions are taken from: several times the numbers a code has."""
+"""Maximum number of pictures for computing the directions: several times the numbers in a code."""
 
 BACKBONES = tuple(
     name for name in models.list_models(module=models) if not name.startswith(("densenet", "googlenet", "inception"))
 )
-"""Networks that can be had, but for those whose weights are named or fed in a way of their own."""
+"""The available networks, except those with unusual weight names or inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class TorchvisionSettings:
     dim: int = setting(64, "numbers in a code; no more than the backbone has features")
     backbone: str = setting("mobilenet_v3_small", "a classification network of torchvision.models")
     weights: str = setting("default", "default: torchvision's, downloaded once; random; or a .safetensors file")
-    layer: str = setting("", "the layer or node whose output are the features; empty: the last before the classifier")
-    whitening: float = setting(0.5, "how far features are whitened: 0 centred only, 1 wholly")
+    layer: str = setting("", "the layer or node that gives the features; empty: the last before the classifier")
+    whitening: float = setting(0.5, "how far features are whitened: 0 only centres them, 1 is full whitening")
 
     def __post_init__(self) -> None:
         for name in ("size", "dim"):
@@ -60,7 +60,7 @@ class TorchvisionSettings:
 class Torchvision(TorchEncoder):
     """The features of a network that was trained to name what is in a photo, reduced to their main directions.
 
-    Whitening the principal components of such features is after Jégou, Chum 2012 (doi:10.1007/978-3-642-33709-3_55).
+    Whitening the principal components of such features follows Jégou, Chum 2012 (doi:10.1007/978-3-642-33709-3_55).
     """
 
     Settings = TorchvisionSettings
@@ -80,7 +80,7 @@ class Torchvision(TorchEncoder):
         try:
             with torch.no_grad():
                 count = self.eval().features(torch.zeros(1, *self.input.shape).permute(0, 3, 1, 2)).shape[1]
-        except Exception as error:  # a network refuses pictures that are too small with whatever its layers raise
+        except Exception as error:  # for pictures that are too small, a network's layers can raise anything
             raise RequestError(
                 f"{settings.backbone} takes no pictures of size {settings.size}: {reason(error)}"
             ) from error
@@ -90,7 +90,7 @@ class Torchvision(TorchEncoder):
         self.register_buffer("matrix", torch.eye(count, self.dim))
 
     def features(self, x: Tensor) -> Tensor:
-        """Pictures (n, c, h, w) in 0..1 to features (n, f), means over places where the layer has places."""
+        """Pictures (n, c, h, w) in 0..1 to features (n, f), averaged over places if the layer has places."""
         x = (x.expand(-1, 3, -1, -1) - self.shift) * self.scale
         found: Tensor = self.backbone(x)[self.layer]
         return found.flatten(2).mean(2) if found.ndim > 2 else found
@@ -109,10 +109,12 @@ class Torchvision(TorchEncoder):
         progress: Callable[[Progress], None],
         stop: Callable[[], bool],
     ) -> History:
-        """Takes the weights that the settings name, and the main directions of some pictures' features, in one epoch.
+        """Loads the weights that the settings name, and computes the main directions of a sample's features, in one
+        epoch.
 
-        The losses are shares of the features' variance that a code does not hold. Raises TrainingError when the weights
-        cannot be had or are another network's, when there are fewer than two pictures, or when they look all the same.
+        The losses are the shares of the features' variance that a code does not hold. Raises TrainingError if the
+        weights aren't available or are another network's, if there are fewer than two pictures, or if they all look the
+        same.
         """
         begun = time.perf_counter()
         if len(images) < 2:
@@ -123,7 +125,7 @@ class Torchvision(TorchEncoder):
         sample = images[:: max(1, len(images) // SAMPLE)][:SAMPLE]
         steps = -(-len(sample) // self.input.batch) + 1
         exact = self._all_features(
-            # Nothing is held of the variance as long as no direction is known.
+            # As long as no direction is known, a code holds nothing of the variance.
             sample,
             device,
             lambda step: progress(Progress(1, 1, step, steps, loss=1.0, validation_loss=None)),
@@ -138,8 +140,8 @@ class Torchvision(TorchEncoder):
                 f"the features of {len(sample)} pictures are all the same: give other pictures or weights"
             )
         variances, axes = variances.flip(0)[: self.dim], axes.flip(1)[:, : self.dim]
-        # A direction without variance (there can be fewer pictures than features) must not be blown up. Cosines do not
-        # mind the first factor; with it the widest direction has variance 1 whatever the features' scale.
+        # Don't blow up a direction without variance (there can be fewer pictures than features). The common factor
+        # doesn't change cosines; it gives the widest direction a variance of 1 at any scale of the features.
         relative = (variances / variances[0]).clamp_min(1e-4) ** (-self.settings.whitening / 2)
         self.mean.copy_(mean)
         self.matrix.copy_(axes * relative / variances[0].sqrt())
@@ -154,12 +156,12 @@ class Torchvision(TorchEncoder):
         count = sum(p.numel() for p in self.backbone.parameters())
         return (
             f"{self.settings.backbone} up to {self.layer!r}, {count:,} parameters, weights {self.settings.weights}: "
-            f"{len(self.mean)} features, of which a code of {self.dim} numbers is made."
+            f"{len(self.mean)} features, reduced to a code of {self.dim} numbers."
         )
 
     @torch.no_grad()
     def _all_features(self, images: Images, device: torch.device, done: Callable[[int], None]) -> Tensor:
-        """Images (n, h, w, c) to features float64 (n, f) on the CPU; done: told each batch's number, from 1."""
+        """Images (n, h, w, c) to features float64 (n, f) on the CPU. done: called with each batch's number, from 1."""
         found = []
         for step, start in enumerate(range(0, len(images), self.input.batch), 1):
             some = torch.from_numpy(np.ascontiguousarray(images[start : start + self.input.batch])).to(device)
@@ -183,29 +185,29 @@ def _backbone(name: str, layer: str) -> tuple[str, nn.Module]:
     if not layer:
         head = [child for child, _ in network.named_children()][-1]
         first = next(i for i, node in enumerate(nodes) if node.partition(".")[0] == head)
-        # Flattened, places would be features of their own: what comes before can be averaged over them.
+        # Don't take a flattened layer, in which places are features: the one before can be averaged over places.
         layer = [node for node in nodes[:first] if not node.startswith("flatten")][-1]
     return layer, feature_extraction.create_feature_extractor(network, [layer])
 
 
 def _load(backbone: nn.Module, name: str, weights: str) -> None:
-    """Fills a backbone with weights; those of layers that it has not, a classifier's, are left out."""
+    """Fills a backbone with weights; leaves out those of layers that it doesn't have, such as the classifier."""
     found = _default_weights(name) if weights == "default" else _file_weights(Path(weights).expanduser())
     wanted = backbone.state_dict()
     for key, tensor in wanted.items():
         if key not in found or found[key].shape != tensor.shape:
-            raise TrainingError(f"weights {weights}: {key!r} is not there as {name} has it: name the backbone it is of")
+            raise TrainingError(f"weights {weights}: {key!r} doesn't fit {name}: name the backbone they belong to")
     backbone.load_state_dict({key: found[key] for key in wanted})
 
 
 def _default_weights(name: str) -> Mapping[str, Tensor]:
-    """Torchvision's own, from its cache, where they are downloaded to when they are not there."""
+    """torchvision's own weights from its cache; downloaded if they are not there yet."""
     url = models.get_model_weights(name).DEFAULT.url
     try:
         found: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, progress=False, check_hash=True, weights_only=True
         )
-    except Exception as error:  # of the network, of the disk, or of a file that is not what it should be
+    except Exception as error:  # from the network, the disk, or a file that is not what it should be
         cache = Path(torch.hub.get_dir(), "checkpoints")
         raise TrainingError(
             f"the weights of {name} can neither be read in {cache} nor downloaded ({reason(error)}): put {url} there, "

@@ -10,13 +10,13 @@ def simrec_encoders() -> list[EncoderSpec]:
     return [
         EncoderSpec(
             name="vae",
-            summary="Rebuilds the picture from a code that is a normal distribution; can draw new ones.",
+            summary="Rebuilds the picture from a code that is a normal distribution; can draw new pictures.",
             factory="simrec_vae.model:VAE",
             metric="cosine",
             explanation=(
                 "It describes each picture by a small cloud of numbers instead of one exact point, so every point in "
-                "between stands for some picture, too. Take it when you also want to draw new items that nobody has "
-                "made yet, with its preset generate."
+                "between stands for some picture, too. Use it if you also want to draw new items that nobody has made "
+                "yet, with its preset generate."
             ),
         )
     ]

@@ -19,13 +19,13 @@ class VAESettings(ConvSettings):
     """Settings of the variational autoencoder."""
 
     network: Literal["conv", "deep", "mlp"] = setting(
-        "conv", "conv: convolutions; deep: linear layers, widths their units; mlp: one hidden layer, the article's"
+        "conv", "conv: convolutions; deep: linear layers with widths as units; mlp: one hidden layer, the article's"
     )
-    beta: float = setting(0.1, "weight of the KL divergence; a weak one makes codes that find better")
+    beta: float = setting(0.1, "weight of the KL divergence; with a small weight, codes find better")
 
 
 class VariationalNetwork(SphereNetwork):
-    """Not on a sphere, but normally distributed around a mean, which is the code."""
+    """Its codes are not on a sphere but means of normal distributions."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -41,7 +41,7 @@ class VariationalNetwork(SphereNetwork):
         return mean, log_variance
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What a sample of the code fails to tell, and the KL divergence weighted by beta."""
+        """The loss of predictions from a sample of the code, plus the KL divergence weighted by beta."""
         mean, log_variance = self.distribution(self.fed(x))
         told, parts = self.told(sample(mean, log_variance), x, *rest)
         divergence = kl_divergence(mean, log_variance)
@@ -49,7 +49,7 @@ class VariationalNetwork(SphereNetwork):
 
 
 class ArticleVAE(Network):
-    """The 2018 article's: one hidden ReLU layer each way."""
+    """The 2018 article's network: one hidden ReLU layer each way."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -86,7 +86,7 @@ class ArticleVAE(Network):
 
 
 class DeepVAE(ArticleVAE):
-    """The same with layers of the widths that the settings say, batch norm before each ReLU."""
+    """The same with layers of the settings' widths, and batch norm before each ReLU."""
 
     def __init__(self, settings: Any) -> None:
         Network.__init__(self, settings)
@@ -100,17 +100,17 @@ class DeepVAE(ArticleVAE):
 
 
 def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """One draw a row from normal distributions (n, dim), in a way that gradients pass through."""
+    """One draw per row from normal distributions (n, dim), in a way that lets gradients through."""
     return mean + torch.randn_like(mean) * (log_variance / 2).exp()
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """From the standard normal distribution, in nats, summed over dim, the batch's mean."""
+    """The divergence from the standard normal distribution in nats, summed over dim, averaged over the batch."""
     return (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
 
 
 class VAE(NetworkAutoencoder):
-    """A picture's code is the mean, never a sample. Presets: `generate`, to draw pictures; `article`, that of 2018."""
+    """A picture's code is the mean, never a sample. Presets: `generate`, to draw pictures; `article`, from 2018."""
 
     Settings = VAESettings
     networks: ClassVar[Mapping[str, type[Network]]] = {
