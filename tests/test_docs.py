@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from test_plugins import HOOKS, example
 
@@ -59,6 +60,13 @@ def test_every_command_in_the_readme_and_the_guide_parses(line: str, monkeypatch
         assert found is not None, words[0]
         command, words = found, words[1:]
     command.make_context("simrec", words)
+
+
+@pytest.mark.parametrize("group", [cli, cli.commands["index"], cli.commands["plugins"]], ids=lambda one: one.name)
+def test_the_list_of_commands_cuts_no_summary(group: click.Group) -> None:
+    shown = CliRunner().invoke(group, ["--help"], obj=None, terminal_width=80).output
+    assert group.commands and all(f"  {name} " in shown for name in group.commands)
+    assert "..." not in shown.partition("Commands:")[2]
 
 
 def test_every_command_stands_in_the_readme() -> None:

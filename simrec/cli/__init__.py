@@ -46,9 +46,11 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> None:
     """Similar items for a picture, from your own pictures, offline.
 
-    Try it at once:  simrec similar PICTURE
-
-    From nothing to your own:  simrec quickstart
+    \b
+    Try it at once:          simrec similar PICTURE
+    Search your own photos:  simrec index build shop FOLDER
+                             simrec similar PICTURE --index shop
+    Train an encoder too:    simrec quickstart
     """
     context.obj = Session(home=home, quiet=quiet)
 

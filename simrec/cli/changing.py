@@ -94,9 +94,9 @@ def add(
 @yes_option
 @click.pass_obj
 def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None, yes: bool) -> None:
-    """Remove items from the catalogue of NAME; their pictures stay where they are.
+    """Remove items from the catalogue of NAME.
 
-    The next sync adds them again if their pictures are still in the source.
+    Their pictures stay where they are. The next sync adds them again if their pictures are still in the source.
     """
     from simrec.verbs import index as verb
 
@@ -110,9 +110,10 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 @click.argument("source", metavar="LIST")
 @click.pass_obj
 def fields(session: Session, name: str, source: str) -> None:
-    """Set fields of the items of NAME, such as prices, from the columns of a LIST; pictures aren't touched.
+    """Set fields of the items of NAME, such as prices.
 
-    The list's ids say which items. The next sync resets columns that the catalogue's own source also has.
+    Each column of LIST is a field, and its ids say which items get the values. Pictures aren't touched. The next sync
+    resets columns that the catalogue's own source also has.
     """
     from simrec.verbs import index as verb
 
@@ -124,7 +125,10 @@ def fields(session: Session, name: str, source: str) -> None:
 @format_option
 @click.pass_obj
 def history(session: Session, name: str, form: str) -> None:
-    """List the kept generations of NAME, the newest first, with what each changed."""
+    """List the kept generations of NAME, the newest first.
+
+    Each comes with what it changed.
+    """
     from dataclasses import asdict
 
     from simrec.verbs.generations import history as verb
@@ -146,9 +150,9 @@ def history(session: Session, name: str, form: str) -> None:
 @click.option("--to", type=click.IntRange(1), metavar="N", help="A generation that 'index history' lists.")
 @click.pass_obj
 def rollback(session: Session, name: str, to: int | None) -> None:
-    """Go back to an earlier generation of NAME, by default to the one before this one.
+    """Go back to an earlier generation of NAME.
 
-    It becomes a new generation: rolling back can be rolled back.
+    By default that is the one before this one. It becomes a new generation: rolling back can be rolled back.
     """
     from simrec.verbs.generations import rollback as verb
 
@@ -196,7 +200,10 @@ def rename(session: Session, name: str, new: str) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def delete(session: Session, name: str, yes: bool) -> None:
-    """Delete the recommender NAME, encoder, catalogue and all generations; pictures stay where they are."""
+    """Delete the recommender NAME.
+
+    Its encoder, its catalogue and all generations go. Pictures stay where they are.
+    """
     from simrec import library
     from simrec.errors import StoreError
     from simrec.home import default

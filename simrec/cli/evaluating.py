@@ -40,7 +40,7 @@ def evaluate(
     session: Session, names: tuple[str, ...], form: str, where: str | None, stress: bool, noise: float | None,
     everything: bool, training: bool, seeds: int | None, source: str | None, data_dir: Path | None,
 ) -> int:  # fmt: skip
-    """Measure how well recommenders find items, and where they fail.
+    """Measure how well recommenders find items.
 
     An answer is right if it has the query's label; raw pixels and PCA are measured for comparison.
 

@@ -65,7 +65,7 @@ def build(
     session: Session, name: str, source: str | None, encoder: str | None, dtype: Dtype | None, replace: bool,
     from_scratch: bool, yes: bool, strict: bool, unread: Path | None, discard: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Encode the pictures of SOURCE and make them the catalogue of NAME.
+    """Make the pictures of SOURCE the catalogue of NAME.
 
     SOURCE is a folder of pictures (sub-folders are labels), a list of pictures (.csv), an export (.parquet or .arrow),
     or a source that 'simrec plugins list' names. Without it, NAME is built from the same source as before, else from
@@ -124,7 +124,10 @@ def list_(session: Session, form: str) -> int:
 @format_option
 @click.pass_obj
 def show(session: Session, name: str, everything: bool, form: str) -> None:
-    """Show what a recommender is made of: encoder, training, catalogue, versions."""
+    """Show what a recommender is made of.
+
+    That is its encoder and how it was trained, its catalogue and the versions that wrote them.
+    """
     from simrec import library
 
     described = library.open(name, session.home).describe(fields=True)

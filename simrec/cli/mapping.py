@@ -39,7 +39,7 @@ def mapping(
     session: Session, name: str, output: Path, where: str | None, label: str, number: int, method: Method, title: str,
     size: int,
 ) -> None:  # fmt: skip
-    """Draw a catalogue as a map, where items that look alike lie side by side.
+    """Draw a catalogue as a map: what looks alike lies together.
 
     A page (.html) is one file that works offline: zoom in and pictures appear, search by id or label, click an item for
     its neighbours. A picture (.png) is for the wall.

@@ -30,9 +30,10 @@ def plugins() -> None:
 @plugins.command("list")
 @format_option
 def list_(form: str) -> int:
-    """List what is installed, which distribution offers it, and what is broken.
+    """List what is installed and what is broken.
 
-    The exit status is 1 if a plugin could not be loaded or two offer the same name; the others still work.
+    Each line names the distribution that offers it. The exit status is 1 if a plugin could not be loaded or two offer
+    the same name; the others still work.
     """
     from simrec import host
 
@@ -134,9 +135,10 @@ def _origin(answer: dict[str, Any]) -> list[list[str]]:
 )  # fmt: skip
 @click.pass_obj
 def new(session: Session, name: str, kind: str, output: Path | None) -> None:
-    """Write a plugin with an encoder NAME that installs, passes its tests and trains at once.
+    """Write a plugin with an encoder NAME.
 
-    NAME is the name of both the distribution and the encoder. All files are written, or none.
+    It installs, passes its tests and trains as it is written; then make it your own. NAME is the name of both the
+    distribution and the encoder. All files are written, or none.
     """
     from simrec import scaffold
 

@@ -26,10 +26,10 @@ def push(
     session: Session, name: str, address: str, new: str | None, dtype: Any,
     approximate: bool, replace: bool, yes: bool,
 ) -> None:  # fmt: skip
-    """Write the catalogue of NAME to a table of a database: codes, items, fields and previews.
+    """Write the catalogue of NAME to a table of a database.
 
-    Pushing again writes only what differs and removes what is gone. simrec never keeps passwords: give them in the
-    database's own way, such as PGPASSWORD or QDRANT_API_KEY.
+    The table gets codes, items, fields and previews. Pushing again writes only what differs and removes what is gone.
+    simrec never keeps passwords: give them in the database's own way, such as PGPASSWORD or QDRANT_API_KEY.
     """
     from simrec.verbs.push import Pushing
     from simrec.verbs.push import push as verb
@@ -47,7 +47,10 @@ def push(
 @click.option("--as", "new", metavar="NEW", help="Leave NAME as it is and make the recommender NEW.")
 @click.pass_obj
 def pull(session: Session, name: str, new: str | None) -> None:
-    """Copy the catalogue of NAME from its table back to files; the table stays as it is."""
+    """Copy the catalogue of NAME from its table back to files.
+
+    The table stays as it is.
+    """
     from simrec.verbs.push import pull as verb
 
     with session.counting() as progress:
@@ -60,7 +63,10 @@ def pull(session: Session, name: str, new: str | None) -> None:
 @click.argument("address", metavar="ENGINE://PLACE#TABLE")
 @click.pass_obj
 def connect(session: Session, name: str, address: str) -> None:
-    """Let NAME answer from its table after the table has moved, or after NAME was copied here."""
+    """Let NAME answer from its table where that is now.
+
+    You need this after the table has moved, or after NAME was copied to this machine.
+    """
     from simrec.verbs.push import connect as verb
 
     connected = verb(name, address, context=context(session))

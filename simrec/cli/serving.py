@@ -32,9 +32,10 @@ def serve(
     session: Session, names: tuple[str, ...], host: str, port: int, token: str | None, allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Open a page and an API on this machine: drop a picture, see what looks like it.
+    """Open a page and an API on this machine.
 
-    Without a NAME it serves all of your recommenders that have a catalogue, else the shipped demo.
+    Drop a picture on the page and see what looks like it. Without a NAME it serves all of your recommenders that have a
+    catalogue, else the shipped demo.
     """
     for module in NEEDED:
         if find_spec(module) is None:
