@@ -123,13 +123,13 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
 
 
 def default_name(place: Path) -> str:
-    """The recommender to use when none is named: the only one with a catalogue in that home, else "demo"."""
-    indexed = []
+    """The recommender to use when none is named: of those with a catalogue the one that changed last, else "demo"."""
+    changed = []
     for name in own(place):
-        with suppress(StoreError):  # a damaged one can't answer; naming it says why
+        with suppress(StoreError, OSError):  # a damaged one can't answer; naming it says why
             if store.current(place / name, hold=False).manifest.catalogue:
-                indexed.append(name)
-    return indexed[0] if len(indexed) == 1 else "demo"
+                changed.append(((place / name / store.CURRENT).stat().st_mtime_ns, name))
+    return max(changed)[1] if changed else "demo"
 
 
 def listing(

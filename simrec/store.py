@@ -48,6 +48,9 @@ _NAME = re.compile(r"\d{6,18}")
 _HOLDER = re.compile(r"(\d{1,10}) ([\w.-]{1,255})\n?", re.ASCII)
 """The contents of LOCK, which may come from anyone."""
 
+CURRENT = "CURRENT"
+"""The file that names the live generation; replacing it is the commit."""
+
 BUILT = "building/built"
 """Holds the SHA-256 of the manifest that includes everything in `building`."""
 
@@ -240,7 +243,7 @@ def _close(opened: dict[str, BinaryIO | str]) -> None:
 def exists(folder: Path) -> bool:
     """Whether a recommender was ever committed there."""
     try:
-        return (folder / "CURRENT").is_file()
+        return (folder / CURRENT).is_file()
     except OSError:  # a name that is too long, a folder that we may not read
         return False
 
@@ -288,7 +291,7 @@ def current_name(folder: Path) -> str:
 def _current_words(folder: Path) -> tuple[str, str]:
     """The name of the live generation and its manifest's SHA-256."""
     try:
-        words = _small(folder, "CURRENT", 1000).decode().split()
+        words = _small(folder, CURRENT, 1000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         remedy = files.remedy(error, COPY) if isinstance(error, OSError) else COPY
         raise StoreError(f"{folder}: not a readable recommender ({reason(error)}): {remedy}") from error
@@ -342,7 +345,7 @@ def _live_digest(folder: Path) -> str:
 
 def _words(folder: Path) -> tuple[str, str]:
     try:
-        name, digest, *_ = (*(folder / "CURRENT").read_text("utf-8", "replace").split(), "", "")
+        name, digest, *_ = (*(folder / CURRENT).read_text("utf-8", "replace").split(), "", "")
     except OSError:
         return "", ""
     return name, digest
@@ -404,7 +407,7 @@ class Writer:
     def _check_places(self) -> None:
         """Raises StoreError if a place that it writes to is a link, which would be followed, or a pipe."""
         folders = ((name, stat.S_ISDIR) for name in ("gens", "building", *POOL))
-        for name, right in (("LOCK", stat.S_ISREG), ("CURRENT", stat.S_ISREG), *folders):
+        for name, right in (("LOCK", stat.S_ISREG), (CURRENT, stat.S_ISREG), *folders):
             with contextlib.suppress(FileNotFoundError):
                 if not right((self.folder / name).lstat().st_mode):
                     raise StoreError(
@@ -497,7 +500,7 @@ class Writer:
                 if coming.is_symlink() or coming.is_file():  # left by a writer that crashed
                     coming.unlink()
                 _write_synced(coming, f"{name} {digest}\n".encode())
-                coming.replace(self.folder / "CURRENT")
+                coming.replace(self.folder / CURRENT)
             except BaseException:
                 if _live(self.folder) != name:  # Ctrl-C may come after the commit
                     (self.folder / "generations" / f"{name}.json").unlink(missing_ok=True)
