@@ -89,7 +89,7 @@ class Mixture:
         if not all((np.abs(array) < 1e15).all() for array in (mixture.weights, mixture.means, mixture.factors)):
             raise ValueError("its numbers are not what any codes have")
         if (mixture.weights < 0).any() or not 0 < mixture.weights.sum() < np.inf:
-            raise ValueError("its weights are no shares of a whole")
+            raise ValueError("its weights are not shares of a whole")
         return mixture
 
     def to_bytes(self) -> bytes:

@@ -88,7 +88,7 @@ class Crop:
             crop = cls(left, top, right, bottom, per_cent=True)
         else:
             raise RequestError(
-                f"{text!r:.100} is no part of a picture: give left, top, right and bottom in pixels, such as "
+                f"{text!r:.100} is not a part of a picture: give left, top, right and bottom in pixels, such as "
                 f"40,0,300,200, or in per cent, such as 10%,0%,90%,50%"
             )
         if not (crop.left < crop.right and crop.top < crop.bottom):

@@ -232,8 +232,8 @@ class Reader:
         if isinstance(asked, np.ndarray):
             if asked.dtype != np.uint8 or asked.ndim not in (2, 3) or asked.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
-                    f"an array {asked.dtype} {asked.shape} is no picture: give uint8 (h, w), (h, w, 1) or (h, w, 3), "
-                    f"or a code of float32 ({self.encoder.dim},)"
+                    f"an array {asked.dtype} {asked.shape} is not a picture: give uint8 (h, w), (h, w, 1) or "
+                    f"(h, w, 3), or a code of float32 ({self.encoder.dim},)"
                 )
             pixels = asked.squeeze(2) if asked.shape[2:] == (1,) else asked
             return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
@@ -243,8 +243,8 @@ class Reader:
             data = cast(BinaryIO, asked).read(LARGEST_FILE + 1)
             return "-", _of_file(data, "standard input", self.encoder, crop, shown)
         raise RequestError(
-            f"{type(asked).__name__} is no query: give a path, bytes, an open file, a Pillow picture, an array uint8 "
-            f"(h, w, c), 'id:ITEM', or a list of these"
+            f"{type(asked).__name__} is not a query: give a path, bytes, an open file, a Pillow picture, an array "
+            f"uint8 (h, w, c), 'id:ITEM', or a list of these"
         )
 
 

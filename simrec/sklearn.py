@@ -119,8 +119,8 @@ def _listed(given: Any) -> Sequence[Any] | Images:
         given = np.asarray(given)[:, 0]
     if getattr(given, "ndim", 1) != 1 or not hasattr(given, "__iter__"):
         raise RequestError(
-            f"{type(given).__name__} {getattr(given, 'shape', '')} is no list of pictures: give paths, Pillow pictures "
-            f"or arrays uint8 (h, w, c), or the name of a source"
+            f"{type(given).__name__} {getattr(given, 'shape', '')} is not a list of pictures: give paths, Pillow "
+            f"pictures or arrays uint8 (h, w, c), or the name of a source"
         )
     return list(given)
 
@@ -154,5 +154,5 @@ def _image(picture: Any, spec: ImageSpec, name: str) -> Images:
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] in ((), (1,), (3,)):
         return images.of_picture(picture[:, :, 0] if picture.shape[2:] == (1,) else picture, spec, name)
     raise RequestError(
-        f"{name}: {type(picture).__name__} is no picture: give a path, a Pillow picture, or an array uint8 (h, w, c)"
+        f"{name}: {type(picture).__name__} is not a picture: give a path, a Pillow picture, or an array uint8 (h, w, c)"
     )

@@ -270,7 +270,7 @@ def _settings(subject: Subject) -> str:
     from simrec.settings import from_json, to_json
 
     kind = subject.kind.Settings
-    _require(is_dataclass(kind), f"{kind!r} is no dataclass")
+    _require(is_dataclass(kind), f"{kind!r} is not a dataclass")
     _require(getattr(kind, "__dataclass_params__").frozen, f"{kind.__name__} is not frozen")  # noqa: B009
     for field in fields(kind):
         has_default = field.default is not MISSING or field.default_factory is not MISSING
@@ -342,7 +342,7 @@ def _stop(subject: Subject) -> str:
 @_contract("encode gives float32 codes (n, dim).")
 def _dtype_and_shape(subject: Subject) -> str:
     encoder, codes = subject.encoder, _or_raise(subject.encoding)
-    _require(isinstance(codes, np.ndarray), f"it gives a {type(codes).__name__}, no numpy array")
+    _require(isinstance(codes, np.ndarray), f"it gives a {type(codes).__name__}, not a numpy array")
     _require(codes.dtype == np.float32, f"codes are {codes.dtype}")
     _require(codes.shape == (PROBE, encoder.dim), f"codes of {PROBE} pictures are {codes.shape}, dim is {encoder.dim}")
     return ""
@@ -508,9 +508,9 @@ def _decoded(subject: Subject) -> str:
 def _variances(subject: Subject) -> str:
     encoder = subject.encoder
     if not getattr(encoder, "variational", False):
-        raise NotApplicable("its codes are no means of distributions")
+        raise NotApplicable("its codes are not means of distributions")
     found, codes = encoder.log_variances(subject.pictures()), subject.codes
-    _require(isinstance(found, np.ndarray), f"it gives a {type(found).__name__}, no numpy array")
+    _require(isinstance(found, np.ndarray), f"it gives a {type(found).__name__}, not a numpy array")
     _require(found.dtype == np.float32, f"log-variances are {found.dtype}")
     _require(found.shape == np.shape(codes), f"log-variances are {found.shape}, codes {np.shape(codes)}")
     _require(bool(np.isfinite(found).all()), "log-variances are not all finite")

@@ -136,9 +136,9 @@ def test_the_part_of_a_large_photo_is_cut_where_its_own_pixels_say(
         ("0,0,29,28", "28 x 28 pixels"),
         ("5,0,5,28", "is empty"),
         ("0%,0%,101%,50%", "ends at 100 %"),
-        ("0,0,50%,50%", "no part of a picture"),
-        ("-1,0,5,5", "no part of a picture"),
-        ("a", "no part of a picture"),
+        ("0,0,50%,50%", "not a part of a picture"),
+        ("-1,0,5,5", "not a part of a picture"),
+        ("a", "not a part of a picture"),
     ],
 )
 def test_a_part_that_is_none_is_one_line(shop: Recommender, shoe: Path, crop: str, says: str, run: Run) -> None:

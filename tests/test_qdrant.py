@@ -208,7 +208,7 @@ def test_a_folder_that_would_run_code_is_refused(opened: Qdrant, place: str, tmp
         database.execute("DELETE FROM points WHERE id = 'x'")
         database.execute("ALTER TABLE points RENAME TO other")
         database.execute("CREATE VIEW points AS SELECT * FROM other")
-    with pytest.raises(StoreError, match="no collection of Qdrant"):
+    with pytest.raises(StoreError, match="not a collection of Qdrant"):
         Qdrant(f"{place}items", notice=print)
     assert not (tmp_path / "ran").exists()
 

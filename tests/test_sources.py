@@ -547,8 +547,8 @@ def test_a_column_of_numbers_and_texts_is_text_and_that_is_said_once(tmp_path: P
     assert [entry.fields["art"] for entry in entries] == ["007", "12", "13"]
     assert [entry.fields["year"] for entry in entries] == [1999.0, 2000.0, None]
     assert [text.partition(": ")[2] for text in said] == [
-        "column 'price' is kept as text: line 3 has 'on request', which is no number",
-        "column 'art' is kept as text: line 2 has '007', which is no number",
+        "column 'price' is kept as text: line 3 has 'on request', which is not a number",
+        "column 'art' is kept as text: line 2 has '007', which is not a number",
     ]
 
 

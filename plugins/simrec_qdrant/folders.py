@@ -78,12 +78,12 @@ def _check(storage: Path) -> None:
     """Raises ValueError if a file holds anything but points: qdrant-client unpickles them, which can run code."""
     with closing(sqlite3.connect(storage)) as database:
         if not set(database.execute("SELECT name, sql FROM sqlite_master")) <= SCHEMA:
-            raise ValueError(f"{storage} is no collection of Qdrant")
+            raise ValueError(f"{storage} is not a collection of Qdrant")
         for (point,) in database.execute("SELECT point FROM points") if _has_points(database) else ():
             try:
                 _Points(io.BytesIO(point)).load()
             except Exception as error:
-                raise ValueError(f"{storage} holds what is no point and may run code ({error})") from error
+                raise ValueError(f"{storage} has more than points, which may run code ({error})") from error
 
 
 def _has_points(database: sqlite3.Connection) -> bool:

@@ -38,7 +38,7 @@ def opened(data: bytes, edge: int = EDGE) -> Image.Image:
                 Image.open(io.BytesIO(data), formats=[kind]).verify()  # checks the checksums, which decoding ignores
             picture = Image.open(io.BytesIO(data), formats=[kind])
             if max(picture.size) > edge or picture.mode not in ("L", "RGB"):
-                raise ValueError(f"a picture {picture.mode} {picture.size} is no preview")
+                raise ValueError(f"a picture {picture.mode} {picture.size} is not a preview")
             picture.load()
     except Exception as error:  # decoders raise many exceptions for a damaged file
         raise ValueError(str(error)) from error

@@ -275,7 +275,7 @@ class _Reading:
             raise self.refused(f"{node.key.upper()} has something that isn't allowed ({', '.join(sorted(other))})")
 
     def _no_condition(self, node: exp.Expression) -> RequestError:
-        return self.refused(f"{node.sql()[:50]} is no condition: compare it, as in price < 20 or colour = 'red'")
+        return self.refused(f"{node.sql()[:50]} is not a condition: compare it, as in price < 20 or colour = 'red'")
 
     def _joined(self, node: exp.And | exp.Or, negated: bool) -> Condition:
         """A chain of ANDs or ORs of any length."""
@@ -292,7 +292,7 @@ class _Reading:
         node = _inner(node)
         self._check_node(node)
         if not isinstance(node, exp.Column):
-            raise self.refused(f"{node.sql()[:50]} is no column: put a column's name there")
+            raise self.refused(f"{node.sql()[:50]} is not a column: put a column's name there")
         self.columns.add(node.name)
         return node.name
 
@@ -306,12 +306,12 @@ class _Reading:
         if isinstance(literal, exp.Null):
             raise self.refused("a comparison with NULL never holds: write IS NULL or IS NOT NULL")
         if not isinstance(literal, exp.Literal) or (negative and literal.is_string):
-            raise self.refused(f"{node.sql()[:50]} is no value: write a number, or a text in single quotes")
+            raise self.refused(f"{node.sql()[:50]} is not a value: write a number, or a text in single quotes")
         if literal.is_string:
             return str(literal.this)
         said = f"{'-' if negative else ''}{literal.this}"
         if not _NUMBER.fullmatch(literal.this):
-            raise self.refused(f"{said[:50]} is no number")
+            raise self.refused(f"{said[:50]} is not a number")
         if literal.this.isdigit() and len(literal.this) < 20 and -(2**63) <= int(said) < 2**63:
             return int(said)
         if not np.isfinite(float(said)):

@@ -115,7 +115,7 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
         expected = header(NUMBERS[record.dtype], (record.count or 0, record.dim))
         with archive.open("code.npy") as member:
             if member.read(len(expected)) != expected:
-                raise ValueError(f"its codes are no array {record.dtype} {(record.count, record.dim)}")
+                raise ValueError(f"its codes are not an array {record.dtype} {(record.count, record.dim)}")
             if "id" not in record.columns:
                 for some in numbers(member, record):
                     yield reread(None, some)
@@ -147,7 +147,7 @@ def _width(member: IO[bytes], count: int) -> int:
     found = re.search(rb"'<U(\d{1,7})'", start := member.read(len(header("<U1", (count,)))))
     width = int(found[1]) if found else 0
     if not width or start != header(f"<U{width}", (count,)) or 4 * width * count > LARGEST:
-        raise ValueError(f"its ids are no array of {count:,} texts")
+        raise ValueError(f"its ids are not an array of {count:,} texts")
     return width
 
 

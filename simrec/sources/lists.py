@@ -8,10 +8,10 @@
 are the items' own; every other column becomes a field.
 
 A column's type follows from all its values in the whole file: whole numbers of 64 bits, numbers, or texts; an empty
-cell or null is no value and fits any type. A column with numbers and texts becomes texts, with the numbers as they are
-written, and a notice says so. In a CSV file a value is a number if JSON would write it so: 007 and 1,5 are texts. Whole
-numbers of more than 64 bits are texts too: they are article numbers, not amounts. JSON's and Parquet's truth values
-become 1 and 0; in a CSV file `true` is a text.
+cell or null is not a value and fits any type. A column with numbers and texts becomes texts, with the numbers as they
+are written, and a notice says so. In a CSV file a value is a number if JSON would write it so: 007 and 1,5 are texts.
+Whole numbers of more than 64 bits are texts too: they are article numbers, not amounts. JSON's and Parquet's truth
+values become 1 and 0; in a CSV file `true` is a text.
 
 A list may have any length: it is read twice, and only a batch of its lines is in memory at a time.
 """
@@ -188,7 +188,7 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
         mixed = [name for name in kinds if name in texts and name in numbers]
         for name in mixed[:SAID]:
             number, value = texts[name]
-            why = "which is no number" if isinstance(value, str) else "which has more than 64 bits"
+            why = "which is not a number" if isinstance(value, str) else "which has more than 64 bits"
             notice(f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}, {why}")
         if len(mixed) > SAID:
             notice(f"{list_}: {len(mixed) - SAID:,} more columns have numbers and texts, and are kept as text")
