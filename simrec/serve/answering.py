@@ -12,6 +12,8 @@ from starlette.responses import Response
 from simrec.contracts import Item, Value
 from simrec.errors import ImageError, RequestError, SimrecError, StoreError
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 
 class RefusedError(Exception):
     """A request that isn't answered. status: of HTTP. sentence: what, where and what to do."""
@@ -28,7 +30,7 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """The bytes."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(content).encode("ascii")
 
 
 def failed(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Json:

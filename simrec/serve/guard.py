@@ -36,6 +36,8 @@ HEADERS = {
 }
 """What every answer says to browsers."""
 
+_RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -87,10 +89,10 @@ class Guard:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    given.setdefault(name, value)
+                there = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(one for one in _RAW if one[0] not in there)]
                 if origin in self._rules.origins:
+                    given = MutableHeaders(scope=message)
                     given["Access-Control-Allow-Origin"] = origin
                     given["Cross-Origin-Resource-Policy"] = "cross-origin"
                     given.add_vary_header("Origin")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 Kind = Literal["text", "integer", "number", "boolean", "file"]
 Place = Literal["path", "query", "form"]
@@ -66,9 +67,16 @@ class Operation:
     status: int = 200
     open: bool = False
 
-    def of(self, place: Place) -> list[Parameter]:
-        """The parameters in that place."""
-        return [one for one in self.parameters if one.place == place]
+    def of(self, place: Place) -> dict[str, Parameter]:
+        """The parameters in that place, by their names."""
+        return self._places[place]
+
+    @cached_property
+    def _places(self) -> dict[Place, dict[str, Parameter]]:
+        places: dict[Place, dict[str, Parameter]] = {place: {} for place in get_args(Place)}
+        for one in self.parameters:
+            places[one.place][one.name] = one
+        return places
 
 
 def _object(required: Mapping[str, Any], **others: Any) -> dict[str, Any]:
@@ -260,8 +268,8 @@ def _described(operation: Operation) -> dict[str, Any]:
     if form := operation.of("form"):
         schema = {
             "type": "object", "additionalProperties": False,
-            "properties": {one.name: {**one.schema, "description": one.text} for one in form},
-            "required": [one.name for one in form if one.required],
+            "properties": {one.name: {**one.schema, "description": one.text} for one in form.values()},
+            "required": [one.name for one in form.values() if one.required],
         }  # fmt: skip
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     if operation.open:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -158,8 +158,7 @@ def _limited(receive: Receive, place: Place, limit: asyncio.Timeout) -> Receive:
     return limited
 
 
-def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], known: list[Parameter]) -> None:
-    parameters = {one.name: one for one in known}
+def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], parameters: Mapping[str, Parameter]) -> None:
     for name, value in given:
         if name not in parameters:
             raise RefusedError(400, f"no parameter {name!r:.100}: {suggestion(name[:100], parameters)}")
