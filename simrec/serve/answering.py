@@ -1,4 +1,4 @@
-"""Answers as JSON, errors too: the sentences that the command line prints, with a status."""
+"""Answers as JSON. Errors are the sentences that the command line prints, with a status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class RefusedError(Exception):
-    """A request that isn't answered. status: of HTTP. sentence: what, where and what to do."""
+    """A refused request. status: the HTTP status. sentence: what, where and what to do."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -24,12 +24,12 @@ class RefusedError(Exception):
 
 
 class Json(Response):
-    """An answer in JSON, in ASCII alone: a file's name may hold what no encoding can write."""
+    """An answer in JSON, in ASCII only: file names may hold characters that no encoding can write."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The bytes."""
+        """The answer's bytes."""
         return _ENCODER.encode(content).encode("ascii")
 
 
@@ -39,7 +39,7 @@ def failed(status: int, sentence: str, headers: Mapping[str, str] | None = None)
 
 
 def status_of(error: SimrecError) -> int:
-    """The status of HTTP that an error has: who asks can change 4xx, who serves 5xx."""
+    """An error's HTTP status: 4xx if the client can fix it, 5xx if the server's owner can."""
     if isinstance(error, ImageError):
         return 422
     if isinstance(error, RequestError):
@@ -48,7 +48,7 @@ def status_of(error: SimrecError) -> int:
 
 
 def fields_of(fields: Mapping[str, Value]) -> dict[str, Value]:
-    """An item's fields as JSON values; numbers that JSON doesn't have are nothing."""
+    """An item's fields as JSON values; numbers that JSON doesn't have become null."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in fields.items()}
 
 

@@ -26,13 +26,13 @@ from simrec.serve.shelf import Shelf
 from simrec.serve.workers import Workers
 
 AT_ONCE = ("healthz", "metrics", "openapi", "session")
-"""Operations that take no time, and are answered where they arrive, however busy the workers are."""
+"""Quick operations, answered in the event loop however busy the workers are."""
 
 Answer = Callable[[Request, Said], Response]
 
 
 def application(shelf: Shelf, rules: Rules | None = None) -> ASGIApp:
-    """The page and the API over some recommenders, as an ASGI application. rules: who may ask, by default this machine.
+    """The page and the API for some recommenders, as an ASGI application. rules: who may ask, by default this machine.
 
     Its threads end with its lifespan.
     """
@@ -66,7 +66,7 @@ def application(shelf: Shelf, rules: Rules | None = None) -> ASGIApp:
 def _answering(
     operation: Operation, answer: Answer, reading: Reading, workers: Workers
 ) -> Callable[[Request], Awaitable[Response]]:
-    """What reads a request and has it answered."""
+    """An endpoint that reads a request and passes it to a worker."""
 
     async def endpoint(request: Request) -> Response:
         async with reading.place() as place:
@@ -84,7 +84,7 @@ def _answering(
 def _timed(
     operation: Operation, endpoint: Callable[[Request], Awaitable[Response]], metrics: Metrics
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The same, counted, with its errors as answers."""
+    """The same endpoint, which counts its answers and turns errors into answers."""
 
     async def timed(request: Request) -> Response:
         begun = time.perf_counter()
@@ -119,5 +119,5 @@ def _unknown(request: Request, error: Exception) -> Response:
 
 def _fault(_: Request, error: Exception) -> Response:
     return failed(
-        500, f"{type(error).__name__}: this is a fault in simrec: what it was stands in the server's output"
+        500, f"{type(error).__name__}: this is a fault in simrec: the server's output has the details"
     )  # fmt: skip

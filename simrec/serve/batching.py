@@ -1,4 +1,4 @@
-"""Work of many requests at a time: what waits is done together, and what comes alone never waits."""
+"""Batches work of many requests: what waits is done together, and what comes alone never waits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 LARGEST = 64
-"""Pieces of work that are done together, at most."""
+"""Maximum number of pieces of work in a batch."""
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
 class _Job(Generic[Work, Result]):
-    """A piece of work, and what became of it. batch: pieces, itself among them, that its thread is to do. woken: when
-    there is such a batch, or when it has ended.
+    """A piece of work and its result. batch: the jobs that its thread has to do, itself among them. woken: set when
+    it has such a batch, or when it is done.
     """
 
     def __init__(self, work: Work) -> None:
@@ -27,12 +27,12 @@ class _Job(Generic[Work, Result]):
 
 
 class Together(Generic[Work, Result]):
-    """Does work for many threads. batches: how many there were; done: how many pieces of work in them.
+    """Does work for many threads. batches: the number of batches so far; done: the pieces of work in them.
 
-    A thread that finds nobody at work does its own piece. Those that come meanwhile wait, and when it has finished, the
-    first of them does the work of them all. Two at work at a time get in each other's way.
+    A thread that finds no other at work does its own piece. Threads that come meanwhile wait; when it has finished, the
+    first of them does the work of all of them. Two at work at the same time would slow each other down.
 
-    do: does some pieces, or raises what is wrong with any of them.
+    do: does some pieces of work, or raises an error if any of them is wrong.
     """
 
     def __init__(self, do: Callable[[Sequence[Work]], Sequence[Result]]) -> None:
@@ -56,7 +56,7 @@ class Together(Generic[Work, Result]):
         return job.result  # type: ignore[return-value]
 
     def _hand_over(self) -> None:
-        """Has somebody do what waits; the lock is held."""
+        """Gives all waiting jobs to the thread of the first one. The caller holds the lock."""
         batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         self._free = not batch
         if not batch:
@@ -70,7 +70,7 @@ class Together(Generic[Work, Result]):
         try:
             for job, result in zip(batch, self._do([job.work for job in batch]), strict=True):
                 job.result = result
-        except Exception:  # whatever it is: a job that never ended would keep its thread for ever
+        except Exception:  # of any kind: a job that never ended would block its thread for ever
             for job in batch:
                 self._do_one(job)
         with self._lock:
@@ -79,7 +79,7 @@ class Together(Generic[Work, Result]):
             job.woken.set()
 
     def _do_one(self, job: _Job[Work, Result]) -> None:
-        """A piece of work by itself, so that nobody gets another one's error."""
+        """Does a job by itself, so that it doesn't get another job's error."""
         try:
             (job.result,) = self._do([job.work])
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What answers each operation of the API: it takes what a request says to a verb, and brings the answer back."""
+"""One method for each operation of the API: it calls a verb with what the request says and returns the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Endpoints:
-    """Every method answers the operation of its name; all but the last few in a worker's thread."""
+    """Each method answers the operation of its name; all but the last few run in a worker's thread."""
 
     def __init__(self, shelf: Shelf, rules: Rules, workers: Workers, metrics: Metrics) -> None:
         self._shelf, self._rules, self._workers, self._metrics = shelf, rules, workers, metrics
@@ -76,7 +76,7 @@ class Endpoints:
         return Json(answer, headers=NOT_KEPT)
 
     def views(self, request: Request, said: Said) -> Response:
-        """What becomes of an uploaded picture."""
+        """What the encoder sees of an uploaded picture, and its reconstruction."""
         opened = self._shelf.find(said.text("recommender")).now()
         files = said.files("file")
         uploads = _uploads(files, _parts(said, len(files)))
@@ -85,11 +85,11 @@ class Endpoints:
         return Json(_shown(browsing.views_of_upload(opened, uploads[0])), headers=NOT_KEPT)
 
     def recommenders(self, request: Request, said: Said) -> Response:
-        """Those that are served."""
+        """All served recommenders."""
         return Json({"recommenders": [_described(one.now()) for one in self._shelf.served.values()]}, headers=NOT_KEPT)
 
     def recommender(self, request: Request, said: Said) -> Response:
-        """One of them."""
+        """One served recommender."""
         served = self._of_path(said)
         opened = served.now()
         facets = served.facets(opened) if opened.manifest.catalogue else []
@@ -117,7 +117,7 @@ class Endpoints:
         return _picture(data)
 
     def original(self, request: Request, said: Said) -> Response:
-        """An item's own picture."""
+        """An item's original picture."""
         opened = self._of_path(said).now()
         edge, home = said.integer("edge", 1024), self._shelf.home
         data = _there(lambda: browsing.original(opened, _id(said), edge, home))
@@ -129,14 +129,14 @@ class Endpoints:
         return _picture(data)
 
     def item_views(self, request: Request, said: Said) -> Response:
-        """What becomes of an item's picture."""
+        """What the encoder sees of an item's picture, and its reconstruction."""
         opened = self._of_path(said).now()
         one = _there(lambda: browsing.item(opened, _id(said)))
         views = browsing.views_of_item(opened, one.id, self._shelf.home, said.text("crop"))
         return Json(_shown(views), headers=KEPT)
 
     def session(self, request: Request, said: Said) -> Response:
-        """Gives the cookie to whoever has the token."""
+        """Sets the cookie for a client that has the token."""
         answer = Response(status_code=204, headers=NOT_KEPT)
         if self._rules.token is not None:
             secure = request.url.scheme == "https"
@@ -148,11 +148,11 @@ class Endpoints:
         return Json(operations.document(version("simrec"), self._rules.token is not None), headers=NOT_KEPT)
 
     def healthz(self, request: Request, said: Said) -> Response:
-        """Says that it answers."""
+        """Says that the server answers."""
         return Json({"status": "ok"}, headers=NOT_KEPT)
 
     def metrics(self, request: Request, said: Said) -> Response:
-        """For Prometheus."""
+        """Counts and times for Prometheus."""
         text = self._metrics.text(self._shelf, self._workers)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=NOT_KEPT)
 
@@ -161,7 +161,7 @@ class Endpoints:
 
 
 def _there(look: Callable[[], T]) -> T:
-    """What a path names. Raises RefusedError (404) where it isn't there."""
+    """What a path names. Raises RefusedError (404) if it isn't there."""
     try:
         return look()
     except RequestError as error:
@@ -173,7 +173,7 @@ def _id(said: Said) -> str:
 
 
 def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
-    """The files with their parts, "" for all of one."""
+    """The files with their parts; "" is a whole file."""
     return [
         looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, crops, strict=True)
     ]
@@ -199,7 +199,7 @@ def _codes(texts: list[str]) -> list[looking.Code]:
 
 
 def _parts(said: Said, count: int) -> list[str]:
-    """The part of each picture, "" for all of it. Raises RequestError for more parts than pictures."""
+    """The part of each picture; "" is all of it. Raises RequestError for more parts than pictures."""
     crops = said.texts("crop")
     if len(crops) > count:
         raise RequestError(f"{len(crops)} parts of {count} pictures: a part goes with each picture")
@@ -207,7 +207,7 @@ def _parts(said: Said, count: int) -> list[str]:
 
 
 def _name(file: UploadFile) -> str:
-    """What a file is called in an error: its name, without what would make more than a line of it."""
+    """What errors call a file: its name on a single line."""
     name = "".join(character if character.isprintable() else "?" for character in file.filename or "")
     return name[: looking.LONGEST_NAME] or "the picture"
 

@@ -1,7 +1,7 @@
-"""Who may ask: by the name that the server was called by, by the page that asks, and by a token.
+"""Who may ask: checks the name that the server was called by, the page that asks, and the token.
 
-A page of any web site can send requests to a server on the same machine. So the server answers only under names that
-are its own (a stranger's name may point to this machine), and takes requests from no other site's pages.
+A page of any web site can send requests to a server on your machine. So the server answers only under its own names (a
+stranger's name may point to this machine) and refuses requests from other sites' pages.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
 }
-"""What every answer says to browsers."""
+"""Headers for browsers in every answer."""
 
 _RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """names: under which it answers, without a port. any_address: also under any IP address, where it listens to all.
-    origins: of other sites whose pages may ask (CORS). token: that must be known, None for none. open: paths without.
+    """names: names under which it answers, without a port. any_address: it also answers under any IP address.
+    origins: other sites whose pages may ask (CORS). token: what clients must know; None: nothing. open: paths that need
+    no token.
     """
 
     names: frozenset[str] = frozenset(LOCAL)
@@ -57,7 +58,7 @@ class Rules:
         return name in self.names or (self.any_address and _is_address(name))
 
     def knows_token(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request has the token itself, or the cookie that was given for it."""
+        """Whether a request has the token, or the cookie that the server set for it."""
         if self.token is None:
             return True
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -68,18 +69,18 @@ class Rules:
 
     @property
     def cookie(self) -> str:
-        """What the cookie holds: a digest, which says nothing of the token."""
+        """The cookie's value: a digest that doesn't reveal the token."""
         return hmac.new((self.token or "").encode(), b"simrec's page", "sha256").hexdigest()
 
 
 class Guard:
-    """Refuses what is against the rules, before the application sees it."""
+    """Refuses requests that break the rules before the application sees them."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app, self._rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Called by the server, see ASGI."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)

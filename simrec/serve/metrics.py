@@ -1,4 +1,4 @@
-"""Counts and times of requests in Prometheus's text format, which is a few lines and needs no library."""
+"""Counts and times of requests in Prometheus's text format, which is simple enough to write without a library."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from simrec.serve.shelf import Shelf
 from simrec.serve.workers import Workers
 
 SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The upper ends of the times that are counted together."""
+"""Upper bounds of the histogram's buckets."""
 
 
 class Metrics:
-    """What has been counted since the start, by operation."""
+    """Counts since the start, by operation."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -28,7 +28,7 @@ class Metrics:
         self._seconds[operation] += seconds  # type: ignore[assignment]
 
     def text(self, shelf: Shelf, workers: Workers) -> str:
-        """All of it."""
+        """All metrics as text."""
         return "\n".join([*self._lines(shelf, workers), ""])
 
     def _lines(self, shelf: Shelf, workers: Workers) -> Iterator[str]:

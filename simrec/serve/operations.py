@@ -1,4 +1,4 @@
-"""What the API offers, said once: requests are checked by it, and its OpenAPI document is made of it."""
+"""The API's operations, in one place: requests are checked against them, and the OpenAPI document comes from them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TYPES: Mapping[Kind, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "file": {"type": "string", "format": "binary"},
 }
-"""What each kind is in JSON Schema."""
+"""Each kind in JSON Schema."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """Something that a request says. most, least: of numbers. longest: characters of a text. most_often: how many times
-    it can be there.
+    """A parameter of a request. most, least: bounds of a number. longest: maximum characters of a text. most_often: how
+    many times it may occur.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Parameter:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """In JSON Schema."""
+        """The parameter in JSON Schema."""
         one = dict(TYPES[self.kind])
         if self.least is not None:
             one["minimum"] = self.least
@@ -54,9 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing to ask for. name: of the function that answers. answer: the schema of the JSON that it gives, or its
-    media types.
-    """
+    """An operation. name: of the method that answers. answer: the schema of its JSON, or its media types."""
 
     name: str
     method: Literal["GET", "POST"]
@@ -68,7 +66,7 @@ class Operation:
     open: bool = False
 
     def of(self, place: Place) -> dict[str, Parameter]:
-        """The parameters in that place, by their names."""
+        """The parameters in that place, by name."""
         return self._places[place]
 
     @cached_property
@@ -117,20 +115,20 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         }
     ),
 }  # fmt: skip
-"""What answers are made of."""
+"""The schemas that answers refer to."""
 
 PICTURES = 16
-"""Pictures, items and codes of each kind in one request, at most."""
+"""Maximum number of pictures, of items and of codes in one request."""
 
 LONGEST_CODE = 100_000
-"""Characters of the longest code."""
+"""Maximum characters of a code."""
 
 LONGEST_IN_ADDRESS = 4000
 """Characters of a text in an address: each may take 12 there, and a request's head has room for 64 KiB."""
 
 _NAME = Parameter("name", "text", "The recommender's name.", "path", required=True)
 _ID = Parameter(
-    "id", "text", "The item's id, whose slashes stay slashes.", "path", required=True, longest=LONGEST_IN_ADDRESS
+    "id", "text", "The item's id; its slashes stay slashes.", "path", required=True, longest=LONGEST_IN_ADDRESS
 )
 _RECOMMENDER = Parameter("recommender", "text", "Which recommender answers; without it the first one.")
 _WHERE = "Only items that match this filter: price < 20 AND category = 'shoes'."
@@ -152,16 +150,21 @@ OPERATIONS = (
             Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
             Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
             Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
-            Parameter("less_id", "text", "The same, an item.", longest=4000, most_often=PICTURES),
-            Parameter("less_code", "text", "The same, a code.", longest=LONGEST_CODE, most_often=PICTURES),
+            Parameter(
+                "less_id", "text", "An item that answers should not look like.", longest=4000, most_often=PICTURES
+            ),
+            Parameter(
+                "less_code", "text", "A code that answers should not look like.", longest=LONGEST_CODE,
+                most_often=PICTURES,
+            ),
             _RECOMMENDER,
             Parameter("n", "integer", "How many items.", least=1, most=1000, default=10),
             Parameter("where", "text", _WHERE, longest=10_000),
-            Parameter("min_score", "number", "Only items that score so much at least."),
-            Parameter("min_percentile", "number", "Only items that are at least so near.", least=0, most=100),
-            Parameter("distinct", "boolean", "Of near-duplicates only the best."),
+            Parameter("min_score", "number", "Only items with at least this score."),
+            Parameter("min_percentile", "number", "Only items with at least this percentile.", least=0, most=100),
+            Parameter("distinct", "boolean", "Only the best of near-duplicates."),
             Parameter("group_by", "text", "Only the best item for each value of this field."),
-            Parameter("with_copies", "boolean", "Exact copies of the pictures too."),
+            Parameter("with_copies", "boolean", "Include exact copies of the pictures."),
         ),
         _object(
             {
@@ -178,21 +181,21 @@ OPERATIONS = (
         "views", "POST", "/api/views", "What the encoder sees of a picture, and what its decoder makes of the code.",
         (
             Parameter("file", "file", "A picture file."),
-            Parameter("crop", "text", "The part that is meant: 10%,0%,90%,50% or in pixels."),
+            Parameter("crop", "text", "The part to look at: 10%,0%,90%,50% or in pixels."),
             _RECOMMENDER,
         ),
         _reference("Views"),
     ),
     Operation(
-        "recommenders", "GET", "/api/recommenders", "The recommenders that are served, the usual one first.", (),
+        "recommenders", "GET", "/api/recommenders", "The served recommenders, the default first.", (),
         _object({"recommenders": _list(_reference("Recommender"))}),
     ),
     Operation(
-        "recommender", "GET", "/api/recommenders/{name}", "One recommender, and what its items can be filtered by.",
+        "recommender", "GET", "/api/recommenders/{name}", "One recommender, and the fields to filter its items by.",
         (_NAME,), _object({"recommender": _reference("Recommender"), "facets": _list(_reference("Facet"))}),
     ),
     Operation(
-        "items", "GET", "/api/recommenders/{name}/items", "Some items from all over the catalogue.",
+        "items", "GET", "/api/recommenders/{name}/items", "Some items from all parts of the catalogue.",
         (
             _NAME,
             Parameter("n", "integer", "How many items.", "query", least=1, most=1000, default=24),
@@ -209,7 +212,7 @@ OPERATIONS = (
     ),
     Operation(
         "original", "GET", "/api/recommenders/{name}/originals/{id}",
-        "An item's own picture, decoded and encoded again, where its file lies below a folder that you indexed.",
+        "An item's original picture, decoded and encoded again, if its file is below a folder that you indexed.",
         (_NAME, _ID, Parameter("edge", "integer", "Pixels of its longest edge.", "query", least=16, most=2048,
                                default=1024)),
         ("image/jpeg", "image/png"),
@@ -217,23 +220,23 @@ OPERATIONS = (
     Operation(
         "item_views", "GET", "/api/recommenders/{name}/views/{id}",
         "What the encoder sees of an item, and what its decoder makes of the code.",
-        (_NAME, _ID, Parameter("crop", "text", "The part that is meant, as of a file.", "query")), _reference("Views"),
+        (_NAME, _ID, Parameter("crop", "text", "The part to look at, as for a file.", "query")), _reference("Views"),
     ),
     Operation(
-        "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, with which pictures load.",
+        "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, so that pictures load.",
         status=204,
     ),
     Operation("openapi", "GET", "/api/openapi.json", "This document.", answer={"type": "object"}),
     Operation(
-        "healthz", "GET", "/healthz", "Whether it answers.", answer=_object({"status": _TEXT}), open=True,
+        "healthz", "GET", "/healthz", "Whether the server answers.", answer=_object({"status": _TEXT}), open=True,
     ),
     Operation("metrics", "GET", "/metrics", "Counts and times for Prometheus.", answer=("text/plain",)),
 )  # fmt: skip
-"""All of it. open: also without a token."""
+"""All operations. open: they need no token."""
 
 
 def document(version: str, token: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document. token: whether a bearer token is asked for."""
+    """The OpenAPI 3.1 document. token: whether a bearer token is required."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)

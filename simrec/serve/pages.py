@@ -17,12 +17,12 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""What the page is made of, by the files' endings."""
+"""Media types of the page's files, by their endings."""
 
 
 @cache
 def files() -> dict[str, tuple[bytes, str, str]]:
-    """The page's files by their paths in an address: contents, media type and a tag that changes with the contents."""
+    """The page's files by their URL paths: contents, media type and a tag that changes with the contents."""
     found = {}
     for file in sorted(FOLDER.iterdir()):
         if file.suffix in TYPES:
@@ -33,7 +33,7 @@ def files() -> dict[str, tuple[bytes, str, str]]:
 
 
 def answer(request: Request) -> Response:
-    """One of them."""
+    """Answers with a file of the page."""
     data, kind, tag = files()[request.url.path]
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == tag:

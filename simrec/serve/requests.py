@@ -1,4 +1,4 @@
-"""What a request says, checked by its operation before anything is done with it: names, numbers, sizes, time."""
+"""Reads a request and checks it against its operation first: names, numbers, sizes, time."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from simrec.serve.answering import RefusedError
 from simrec.serve.operations import PICTURES, Operation, Parameter
 
 LARGEST = 32_000_000
-"""Bytes of the largest body."""
+"""Maximum bytes of a body."""
 
 PASSED_OVER = 100_000_000
-"""Bytes beyond that which are received and thrown away, as a client reads no answer before it has sent its body."""
+"""Bytes beyond that which we receive and drop: a client reads no answer before it has sent its body."""
 
 LARGE = 1_000_000
-"""Bytes that have arrived of a body from which on it is one of the large ones, of which only a few are read at a time.
-Those that come slowly, whatever size they say, keep no place from others.
+"""A body counts as large once so many bytes have arrived; only a few large ones are read at a time. What counts is
+what has arrived, so that slow clients that announce a large body take no place from others.
 """
 
 AT_ONCE = 4
-"""Large bodies that are read and answered at a time."""
+"""Maximum number of large bodies in work at a time."""
 
 SECONDS = 30.0
-"""How long a body may take to arrive."""
+"""Maximum seconds for a body to arrive."""
 
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -41,12 +41,12 @@ Values = str | int | float | bool | UploadFile
 
 @dataclass
 class Said:
-    """What a request says: of each parameter the values, in their order."""
+    """What a request says: the values of each parameter, in order."""
 
     values: dict[str, list[Values]] = field(default_factory=dict)
 
     def text(self, name: str) -> str | None:
-        """A text; None where it isn't there, or is empty."""
+        """A text; None if it is missing or empty."""
         return str(value) if (value := self._one(name)) not in (None, "") else None
 
     def texts(self, name: str) -> list[str]:
@@ -62,7 +62,7 @@ class Said:
         return value if isinstance(value := self._one(name), int) else default
 
     def truth(self, name: str) -> bool:
-        """Whether something is wished for."""
+        """A boolean; False if it is missing."""
         return self._one(name) is True
 
     def files(self, name: str) -> list[UploadFile]:
@@ -74,7 +74,7 @@ class Said:
 
 
 class Place:
-    """A place for a large body, which a request takes when its body turns out to be one, and holds till it ends."""
+    """A place for a large body. A request takes it once its body turns out to be large, and holds it to the end."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
@@ -94,20 +94,20 @@ class Place:
 
 
 class Reading:
-    """Reads requests. All of one server share the places for large bodies."""
+    """Reads requests. All requests of a server share the places for large bodies."""
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     def place(self) -> Place:
-        """A request's place, for a block."""
+        """A request's place, as a context manager."""
         return Place(self._places)
 
     async def read(self, request: Request, operation: Operation, place: Place) -> Said:
-        """What it says. place: is taken for a large body.
+        """What the request says. place: taken for a large body.
 
-        Raises RefusedError for names that the operation doesn't have, values that are none, and bodies that are too
-        large, too slow or malformed.
+        Raises RefusedError for names that the operation doesn't have, values of the wrong type, and bodies that are
+        too large, too slow or malformed.
         """
         said = Said()
         _take(said, request.path_params.items(), operation.of("path"))
@@ -135,8 +135,8 @@ class Reading:
 
 
 def _limited(receive: Receive, place: Place, limit: asyncio.Timeout) -> Receive:
-    """Receives no more of a body than LARGEST, and of a large one what follows when it has a place. limit: of the time,
-    which begins again then.
+    """Receives at most LARGEST bytes of a body; the rest of a large one once it has a place. limit: the time limit,
+    which starts again then.
     """
     left = LARGEST
 
@@ -171,7 +171,7 @@ def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], parameters:
 
 
 def _value(value: UploadFile | str, parameter: Parameter) -> Values:
-    """A value of what the parameter is. Raises RefusedError for any other."""
+    """The value as the parameter's type. Raises RefusedError for anything else."""
     name = parameter.name
     if (parameter.kind == "file") != isinstance(value, UploadFile):
         raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'no file'}: send it as that")

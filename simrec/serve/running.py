@@ -1,4 +1,4 @@
-"""Listening: at which address, under which names, until somebody ends it."""
+"""Listens at an address, under some names, until someone stops it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import uvicorn
 
 CONNECTIONS = 512
-"""Connections, at most, that are held at a time."""
+"""Maximum number of open connections."""
 
 IDLE = 10
-"""Seconds after which a connection that asks for nothing is closed."""
+"""Seconds after which an idle connection is closed."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens and who may ask. names: under which it answers beside its own. origins: see `Rules`."""
+    """Where a server listens and who may ask. names: further names under which it answers. origins: see `Rules`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -51,10 +51,10 @@ class Address:
         return Rules(names, every, frozenset(origin.rstrip("/") for origin in self.origins), self.token)
 
     def bound(self) -> socket.socket:
-        """A socket that listens there. Raises RequestError where that can't be."""
+        """A socket that listens there. Raises RequestError if that isn't possible."""
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            # Named as TCP, so that asyncio sends every answer at once: without it each waits 40 ms (Nagle's algorithm).
+            # With IPPROTO_TCP named, asyncio turns off Nagle's algorithm; otherwise every answer waits 40 ms.
             listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         except (OSError, UnicodeError) as error:
             raise RequestError(f"{self.host}: no address of this machine ({error}): name another --host") from error
@@ -70,7 +70,7 @@ class Address:
         return listening
 
     def url(self, listening: socket.socket) -> str:
-        """What a browser is given. The token stands in the part that browsers send to nobody."""
+        """The URL to open. The token is in the fragment, which browsers don't send."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else "::1" if self.host == "::" else self.host
         host = f"[{host}]" if ":" in host else host
         secret = f"#token={quote(self.token, safe='')}" if self.token else ""
@@ -78,7 +78,7 @@ class Address:
 
 
 def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None) -> None:
-    """Serves until it is interrupted, or told to stop."""
+    """Serves until interrupted, or until `stop` is set."""
     import uvicorn
 
     from simrec.serve.protocol import Protocol

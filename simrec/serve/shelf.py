@@ -1,4 +1,4 @@
-"""The recommenders that are served: shared by all threads, and always of the newest generation."""
+"""The served recommenders: shared by all threads, and always at the newest generation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simrec.serve.batching import Together
 from simrec.verbs import browsing, looking
 
 EVERY = 0.5
-"""Seconds after which it is looked whether there is a newer generation."""
+"""Seconds between looks for a newer generation."""
 
 
 class Served:
@@ -32,8 +32,8 @@ class Served:
         self._facets: tuple[str, list[dict[str, Any]]] = ("", [])
 
     def now(self) -> Recommender:
-        """The recommender as it is now, for one request: it stays with its generation. A newer one that can't be read
-        is noted, and the one before goes on answering.
+        """The recommender as it is now, for one request: it stays with its generation. If a newer generation can't be
+        read, there is a notice, and the one before goes on answering.
         """
         if time.monotonic() - self._looked > EVERY and self._looking.acquire(blocking=False):
             try:
@@ -47,12 +47,12 @@ class Served:
 
     @property
     def count(self) -> int:
-        """How many items it has, without a look for a newer generation."""
+        """The number of items, without looking for a newer generation."""
         catalogue = self._recommender.manifest.catalogue
         return catalogue.count if catalogue else 0
 
     def facets(self, opened: Recommender) -> list[dict[str, Any]]:
-        """What its catalogue can be filtered by, as JSON values; read once for each generation."""
+        """The fields to filter by, as JSON values; read once per generation."""
         with self._counting:
             generation = opened.generation.name
             if self._facets[0] != generation:
@@ -60,7 +60,7 @@ class Served:
             return self._facets[1]
 
     def warm(self) -> None:
-        """Opens what the first request would wait for."""
+        """Opens in advance what the first request would wait for."""
         import numpy as np
 
         opened = self.now()
@@ -71,9 +71,9 @@ class Served:
 
 
 class Shelf:
-    """The recommenders by their names; the first one is meant where none is named.
+    """The recommenders by name; the first one answers if none is named.
 
-    home: where the user's recommenders live, and which folders are remembered as the user's own.
+    home: where the user's recommenders live and the user's own folders are remembered.
     """
 
     def __init__(self, recommenders: Sequence[Recommender], home: Path | None = None, notice: Notice = silent) -> None:
@@ -81,7 +81,7 @@ class Shelf:
         self.served = {one.name: Served(one, notice) for one in recommenders}
 
     def find(self, name: str | None) -> Served:
-        """The recommender of that name. Raises RequestError where it isn't served."""
+        """The recommender with that name. Raises RequestError if it isn't served."""
         if name is None:
             return next(iter(self.served.values()))
         if name not in self.served:
@@ -90,17 +90,17 @@ class Shelf:
 
 
 def opened(names: Sequence[str], home: Path | None = None, notice: Notice = silent) -> Shelf:
-    """The recommenders of those names; of none, all of the user's own that have a catalogue, else the shipped `demo`.
+    """The recommenders with those names; without names, all of the user's own that have a catalogue, else `demo`.
 
-    Raises RequestError for a name that isn't there or is there twice, StoreError for one that is damaged; where none
-    was named, those are noted and left out.
+    Raises RequestError for a name that doesn't exist or is named twice, StoreError for a damaged recommender; without
+    names, damaged ones are left out with a notice.
     """
     if not names:
         return Shelf(_own(home or default(), notice) or [library.open("demo", home)], home, notice)
     recommenders = [library.open(name, home) for name in names]
     for place, one in enumerate(recommenders):
         if one.name in [other.name for other in recommenders[:place]]:
-            raise RequestError(f"{one.name} is named twice: recommenders are served by their names")
+            raise RequestError(f"{one.name} is named twice: name each recommender once")
     return Shelf(recommenders, home, notice)
 
 

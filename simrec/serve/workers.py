@@ -1,4 +1,4 @@
-"""Where requests do their work: a few threads, and a bounded queue in front of them."""
+"""The threads that answer requests, and a bounded queue in front of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TypeVar
 from simrec.serve.answering import RefusedError
 
 WAITING = 200
-"""Requests, at most, that work or wait for it; a further one is refused."""
+"""Maximum number of requests in work or waiting; further ones are refused."""
 
 T = TypeVar("T")
 
 
 class Workers:
-    """The threads: more than cores, as those that wait for the encoder have their pictures encoded together."""
+    """The threads: more than cores, because the pictures of those that wait are encoded together."""
 
     def __init__(self) -> None:
         self.threads = 4 * (os.cpu_count() or 1) + 8
@@ -25,7 +25,7 @@ class Workers:
         self.busy = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What some work returns, and raises. Raises RefusedError (503) where too many are waiting."""
+        """Runs work in a thread and returns its result. Raises RefusedError (503) if too many are waiting."""
         if self.busy >= WAITING:
             raise RefusedError(503, "too many requests are waiting: try again in a few seconds")
         self.busy += 1
