@@ -129,7 +129,7 @@ SHAPE = numpy_helper.from_array(np.array([0, 8, -1], np.int64), "shape")
         ({"pooling": "mean", "prefix": 5}, lambda t: t[:, 5:].mean(1)),
         ({"pooling": "max", "prefix": 0}, lambda t: t.max(1)),
     ],
-    ids=str,
+    ids=["the first token unless told", "the first token", "the mean of the others", "the largest"],
 )
 def test_tokens_are_pooled(tmp_path: Path, images: Images, settings: dict[str, Any], expected: Any) -> None:
     path = tower(tmp_path / "tower.onnx", last=TOKENS[1:], stored=[SHAPE])
