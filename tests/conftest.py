@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ from simrec.cli import main
 from simrec.contracts import ImageSpec
 from simrec.recommender import Recommender
 from simrec.sources.load import Pictures, load
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The processes that share all the tests: at most four. A choice of tests starts sooner in this process alone."""
+    everything = config.args == config.getini("testpaths") and not config.option.keyword
+    return min(os.cpu_count() or 1, 4) if everything else 0
+
+
+def pytest_configure() -> None:
+    """Each of the processes computes with its share of the cores: more threads than cores wait for one another."""
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
