@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 from simrec.contracts.sources import Value
@@ -17,7 +16,7 @@ class Item(NamedTuple):  # an answer makes several, and a frozen dataclass takes
     id: str
     source: str
     label: str = ""
-    fields: Mapping[str, Value] = MappingProxyType({})
+    fields: Mapping[str, Value] = {}  # shared: nobody changes a Mapping
     stamp: str = ""
     content: str = ""
     origin: str = ""
