@@ -1,4 +1,4 @@
-"""What answers queries: the nearest items, narrowed down as far as somebody asked for."""
+"""Answers queries: finds the nearest items and narrows them down as asked for."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ if TYPE_CHECKING:
     from simrec.contracts import Filter
 
 MOST = 100_000
-"""Items, at most, that are looked at for one answer that is to be distinct or grouped."""
+"""Maximum number of items that are looked at for one distinct or grouped answer."""
 
 MORE = 4
-"""How many times as many items are asked for when those before weren't enough."""
+"""If there weren't enough items, the next try asks for so many times as many."""
 
 AT_ONCE = 1 << 19
-"""Items, about, that are asked for at a time, for all queries together."""
+"""About how many items are asked for at a time, for all queries together."""
 
 READ = 256
-"""Items that are read at a time for such an answer."""
+"""How many items are read at a time for a distinct or grouped answer."""
 
 STRANGE = 1.0
-"""The percentile under which a query's best match is farther away than nearly all of the catalogue's own.
+"""A query is strange if its best match has a percentile under this: nearly every item is nearer to its own nearest
+neighbour.
 
-With 341 clothing photos by `photo` none of 124 other clothing photos is under it, 91 of 100 Fashion-MNIST pictures are,
-and so are 12 of 17 photos of other things. How badly a decoder rebuilds a picture adds nothing: with 60,000 items of
+With 341 clothing photos by `photo`, none of 124 other clothing photos is under it, but 91 of 100 Fashion-MNIST pictures
+and 12 of 17 photos of other things are. How badly a decoder rebuilds a picture adds nothing: with 60,000 items of
 Fashion-MNIST by `demo`, 40 % of the clothing photos under it and 34 % of the others are rebuilt worse than 99 % of its
 test pictures, and of the 17 photos, the farthest away (the moon) is rebuilt best.
 """
 
 
 class Wishes(TypedDict, total=False):
-    """The fields of `Narrowing`, as keywords of `Recommender.similar`."""
+    """The fields of `Narrowing`, as keyword arguments of `Recommender.similar`."""
 
     where: Filter | None
     min_score: float | None
@@ -54,9 +55,9 @@ class Wishes(TypedDict, total=False):
 class Narrowing:
     """Which of the nearest items are answers.
 
-    where: those that a filter is true of. min_score, min_percentile: those that are at least so near. distinct: of
-    items that are near-duplicates of each other the nearest one, which says how many were `alike`. group_by: the
-    nearest one for each value of that field; items without a value stand for themselves.
+    where: items that match a filter. min_score, min_percentile: items that are at least so near. distinct: only the
+    nearest of items that are near-duplicates of each other; `alike` counts the others. group_by: only the nearest item
+    for each value of that field, and all items without a value.
 
     Near-duplicates have the same file, or previews that `simrec.near_duplicates` takes for the same photo.
     """
@@ -68,7 +69,7 @@ class Narrowing:
     group_by: str | None = None
 
     def check(self, catalogue: Catalogue, name: str) -> None:
-        """Raises RequestError for a field that isn't there, and for percentiles where there are none.
+        """Raises RequestError for an unknown field, and for a percentile if the catalogue has none.
 
         name: the recommender's.
         """
@@ -76,8 +77,8 @@ class Narrowing:
             check_fields([self.group_by], catalogue, name)
         if self.min_percentile is not None and catalogue.record.quantiles is None:
             raise RequestError(
-                f"{name}: there are no percentiles, as its catalogue is too small or an older simrec made it: ask for "
-                f"a least score instead, or run 'simrec index build {name} --from-scratch'"
+                f"{name}: has no percentiles, as its catalogue is too small or an older simrec made it: ask for a "
+                f"minimum score instead, or run 'simrec index build {name} --from-scratch'"
             )
 
 
@@ -90,7 +91,7 @@ def check_fields(fields: Sequence[str], catalogue: Catalogue, name: str) -> None
 
 
 def value_of(item: Item, field: str) -> Value:
-    """A field of an item; its id and label are fields too."""
+    """The value of an item's field; its id and label count as fields."""
     if field == "id":
         return item.id
     return item.label or None if field == "label" else item.fields.get(field)
@@ -99,9 +100,9 @@ def value_of(item: Item, field: str) -> Value:
 def answers(
     catalogue: Catalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
 ) -> list[list[Match]]:
-    """The n nearest items of each query, best first, without its own; fewer only where there are no more.
+    """The n nearest items to each query, best first, without the query's own items; fewer only if there are no more.
 
-    codes (m, dim): of the queries. Of distinct and grouped answers at most MOST items are looked at.
+    codes: the queries', (m, dim). For a distinct or grouped answer at most MOST items are looked at.
     """
     if narrowing.distinct or narrowing.group_by is not None:
         return _chosen(catalogue, queries, codes, n, narrowing)
@@ -123,10 +124,10 @@ def answers(
 
 
 def percentiles(known: NDArray[np.float64], distances: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The share, in per cent, of a distribution that is larger than each distance; known: its quantiles, evenly from
-    its least value to its greatest.
+    """The share of a distribution, in per cent, that is larger than each distance; known: its quantiles, evenly spaced
+    from its smallest value to its largest.
     """
-    above = np.searchsorted(known, distances, side="right")  # of equal ones none is larger
+    above = np.searchsorted(known, distances, side="right")  # equal values aren't larger
     low = np.clip(above - 1, 0, len(known) - 2)
     width = known[low + 1] - known[low]
     part = np.divide(distances - known[low], width, out=np.zeros(distances.shape), where=width > 0)
@@ -136,14 +137,14 @@ def percentiles(known: NDArray[np.float64], distances: NDArray[np.float32]) -> N
 
 
 def percentiles_in(catalogue: Catalogue, distances: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """The same for the distances from a catalogue's items to their nearest neighbours; None where they are unknown."""
+    """`percentiles` among the distances from a catalogue's items to their nearest neighbours; None if it has none."""
     known = catalogue.record.quantiles
     return None if known is None else percentiles(known, distances)
 
 
 def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> bool:
     """Whether a query looks like nothing in the catalogue: even its best match is farther away than nearly every
-    item's nearest neighbour. Never where that can't be told, as only some of the items were asked.
+    item's nearest neighbour. False if that isn't known, because a filter left out some of the items.
     """
     if query.own or not matches or matches[0].percentile is None or narrowing.where is not None:
         return False
@@ -151,7 +152,7 @@ def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> boo
 
 
 class _Found:
-    """What is nearest to some codes, cut where it isn't near enough."""
+    """The nearest items to some codes, as far as they are near enough."""
 
     def __init__(self, catalogue: Catalogue, codes: Codes, n: int, narrowing: Narrowing) -> None:
         self.nearest = catalogue.nearest(codes, n, where=narrowing.where)
@@ -166,7 +167,7 @@ class _Found:
         self._near = None if near.all() else near.sum(axis=1).tolist()
 
     def each(self) -> list[list[tuple[int, float, float, float | None]]]:
-        """Of each query the rows with their distances, scores and percentiles, nearest first."""
+        """For each query the rows with their distances, scores and percentiles, nearest first."""
         rows, distances = self.nearest.rows, self.nearest.distances
         unknown = [[None] * rows.shape[1]] * len(rows)
         known = unknown if self._percentiles is None else self._percentiles.tolist()
@@ -180,7 +181,7 @@ class _Found:
 def _chosen(
     catalogue: Catalogue, queries: Sequence[Query], codes: Codes, n: int, narrowing: Narrowing
 ) -> list[list[Match]]:
-    """Answers of which some items don't count: more and more are asked for until there are n that do."""
+    """Distinct or grouped answers: asks for more and more items until n of them count."""
     choices = [_Choice(catalogue, query, n, narrowing) for query in queries]
     open_, size = list(range(len(queries))), n
     while open_:
@@ -208,8 +209,8 @@ class _Choice:
     def take(
         self, nearest: Sequence[tuple[int, float, float, float | None]], at: Callable[[Sequence[int]], list[Item]]
     ) -> None:
-        """Chooses from rows with distance, score and percentile, nearest first; those that it was given before come
-        again. at: gives the items of some rows.
+        """Chooses from rows with distance, score and percentile, nearest first; skips rows that it has already seen.
+        at: gives the items of some rows.
         """
         new = [one for one in nearest if one[0] not in self._seen]
         self._seen.update(one[0] for one in new)
@@ -243,14 +244,14 @@ class _Choice:
         self.ended = len(self.matches) == self._n
 
     def _same_as(self, item: Item) -> tuple[int | None, NDArray[np.float32] | None]:
-        """The place of the answer that an item is a near-duplicate of, if it is of one, else its own details."""
+        """The place of the match that an item is a near-duplicate of, or else None and the item's own details."""
         from simrec import near_duplicates
 
         for place, match in enumerate(self.matches):
             if item.content and item.content == match.item.content:
                 return place, None
         picture = self._catalogue.picture(item.id)
-        if picture is None:  # its code came without one
+        if picture is None:  # its code came without a picture
             return None, None
         details = near_duplicates.details(picture)
         for place, other in enumerate(self._details):

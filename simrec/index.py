@@ -17,39 +17,39 @@ from simrec.contracts import Codes, Dtype, Metric
 from simrec.errors import StoreError
 from simrec.streams import CORES, cores
 
-# Read when FAISS is loaded: its waiting threads would spin, and take the cores from those that have work to do. Beside
-# other programs on two cores, 10,000 queries over 60,000 codes take 2.7 s so and 6.1 s otherwise.
+# Read when FAISS is loaded. By default its waiting threads spin, and take the cores from threads that have work to do:
+# beside other programs on two cores, 10,000 queries over 60,000 codes take 2.7 s with this setting and 6.1 s without.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import faiss  # noqa: E402
 
 BITS = 64
-"""Of a binary code, whatever dim is."""
+"""Bits of a binary code, whatever dim is."""
 
 FEWEST, MOST = 64, 1024
-"""Queries that a core is given at a time: fewer cost each of them more, as every code is read for so few; with more,
-cores wait for the last one. OpenMP's threads, which FAISS would divide them between, wait for each other all the time,
-and for long where something else runs on their cores."""
+"""How many queries a core gets at a time: with fewer, each query costs more, as every code is read for so few; with
+more, cores wait for the last one. FAISS would divide them between OpenMP's threads, which wait for each other all the
+time, and long if other programs use their cores."""
 
 PRODUCT = 4
-"""Queries from which on cosines are computed as one product of matrices: 64 of them over 60,000 codes of 64 numbers
-take a quarter of the time then, and one by itself three times as long. FAISS 1.15 would do so from 2,000 on.
-Euclidean distances are rounded more that way, as they come from the difference of two large numbers: only for so many
-queries as FAISS itself takes for many."""
+"""From so many queries on, cosines are computed as one product of matrices: for 64 queries over 60,000 codes of 64
+numbers that takes a quarter of the time, for a single query three times as long. FAISS 1.15 would do so from 2,000 on.
+Euclidean distances are rounded more that way, as they come from the difference of two large numbers, so for them
+FAISS's own threshold stays."""
 
 SAMPLE = 1 << 18
-"""Codes, at most, that ranges and medians are taken from."""
+"""Maximum number of codes that ranges and medians are computed from."""
 
 GATHERED = 50
-"""Where one row in so many may be found, or fewer, their codes are copied and searched alone; else FAISS passes over
-the others. Copying costs more per row, passing over costs something for every row: they are even at 2 to 5 % of the
-rows, for 10 to 512 dimensions."""
+"""If a filter leaves at most one row in so many, their codes are copied and searched alone; otherwise FAISS skips the
+other rows. Copying costs more per row, skipping costs something for every row: they are even at 2 to 5 % of the rows,
+for 10 to 512 dimensions."""
 
 
 PASSED, LONGEST = 5, 1000
-"""Where at least one row in so many may be found, and the answer is no longer than that, more rows are asked for and
-those that may not be found are left out: FAISS is slowest where it passes over every second row, as no processor can
-guess which. With a million codes, of which half may be found, that takes twice the time of searching them all."""
+"""If a filter leaves more than one row in PASSED, and the answer has at most LONGEST rows, all rows are searched for a
+longer answer, and rows that don't match are left out of it: FAISS is slowest if it skips every second row, as no
+processor can predict which. With a million codes, of which half match, that takes twice as long as searching all."""
 
 
 _PRODUCT: int = faiss.cvar.distance_compute_blas_threshold
@@ -64,33 +64,32 @@ class Searchable(Protocol):
 
     @property
     def codes(self) -> Codes:
-        """What is kept of the codes, (n, dim): of a length of 1 where the metric is cosine, rounded by the dtype.
+        """The codes as kept, (n, dim): scaled to length 1 if the metric is cosine, rounded by the dtype.
 
-        Those that lie as float32 in one file are mapped into memory, read-only.
+        float32 codes in a single file are mapped into memory, read-only.
         """
         ...
 
     def search(self, codes: Codes, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The n nearest rows of each query code (m, dim): rows (m, k) and distances (m, k), nearest first.
+        """The n rows nearest to each query code (m, dim): rows (m, k) and distances (m, k), nearest first.
 
-        k is n or the number of rows that can be found, if that is less. A distance is 1 - cosine, or Euclidean; of
-        binary codes it is the share of the 64 bits that differ. Raises StoreError for an index of codes that are not
-        numbers.
+        k is n, or the number of rows that can be found if that is less. A distance is 1 - cosine, or Euclidean; for
+        binary codes it is the share of the 64 bits that differ. Raises StoreError if codes in the index aren't numbers.
         """
         ...
 
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Higher is better: the cosine, 1 / (1 + distance), or the share of the 64 bits that agree."""
+        """Scores, higher is better: the cosine, 1 / (1 + distance), or the share of the 64 bits that agree."""
         ...
 
 
 class Index:
-    """Codes (n, dim), kept as a dtype says and compared with every query; rows are numbered as they were given.
+    """Codes (n, dim), kept as one dtype; every query is compared with all of them. Rows are numbered as given.
 
-    float32 finds the exact neighbours. int8 keeps each number in one byte, its range taken from the codes (FAISS's
+    float32 finds the exact neighbours. int8 keeps each number in one byte, with ranges computed from the codes (FAISS's
     8-bit scalar quantiser). binary keeps 64 bits: the signs of a random rotation, around the medians (Charikar 2002,
-    doi:10.1145/509907.509965). Ranges and medians are those of the first codes, or of `trained`: only codes that were
-    kept with the same ones have distances that can be compared.
+    doi:10.1145/509907.509965). Ranges and medians come from the first codes, or from `trained`: distances can only be
+    compared between codes that were kept with the same ones.
     """
 
     def __init__(self, codes: Codes, metric: Metric, dtype: Dtype = "float32", *, trained: Codes | None = None) -> None:
@@ -99,7 +98,7 @@ class Index:
         self._removed: NDArray[np.int64] = np.empty(0, np.int64)
         self._faiss = _empty(codes.shape[1], metric, dtype)
         learned_from = codes if trained is None else trained
-        if len(learned_from):  # of no codes there is nothing to take ranges or medians from
+        if len(learned_from):  # without codes there are no ranges or medians
             step = -(-len(learned_from) // SAMPLE)
             self._faiss.train(_comparable(learned_from[::step], metric))
         self.add(codes)
@@ -110,7 +109,7 @@ class Index:
             self._faiss.add(_comparable(codes, self.metric))
 
     def emptied(self) -> Index:
-        """An index of no codes that keeps them with the same ranges or medians."""
+        """An empty index with the same ranges or medians."""
         empty = Index.__new__(Index)
         empty.metric, empty.dtype, empty._removed = self.metric, self.dtype, np.empty(0, np.int64)
         empty._mapped = None
@@ -125,7 +124,7 @@ class Index:
 
     @property
     def count(self) -> int:
-        """Rows that can be found."""
+        """How many rows can be found."""
         return len(self) - len(self._removed)
 
     @property
@@ -134,19 +133,19 @@ class Index:
         return np.delete(np.arange(len(self)), self._removed)
 
     def without(self, removed: NDArray[np.int64]) -> Index:
-        """The same codes, of which these rows (in order) are never found."""
+        """The same codes, without these rows (in order): they are never found."""
         other = Index.__new__(Index)
         other.metric, other.dtype, other._removed, other._faiss = self.metric, self.dtype, removed, self._faiss
         other._mapped = self._mapped
         return other
 
     def packed(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """What is kept of the codes of those rows, byte for byte, (n, bytes of a code)."""
+        """The codes of those rows as kept, byte for byte, (n, bytes of a code)."""
         packed: NDArray[np.uint8] = np.take(self._packed, np.asarray(rows, np.int64), axis=0)
         return packed
 
     def add_packed(self, codes: NDArray[np.uint8]) -> None:
-        """Adds codes that an index with the same ranges or medians has packed."""
+        """Adds codes from `packed` of an index with the same ranges or medians."""
         if len(codes):
             self._faiss.add_sa_codes(np.ascontiguousarray(codes))
 
@@ -155,10 +154,10 @@ class Index:
         cls, data: mmap.mmap | bytes, path: Path, count: int, dim: int, metric: Metric, dtype: Dtype,
         removed: NDArray[np.int64] | None = None,
     ) -> Index:  # fmt: skip
-        """The index of codes (count, dim) in a file that holds what `to_bytes` gave, mapped into memory.
+        """Opens an index of codes (count, dim) from a file that `to_bytes` wrote, mapped into memory.
 
-        data: the file's contents, which are looked at before FAISS opens its path. removed: rows that are never found.
-        Raises ValueError for anything else.
+        data: the file's contents, which are checked before FAISS opens its path. removed: rows that are never found.
+        Raises ValueError for any other file.
         """
         check_layout(data, count, dim, metric, dtype)
         self = cls.__new__(cls)
@@ -173,9 +172,9 @@ class Index:
         return self
 
     def to_bytes(self) -> memoryview:
-        """For a file of our own writing: faiss.write_index can report success on a full disk.
+        """The index's bytes, for us to write: faiss.write_index can report success on a full disk.
 
-        Raises StoreError for what `opened` would not read, as a FAISS that writes in another layout gives.
+        Raises StoreError if `opened` could not read them, because this FAISS writes another layout.
         """
         data = faiss.serialize_index(self._faiss).data
         try:
@@ -192,11 +191,11 @@ class Index:
 
     @property
     def codes(self) -> Codes:
-        """See `Searchable`; rows that were removed among them."""
+        """See `Searchable`; includes rows that were removed."""
         return self.some_codes(0, len(self)) if self._mapped is None else self._mapped
 
     def some_codes(self, start: int, count: int) -> Codes:
-        """What is kept of the codes of those rows, (count, dim)."""
+        """The codes of those rows as kept, (count, dim)."""
         if isinstance(self._faiss, faiss.IndexLSH):
             kept: Codes = self._faiss.sa_decode(self._packed[start : start + count].copy())
         else:
@@ -206,9 +205,9 @@ class Index:
     def search(
         self, codes: Codes, n: int, rows: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Searchable`; rows: a mask (len(self),) of those that may be found, all of them without it.
+        """See `Searchable`; rows: a mask (len(self),) of the rows that may be found, by default all.
 
-        What was removed is never found.
+        Removed rows are never found.
         """
         codes = _comparable(codes, self.metric)
         wanted = self._there if rows is None else rows if self._there is None else rows & self._there
@@ -217,12 +216,12 @@ class Index:
         product = PRODUCT * codes.shape[1] if many else _PRODUCT
 
         def nearest(some: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            faiss.omp_set_num_threads(1)  # of this thread
-            faiss.cvar.distance_compute_blas_threshold = product  # numbers of all queries
+            faiss.omp_set_num_threads(1)  # holds for this thread only
+            faiss.cvar.distance_compute_blas_threshold = product  # counts the numbers of all queries
             return self._nearest(some, n) if wanted is None else self._nearest_among(wanted, some, n)
 
         found, numbers = _divided(nearest, codes)
-        if (numbers < 0).any() or np.isnan(found).any():  # what FAISS says of codes that are not numbers
+        if (numbers < 0).any() or np.isnan(found).any():  # FAISS's answer if codes aren't numbers
             raise StoreError(
                 "codes.faiss: its codes are not numbers: 'simrec index build NAME --from-scratch' makes it again"
             )
@@ -241,11 +240,11 @@ class Index:
     def _nearest_among(
         self, wanted: NDArray[np.bool_], codes: Codes, n: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What FAISS finds among the rows of a mask."""
+        """What FAISS finds among the rows in a mask."""
         count = int(np.count_nonzero(wanted))
         if count == 0:
             return _none(len(codes))
-        if isinstance(self._faiss, faiss.IndexLSH):  # which takes no selector
+        if isinstance(self._faiss, faiss.IndexLSH):  # it takes no selector
             return self._nearest_bits(self._faiss.sa_encode(codes), np.flatnonzero(wanted), n)
         n = min(n, count)
         if count * PASSED > len(self) and n <= LONGEST:
@@ -254,7 +253,7 @@ class Index:
                 return kept
         if count * GATHERED > len(self):
             bitmap, parameters = cast(Any, faiss.IDSelectorBitmap), cast(Any, faiss.SearchParameters)
-            selector = bitmap(np.packbits(wanted, bitorder="little"))  # which keeps the array
+            selector = bitmap(np.packbits(wanted, bitorder="little"))  # it keeps the array
             found, numbers = self._faiss.search(codes, n, params=parameters(sel=selector))
             return found, numbers
         chosen = np.flatnonzero(wanted)
@@ -266,7 +265,7 @@ class Index:
     def _nearest_bits(
         self, packed: NDArray[np.uint8], rows: NDArray[np.int64], n: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The rows of binary codes, among some, in which the fewest bits differ from packed queries (m, 8), and how
+        """The rows, among some, whose binary codes differ in the fewest bits from packed queries (m, 8), and in how
         many.
         """
         found, places = faiss.knn_hamming(packed, self.packed(rows), min(n, len(rows)))
@@ -283,16 +282,16 @@ class Index:
 
     @property
     def _packed(self) -> NDArray[np.uint8]:
-        """The codes as FAISS keeps them, (n, bytes of one)."""
+        """The codes as FAISS keeps them, (n, bytes of a code)."""
         size = self._faiss.code_size
         packed: NDArray[np.uint8] = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size)
         return packed.reshape(len(self), size)
 
     def search_packed(self, packed: NDArray[np.uint8], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The same for queries that are kept codes themselves: see `packed`."""
+        """Like `search`, for queries that are kept codes: see `packed`."""
         if self.dtype != "binary":
             return self.search(self._faiss.sa_decode(packed), n)
-        # From bits there is no way back to a query that would get the very same bits.
+        # Bits can't be turned back into a query that would get the same bits again.
         found, rows = self._nearest_bits(packed, self.rows, n)
         return rows, found / np.float32(BITS)
 
@@ -304,7 +303,7 @@ class Index:
 
 
 class Together:
-    """The indexes of several segments (one at least) as one: its rows are theirs, numbered one after the other."""
+    """The indexes of segments (at least one) as a single index: their rows are numbered one after the other."""
 
     def __init__(self, indexes: Sequence[Index]) -> None:
         self.metric, self._indexes = indexes[0].metric, indexes
@@ -322,13 +321,13 @@ class Together:
     def search(
         self, codes: Codes, n: int, rows: Sequence[NDArray[np.bool_]] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Searchable`; rows: a mask for each segment, of those that may be found; all of them without it."""
+        """See `Searchable`; rows: for each segment a mask of the rows that may be found, by default all."""
         masks = [None] * len(self._indexes) if rows is None else rows
         found = [index.search(codes, n, mask) for index, mask in zip(self._indexes, masks, strict=True)]
         return self._nearest(found, n)
 
     def search_rows(self, rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The n nearest rows of the codes in some rows, themselves among them: see `Searchable.search`."""
+        """The n rows nearest to the codes in some rows, including those rows themselves: see `Searchable.search`."""
         segments = np.searchsorted(self._starts, rows, side="right") - 1
         packed = np.concatenate(
             [
@@ -341,7 +340,7 @@ class Together:
     def _nearest(
         self, found: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], n: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The nearest of what each index found."""
+        """The n nearest of the rows that all indexes found."""
         if len(found) == 1:
             return found[0]
         rows = np.concatenate([rows + start for (rows, _), start in zip(found, self._starts, strict=False)], axis=1)
@@ -355,7 +354,7 @@ class Together:
 
 
 class Chosen:
-    """Some rows of the indexes of several segments as one index; numbered from 0, in their order."""
+    """Some rows of the segments' indexes as one index; numbered from 0, in order."""
 
     def __init__(self, together: Together, rows: Sequence[NDArray[np.bool_]]) -> None:
         self.metric, self._together, self._rows = together.metric, together, rows
@@ -382,7 +381,7 @@ class Chosen:
 def _first_of(
     found: NDArray[np.float32], numbers: NDArray[np.int64], wanted: NDArray[np.bool_], n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-    """The first n of each query's nearest rows that are in a mask; None where there are fewer of any."""
+    """The first n of each query's nearest rows that are in a mask; None if a query has fewer."""
     hits = wanted[numbers]
     if (np.count_nonzero(hits, axis=1) < n).any():
         return None
@@ -393,7 +392,7 @@ def _first_of(
 def _divided(
     nearest: Callable[[Codes], tuple[NDArray[np.float32], NDArray[np.int64]]], codes: Codes
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What is nearest to codes, which the machine's cores share."""
+    """Finds what is nearest to codes, on all cores."""
     if len(codes) <= FEWEST:
         return nearest(codes)
     size = min(MOST, max(FEWEST, -(-len(codes) // CORES)))
@@ -407,10 +406,10 @@ def _none(queries: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def check_layout(data: mmap.mmap | bytes | memoryview, count: int, dim: int, metric: Metric, dtype: Dtype) -> None:
-    """Raises ValueError for anything but the bytes in which FAISS keeps codes (count, dim) as the dtype says.
+    """Raises ValueError for anything but the bytes in which FAISS keeps codes (count, dim) of that dtype.
 
-    FAISS itself opens whatever a file names, other files among it, and takes memory for whatever sizes it says. So each
-    field that simrec's three classes have is held to the one value, or the one length, that it can have.
+    FAISS itself opens whatever a file names, even other files, and allocates whatever sizes the file says. So each
+    field of simrec's three index classes must have the only value, or the only length, that is possible.
     """
     place = 0
     for field in _layout(count, dim, metric, dtype):
@@ -423,14 +422,14 @@ def check_layout(data: mmap.mmap | bytes | memoryview, count: int, dim: int, met
 
 
 def flat_header(count: int, dim: int, metric: Metric) -> bytes:
-    """What an IndexFlat of codes (count, dim) begins with; their numbers follow, float32, a code after the other."""
+    """The beginning of an IndexFlat of codes (count, dim); their numbers follow, float32, code by code."""
     fields = list(_layout(count, dim, metric, "float32"))[:-1]
     unused = struct.pack("<qq", 1 << 20, 1 << 20)
     return b"".join(field if isinstance(field, bytes) else unused for field in fields)
 
 
 def learned(data: mmap.mmap | bytes | memoryview, dim: int, metric: Metric, dtype: Dtype) -> bytes:
-    """The ranges or medians in a file whose layout was checked: segments with other ones can't be compared."""
+    """The ranges or medians in a file with a checked layout: segments can be compared only if theirs are equal."""
     parts, place = [], 0
     *fields, _ = _layout(0, dim, metric, dtype)
     for field in fields:
@@ -442,10 +441,10 @@ def learned(data: mmap.mmap | bytes | memoryview, dim: int, metric: Metric, dtyp
 
 
 def _layout(count: int, dim: int, metric: Metric, dtype: Dtype) -> Iterable[bytes | int]:
-    """The fields of such a file: of each the bytes that it has, or how many."""
+    """The fields of such a file: for each field its bytes, or their number."""
     inner = metric == "cosine"
     kind = {"float32": b"IxFI" if inner else b"IxF2", "int8": b"IxSQ", "binary": b"IxHe"}[dtype]
-    # Two numbers that mean nothing, whether it is trained, and the metric, for which IndexLSH has but one.
+    # Two unused numbers, whether it is trained, and the metric: IndexLSH has only one.
     common = struct.pack(
         "<iq8x8x?i", dim, count, True, faiss.METRIC_INNER_PRODUCT if inner and dtype != "binary" else 1
     )

@@ -1,9 +1,9 @@
-"""Entries of a source to a batch: picture files decoded on all cores, or pictures that lie in an array.
+"""Reads a source's entries into a batch: picture files, decoded on all cores, or pictures from an array.
 
-Decoding one picture is many short steps in Python, which threads take one after the other. So once a source has more
-than a few hundred files they are decoded by processes of our own, which know nothing but `simrec.images`; what one of
-them can't read, or dies of, is read again on its own. A process that nobody has asked for a while ends. Uploads are
-decoded by such processes too, once there are several at a time.
+Decoding a picture takes many short steps in Python, which threads can't take at the same time. So once a source has
+more than a few hundred files, separate processes decode them, which know only `simrec.images`. Files that one of them
+can't read, or dies of, are read again one by one. An idle process ends after a while. Such processes decode uploads
+too, if there are several at a time.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from simrec.contracts import Batch, Entry, Images, ImageSpec, content
 from simrec.errors import ImageError
 
 ALONE = 400
-"""Files that this process decodes itself before it starts others."""
+"""How many files this process decodes itself before it starts others."""
 
 AT_ONCE = 16
-"""Files that a process is asked for at a time."""
+"""How many files a process is asked for at a time."""
 
 IDLE = 20.0
-"""Seconds without a question after which a process ends."""
+"""Seconds after which an idle process ends."""
 
 # -P: the simrec that is running, not one that happens to lie in the current folder.
 COMMAND = [sys.executable, "-P", "-c", "from simrec.reading import serve; serve()"]
-"""What starts a process; the bytes that pictures may take follow."""
+"""The command that starts a process; one argument follows, the memory that pictures may take in bytes."""
 
 UPLOADS = 100_000_000
-"""Bytes that a picture may take in a process that decodes uploads; a larger one is decoded in this process."""
+"""Memory that a picture may take in a process for uploads, in bytes; this process decodes larger ones."""
 
 PATIENCE = 10.0
-"""Seconds that an upload waits for a process before it is decoded in this one."""
+"""Seconds that an upload waits for a process before this one decodes it."""
 
 READY = b"ready"
-"""What a process says first."""
+"""What a process sends first."""
 
 
 class _Asked(msgspec.Struct):
-    """What a process is asked for: the bytes of files' paths, or an upload and its part, and the encoder's spec."""
+    """A question to a process: paths of files as bytes, or an upload and its part; and the encoder's spec."""
 
     paths: list[bytes]
     spec: ImageSpec
@@ -64,13 +64,13 @@ class _Asked(msgspec.Struct):
 
 
 _Answer = tuple[bytes, bytes, str, tuple[int, int]] | None
-"""What a process answers for a file: pixels, preview, content, size; None where it couldn't read it."""
+"""What a process answers for a file: pixels, preview, content, size; None if it couldn't read it."""
 
 
 def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec) -> Batch:
-    """The pictures of entries, each in the file of the path beside it, decoded on all cores.
+    """Decodes the picture files of entries on all cores. paths: one for each entry.
 
-    Their widths and heights in pixels become fields.
+    Widths and heights in pixels become fields.
     """
     parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
     outcomes = [outcome for part in _threads().map(lambda part: _read(part, spec), parts) for outcome in part]
@@ -91,9 +91,9 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
 
 
 def read_upload(data: bytes, spec: ImageSpec, name: str, crop: images.Crop | None = None) -> images.Read:
-    """A picture file that somebody sent, or a part of it, without a preview: see `images.read_with_preview`.
+    """Reads an uploaded picture file, or a part of it, without a preview: see `images.read_with_preview`.
 
-    name: what to call it in an error. Raises ImageError for one that can't be read, or of which a decoder dies.
+    name: what to call it in an error. Raises ImageError if it can't be read, or a decoder dies of it.
     """
     with _uploads.reading() as process:
         if process is not None:
@@ -104,7 +104,7 @@ def read_upload(data: bytes, spec: ImageSpec, name: str, crop: images.Crop | Non
 
 
 def digests(paths: Sequence[Path]) -> list[str | None]:
-    """`content` of each file, without decoding it; None for one that can't be read or is too long for a picture."""
+    """The `content` of each file, without decoding it; None for one that can't be read or is too large."""
     return list(_threads().map(_digest, paths))
 
 
@@ -117,7 +117,7 @@ def _digest(path: Path) -> str | None:
 
 
 def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
-    """The pictures of entries that lie in an array (n, h, w, c): a data set's."""
+    """Makes a batch of entries whose pictures are an array (n, h, w, c), as in a data set."""
     contents = [content(picture.tobytes()) for picture in pictures]
     shown = [images.preview(images.as_picture(picture)) for picture in pictures]
     if pictures.shape[1:] == spec.shape:
@@ -129,7 +129,7 @@ def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
 
 
 def _read(paths: Sequence[Path], spec: ImageSpec) -> list[images.Read | ImageError]:
-    """Some files, by a process where there is one."""
+    """Reads some files, in another process if there is one."""
     answers: Sequence[_Answer] = [None] * len(paths)
     if _processes.wanted(len(paths)):
         try:
@@ -150,17 +150,17 @@ def _alone(path: Path, spec: ImageSpec) -> images.Read | ImageError:
     try:
         return images.read_with_preview(path, spec)
     except ImageError as error:
-        return ImageError(str(error))  # without its traceback, which would keep the picture
+        return ImageError(str(error))  # without the traceback, which would keep the picture in memory
 
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """The threads that read files, for all who read in this process."""
+    """The threads that read files, shared by this whole process."""
     return ThreadPoolExecutor(os.cpu_count(), "simrec-reading")
 
 
 class _Processes:
-    """The processes that decode, as many as there are cores, started when they are first needed."""
+    """The processes that decode files: as many as there are cores, started when they are first needed."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -169,22 +169,22 @@ class _Processes:
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
 
     def wanted(self, count: int) -> bool:
-        """Counts files that are read; whether these are for other processes."""
+        """Counts files that are read; returns whether other processes should decode these."""
         with self._counting:
             self._count += count
             return self._count > ALONE and self._possible
 
     def ask(self, paths: Sequence[Path], spec: ImageSpec) -> Sequence[_Answer]:
-        """What a process answers, None for each file where there can be none.
+        """A process's answers; None for each file if no process can be started.
 
-        Raises ChildProcessError when it died of one of them.
+        Raises ChildProcessError if it died of one of the files.
         """
         asked = _Asked([os.fsencode(path.absolute()) for path in paths], spec)
         try:
             process: subprocess.Popen[bytes] | None = self._idle.get_nowait()
         except queue.Empty:
             process = self._started()
-        for _ in range(2):  # one that has been idle for too long has ended
+        for _ in range(2):  # a process that was idle for too long has ended
             if process is None:
                 return [None] * len(paths)
             try:
@@ -205,15 +205,15 @@ class _Processes:
         return process
 
     def end(self) -> None:
-        """Ends them all."""
+        """Ends all idle processes."""
         with contextlib.suppress(queue.Empty):
             while True:
                 _ended(self._idle.get_nowait())
 
 
 class _Uploads:
-    """The processes that decode uploads, as many as there are cores. They are started beside the first uploads that
-    come at the same time, of which none waits for them; an upload that comes alone is decoded faster here.
+    """The processes that decode uploads, as many as there are cores. They start when uploads first come at the same
+    time; those don't wait for them. An upload that comes alone is decoded faster in this process.
     """
 
     def __init__(self) -> None:
@@ -225,7 +225,7 @@ class _Uploads:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[subprocess.Popen[bytes] | None]:
-        """A process for an upload that is read in the block; None where it shall be decoded here."""
+        """A process for an upload that is read in the block; None if this process should decode it."""
         with self._lock:
             self._reading += 1
             several = self._reading > 1 and self._possible
@@ -238,7 +238,7 @@ class _Uploads:
             if ready:
                 with contextlib.suppress(queue.Empty):
                     process = self._idle.get(timeout=PATIENCE)
-                if process is not None and process.poll() is not None:  # it has been idle for too long
+                if process is not None and process.poll() is not None:  # it was idle for too long
                     self._lost(process)
                     process = None
             yield process
@@ -249,7 +249,7 @@ class _Uploads:
                 self._reading -= 1
 
     def ask(self, process: subprocess.Popen[bytes], asked: _Asked, name: str) -> _Answer:
-        """What it answers. Raises ImageError when it dies of it."""
+        """A process's answer. Raises ImageError if it dies of the upload."""
         try:
             (answer,) = _answers(process, asked)
         except ChildProcessError:
@@ -279,7 +279,7 @@ class _Uploads:
             self._ready -= 1
 
     def end(self) -> None:
-        """Ends those that are idle, and starts no more."""
+        """Ends all idle processes, and starts no more."""
         with self._lock:
             self._possible = False
         with contextlib.suppress(queue.Empty):
@@ -293,11 +293,11 @@ atexit.register(_uploads.end)
 
 
 def _started(budget: int) -> subprocess.Popen[bytes] | None:
-    """A new process, None where there can be none, as in a program that has Python built in. budget: bytes that all
-    pictures may take that it decodes.
+    """A new process; None if none can be started, for example in a program with Python built in. budget: memory that
+    the pictures it decodes may take together, in bytes.
     """
     try:
-        # A session of its own: Ctrl-C is for this process, and one that it reached would seem to have crashed.
+        # A session of its own, so that Ctrl-C doesn't reach it: it would seem to have crashed.
         process = subprocess.Popen(
             [*COMMAND, str(budget)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -312,7 +312,7 @@ def _started(budget: int) -> subprocess.Popen[bytes] | None:
 
 
 def _answers(process: subprocess.Popen[bytes], asked: _Asked) -> list[_Answer]:
-    """What a process answers. Raises ChildProcessError when it has ended, or ends over that."""
+    """A process's answers. Raises ChildProcessError if it has ended, or ends because of the question."""
     try:
         _send(_pipe(process.stdin), msgspec.msgpack.encode(asked))
         return msgspec.msgpack.decode(_received(_pipe(process.stdout)), type=list[_Answer])
@@ -334,7 +334,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve() -> None:
-    """What such a process does: it answers until nobody asks any more."""
+    """Runs such a process: answers until no question comes for a while."""
     picture_files.limit(int(sys.argv[1]))
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(OSError, struct.error, KeyboardInterrupt):
@@ -365,6 +365,6 @@ def _send(pipe: IO[bytes], data: bytes) -> None:
 
 
 def _received(pipe: IO[bytes]) -> bytes:
-    """What was sent. Raises struct.error at the end of the pipe."""
+    """The next message in a pipe. Raises struct.error at its end."""
     (length,) = struct.unpack("<Q", pipe.read(8))
     return pipe.read(length)

@@ -1,4 +1,4 @@
-"""A recommender, open for asking: one encoder and one catalogue.
+"""An open recommender: one encoder and one catalogue.
 
 Nothing here imports torch: everything runs on ONNX Runtime, unless the encoder could not be exported.
 """
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from simrec.sources.load import Pictures
 
 BATCH = 4096
-"""Pictures that are encoded or decoded between two reports of progress."""
+"""How many pictures are encoded or decoded between two reports of progress."""
 
 TOGETHER = 1 << 10
-"""Queries, at most, that are answered at a time, while those after them are read and encoded."""
+"""Maximum number of queries that are answered at a time, while the next ones are read and encoded."""
 
 SECONDS = 1.0
-"""How long queries of a source are gathered: FAISS answers a thousand much faster than a few at a time."""
+"""How long a source's queries are collected before they are answered: FAISS is much faster with many at a time."""
 
 LARGEST_ANSWER = 1 << 20
-"""Items, about, that the answers to these have together."""
+"""About how many items the answers to these queries have together."""
 
 
 def silent(*_: Any) -> None:
@@ -60,7 +60,7 @@ def silent(*_: Any) -> None:
 
 
 class _State:
-    """What answers: one generation, and what was opened of it. home: knows which databases are the user's own."""
+    """One generation and what has been opened of it. home: knows which databases are the user's own."""
 
     def __init__(self, generation: store.Generation, home: Path | None) -> None:
         self.generation, self.home = generation, home
@@ -71,16 +71,16 @@ class _State:
             raise StoreError(f"{generation.recommender}: its manifest lists no file of its encoder: {store.COPY}")
         if catalogue and catalogue.encoder != record.digest:
             raise StoreError(
-                f"{generation.recommender}: its codes were made by encoder {catalogue.encoder[:12]}, but it holds "
+                f"{generation.recommender}: its codes are from encoder {catalogue.encoder[:12]}, but it has "
                 f"{record.title}: 'simrec index build {self.name} --from-scratch' makes them again"
             )
 
     def hold(self) -> None:
-        """Opens what could not be opened any more once another generation has taken this one's place."""
+        """Opens what couldn't be opened later, when another generation has replaced this one."""
         if self.manifest.catalogue and not self.manifest.catalogue.engine:
             try:
                 self.catalogue.hold()
-            except StoreError:  # said when the catalogue is asked
+            except StoreError:  # raised again when the catalogue is used
                 self.__dict__.pop("catalogue", None)
 
     @cached_property
@@ -98,7 +98,7 @@ class _State:
 
     @cached_property
     def _offer(self) -> Offer[EncoderSpec]:
-        """What makes its encoder where that is a plugin: the distribution it was trained with and no other."""
+        """The plugin that its encoder is from: the distribution it was trained with and no other."""
         from simrec import host
         from simrec.contracts import EncoderSpec
 
@@ -113,13 +113,13 @@ class _State:
 
     @property
     def culprit(self) -> str:
-        """Who is to blame when codes are not what they should be."""
+        """What to name in an error about wrong codes: the encoder or its plugin."""
         record = self.manifest.encoder
         return f"encoder {record.title}" if record.runtime == "onnx" else str(self._offer)
 
     @property
     def record(self) -> CatalogueRecord:
-        """What the manifest says of the catalogue. Raises RequestError when none was indexed yet."""
+        """The manifest's record of the catalogue. Raises RequestError if there is no catalogue yet."""
         if self.manifest.catalogue is None:
             raise no_catalogue(self.name)
         return self.manifest.catalogue
@@ -131,7 +131,7 @@ class _State:
         from simrec.catalogue import remote
 
         home = self.home or default()
-        if self.record.engine not in databases(home):  # whoever made the recommender chose what it names
+        if self.record.engine not in databases(home):  # the recommender may come from a stranger, who chose the address
             raise RequestError(
                 f"{self.name}: its items are in {self.record.engine}, which you haven't named yet: if it is yours, run "
                 f"'simrec index connect {self.name} {self.record.engine}'"
@@ -140,14 +140,14 @@ class _State:
         return remote.RemoteCatalogue(self.name, self.record, self.manifest.encoder, engine)
 
     def close(self) -> None:
-        """Ends the connections to a database, where there are any."""
+        """Closes the connections to a database, if there are any."""
         catalogue = self.__dict__.get("catalogue")
         if isinstance(catalogue, RemoteCatalogue):
             catalogue.engine.close()
 
     @property
     def reader(self) -> Reader:
-        """What reads queries for it."""
+        """Reads queries for this generation."""
         catalogue = self.catalogue if self.manifest.catalogue else None
         return Reader(self.name, self.manifest.encoder, catalogue, self.home)
 
@@ -179,7 +179,7 @@ class _State:
 
     @contextmanager
     def _learned_of_codes(self, file: str) -> Iterator[bytes]:
-        """A file that training wrote of how codes are distributed, to be read in the block."""
+        """The bytes of a file that training wrote about the distribution of codes, to be parsed in the block."""
         self.check_decodes()
         name = f"{self.manifest.encoder.folder}/{file}"
         if name not in self.manifest.files:
@@ -197,13 +197,13 @@ class _State:
 
 
 class Recommender:
-    """One recommender, open for asking, from as many threads as you like.
+    """An open recommender. Any number of threads may use it.
 
     All its answers come from the generation that was live when it was opened or last refreshed, whatever is built
     meanwhile.
 
-    hold: whether its files are opened now, or when they are first needed, which is too late once others took their
-    place. home: remembers which databases are the user's own, by default the user's home.
+    hold: whether to open its files now, or when they are first needed, which fails once a newer generation has replaced
+    them. home: knows which databases are the user's own, by default the user's home.
     """
 
     def __init__(self, folder: Path, *, hold: bool = True, home: Path | None = None) -> None:
@@ -222,14 +222,14 @@ class Recommender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes its files; it opens them again when it is asked again, as long as they are there."""
+        """Closes its files; further use opens them again, as long as they exist."""
         before, generation = self._now, self._now.generation
         self._now = _State(store.Generation(self.folder, generation.name, generation.manifest), self._home)
         generation.close()
         before.close()
 
     def with_sources(self, sources: tuple[SourceRecord, ...]) -> Self:
-        """The same with other sources in its manifest, such as the same ones in another place: see `index.sync`."""
+        """The same recommender with other sources in its manifest, such as moved folders: see `index.sync`."""
         generation, record = self._now.generation, self._now.record
         manifest = replace(generation.manifest, catalogue=replace(record, sources=sources))
         other = self.__class__.__new__(self.__class__)
@@ -239,17 +239,17 @@ class Recommender:
         return other
 
     def pinned(self) -> Self:
-        """The same recommender, which stays with the generation that answers now when this one is refreshed.
+        """The same recommender, which stays with the current generation when this one is refreshed.
 
-        It costs nothing: whatever takes several steps, such as encoding first and asking later, takes them with it.
+        It costs nothing: use it for whatever takes several steps, such as encoding first and looking up later.
         """
         return copy(self)
 
     def refresh(self) -> bool:
-        """Answers from the newest generation from now on; whether there was a newer one.
+        """Answers from the newest generation from now on; returns whether there was a newer one.
 
-        Without one it costs reading a small file. Answers that other threads are working on come from the generation
-        they began with. Raises StoreError when the newest one can't be read; the one before goes on answering.
+        If there is none, it only reads a small file. Answers that other threads are working on come from the generation
+        they began with. Raises StoreError if the newest one can't be read; the one before goes on answering.
         """
         before = self._now
         if store.current_name(self.folder) == before.generation.name:
@@ -268,22 +268,22 @@ class Recommender:
 
     @property
     def manifest(self) -> Manifest:
-        """What that generation says of itself."""
+        """That generation's manifest."""
         return self._now.manifest
 
     @property
     def encoder(self) -> FittedEncoder:
-        """The encoder: its ONNX graphs, or the plugin's own class where they could not be made."""
+        """The encoder: its ONNX graphs, or the plugin's own class if it has none."""
         return self._now.encoder
 
     @property
     def catalogue(self) -> Catalogue:
-        """Its items. Raises RequestError when none were indexed yet."""
+        """Its items. Raises RequestError if there is no catalogue yet."""
         return self._now.catalogue
 
     @property
     def segments(self) -> LocalCatalogue:
-        """Its items, where they are in its own files. Raises RequestError when they are in a database."""
+        """Its items if they are in its own files. Raises RequestError if they are in a database."""
         catalogue = self._now.catalogue
         if isinstance(catalogue, RemoteCatalogue):
             raise RequestError(
@@ -294,29 +294,28 @@ class Recommender:
 
     @property
     def index(self) -> Searchable:
-        """Its codes, ready to be searched by row. Raises RequestError when none were indexed yet."""
+        """An index of its codes, by row. Raises RequestError if there is no catalogue yet."""
         return self._now.catalogue.index
 
     @property
     def codes(self) -> Codes:
         """The catalogue's codes (n, dim), rows in catalogue order, as far as its dtype keeps them; read-only.
 
-        They are mapped into memory where the file has them so: those of a catalogue that was built in one segment, as
-        float32, and is compared by l2. Where it is compared by cosine `index.codes` is mapped, which are these divided
-        by their lengths.
+        They are mapped into memory if the catalogue has one segment, dtype float32 and the metric l2. For cosine,
+        `index.codes` is mapped: the codes divided by their lengths.
 
-        Raises RequestError when none were indexed yet.
+        Raises RequestError if there is no catalogue yet.
         """
         return self._now.catalogue.codes
 
     def to_arrow(self, where: str | None = None) -> Any:
-        """The catalogue as a pyarrow.Table in memory, a row for each item in catalogue order.
+        """The catalogue as a pyarrow.Table in memory, one row per item in catalogue order.
 
-        Its columns are `id`, `label` and `source`, the items' fields (int64, double or string) and `code`, a list of
-        fixed size of float32, as the encoder gave it. A field that has another column's name is called field_NAME.
-        where: only items that match this filter.
+        Its columns are `id`, `label` and `source`, the items' fields (int64, double or string) and `code`, a fixed-size
+        list of float32, as the encoder gave it. A field with the name of another column is called field_NAME. where:
+        only items that match this filter.
 
-        Raises RequestError when nothing was indexed yet, and for what is no filter.
+        Raises RequestError if there is no catalogue yet, and for an invalid filter.
         """
         import pyarrow as pa
 
@@ -330,7 +329,7 @@ class Recommender:
     def to_pandas(self, where: str | None = None) -> Any:
         """The catalogue as a pandas.DataFrame: the columns of `to_arrow`, each code an array float32 (dim,).
 
-        Raises RequestError where pandas isn't installed, and what `to_arrow` raises.
+        Raises RequestError if pandas isn't installed, and what `to_arrow` raises.
         """
         if find_spec("pandas") is None:
             raise RequestError("to_pandas needs pandas, which is not installed: pip install pandas")
@@ -340,16 +339,16 @@ class Recommender:
         self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
         shown: int = SHOWN, name: str = "",
     ) -> Query:  # fmt: skip
-        """A query from whatever people have of a picture: see `Asked`.
+        """Reads a query from a picture in any form: see `Asked`.
 
-        Its answer leaves out the item itself and its exact copies; with_copies: only the item that was named by its id.
-        crop: only this part of the picture is looked up: its left, top, right and bottom edges in pixels, or as a text
-        in per cent ("10%,0%,90%,50%"); of an item that is of its file where it lies below the user's own folders, else
-        of its preview. shown: pixels of the longest edge of the query's `picture`, which a person will
-        be shown; 0 for none. name: what to call a picture that is given as bytes.
+        The answer leaves out the item itself and its exact copies; with_copies: only an item that was named by its id.
+        crop: look up only this part of the picture: its left, top, right and bottom edges in pixels, or as a text in
+        per cent ("10%,0%,90%,50%"); the part of an item is taken from its file if that lies below the user's own
+        folders, else from its preview. shown: longest edge in pixels of the query's `picture`, which is shown to
+        people; 0 for none. name: what to call a picture that is given as bytes.
 
-        Raises ImageError for what is no picture and for a part beyond it, RequestError for an id that is not in the
-        catalogue and for anything that is none of these.
+        Raises ImageError for what isn't a picture and for a part beyond it, RequestError for an id that isn't in the
+        catalogue and for any other kind of query.
         """
         reader = self._now.reader
         return reader.read([query], crop=_crop(crop), with_copies=with_copies, shown=shown, name=name)[0]
@@ -357,12 +356,12 @@ class Recommender:
     def combined(
         self, queries: Sequence[Asked], *, weights: Sequence[float] | None = None, less: Sequence[Asked] = ()
     ) -> Query:
-        """Several pictures as one query: the mean of their directions, or of their codes where the metric is no cosine.
+        """Several pictures as one query: the mean of their directions, or of their codes unless the metric is cosine.
 
-        weights: of each picture, 1 by default. less: what the answer should not look like: it moves away from these as
-        far as they are from the others' mean. All of them, and their exact copies, are left out of the answer.
+        weights: one per picture, by default 1. less: what the answer should not look like: the query moves away from
+        these, as far as they are from the others' mean. The answer leaves out all of them and their exact copies.
 
-        Raises RequestError for no queries and for weights that are none, and what `read` raises.
+        Raises RequestError without queries and for invalid weights, and what `read` raises.
         """
         if not queries:
             raise RequestError("no pictures to combine: give one at least")
@@ -383,15 +382,14 @@ class Recommender:
     def similar(
         self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
     ) -> Answer | list[Answer]:
-        """The n items most similar to a picture, best first, without that item itself; of a list, an answer for each.
+        """The n items most similar to a picture, best first, without that item itself; for a list, an answer for each.
 
         An answer is a list, which a notebook shows as a row of pictures.
 
         A list goes through encoder and index in large batches. wishes: which items may be answers, as keywords: see
         `simrec.answers.Narrowing`.
 
-        Raises RequestError when nothing was indexed yet, for n under 1 and for wishes that can't be, and what `read`
-        raises.
+        Raises RequestError if there is no catalogue yet, for n under 1 and for invalid wishes, and what `read` raises.
         """
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
@@ -407,7 +405,7 @@ class Recommender:
         return shown if several else shown[0]
 
     def _display(self, edge: int) -> Display:
-        """What draws answers for a person, in so many pixels."""
+        """A display for answers with pictures of that longest edge, in pixels."""
         return Display(self.catalogue, roots(self._home or default()), edge)
 
     def similar_to(
@@ -417,9 +415,9 @@ class Recommender:
     ) -> Iterator[tuple[Query, Answer]]:  # fmt: skip
         """The n items most similar to each picture of a source, one query after the other, as they are read.
 
-        A query is called by its entry's id. with_copies: see `read`. progress: told how many pictures were read, and
-        of how many. unreadable: told of each that can't be read; without it the first of these is raised at the end,
-        when the others were answered.
+        A query's name is its entry's id. with_copies: see `read`. progress: called with how many pictures were read,
+        and of how many. unreadable: called with the error of each picture that can't be read; without it, the first
+        such error is raised at the end, when the others have been answered.
 
         Raises what `similar` and `simrec.sources.load.open_source` raise.
         """
@@ -456,9 +454,9 @@ class Recommender:
             raise errors[0]
 
     def _narrowing(self, now: _State, n: object, wishes: Wishes) -> Narrowing:
-        """What is wished for. Raises RequestError for what can't be, and when nothing was indexed yet."""
+        """The wishes, checked. Raises RequestError for invalid ones, and if there is no catalogue yet."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise RequestError(f"{n!r} items cannot be asked for: n is a whole number from 1 on")
+            raise RequestError(f"cannot find {n!r} items: n is a whole number from 1 on")
         narrowing = Narrowing(**wishes)
         narrowing.check(now.catalogue, self.name)
         return narrowing
@@ -470,7 +468,7 @@ class Recommender:
         for row, query in enumerate(queries):
             if query.code is not None:
                 if query.encoder != now.manifest.encoder.digest:
-                    raise RequestError(f"{query.name}: another encoder made its code: read the query again")
+                    raise RequestError(f"{query.name}: its code is from another encoder: read the query again")
                 codes[row] = query.code
         if pictures:
             images = np.concatenate([cast(Images, queries[row].images) for row in pictures])
@@ -478,20 +476,20 @@ class Recommender:
         return codes
 
     def images(self, query: Query) -> Images:
-        """What the encoder is fed of a query, (1, h, w, c); an item's picture is read again from its source.
+        """The encoder's input for a query, (1, h, w, c); an item's picture is read again from its source.
 
         Raises RequestError for a code, DataError for an item whose picture is no longer there.
         """
         if query.images is not None:
             return query.images
         if not query.name.startswith("id:"):
-            raise RequestError(f"{query.name}: there is no picture of a code: name one")
+            raise RequestError(f"{query.name}: a code has no picture: name a picture")
         return self.originals(self.catalogue.items([query.name[3:]]))
 
     def originals(self, items: Sequence[Item], notice: Notice = silent, data_dir: Path | None = None) -> Images:
-        """What the encoder is fed of items, (n, h, w, c), read again from the catalogue's source.
+        """The encoder's input for items, (n, h, w, c), read again from the catalogue's source.
 
-        Raises DataError where one of their pictures is no longer there.
+        Raises DataError if one of their pictures is no longer there.
         """
         from simrec.sources.load import READ, open_source
 
@@ -510,10 +508,11 @@ class Recommender:
         return images
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
-        """Images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: told how many are done.
+        """Encodes images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: called with how many
+        are done.
 
-        Raises RequestError for what is no array, PluginError, naming the encoder, when it gives anything but finite
-        float32 codes of that shape.
+        Raises RequestError for what isn't an array; PluginError, with the encoder's name, if it gives anything but
+        finite float32 codes of that shape.
         """
         if not isinstance(images, np.ndarray):
             raise RequestError(
@@ -523,37 +522,41 @@ class Recommender:
         return self._now.encode(images, progress)
 
     def decode(self, codes: Codes) -> Rebuilt:
-        """Codes (n, dim) to pictures (n, h, w, c) in 0..1. Raises RequestError for an encoder without a decoder."""
+        """Decodes codes (n, dim) to pictures (n, h, w, c) in 0..1. Raises RequestError for an encoder without a
+        decoder.
+        """
         return self._now.decode(codes)
 
     def reconstruct(self, images: Images) -> Rebuilt:
-        """Images (n, h, w, c) through the code and back, 0..1. Raises RequestError for an encoder without a decoder."""
+        """Encodes images (n, h, w, c) and decodes the codes to 0..1. Raises RequestError for an encoder without a
+        decoder.
+        """
         now = self._now
         now.check_decodes()
         return now.decode(now.encode(images))
 
     def compress(self, images: Images, bits: int = 8) -> bytes:
-        """Images (n, h, w, c) as a container of their codes, each number in 2 to 8 bits before entropy coding.
+        """Packs the codes of images (n, h, w, c) into a container, each number in 2 to 8 bits before entropy coding.
 
         See `simrec.compression`. Raises RequestError for other bits and for an encoder without a decoder.
         """
         from simrec.compression import BITS, LARGEST, Container
 
         if bits not in BITS:
-            raise RequestError(f"{bits} bits a number: there is {BITS[0]} to {BITS[-1]}")
+            raise RequestError(f"{bits} bits per number: choose {BITS[0]} to {BITS[-1]}")
         if images.size > LARGEST:
             raise RequestError(f"{len(images):,} pictures are too many for one container: compress them in parts")
         now = self._now
         model, record = now.code_model, now.manifest.encoder
         words = model.encoded(model.levels(now.encode(images), bits), bits)
         if len(images) > model.most(len(words), bits):
-            raise RequestError(f"{len(images):,} pictures are too much alike for one container: compress them in parts")
+            raise RequestError(f"{len(images):,} pictures are too similar for one container: compress them in parts")
         return Container(bits, record.dim, record.input.shape, len(images), record.digest, words).to_bytes()
 
     def decompress(self, data: bytes, name: str = "the container") -> Images:
-        """The pictures (n, h, w, c) of what `compress` gave; name: what to call it in an error.
+        """Decodes a container from `compress` to pictures (n, h, w, c); name: what to call it in an error.
 
-        Raises DataError when it is cut short, altered, or another encoder's.
+        Raises DataError if it is cut short, altered, or from another encoder.
         """
         from simrec.compression import LARGEST, Container
         from simrec.images import rounded
@@ -562,8 +565,8 @@ class Recommender:
         container, record = Container.from_bytes(data, name), now.manifest.encoder
         if container.digest != record.digest:
             raise DataError(
-                f"{name}: its codes are of encoder {container.digest[:12]}, but {self.name} holds {record.title}: "
-                f"name the recommender that made it with --index"
+                f"{name}: its codes are from encoder {container.digest[:12]}, but {self.name} has {record.title}: "
+                f"use --index with the recommender that made it"
             )
         if (container.dim, container.shape) != (record.dim, record.input.shape):
             raise DataError(
@@ -588,7 +591,7 @@ class Recommender:
         return now.decode(now.prior.sample(n, seed))
 
     def between(self, first: Images, last: Images, n: int) -> Rebuilt:
-        """n pictures (n, h, w, c) in 0..1 on the way from one image (1, h, w, c) to another, their own codes' included.
+        """n pictures (n, h, w, c) in 0..1 on the way from one image (1, h, w, c) to another, including both ends.
 
         Raises RequestError for an encoder without a decoder.
         """
@@ -604,28 +607,29 @@ class Recommender:
 
     @property
     def prior(self) -> Mixture:
-        """What new codes are drawn from: the standard normal for a variational encoder, else a mixture fitted to codes.
+        """The distribution that new codes are drawn from: the standard normal for a variational encoder, else a mixture
+        fitted to codes.
 
-        Raises RequestError for an encoder that cannot draw.
+        Raises RequestError for an encoder that cannot generate.
         """
         return self._now.prior
 
     @property
     def code_model(self) -> CodeModel:
-        """What codes are quantised and entropy-coded with. Raises RequestError for an encoder that cannot compress."""
+        """The model that quantises and entropy-codes codes. Raises RequestError for an encoder that cannot compress."""
         return self._now.code_model
 
     def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = silent) -> Pictures:
-        """A source, loaded the way this encoder is fed."""
+        """Loads a source as input for this encoder."""
         from simrec.sources.load import load
 
         return load(source, self.manifest.encoder.input, data_dir=data_dir, notice=notice)
 
     def examples(self, n: int) -> Pictures:
-        """n pictures, or as many as there are, to show what the encoder does with them, one of each class in turn.
+        """Up to n example pictures for the encoder, one of each class in turn.
 
         They are test pictures of what it was trained on; without a test split, items of the catalogue. Raises
-        RequestError when there are neither.
+        RequestError if there are neither.
         """
         from simrec.sources.load import Pictures, test_split
 
@@ -642,7 +646,7 @@ class Recommender:
         return Pictures(self.name, self.originals(chosen), ids, sources, labels)
 
     def describe(self, *, fields: bool = False) -> dict[str, Any]:
-        """What `index show` says, as JSON values; fields: what items' fields hold, too, for which they are opened."""
+        """What `index show` says, as JSON values. fields: also say what the items' fields hold, which opens them."""
         size = sum(file.size for file in self.manifest.files.values())
         described = {
             "name": self.name,
@@ -661,7 +665,7 @@ class Recommender:
         return described
 
     def _fields(self) -> dict[str, str] | None:
-        """The names of its items' fields and what they hold; None where a database doesn't tell."""
+        """The names of its items' fields and what they hold; None if the database can't say."""
         try:
             return {name: kind.__name__ for name, kind in self._now.catalogue.fields.items()}
         except SimrecError:
@@ -679,7 +683,7 @@ def _crop(crop: Crop | str | Sequence[int] | None) -> Crop | None:
 
 
 def _in_turns(labels: Sequence[str]) -> list[int]:
-    """The rows, one of each label in turn."""
+    """The rows in a new order: one of each label in turn."""
     seen: Counter[str] = Counter()
     turns = []
     for row, label in enumerate(labels):

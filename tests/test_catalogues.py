@@ -428,7 +428,7 @@ def test_a_damaged_recommender_that_is_opened_again_and_again_keeps_no_files_ope
 
 
 def test_verify_finds_an_id_that_is_there_twice(photos: Path, own_home: Path) -> None:
-    """As a fault in simrec could leave it: all digests are right."""
+    """As a bug in simrec could leave it: all digests are right."""
     index.remove("mine", ["001.png"])
     with store.Writer(own_home / "mine") as writer:
         live, first = store.current(own_home / "mine"), store.kept(own_home / "mine")[0]
@@ -452,7 +452,7 @@ def test_a_recommender_is_renamed_with_all_that_it_has(photos: Path, own_home: P
     assert tree(own_home / "yours") == before
     assert not (own_home / "mine").exists()
     assert index.sync("yours").unchanged == 12
-    taken = "is there already: choose another name"
+    taken = "already exists: choose another name"
     refused(lambda: generations.rename("yours", "tiny"), RequestError, f"tiny {taken}", own_home)
     refused(lambda: generations.rename("yours", "demo"), RequestError, f"demo {taken}", own_home)
     refused(lambda: generations.rename("yours", "../mine"), RequestError, "cannot be a recommender's name", own_home)

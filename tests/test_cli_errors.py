@@ -41,7 +41,7 @@ def failed(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1) 
     assert errors == lines[-1:]
     if status == 1:
         assert lines == errors
-        assert "fault in simrec" not in said
+        assert "bug in simrec" not in said
     return errors[0]
 
 
@@ -283,7 +283,7 @@ def test_an_answer_that_cannot_be_written_is_one_clear_line(shoe: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("Error: ")
-    assert "fault in simrec" not in done.stderr
+    assert "bug in simrec" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -300,4 +300,4 @@ def test_a_file_whose_name_is_no_utf_8_is_looked_up_and_indexed_like_any_other(p
     ):
         done = simrec(*words, env=strict)
         assert done.returncode == ("missing.png" in str(words)), done.stderr
-        assert b"fault in simrec" not in done.stderr
+        assert b"bug in simrec" not in done.stderr

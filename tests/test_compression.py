@@ -108,7 +108,7 @@ def test_another_encoders_container_is_refused_naming_both(demo: Recommender, pi
     from dataclasses import replace
 
     container = Container.from_bytes(demo.compress(pictures.images[:2]), "it")
-    with pytest.raises(DataError, match=f"encoder abababababab, but demo holds .*{demo.manifest.encoder.digest[:12]}"):
+    with pytest.raises(DataError, match=f"encoder abababababab, but demo has .*{demo.manifest.encoder.digest[:12]}"):
         demo.decompress(replace(container, digest="ab" * 32).to_bytes())
 
 

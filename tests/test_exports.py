@@ -685,7 +685,7 @@ def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
     refused = {
         "index build mine shop.parquet --encoder photo": "from encoder plain/best-64@",
         "index build new bare.parquet --encoder demo": "it has no column 'id'",
-        "index build mine other.parquet": "add --replace to give it up for",
+        "index build mine other.parquet": "add --replace to replace it with",
         "index build mine altered.parquet --replace": "altered.parquet: ",
         "index build new cut.arrow --encoder demo": "cut.arrow: cannot be read as an export",
         "index build demo shop.parquet": "demo is shipped and read-only",

@@ -295,8 +295,8 @@ def ill_said(line: str, controls: str = CONTROL) -> str | None:
         return "not one line of an error: "
     if re.search(controls, line):
         return "controls the terminal: "
-    if "fault in simrec" in line or "Traceback" in line:
-        return "called a fault in simrec: "
+    if "bug in simrec" in line or "Traceback" in line:
+        return "called a bug in simrec: "
     return "advises to delete: " if re.search(r"\b(delete|remove)\b", line) else None
 
 

@@ -361,7 +361,7 @@ class Outcome(NamedTuple):
         assert self.status == 1, self.err
         (line,) = self.err.splitlines()
         assert line.startswith("Error: ")
-        assert "fault in simrec" not in line
+        assert "bug in simrec" not in line
         return line.removeprefix("Error: ")
 
 

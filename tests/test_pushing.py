@@ -196,7 +196,7 @@ def test_a_table_of_another_encoder_or_of_other_items_is_not_overwritten(
 ) -> None:
     push.push("mine", address)
     simrec.build("other", str(shop / "list.csv"), encoder="demo")
-    with pytest.raises(RequestError, match=r"has codes of encoder pca/.*, not of plain/.*--replace"):
+    with pytest.raises(RequestError, match=r"has codes from encoder pca/.*, not plain/.*--replace"):
         push.push("other", address)
     save(tmp_path / "elsewhere", *range(70, 75))
     simrec.build("few", str(tmp_path / "elsewhere"), encoder="tiny")
@@ -219,8 +219,8 @@ def test_what_a_database_cannot_do_is_said_in_a_line(shop: Path, address: str, t
         (["index", "push", "there", address], "brings them here first"),
         (["index", "push", "mine", "nothing://x#y"], "no engine is called 'nothing'"),
         (["index", "push", "mine", address.partition("#")[0]], "which table"),
-        (["index", "push", "mine", "postgresql://me:open-sesame@127.0.0.1:1/x#y"], "look whether it runs"),
-        (["index", "push", "mine", address, "--as", "demo"], "demo is there already"),
+        (["index", "push", "mine", "postgresql://me:open-sesame@127.0.0.1:1/x#y"], "check that it runs"),
+        (["index", "push", "mine", address, "--as", "demo"], "demo already exists"),
     ):
         status, _, error = ran(*words)
         assert status == 1, words

@@ -135,7 +135,7 @@ def test_a_server_that_is_away_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-        with pytest.raises(StoreError, match=f"^qdrant://127.0.0.1:{port}#x: .*look whether it runs there$") as error:
+        with pytest.raises(StoreError, match=f"^qdrant://127.0.0.1:{port}#x: .*check that it runs there$") as error:
             len(Qdrant(f"qdrant://127.0.0.1:{port}#x", notice=print))
     assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
 

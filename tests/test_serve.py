@@ -396,7 +396,7 @@ def test_a_token_is_asked_for_and_exchanged_for_a_cookie(shelf: Shelf) -> None:
             "/metrics",
             "/api/openapi.json",
         ):
-            assert "asks for a token" in error(client.get(path), 401)
+            assert "needs a token" in error(client.get(path), 401)
         for path in ("/", "/healthz"):
             assert client.get(path).status_code == 200
         wrong = {"Authorization": "Bearer secret"}
@@ -572,9 +572,9 @@ def test_a_taken_port_is_one_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(RequestError, match="cannot be listened on .*: name another --port"):
+        with pytest.raises(RequestError, match="cannot listen there .*: name another --port"):
             Address(port=taken.getsockname()[1]).bound()
-    with pytest.raises(RequestError, match="no address of this machine"):
+    with pytest.raises(RequestError, match="not an address of this machine"):
         Address("no.such.host.invalid").bound()
 
 

@@ -1,9 +1,8 @@
 """An engine on PostgreSQL with pgvector (https://github.com/pgvector/pgvector).
 
-A table has the columns id, label and source, one for each field, `code` (vector or halfvec; of a length of 1 where the
+A table has the columns id, label and source, one for each field, `code` (vector or halfvec; scaled to length 1 if the
 metric is cosine, so that <=>, <#> and <-> agree) and what simrec itself needs: length (of the code as the encoder gave
-it), stamp, content, origin, preview, digest.
-What it says of itself is in its comment.
+it), stamp, content, origin, preview, digest. The table's comment holds its description.
 """
 
 from __future__ import annotations
@@ -36,28 +35,28 @@ from simrec.errors import RequestError, StoreError
 from simrec_pgvector.filters import named, to_sql
 
 OWN = ("id", "label", "source", "code", "length", "stamp", "content", "origin", "preview", "digest")
-"""Columns that every table has; a field of such a name gets another one."""
+"""Columns that every table has; a field with such a name gets a column with another name."""
 
 LONGEST_NAME = 63
-"""Bytes of the longest name of a column; PostgreSQL cuts longer ones."""
+"""Maximum bytes of a column's name; PostgreSQL cuts longer ones."""
 
 LARGEST = {"float32": 16_000, "float16": 16_000}
 LARGEST_INDEXED = {"float32": 2_000, "float16": 4_000}
-"""Numbers in a code, at most: of pgvector's types, and of its index."""
+"""Maximum numbers in a code: for pgvector's types, and for its index."""
 
 TYPES = {"int64": "bigint", "double": "double precision", "string": 'text COLLATE "C"'}
 
 READ = 1000
-"""Rows that are read at a time."""
+"""How many rows are read at a time."""
 
 LOOKED_AT = 200
-"""Items that the index looks at for an answer, at least (hnsw.ef_search): more miss less, and take longer."""
+"""How many items, at least, the index looks at for an answer (hnsw.ef_search): more miss less, and take longer."""
 
 CONNECTIONS = 8
-"""Connections that are kept for the next question."""
+"""How many idle connections are kept."""
 
 IDLE = 1.0
-"""Seconds after which a connection is tried before it is used."""
+"""Seconds after which an idle connection is tested before it is used."""
 
 _TABLE = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
 
@@ -69,7 +68,7 @@ class Postgres:
         parts = urlsplit(address)
         if not _TABLE.fullmatch(parts.fragment):
             raise RequestError(
-                f"{_shown(address)}: which table? Write postgresql://USER@HOST/DATABASE#TABLE, of letters, digits and _"
+                f"{_shown(address)}: which table? Write postgresql://USER@HOST/DATABASE#TABLE (letters, digits and _)"
             )
         self._address, self._shown = address.partition("#")[0], _shown(address)
         self._table, self._notice = sql.Identifier(*parts.fragment.split(".")), notice
@@ -80,8 +79,8 @@ class Postgres:
         self._known: tuple[Table | None] | None = None
         with self._asked() as connection:
             version = connection.info.server_version
-        # PostgreSQL 17 brought a collation that knows the capitals of all alphabets and depends on no system; by it
-        # 'İ' is 'i', and 'ſ' no 's'. PostgreSQL 18 brought a function that tells them as filters do elsewhere.
+        # PostgreSQL 17 has a collation that knows the capitals of all alphabets, the same on every system; for it 'İ'
+        # is 'i', and 'ſ' isn't 's'. PostgreSQL 18 has a function that folds case as filters do elsewhere.
         self._folding = "casefold" if version >= 180_000 else "pg_c_utf8" if version >= 170_000 else "und-x-icu"
 
     @property
@@ -101,8 +100,8 @@ class Postgres:
     def search(
         self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
     ) -> list[list[tuple[Item, float]]]:
-        """See `simrec.contracts.Engine`. With an index, pgvector looks on until n are found that match; where it gives
-        up before, all that match are compared.
+        """See `simrec.contracts.Engine`. With an index, pgvector goes on until it has found n rows that match; if it
+        gives up before, all matching rows are compared.
         """
         table = self._there()
         cosine = table.metric == "cosine"
@@ -179,7 +178,7 @@ class Postgres:
                     f"{self._shown}: the extension pgvector is missing ({_first(error)}): install it there"
                 ) from error
             register_vector(connection)
-            # Others read meanwhile, and of two that push the second one waits.
+            # Others can read meanwhile; a second push waits.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._name,))
             before = self._read_table(connection, others=replace)
             new = before is None or replace
@@ -187,7 +186,7 @@ class Postgres:
             if new:
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(staged))
             self._create(connection, staged, table, "TABLE" if new else "TEMP TABLE", "" if new else " ON COMMIT DROP")
-            if new:  # the server keeps this index while it waits for rows
+            if new:  # the server fills this index while it waits for rows
                 connection.execute(sql.SQL("CREATE INDEX ON {} (content)").format(staged))
             self._fill(connection, staged, table, rows)
             if new:
@@ -206,7 +205,7 @@ class Postgres:
 
     @contextmanager
     def _asked(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection for this thread. What goes wrong is a StoreError in a line."""
+        """A connection for this thread. Turns database errors into one-line StoreErrors."""
         try:
             connection = self._connection()
             try:
@@ -219,7 +218,7 @@ class Postgres:
         except psycopg.errors.UndefinedTable as error:
             raise StoreError(f"{self._shown}: the table is gone: 'simrec index push' makes it again") from error
         except psycopg.OperationalError as error:
-            raise StoreError(f"{self._shown}: {_first(error)}: look whether it runs, and PGPASSWORD") from error
+            raise StoreError(f"{self._shown}: {_first(error)}: check that it runs, and PGPASSWORD") from error
         except (psycopg.Error, UnicodeEncodeError) as error:
             raise StoreError(f"{self._shown}: {_first(error)}") from error
 
@@ -231,7 +230,7 @@ class Postgres:
                 break
             try:
                 if time.monotonic() > since + IDLE:
-                    connection.execute("")  # one that the server has closed fails here
+                    connection.execute("")  # fails if the server has closed it
                 return connection
             except psycopg.OperationalError:
                 connection.close()
@@ -244,7 +243,7 @@ class Postgres:
 
     @contextmanager
     def _all_compared(self, connection: psycopg.Connection[Any], table: Table) -> Iterator[None]:
-        """Without the index, in the block."""
+        """Makes PostgreSQL compare all rows, without the index, in the block."""
         if not table.approximate:
             yield
             return
@@ -299,7 +298,7 @@ class Postgres:
         return Row(self._item(row, table), numbers, length, preview or b"", digest)
 
     def _check(self, table: Table) -> None:
-        """Raises RequestError for what PostgreSQL can't keep."""
+        """Raises RequestError for what PostgreSQL can't store."""
         largest = (LARGEST_INDEXED if table.approximate else LARGEST)[table.dtype]
         if table.dim > largest:
             less = "" if not table.approximate else " with an index: leave out --approximate, or try --dtype float16"
@@ -313,7 +312,7 @@ class Postgres:
             raise RequestError(f"{self._shown}: two fields would be the same column: rename one of them")
 
     def _beside(self, name: str) -> sql.Identifier:
-        """A table of another name, where this one is."""
+        """A table with another name in the same schema."""
         schema, dot, own = self._name.rpartition(".")
         return sql.Identifier(*([schema] if dot else []), f"{own}_{name}"[-LONGEST_NAME:])
 
@@ -340,7 +339,7 @@ class Postgres:
     ) -> None:
         fields = list(table.fields.items())
         names = [*OWN, *(_column(field) for field, _ in fields)]
-        # Codes are sent as pgvector reads them: on the wire, bytes are bytes.
+        # Codes are declared as bytea and sent in pgvector's own binary form: on the wire both are bytes.
         types = ["text", "text", "text", "bytea", "float8", "text", "text", "text", "bytea", "text"]
         types += [{"int64": "int8", "double": "float8", "string": "text"}[kind] for _, kind in fields]
         ask = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
@@ -367,8 +366,8 @@ class Postgres:
     def _take_place(
         self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]
     ) -> None:
-        """What was filled is the table from now on."""
-        for _ in removed:  # of a new table there is nothing to remove
+        """Replaces the table with the new one."""
+        for _ in removed:  # a new table has nothing to remove, but the caller counts on the iteration
             pass
         connection.execute(self._sql("DROP TABLE IF EXISTS {table}"))
         own = sql.Identifier(self._name.rpartition(".")[2])
@@ -398,7 +397,7 @@ class Postgres:
         )
 
     def _alter(self, connection: psycopg.Connection[Any], before: Table, table: Table) -> None:
-        """The table gets the columns and types that it is to have."""
+        """Gives the table the columns and types that it should have."""
         if before.dtype != table.dtype:
             connection.execute(self._sql("DROP INDEX IF EXISTS {index}", index=self._beside("code")))
             connection.execute(self._sql("ALTER TABLE {table} ALTER code TYPE {type}", type=_type(table)))
@@ -414,7 +413,7 @@ class Postgres:
             connection.execute(self._sql("ALTER TABLE {table} DROP {column}", column=sql.Identifier(_column(field))))
 
     def _index(self, connection: psycopg.Connection[Any], before: Table | None, table: Table) -> None:
-        """The index stands where it was asked for: pgvector's HNSW."""
+        """Creates or drops pgvector's HNSW index, as the table asks for."""
         there = before is not None and before.approximate and before.dtype == table.dtype
         if there and not table.approximate:
             connection.execute(self._sql("DROP INDEX IF EXISTS {index}", index=self._beside("code")))
@@ -429,7 +428,7 @@ class Postgres:
 
 
 def _close(idle: queue.LifoQueue[tuple[psycopg.Connection[Any], float]]) -> None:
-    """Ends connections that nobody uses."""
+    """Closes the idle connections."""
     with suppress(queue.Empty):
         while True:
             idle.get_nowait()[0].close()
@@ -443,7 +442,7 @@ def _shown(address: str) -> str:
 
 
 def _column(field: str) -> str:
-    """The column of a field; a field that is called as one of simrec's own columns has another."""
+    """The column of a field; a field named like one of simrec's own columns gets another name."""
     return f"field_{field}" if field in OWN or field.startswith("field_") else field
 
 
@@ -460,7 +459,7 @@ def _vector(code: Any, table: Table) -> Any:
 
 
 def _packed(rows: Sequence[Row], table: Table) -> Iterator[bytes]:
-    """The rows' codes as pgvector reads vectors in binary: their length, two bytes of nothing, the numbers."""
+    """The rows' codes in pgvector's binary form: the dimension, two unused bytes, the numbers."""
     kind = np.dtype([("dim", ">i2"), ("", ">i2"), ("code", ">f2" if table.dtype == "float16" else ">f4", table.dim)])
     packed = np.zeros(len(rows), kind)
     packed["dim"], packed["code"] = table.dim, [row.code for row in rows]
@@ -487,5 +486,5 @@ def _one(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
 
 
 def _first(error: BaseException) -> str:
-    """What went wrong, in a line."""
+    """An error's first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

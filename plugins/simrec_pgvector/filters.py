@@ -1,6 +1,6 @@
-"""Filters in PostgreSQL's SQL, every value bound.
+"""Translates filters to PostgreSQL's SQL; all values are bound.
 
-Columns of texts are compared by their bytes (the collation "C"), which in UTF-8 is by code points.
+Texts are compared by their bytes (the collation "C"), which in UTF-8 means by code points.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MIXED: LiteralString = """CASE
     WHEN {left}::float8 <> {right} THEN {left}::float8 {operator} {right}
     WHEN {right} < 9223372036854775808 THEN {left} {operator} {right}::bigint
     ELSE {beyond} END"""
-"""A whole number compared with a double, exactly. As a double it is rounded, but never past another double: only where
-both are equal can the rounding hide a difference, and there the double is whole.
+"""Compares a whole number with a double, exactly. The whole number is rounded to a double, but never past another
+double: rounding can hide a difference only if both are equal, and then the double is whole.
 """
 
 
 def to_sql(
     condition: Condition, columns: dict[str, str], kinds: Mapping[str, Kind], folding: str
 ) -> tuple[sql.Composable, list[Any]]:
-    """The condition and its values. columns, kinds: of the table, by fields. folding: the collation that knows
-    capitals; "casefold" where PostgreSQL has a function for that.
+    """The condition in SQL, and its values. columns, kinds: the table's, by field. folding: the collation that knows
+    capitals, or "casefold" if PostgreSQL has a function for that.
     """
     values: list[Any] = []
     return _sql(condition, columns, kinds, folding, values), values
@@ -76,5 +76,5 @@ def _sql(
 
 
 def named(name: str) -> sql.Composable:
-    """A column's name, quoted; psycopg takes a single % for a value's place."""
+    """A column's name, quoted; % is doubled, because psycopg takes a single one as a placeholder."""
     return sql.Identifier(name.replace("%", "%%"))

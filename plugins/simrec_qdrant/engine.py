@@ -305,7 +305,7 @@ class Qdrant:
             status = getattr(error, "status_code", None)
             if status == 404 or isinstance(error, ValueError) and re.match("Collection .* not found", said):
                 raise self._gone() from error
-            remedy = "look whether it runs there"
+            remedy = "check that it runs there"
             if status in (401, 403):
                 remedy = "is QDRANT_API_KEY right?"
             elif not self._parts.netloc or isinstance(error, RuntimeError | sqlite3.Error):

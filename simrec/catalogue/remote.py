@@ -152,7 +152,7 @@ class RemoteCatalogue:
             raise StoreError(f"{record.engine}: there is no such table: 'simrec index push' makes it")
         if table.digest != encoder.digest:
             raise StoreError(
-                f"{record.engine}: its codes were made by encoder {table.encoder}, but {name} holds {encoder.title}: "
+                f"{record.engine}: its codes are from encoder {table.encoder}, but {name} has {encoder.title}: "
                 f"'simrec index push' the right catalogue there again, with --replace"
             )
         self.table = table

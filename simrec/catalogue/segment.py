@@ -1,12 +1,12 @@
 """One segment of a catalogue: immutable files, rows numbered from 0.
 
     codes.faiss     the codes (see `simrec.index`)
-    lengths.npy     float32 (n,): what a code was divided by; only where codes of a length of 1 are kept as float32
+    lengths.npy     float32 (n,): what each code was divided by; only for cosine with dtype float32
     items.sqlite    a row for each item: id, source, label, stamp, content, and where its preview is
     previews.bin    the previews, one after the other
 
-Large files are mapped into memory and not read as a whole, so each row of the table has a checksum of its own, and so
-has each preview: a damaged page is an error, never another item's data.
+Large files are mapped into memory and not read as a whole, so each row of the table and each preview has its own
+checksum: a damaged page is an error, never another item's data.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
     from simrec.index import Index
 
 _HEADER = 1000
-"""Bytes of a .npy file's header, at most."""
+"""Maximum bytes of a .npy file's header."""
 
 LARGEST_VALUE = 1 << 20
-"""Bytes of the longest id, source, label or row."""
+"""Maximum bytes of an id, a source, a label or a row."""
 
 STEPS = 200
-"""Of SQLite's machine, for each item, that a question may take; the longest takes a dozen."""
+"""Maximum steps of SQLite's virtual machine per item in a query; our slowest query takes a dozen."""
 
 VALUES = 500
-"""Values, at most, of one question."""
+"""Maximum number of values in one query."""
 
 LISTED = 1 << 14
-"""Rows that `Segment.listed` reads at a time, and `Segment.texts` at most."""
+"""How many rows `Segment.listed` reads at a time, and `Segment.texts` at most."""
 
 _NUMBERS, _TEXTS = Decoder(list[int]), Decoder(list[str])
 
@@ -74,14 +74,14 @@ CREATE TABLE items (
     checksum INTEGER NOT NULL
 )
 """
-"""origin: which of the catalogue's sources listed it. source: of a picture file below that source's root, its path from
-there on. preview: the checksum (CRC-32) of its bytes. checksum: of the item's texts and of the numbers; see `checksum`.
+"""origin: which of the catalogue's sources listed the item. source: for a picture file below that source's root, its
+path relative to the root. preview: the checksum (CRC-32) of the preview's bytes. checksum: see `checksum`.
 """
 
 INDEX = "CREATE INDEX by_content ON items (content)"
 
 _SCHEMA_3 = SCHEMA.replace("    origin INTEGER NOT NULL,\n", "")
-"""Of formats 3 and 4: one source, whose items have whole paths."""
+"""The schema of formats 3 and 4: one source, whose items have whole paths."""
 
 _SCHEMA_2 = """
 CREATE TABLE items (
@@ -95,15 +95,15 @@ CREATE TABLE items (
     length INTEGER NOT NULL
 )
 """
-"""Of formats 1 and 2: no stamp, and a digest of what the encoder was fed for the content."""
+"""The schema of formats 1 and 2: no stamp, and for the content a digest of the encoder's input."""
 
 _TABLES = {
     5: {("table", "items", SCHEMA.strip()), ("index", "by_content", INDEX)},
     3: {("table", "items", _SCHEMA_3.strip()), ("index", "by_content", INDEX)},
     2: {("table", "items", _SCHEMA_2.strip()), ("index", "by_pixels", "CREATE INDEX by_pixels ON items (pixels)")},
 }
-"""All that an items.sqlite holds, beside the index that SQLite makes itself. A view or trigger would be run by whoever
-asks the table."""
+"""All that an items.sqlite may hold, beside the index that SQLite makes itself. A view or trigger would run when the
+table is read."""
 
 _COLUMNS = {
     5: "row, id, origin, source, label, stamp, lower(hex(content)), start, length, preview, checksum",
@@ -114,16 +114,16 @@ _COLUMNS = {
 _CONTENT = {5: "content", 3: "content", 2: "pixels"}
 
 _Values = str | int | list[bytes]
-"""The value or values that a question is asked about."""
+"""The value or values of a query."""
 
 _KINDS = (int, str, int, str, str, str, str, int, int, int, int)
 
 _PLACE = itemgetter(0, 7, 8, 9)
-"""Of a row as it was selected: its number, and its preview's start, length and checksum."""
+"""From a selected row: its number, and its preview's start, length and checksum."""
 
 
 class Row(NamedTuple):
-    """A row of a segment; start and length: where its preview is, preview: that one's checksum. origin: see SCHEMA."""
+    """A row of a segment. start, length, preview: where its preview is, and its checksum. origin: see SCHEMA."""
 
     number: int
     item: Item
@@ -134,11 +134,11 @@ class Row(NamedTuple):
 
 
 class Segment:
-    """A segment of a generation, open for reading from several threads. What is asked raises StoreError where its files
-    are damaged.
+    """A segment of a generation, open for reading from several threads. Its methods raise StoreError if its files are
+    damaged.
 
-    They may have come from anyone: the table is one that simrec writes, a question takes no longer than one about so
-    many items can, and what is read of an item is what its columns say.
+    The files may come from anyone: the table must be one that simrec writes, a query may take no more steps than its
+    number of items needs, and every value must fit its column.
     """
 
     def __init__(self, generation: Generation, record: SegmentRecord) -> None:
@@ -146,21 +146,21 @@ class Segment:
         catalogue = generation.manifest.catalogue
         assert catalogue is not None
         self._encoder, self._dtype, self._sources = generation.manifest.encoder, catalogue.dtype, catalogue.sources
-        self._asking = threading.Lock()  # SQLite's limit on a question is the connection's, which all threads share
+        self._asking = threading.Lock()  # SQLite limits steps per connection, and all threads share one
         self._read: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return self.record.rows
 
     def hold(self) -> None:
-        """Opens the table, so that it can be asked when its file is gone; what is wrong with it is said then."""
+        """Opens the table, so that it can be read when its file is gone; errors are raised when it is read."""
         with contextlib.suppress(StoreError):
             self._connection  # noqa: B018
 
     @cached_property
     def index(self) -> Index:
-        """Its codes, ready to be searched."""
-        # Imported where it is used: on macOS faiss and torch in one process can crash, and training comes through here.
+        """An index of its codes."""
+        # Imported where it is used: on macOS faiss and torch in one process can crash, and training imports this file.
         from simrec.index import Index
 
         name, record = self._codes, self._encoder
@@ -177,7 +177,7 @@ class Segment:
         """The ranges or medians that its codes were kept with."""
         from simrec.index import learned
 
-        self.index  # noqa: B018 - which checks the layout
+        self.index  # noqa: B018 - it checks the layout
         return learned(self._generation.mapped(self._codes), self._encoder.dim, self._encoder.metric, self._dtype)
 
     @cached_property
@@ -190,20 +190,20 @@ class Segment:
             data = self._generation.read(name, 8 * len(self) + _HEADER)
             rows: NDArray[np.int64] = from_npy(data, np.int64, (None,))
             if len(rows) and not (rows[0] >= 0 and rows[-1] < len(self) and (np.diff(rows) > 0).all()):
-                raise ValueError("rows that there aren't, or not in order")
+                raise ValueError("rows that don't exist or aren't in order")
         except ValueError as error:
             raise self._generation.damaged(name, str(error)) from error
         return rows
 
     def check_codes(self) -> None:
-        """Reads all its codes. Raises StoreError when they are not what was written."""
+        """Reads all its codes. Raises StoreError if they are not what was written."""
         self._generation.path(self._codes, whole=True)
 
     def codes(self, start: int, count: int) -> Codes:
         """The codes of those rows as the encoder gave them, (count, dim), as far as the dtype keeps them."""
         codes = self.index.some_codes(start, count)
         if (lengths := self._lengths) is not None:
-            with np.errstate(all="ignore"):  # what isn't a number is named below
+            with np.errstate(all="ignore"):  # codes that aren't numbers are an error below
                 codes = codes * lengths[start : start + count, np.newaxis]
         if not np.isfinite(codes).all():
             raise self._generation.damaged(self._codes, "its codes are not numbers")
@@ -212,7 +212,7 @@ class Segment:
     def mapped(self) -> Codes | None:
         """All its codes as the encoder gave them, (n, dim), mapped into memory and read-only.
 
-        None where they don't lie in the file so: where it keeps something else of them, or where rows were removed.
+        None if the file doesn't hold them so: for cosine, for other dtypes than float32, and if rows were removed.
         """
         if self._dtype != "float32" or self._encoder.metric == "cosine" or len(self.removed):
             return None
@@ -223,7 +223,7 @@ class Segment:
         return codes
 
     def lengths(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        """What the codes of those rows were divided by, (n,); 1 where they were not."""
+        """What the codes of those rows were divided by, (n,); 1 if they weren't."""
         if (lengths := self._lengths) is None:
             return np.ones(len(numbers), np.float32)
         kept: NDArray[np.float32] = lengths[list(numbers)]
@@ -231,10 +231,10 @@ class Segment:
 
     @cached_property
     def _lengths(self) -> NDArray[np.float32] | None:
-        """What each code was divided by, None where none was."""
+        """What each code was divided by, None if none was."""
         if self._dtype != "float32" or self._encoder.metric != "cosine":
             return None
-        old = self.record.format == 2  # which kept the codes themselves, beside the index
+        old = self.record.format == 2  # it has the codes themselves beside the index
         name = f"{self.record.folder}/{'codes.npy' if old else 'lengths.npy'}"
         shape = (len(self), self._encoder.dim) if old else (len(self),)
         try:
@@ -255,7 +255,7 @@ class Segment:
         return self._items_of(self._numbered(numbers))
 
     def _numbered(self, numbers: Sequence[int]) -> list[tuple[Any, ...]]:
-        # As one JSON list: SQLite takes only so many values one by one.
+        # As one JSON list: SQLite limits the number of values.
         wanted = json.dumps([int(number) for number in numbers])
         found = {
             values[0]: values for values in self._selected("row IN (SELECT value FROM json_each(?))", wanted, None)
@@ -266,11 +266,11 @@ class Segment:
         return [found[number] for number in numbers]
 
     def with_id(self, id_: str) -> Row | None:
-        """The row of an item that is there, None when there is none."""
+        """The row of the item with that id, None if there is none or it was removed."""
         return next(iter(self._there(self._select("id = ?", id_))), None)
 
     def with_contents(self, contents: Sequence[str]) -> list[Row]:
-        """The rows of items that are there whose pictures have one of those contents."""
+        """The rows of items, without removed ones, whose pictures have one of those contents."""
         rows: list[Row] = []
         for start in range(0, len(contents), VALUES):
             some = [bytes.fromhex(content) for content in contents[start : start + VALUES]]
@@ -278,7 +278,7 @@ class Segment:
         return self._there(rows)
 
     def batches(self, size: int = 4096) -> Iterator[list[Row]]:
-        """All rows, those that were removed among them, some at a time."""
+        """All rows, including removed ones, some at a time."""
         for start in range(0, len(self), size):
             count = min(size, len(self) - start)
             rows = self._select("row >= ? ORDER BY row", start, limit=count)
@@ -287,8 +287,8 @@ class Segment:
             yield rows
 
     def listed(self) -> Iterator[tuple[int, str, int, str, str, str, str]]:
-        """All rows, those that were removed among them, without their previews: row, id, origin, source, label, stamp
-        and content. `batches` gives more of each, and takes longer.
+        """All rows, including removed ones: row, id, origin, source, label, stamp and content. `batches` gives more of
+        each row, and takes longer.
         """
         roots = [record.root for record in self._sources]
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
@@ -301,9 +301,9 @@ class Segment:
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
 
     def texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any]:
-        """The ids, labels or sources of those rows as pyarrow Arrays, by their names.
+        """The ids, labels or sources of those rows as pyarrow Arrays, by name.
 
-        For whoever wants all rows: the table's file is checked as a whole, which is quicker than row by row.
+        Meant for reading all rows: it checks the table's file as a whole, which is faster than row by row.
         """
         import pyarrow as pa
 
@@ -324,9 +324,9 @@ class Segment:
         return {name: pa.chunked_array(some, pa.string()).combine_chunks() for name, some in parts.items()}
 
     def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any] | None:
-        """See `texts`; None where that is more than SQLite gives at once.
+        """See `texts`; None if that is more than SQLite returns at once.
 
-        It gives each column as one JSON list, which is quicker than row by row too.
+        SQLite returns each column as one JSON list, which is faster than row by row too.
         """
         import pyarrow as pa
 
@@ -343,12 +343,12 @@ class Segment:
                 return None
         try:
             if _NUMBERS.decode(rows) != list(range(start, start + count)):
-                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}, or has them in no order")
+                raise ValueError(f"it lacks one of the rows {start} to {start + count - 1}, or they aren't in order")
             origins = _NUMBERS.decode(columns.pop(0)) if several else None
             if origins and set(origins) - set(range(len(roots))):
-                raise ValueError(f"one of the rows {start} to {start + count - 1} is of no source")
+                raise ValueError(f"one of the rows {start} to {start + count - 1} has no source")
             texts = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
-        except ValueError as error:  # msgspec's are such too
+        except ValueError as error:  # msgspec's errors are ValueErrors too
             raise self._damaged(str(error)) from error
         found = {name: pa.array(some, pa.string()) for name, some in texts.items()}
         if "source" in found:
@@ -356,7 +356,7 @@ class Segment:
         return found
 
     def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
-        """The rows that are there, some at a time: their numbers, items with fields, and previews."""
+        """All rows except removed ones, some at a time: their numbers, items with fields, and previews."""
         removed = set(self.removed.tolist())
         names, roots = zip(*((one.name, one.root) for one in self._sources), strict=True)
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
@@ -384,17 +384,17 @@ class Segment:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """What its columns hold, by name."""
+        """What its fields hold, by name."""
         return self.columns.kinds if self.columns else {}
 
     def column(self, name: str) -> Any:
-        """The ids, labels or a field of all rows as a pyarrow Array, see `Columns.column`; None where it has none."""
+        """The ids, the labels or a field of all rows as a pyarrow Array, see `Columns.column`; None if it has none."""
         if name in ("id", "label"):
             return self._texts(name)
         return self.columns.column(name) if name in self.kinds and self.columns else None
 
     def _texts(self, name: str) -> Any:
-        """A column of texts of the table, by row; null for none."""
+        """The table's ids or labels, by row; null for no text."""
         import pyarrow as pa
 
         from simrec.catalogue.fields import compact
@@ -415,14 +415,14 @@ class Segment:
 
     @cached_property
     def columns(self) -> Columns | None:
-        """Its fields, None where it has none."""
+        """Its fields, None if it has none."""
         name = self.record.fields
         if name is None:
             return None
         from simrec.catalogue.fields import Columns
 
         try:
-            # Its values have no checksums of their own.
+            # Read as a whole: its values have no checksums of their own.
             return Columns(self._generation.path(name, whole=True), len(self))
         except ValueError as error:
             raise self._generation.damaged(name, str(error)) from error
@@ -432,7 +432,7 @@ class Segment:
         return self._kept([(row.number, row.start, row.length, row.preview)])[0]
 
     def _kept(self, places: Iterable[tuple[int, int, int, int]]) -> list[bytes]:
-        """Previews by the row, start, length and checksum of each."""
+        """Previews, given the row, start, length and checksum of each."""
         data, shown = self._previews, []
         for number, start, length, checksum in places:
             preview = data[start : start + length]
@@ -484,8 +484,8 @@ class Segment:
 
     @cached_property
     def _table(self) -> sqlite3.Connection:
-        """The connection, once the file was seen to be a table of simrec's."""
-        self._generation.path(self._items)  # which checks a small file's digest
+        """The connection, after checking that the file is a table that simrec writes."""
+        self._generation.path(self._items)  # it checks a small file's digest
         with self._explained():
             self._connection.execute("PRAGMA trusted_schema = OFF")
             held = set(self._connection.execute("SELECT type, name, sql FROM sqlite_schema"))
@@ -512,7 +512,7 @@ class Segment:
 
     @contextlib.contextmanager
     def _asked(self, sql: str, *values: str | int | bytes) -> Iterator[sqlite3.Cursor]:
-        """A question's answer, to be taken in the block, in no more steps than one about so many items needs."""
+        """A query's result, to be read in the block, in no more steps than its number of items needs."""
         table, left = self._table, STEPS * (len(self) + 1000)
         batch = 10_000
 
@@ -526,13 +526,13 @@ class Segment:
             yield table.execute(sql, values)
 
     def _check(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Raises StoreError where one of them is no row of such a table."""
+        """Raises StoreError if one of them can't be a row of the table."""
         if not self._fit(rows):
             odd = next(values for values in rows if not self._fit([values]))
-            raise self._damaged(f"{odd!r:.100} is no row of it")
+            raise self._damaged(f"{odd!r:.100} can't be a row of it")
 
     def _fit(self, rows: Sequence[tuple[Any, ...]]) -> bool:
-        """Whether rows are of such a table; by columns, which is quicker than row by row."""
+        """Whether all rows fit the table; checks column by column, which is faster than row by row."""
         if not rows:
             return True
         columns = list(zip(*rows, strict=True))
@@ -582,16 +582,16 @@ class Segment:
 
 
 def mark_of(sha256: str) -> int:
-    """What a table of format 5 has as its `user_version`, so that it isn't taken for another segment's: the beginning
-    of the digest of the codes beside it.
+    """The `user_version` of a table of format 5, which ties it to its segment: the beginning of the digest of the codes
+    beside it.
     """
     return int(sha256[:7], 16)
 
 
 def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:
-    """CRC-32 of a row's texts, each with its length before it, of its preview's checksum and of its origin."""
+    """The CRC-32 of a row: its texts, each after its length, its preview's checksum and its origin."""
     id_, source, label, stamp, content = texts
-    data = (  # in one go, as this is done for every item of an answer
+    data = (  # a single text for speed: every item of an answer is checked
         f"{len(id_)}:{id_}{len(source)}:{source}{len(label)}:{label}{len(stamp)}:{stamp}{len(content)}:{content}"
     )
     end = "" if origin is None else f" {origin}"
@@ -599,12 +599,12 @@ def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:
 
 
 def placed(source: str, root: str | None) -> str:
-    """The path of an item's picture file; `inside` gives what is kept of it."""
+    """The path of an item's picture file: the inverse of `inside`."""
     return source if root is None or os.path.isabs(source) else f"{root.rstrip('/')}/{source}"  # noqa: PTH117 - quick
 
 
 def _all_placed(sources: Any, origins: Sequence[int] | None, roots: Sequence[str | None]) -> Any:
-    """`placed` of a pyarrow Array of texts; origins: None where all are of the first source."""
+    """`placed` for a pyarrow Array of texts; origins: None if all are from the first source."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -615,12 +615,12 @@ def _all_placed(sources: Any, origins: Sequence[int] | None, roots: Sequence[str
 
 
 def inside(source: str, root: str | None) -> str:
-    """What is kept of an item's path: where the picture is below the root of its source, the part below it."""
+    """What the table keeps of an item's path: the part below its source's root, if it lies there."""
     return source if root is None else source.removeprefix(f"{root.rstrip('/')}/")
 
 
 def opened(generation: Generation) -> list[Segment]:
-    """The segments of a generation's catalogue, in order. Raises StoreError where they can't be one catalogue's."""
+    """The segments of a generation's catalogue, in order. Raises StoreError if they don't belong together."""
     manifest: Manifest = generation.manifest
     assert manifest.catalogue is not None
     segments = [Segment(generation, record) for record in manifest.catalogue.segments]

@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         fail(
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}: "
-            f"this is a fault in simrec; run it again with --debug (simrec --debug ...) and report what it prints"
+            f"this is a bug in simrec; run it again with --debug (simrec --debug ...) and report what it prints"
         )
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)

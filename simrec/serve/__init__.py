@@ -1,1 +1,1 @@
-"""The web page and its API: HTTP around the same verbs that the command line calls. It needs the extra `serve`."""
+"""The web page and its API: HTTP around the verbs that the command line calls too. Needs the extra `serve`."""

@@ -1,4 +1,4 @@
-"""Answers as JSON. Errors are the sentences that the command line prints, with a status."""
+"""Answers and errors as JSON; an error has the sentence that the command line prints, and a status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class RefusedError(Exception):
-    """A refused request. status: the HTTP status. sentence: what, where and what to do."""
+    """A request that the server refuses. status: the HTTP status. sentence: what, where and what to do."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -24,7 +24,7 @@ class RefusedError(Exception):
 
 
 class Json(Response):
-    """An answer in JSON, in ASCII only: file names may hold characters that no encoding can write."""
+    """An answer in JSON, in ASCII only: a file's name may hold characters that no encoding can write."""
 
     media_type = "application/json"
 
@@ -39,7 +39,7 @@ def failed(status: int, sentence: str, headers: Mapping[str, str] | None = None)
 
 
 def status_of(error: SimrecError) -> int:
-    """An error's HTTP status: 4xx if the client can fix it, 5xx if the server's owner can."""
+    """The HTTP status of an error: 4xx if the client can fix it, 5xx if the server's owner can."""
     if isinstance(error, ImageError):
         return 422
     if isinstance(error, RequestError):

@@ -26,15 +26,15 @@ from simrec.serve.shelf import Shelf
 from simrec.serve.workers import Workers
 
 AT_ONCE = ("healthz", "metrics", "openapi", "session")
-"""Quick operations, answered in the event loop however busy the workers are."""
+"""Operations that take no time: answered at once, without a worker, however busy the workers are."""
 
 Answer = Callable[[Request, Said], Response]
 
 
 def application(shelf: Shelf, rules: Rules | None = None) -> ASGIApp:
-    """The page and the API for some recommenders, as an ASGI application. rules: who may ask, by default this machine.
+    """The page and the API for some recommenders, as an ASGI application.
 
-    Its threads end with its lifespan.
+    rules: who may ask, by default only this machine. Its threads end with its lifespan.
     """
     given = rules or Rules()
     free = {"/", *pages.files(), *(one.path for one in OPERATIONS if one.open)}
@@ -66,7 +66,7 @@ def application(shelf: Shelf, rules: Rules | None = None) -> ASGIApp:
 def _answering(
     operation: Operation, answer: Answer, reading: Reading, workers: Workers
 ) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that reads a request and passes it to a worker."""
+    """An endpoint that reads a request and lets `answer` answer it."""
 
     async def endpoint(request: Request) -> Response:
         async with reading.place() as place:
@@ -84,7 +84,7 @@ def _answering(
 def _timed(
     operation: Operation, endpoint: Callable[[Request], Awaitable[Response]], metrics: Metrics
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The same endpoint, which counts its answers and turns errors into answers."""
+    """The endpoint with its requests counted and timed, and its errors turned into answers."""
 
     async def timed(request: Request) -> Response:
         begun = time.perf_counter()
@@ -113,11 +113,11 @@ def _error(_: Request, error: Exception) -> Response:
 def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return failed(404, f"there is nothing at {request.url.path!r:.200}: /api/openapi.json says what there is")
-    return failed(error.status_code, f"{error.detail}: /api/openapi.json says what there is", error.headers)
+        return failed(404, f"there is nothing at {request.url.path!r:.200}: /api/openapi.json lists what there is")
+    return failed(error.status_code, f"{error.detail}: /api/openapi.json lists what there is", error.headers)
 
 
 def _fault(_: Request, error: Exception) -> Response:
     return failed(
-        500, f"{type(error).__name__}: this is a fault in simrec: the server's output has the details"
+        500, f"{type(error).__name__}: this is a bug in simrec: the server's output has the details"
     )  # fmt: skip

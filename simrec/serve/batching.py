@@ -1,4 +1,4 @@
-"""Batches work of many requests: what waits is done together, and what comes alone never waits."""
+"""Batches the work of many requests: what waits is done together, and a request that comes alone never waits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 
 
 class _Job(Generic[Work, Result]):
-    """A piece of work and its result. batch: the jobs that its thread has to do, itself among them. woken: set when
-    it has such a batch, or when it is done.
+    """A piece of work with its result or error. batch: the pieces, including this one, that its thread must do. woken:
+    set when there is such a batch, or when this piece is done.
     """
 
     def __init__(self, work: Work) -> None:
@@ -27,12 +27,12 @@ class _Job(Generic[Work, Result]):
 
 
 class Together(Generic[Work, Result]):
-    """Does work for many threads. batches: the number of batches so far; done: the pieces of work in them.
+    """Does work for many threads. batches: how many there were; done: how many pieces of work they had in all.
 
-    A thread that finds no other at work does its own piece. Threads that come meanwhile wait; when it has finished, the
-    first of them does the work of all of them. Two at work at the same time would slow each other down.
+    If no thread is working, the next one does its own piece. Threads that come meanwhile wait, and when it has
+    finished, the first of them does the work of them all. Two threads at work would only slow each other down.
 
-    do: does some pieces of work, or raises an error if any of them is wrong.
+    do: does several pieces, or raises what is wrong with any of them.
     """
 
     def __init__(self, do: Callable[[Sequence[Work]], Sequence[Result]]) -> None:
@@ -42,7 +42,7 @@ class Together(Generic[Work, Result]):
         self.batches = self.done = 0
 
     def __call__(self, work: Work) -> Result:
-        """Does a piece of work."""
+        """Does a piece of work. Raises what `do` raises for it."""
         job = _Job[Work, Result](work)
         with self._lock:
             self._waiting.append(job)
@@ -56,7 +56,7 @@ class Together(Generic[Work, Result]):
         return job.result  # type: ignore[return-value]
 
     def _hand_over(self) -> None:
-        """Gives all waiting jobs to the thread of the first one. The caller holds the lock."""
+        """Gives what waits to the first waiting thread; the caller holds the lock."""
         batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         self._free = not batch
         if not batch:
@@ -70,7 +70,7 @@ class Together(Generic[Work, Result]):
         try:
             for job, result in zip(batch, self._do([job.work for job in batch]), strict=True):
                 job.result = result
-        except Exception:  # of any kind: a job that never ended would block its thread for ever
+        except Exception:  # whatever it is: a job that never ended would block its thread for ever
             for job in batch:
                 self._do_one(job)
         with self._lock:
@@ -79,7 +79,7 @@ class Together(Generic[Work, Result]):
             job.woken.set()
 
     def _do_one(self, job: _Job[Work, Result]) -> None:
-        """Does a job by itself, so that it doesn't get another job's error."""
+        """Does a piece of work by itself, so that no request gets the error of another."""
         try:
             (job.result,) = self._do([job.work])
         except Exception as error:

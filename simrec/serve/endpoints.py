@@ -1,4 +1,4 @@
-"""One method for each operation of the API: it calls a verb with what the request says and returns the answer."""
+"""Answers each operation of the API: passes what a request says to a verb, and returns its answer."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Endpoints:
         return Json(answer, headers=NOT_KEPT)
 
     def views(self, request: Request, said: Said) -> Response:
-        """What the encoder sees of an uploaded picture, and its reconstruction."""
+        """What the encoder makes of an uploaded picture."""
         opened = self._shelf.find(said.text("recommender")).now()
         files = said.files("file")
         uploads = _uploads(files, _parts(said, len(files)))
@@ -85,18 +85,18 @@ class Endpoints:
         return Json(_shown(browsing.views_of_upload(opened, uploads[0])), headers=NOT_KEPT)
 
     def recommenders(self, request: Request, said: Said) -> Response:
-        """All served recommenders."""
+        """The recommenders that are served."""
         return Json({"recommenders": [_described(one.now()) for one in self._shelf.served.values()]}, headers=NOT_KEPT)
 
     def recommender(self, request: Request, said: Said) -> Response:
-        """One served recommender."""
+        """One recommender, and what its items can be filtered by."""
         served = self._of_path(said)
         opened = served.now()
         facets = served.facets(opened) if opened.manifest.catalogue else []
         return Json({"recommender": _described(opened), "facets": facets}, headers=NOT_KEPT)
 
     def items(self, request: Request, said: Said) -> Response:
-        """Some items."""
+        """Some items from all over the catalogue."""
         opened = self._of_path(said).now()
         found = browsing.spread(opened, said.integer("n", 24), said.text("where"))
         answer = {"items": [item_of(one) for one in found], "generation": opened.generation.name}
@@ -108,7 +108,7 @@ class Endpoints:
         return Json(item_of(_there(lambda: browsing.item(opened, _id(said)))), headers=NOT_KEPT)
 
     def preview(self, request: Request, said: Said) -> Response:
-        """An item's small picture."""
+        """An item's preview."""
         opened = self._of_path(said).now()
         data = opened.catalogue.preview(_id(said))
         if not data:
@@ -117,26 +117,26 @@ class Endpoints:
         return _picture(data)
 
     def original(self, request: Request, said: Said) -> Response:
-        """An item's original picture."""
+        """An item's own picture."""
         opened = self._of_path(said).now()
         edge, home = said.integer("edge", 1024), self._shelf.home
         data = _there(lambda: browsing.original(opened, _id(said), edge, home))
         if data is None:
             raise RefusedError(
-                404, f"no original of {_id(said)!r:.200}: its file is gone, has changed or lies below no folder of "
-                f"yours ('simrec similar --originals FOLDER' names one)",
+                404, f"no original of {_id(said)!r:.200}: its file is gone, has changed or isn't below one of your "
+                f"folders ('simrec similar --originals FOLDER' adds one)",
             )  # fmt: skip
         return _picture(data)
 
     def item_views(self, request: Request, said: Said) -> Response:
-        """What the encoder sees of an item's picture, and its reconstruction."""
+        """What the encoder makes of an item's picture."""
         opened = self._of_path(said).now()
         one = _there(lambda: browsing.item(opened, _id(said)))
         views = browsing.views_of_item(opened, one.id, self._shelf.home, said.text("crop"))
         return Json(_shown(views), headers=KEPT)
 
     def session(self, request: Request, said: Said) -> Response:
-        """Sets the cookie for a client that has the token."""
+        """Gives the cookie to whoever has the token."""
         answer = Response(status_code=204, headers=NOT_KEPT)
         if self._rules.token is not None:
             secure = request.url.scheme == "https"
@@ -173,7 +173,7 @@ def _id(said: Said) -> str:
 
 
 def _uploads(files: list[UploadFile], crops: list[str]) -> list[looking.Upload]:
-    """The files with their parts; "" is a whole file."""
+    """The files with their parts, "" for the whole file."""
     return [
         looking.Upload(file.file.read(), _name(file), crop or None) for file, crop in zip(files, crops, strict=True)
     ]
@@ -199,15 +199,15 @@ def _codes(texts: list[str]) -> list[looking.Code]:
 
 
 def _parts(said: Said, count: int) -> list[str]:
-    """The part of each picture; "" is all of it. Raises RequestError for more parts than pictures."""
+    """The part of each picture, "" for the whole picture. Raises RequestError for more parts than pictures."""
     crops = said.texts("crop")
     if len(crops) > count:
-        raise RequestError(f"{len(crops)} parts of {count} pictures: a part goes with each picture")
+        raise RequestError(f"{len(crops)} parts for {count} pictures: send one part per picture")
     return [*crops, *[""] * (count - len(crops))]
 
 
 def _name(file: UploadFile) -> str:
-    """What errors call a file: its name on a single line."""
+    """What to call a file in an error: its name, on one line."""
     name = "".join(character if character.isprintable() else "?" for character in file.filename or "")
     return name[: looking.LONGEST_NAME] or "the picture"
 

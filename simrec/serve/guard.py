@@ -1,7 +1,7 @@
-"""Who may ask: checks the name that the server was called by, the page that asks, and the token.
+"""Decides who may ask: by the name in the request, by the page that sends it, and by a token.
 
-A page of any web site can send requests to a server on your machine. So the server answers only under its own names (a
-stranger's name may point to this machine) and refuses requests from other sites' pages.
+A page of any web site can send requests to a server on the same machine. So the server answers only under its own names
+(a stranger's name may point to this machine), and refuses requests from other sites' pages.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
 }
-"""Headers for browsers in every answer."""
+"""The headers of every answer: they tell browsers what the page may do."""
 
 _RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """names: names under which it answers, without a port. any_address: it also answers under any IP address.
-    origins: other sites whose pages may ask (CORS). token: what clients must know; None: nothing. open: paths that need
-    no token.
+    """Who may ask. names: the names that the server answers under, without a port. any_address: whether it also answers
+    under any IP address, because it listens on all of them. origins: other sites whose pages may ask (CORS). token: the
+    token that requests need, None for none. open: the paths that need no token.
     """
 
     names: frozenset[str] = frozenset(LOCAL)
@@ -58,7 +58,7 @@ class Rules:
         return name in self.names or (self.any_address and _is_address(name))
 
     def knows_token(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request has the token, or the cookie that the server set for it."""
+        """Whether a request has the token itself, or the cookie that the server gave for it."""
         if self.token is None:
             return True
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -69,18 +69,18 @@ class Rules:
 
     @property
     def cookie(self) -> str:
-        """The cookie's value: a digest that doesn't reveal the token."""
+        """What the cookie holds: a digest, which doesn't reveal the token."""
         return hmac.new((self.token or "").encode(), b"simrec's page", "sha256").hexdigest()
 
 
 class Guard:
-    """Refuses requests that break the rules before the application sees them."""
+    """Refuses requests that break the rules, before the application sees them."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app, self._rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the server, see ASGI."""
+        """Answers a request, as ASGI asks for."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -105,10 +105,10 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers, origin: str) -> ASGIApp | None:
         host, rules = headers.get("host", ""), self._rules
         if not rules.is_own(host):
-            return failed(421, f"this server isn't called {host_name(host)!r:.100}: --allow-host names it")
+            return failed(421, f"this server isn't called {host_name(host)!r:.100}: --allow-host adds the name")
         if not _from_own_page(headers, host, origin) and scope["path"] != "/":
             if origin not in rules.origins:
-                return failed(403, "pages of other sites may not ask here: --allow-origin names those that may")
+                return failed(403, "pages of other sites may not ask here: --allow-origin adds one that may")
             if scope["method"] == "OPTIONS":
                 allowed = {
                     "Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Authorization",
@@ -117,7 +117,7 @@ class Guard:
                 return failed(200, "", allowed)
         if scope["path"] not in rules.open and not rules.knows_token(headers):
             return failed(
-                401, "this server asks for a token: send it as 'Authorization: Bearer TOKEN'",
+                401, "this server needs a token: send it as 'Authorization: Bearer TOKEN'",
                 {"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
         return None
@@ -133,7 +133,7 @@ def host_name(host: str) -> str:
 
 
 def _from_own_page(headers: Headers, host: str, origin: str) -> bool:
-    """Whether a request comes from this server's own page, or from no page at all."""
+    """Whether a request comes from this server's own page, or isn't from a page at all."""
     if origin:
         return origin in (f"http://{host}", f"https://{host}")
     return headers.get("sec-fetch-site", "none") in ("none", "same-origin")

@@ -1,4 +1,4 @@
-"""The API's operations, in one place: requests are checked against them, and the OpenAPI document comes from them."""
+"""What the API offers, in one place: requests are checked against it, and the OpenAPI document is made from it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TYPES: Mapping[Kind, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a request. most, least: bounds of a number. longest: maximum characters of a text. most_often: how
-    many times it may occur.
+    """A parameter of a request. least, most: bounds of a number. longest: maximum characters of a text. most_often: how
+    often a request may have it.
     """
 
     name: str
@@ -54,7 +54,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation. name: of the method that answers. answer: the schema of its JSON, or its media types."""
+    """One operation of the API. name: the method of `Endpoints` that answers it. answer: the JSON schema of the answer,
+    or its media types. open: whether it needs no token.
+    """
 
     name: str
     method: Literal["GET", "POST"]
@@ -115,26 +117,26 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         }
     ),
 }  # fmt: skip
-"""The schemas that answers refer to."""
+"""The schemas of answers and their parts."""
 
 PICTURES = 16
-"""Maximum number of pictures, of items and of codes in one request."""
+"""How many pictures, how many items and how many codes one request may have, of each kind."""
 
 LONGEST_CODE = 100_000
 """Maximum characters of a code."""
 
 LONGEST_IN_ADDRESS = 4000
-"""Characters of a text in an address: each may take 12 there, and a request's head has room for 64 KiB."""
+"""Maximum characters of a text in an address: each may take 12 there, and a request's head has room for 64 KiB."""
 
 _NAME = Parameter("name", "text", "The recommender's name.", "path", required=True)
 _ID = Parameter(
     "id", "text", "The item's id; its slashes stay slashes.", "path", required=True, longest=LONGEST_IN_ADDRESS
 )
-_RECOMMENDER = Parameter("recommender", "text", "Which recommender answers; without it the first one.")
+_RECOMMENDER = Parameter("recommender", "text", "Which recommender answers; by default the first one.")
 _WHERE = "Only items that match this filter: price < 20 AND category = 'shoes'."
-_FILE = Parameter("file", "file", "A picture file; several are one query.", most_often=PICTURES)
+_FILE = Parameter("file", "file", "A picture file; several together are one query.", most_often=PICTURES)
 _CROP = Parameter(
-    "crop", "text", "The part of each file, in their order: 10%,0%,90%,50% or in pixels; empty for all of it.",
+    "crop", "text", "The part of each file, in order: 10%,0%,90%,50% or in pixels; empty for all of it.",
     most_often=PICTURES,
 )  # fmt: skip
 
@@ -148,10 +150,10 @@ OPERATIONS = (
                 most_often=2 * PICTURES,
             ),
             Parameter("id", "text", "An item of the catalogue.", longest=4000, most_often=PICTURES),
-            Parameter("code", "text", "A code of an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
+            Parameter("code", "text", "A code from an earlier answer.", longest=LONGEST_CODE, most_often=PICTURES),
             Parameter("less", "file", "A picture that answers should not look like.", most_often=PICTURES),
             Parameter(
-                "less_id", "text", "An item that answers should not look like.", longest=4000, most_often=PICTURES
+                "less_id", "text", "An item that answers should not look like.", longest=4000, most_often=PICTURES,
             ),
             Parameter(
                 "less_code", "text", "A code that answers should not look like.", longest=LONGEST_CODE,
@@ -162,7 +164,7 @@ OPERATIONS = (
             Parameter("where", "text", _WHERE, longest=10_000),
             Parameter("min_score", "number", "Only items with at least this score."),
             Parameter("min_percentile", "number", "Only items with at least this percentile.", least=0, most=100),
-            Parameter("distinct", "boolean", "Only the best of near-duplicates."),
+            Parameter("distinct", "boolean", "Only the best of items that are near-duplicates."),
             Parameter("group_by", "text", "Only the best item for each value of this field."),
             Parameter("with_copies", "boolean", "Include exact copies of the pictures."),
         ),
@@ -178,24 +180,24 @@ OPERATIONS = (
         _object({"codes": _list(_list(_NUMBER)), "recommender": _TEXT, "encoder": _TEXT, "digest": _TEXT}),
     ),
     Operation(
-        "views", "POST", "/api/views", "What the encoder sees of a picture, and what its decoder makes of the code.",
+        "views", "POST", "/api/views", "What the encoder sees of a picture, and the picture decoded from its code.",
         (
             Parameter("file", "file", "A picture file."),
-            Parameter("crop", "text", "The part to look at: 10%,0%,90%,50% or in pixels."),
+            Parameter("crop", "text", "The part to take: 10%,0%,90%,50% or in pixels."),
             _RECOMMENDER,
         ),
         _reference("Views"),
     ),
     Operation(
-        "recommenders", "GET", "/api/recommenders", "The served recommenders, the default first.", (),
+        "recommenders", "GET", "/api/recommenders", "The recommenders that are served, the default one first.", (),
         _object({"recommenders": _list(_reference("Recommender"))}),
     ),
     Operation(
-        "recommender", "GET", "/api/recommenders/{name}", "One recommender, and the fields to filter its items by.",
+        "recommender", "GET", "/api/recommenders/{name}", "One recommender, and what its items can be filtered by.",
         (_NAME,), _object({"recommender": _reference("Recommender"), "facets": _list(_reference("Facet"))}),
     ),
     Operation(
-        "items", "GET", "/api/recommenders/{name}/items", "Some items from all parts of the catalogue.",
+        "items", "GET", "/api/recommenders/{name}/items", "Some items from all over the catalogue.",
         (
             _NAME,
             Parameter("n", "integer", "How many items.", "query", least=1, most=1000, default=24),
@@ -207,23 +209,24 @@ OPERATIONS = (
         "item", "GET", "/api/recommenders/{name}/items/{id}", "One item.", (_NAME, _ID), _reference("Item"),
     ),
     Operation(
-        "preview", "GET", "/api/recommenders/{name}/previews/{id}", "An item's small picture.",
+        "preview", "GET", "/api/recommenders/{name}/previews/{id}", "An item's preview.",
         (_NAME, _ID), ("image/jpeg", "image/png"),
     ),
     Operation(
         "original", "GET", "/api/recommenders/{name}/originals/{id}",
-        "An item's original picture, decoded and encoded again, if its file is below a folder that you indexed.",
-        (_NAME, _ID, Parameter("edge", "integer", "Pixels of its longest edge.", "query", least=16, most=2048,
+        "An item's picture file, decoded and encoded again, if it lies below a folder that you indexed.",
+        (_NAME, _ID, Parameter("edge", "integer", "Maximum longest edge, in pixels.", "query", least=16, most=2048,
                                default=1024)),
         ("image/jpeg", "image/png"),
     ),
     Operation(
         "item_views", "GET", "/api/recommenders/{name}/views/{id}",
-        "What the encoder sees of an item, and what its decoder makes of the code.",
-        (_NAME, _ID, Parameter("crop", "text", "The part to look at, as for a file.", "query")), _reference("Views"),
+        "What the encoder sees of an item's picture, and the picture decoded from its code.",
+        (_NAME, _ID, Parameter("crop", "text", "The part to take: 10%,0%,90%,50% or in pixels.", "query")),
+        _reference("Views"),
     ),
     Operation(
-        "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, so that pictures load.",
+        "session", "POST", "/api/session", "Exchanges the bearer token for a cookie, which the page's pictures need.",
         status=204,
     ),
     Operation("openapi", "GET", "/api/openapi.json", "This document.", answer={"type": "object"}),
@@ -232,11 +235,11 @@ OPERATIONS = (
     ),
     Operation("metrics", "GET", "/metrics", "Counts and times for Prometheus.", answer=("text/plain",)),
 )  # fmt: skip
-"""All operations. open: they need no token."""
+"""All operations of the API."""
 
 
 def document(version: str, token: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document. token: whether a bearer token is required."""
+    """The OpenAPI 3.1 document. token: whether the server needs a bearer token."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)

@@ -1,4 +1,4 @@
-"""The page's files, read once: no path of a request ever reaches the file system."""
+"""Serves the page's files, which are read once: a request's path never reaches the file system."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""Media types of the page's files, by their endings."""
+"""The media types of the page's files, by ending."""
 
 
 @cache
 def files() -> dict[str, tuple[bytes, str, str]]:
-    """The page's files by their URL paths: contents, media type and a tag that changes with the contents."""
+    """The page's files by their paths in the URL: contents, media type and a tag that changes with the contents."""
     found = {}
     for file in sorted(FOLDER.iterdir()):
         if file.suffix in TYPES:
@@ -33,7 +33,7 @@ def files() -> dict[str, tuple[bytes, str, str]]:
 
 
 def answer(request: Request) -> Response:
-    """Answers with a file of the page."""
+    """Answers with the file at the request's path."""
     data, kind, tag = files()[request.url.path]
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == tag:

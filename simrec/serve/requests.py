@@ -1,4 +1,4 @@
-"""Reads a request and checks it against its operation first: names, numbers, sizes, time."""
+"""Reads requests and checks them against their operation before anything else: names, numbers, sizes, time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LARGEST = 32_000_000
 """Maximum bytes of a body."""
 
 PASSED_OVER = 100_000_000
-"""Bytes beyond that which we receive and drop: a client reads no answer before it has sent its body."""
+"""How many bytes beyond that are received and thrown away: clients read no answer before they have sent the body."""
 
 LARGE = 1_000_000
-"""A body counts as large once so many bytes have arrived; only a few large ones are read at a time. What counts is
-what has arrived, so that slow clients that announce a large body take no place from others.
+"""A body is large once so many of its bytes have arrived; only a few large ones are read at a time. What has arrived
+counts, not the size that a request announces, so slow clients block nobody.
 """
 
 AT_ONCE = 4
-"""Maximum number of large bodies in work at a time."""
+"""How many large bodies are read and answered at a time."""
 
 SECONDS = 30.0
-"""Maximum seconds for a body to arrive."""
+"""Maximum time for a body to arrive."""
 
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -54,11 +54,11 @@ class Said:
         return [str(value) for value in self.values.get(name, ())]
 
     def number(self, name: str) -> float | None:
-        """A number."""
+        """A number; None if it is missing."""
         return value if isinstance(value := self._one(name), int | float) else None
 
     def integer(self, name: str, default: int) -> int:
-        """A whole number."""
+        """A whole number, or the default if it is missing."""
         return value if isinstance(value := self._one(name), int) else default
 
     def truth(self, name: str) -> bool:
@@ -74,7 +74,7 @@ class Said:
 
 
 class Place:
-    """A place for a large body. A request takes it once its body turns out to be large, and holds it to the end."""
+    """A place for a large body: a request takes it when its body turns out to be large, and holds it until it ends."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
@@ -94,20 +94,20 @@ class Place:
 
 
 class Reading:
-    """Reads requests. All requests of a server share the places for large bodies."""
+    """Reads requests. All of one server share the places for large bodies."""
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     def place(self) -> Place:
-        """A request's place, as a context manager."""
+        """A place for one request, to be used as a context manager."""
         return Place(self._places)
 
     async def read(self, request: Request, operation: Operation, place: Place) -> Said:
-        """What the request says. place: taken for a large body.
+        """What a request says. place: taken if the body is large.
 
-        Raises RefusedError for names that the operation doesn't have, values of the wrong type, and bodies that are
-        too large, too slow or malformed.
+        Raises RefusedError for names that the operation doesn't have, invalid values, and bodies that are too large,
+        too slow or malformed.
         """
         said = Said()
         _take(said, request.path_params.items(), operation.of("path"))
@@ -135,8 +135,8 @@ class Reading:
 
 
 def _limited(receive: Receive, place: Place, limit: asyncio.Timeout) -> Receive:
-    """Receives at most LARGEST bytes of a body; the rest of a large one once it has a place. limit: the time limit,
-    which starts again then.
+    """Receives at most LARGEST bytes of a body; a large body waits for a place before it goes on. limit: the time
+    limit, which starts again after that wait.
     """
     left = LARGEST
 
@@ -171,10 +171,10 @@ def _take(said: Said, given: Iterable[tuple[str, UploadFile | str]], parameters:
 
 
 def _value(value: UploadFile | str, parameter: Parameter) -> Values:
-    """The value as the parameter's type. Raises RefusedError for anything else."""
+    """A value as the parameter's kind. Raises RefusedError for a value that isn't of that kind or is out of bounds."""
     name = parameter.name
     if (parameter.kind == "file") != isinstance(value, UploadFile):
-        raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'no file'}: send it as that")
+        raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'not a file'}: send it as such")
     if isinstance(value, UploadFile) or parameter.kind == "text":
         if isinstance(value, str) and len(value) > parameter.longest:
             raise RefusedError(400, f"{name} has more than {parameter.longest:,} characters: shorten it")

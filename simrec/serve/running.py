@@ -1,4 +1,4 @@
-"""Listens at an address, under some names, until someone stops it."""
+"""Runs the server: its address, its names, and its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDLE = 10
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens and who may ask. names: further names under which it answers. origins: see `Rules`."""
+    """Where a server listens and who may ask. names: other names that it answers under. origins, token: see `Rules`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -44,7 +44,7 @@ class Address:
 
     @property
     def rules(self) -> Rules:
-        """Who may ask."""
+        """The rules about who may ask."""
         every = self.host in ("0.0.0.0", "::")
         own = [socket.gethostname().lower()] if every else [self.host.lower()]
         names = frozenset([*LOCAL, *own, *(name.lower() for name in self.names)])
@@ -54,10 +54,10 @@ class Address:
         """A socket that listens there. Raises RequestError if that isn't possible."""
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            # With IPPROTO_TCP named, asyncio turns off Nagle's algorithm; otherwise every answer waits 40 ms.
+            # With IPPROTO_TCP asyncio sends each answer at once; without it each waits 40 ms (Nagle's algorithm).
             listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         except (OSError, UnicodeError) as error:
-            raise RequestError(f"{self.host}: no address of this machine ({error}): name another --host") from error
+            raise RequestError(f"{self.host}: not an address of this machine ({error}): name another --host") from error
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))
@@ -65,12 +65,12 @@ class Address:
         except OSError as error:
             listening.close()
             raise RequestError(
-                f"{self.host}:{self.port}: cannot be listened on ({error.strerror}): name another --port or --host"
+                f"{self.host}:{self.port}: cannot listen there ({error.strerror}): name another --port or --host"
             ) from error
         return listening
 
     def url(self, listening: socket.socket) -> str:
-        """The URL to open. The token is in the fragment, which browsers don't send."""
+        """The URL for a browser. It has the token in the fragment, which browsers don't send to any server."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else "::1" if self.host == "::" else self.host
         host = f"[{host}]" if ":" in host else host
         secret = f"#token={quote(self.token, safe='')}" if self.token else ""
@@ -78,7 +78,7 @@ class Address:
 
 
 def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None) -> None:
-    """Serves until interrupted, or until `stop` is set."""
+    """Serves until it is interrupted, or until `stop` is set."""
     import uvicorn
 
     from simrec.serve.protocol import Protocol

@@ -1,4 +1,4 @@
-"""The served recommenders: shared by all threads, and always at the newest generation."""
+"""The recommenders that are served: all threads share them, and they follow the newest generation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from simrec.serve.batching import Together
 from simrec.verbs import browsing, looking
 
 EVERY = 0.5
-"""Seconds between looks for a newer generation."""
+"""Seconds between two checks for a newer generation."""
 
 
 class Served:
-    """One recommender. together: encodes and looks up for its requests."""
+    """A recommender that is served. together: encodes and looks up for all its requests, in batches."""
 
     def __init__(self, recommender: Recommender, notice: Notice = silent) -> None:
         self.name = recommender.name
@@ -33,7 +33,7 @@ class Served:
 
     def now(self) -> Recommender:
         """The recommender as it is now, for one request: it stays with its generation. If a newer generation can't be
-        read, there is a notice, and the one before goes on answering.
+        read, gives a notice, and the generation before goes on answering.
         """
         if time.monotonic() - self._looked > EVERY and self._looking.acquire(blocking=False):
             try:
@@ -47,12 +47,12 @@ class Served:
 
     @property
     def count(self) -> int:
-        """The number of items, without looking for a newer generation."""
+        """How many items it has, without checking for a newer generation."""
         catalogue = self._recommender.manifest.catalogue
         return catalogue.count if catalogue else 0
 
     def facets(self, opened: Recommender) -> list[dict[str, Any]]:
-        """The fields to filter by, as JSON values; read once per generation."""
+        """What its catalogue can be filtered by, as JSON values; read once for each generation."""
         with self._counting:
             generation = opened.generation.name
             if self._facets[0] != generation:
@@ -60,7 +60,7 @@ class Served:
             return self._facets[1]
 
     def warm(self) -> None:
-        """Opens in advance what the first request would wait for."""
+        """Opens encoder and catalogue, so that the first request needn't wait for them."""
         import numpy as np
 
         opened = self.now()
@@ -71,9 +71,9 @@ class Served:
 
 
 class Shelf:
-    """The recommenders by name; the first one answers if none is named.
+    """The recommenders by name; the first one is the default.
 
-    home: where the user's recommenders live and the user's own folders are remembered.
+    home: the folder with the user's recommenders and the list of the user's own folders.
     """
 
     def __init__(self, recommenders: Sequence[Recommender], home: Path | None = None, notice: Notice = silent) -> None:
@@ -81,7 +81,7 @@ class Shelf:
         self.served = {one.name: Served(one, notice) for one in recommenders}
 
     def find(self, name: str | None) -> Served:
-        """The recommender with that name. Raises RequestError if it isn't served."""
+        """The recommender of that name, None for the first. Raises RequestError if it isn't served."""
         if name is None:
             return next(iter(self.served.values()))
         if name not in self.served:
@@ -90,9 +90,10 @@ class Shelf:
 
 
 def opened(names: Sequence[str], home: Path | None = None, notice: Notice = silent) -> Shelf:
-    """The recommenders with those names; without names, all of the user's own that have a catalogue, else `demo`.
+    """The recommenders of those names; without names, all of the user's own that have a catalogue, else the shipped
+    `demo`.
 
-    Raises RequestError for a name that doesn't exist or is named twice, StoreError for a damaged recommender; without
+    Raises RequestError for a name that doesn't exist or is there twice, StoreError for a damaged recommender; without
     names, damaged ones are left out with a notice.
     """
     if not names:
@@ -100,7 +101,7 @@ def opened(names: Sequence[str], home: Path | None = None, notice: Notice = sile
     recommenders = [library.open(name, home) for name in names]
     for place, one in enumerate(recommenders):
         if one.name in [other.name for other in recommenders[:place]]:
-            raise RequestError(f"{one.name} is named twice: name each recommender once")
+            raise RequestError(f"{one.name} is named twice: recommenders are served by their names")
     return Shelf(recommenders, home, notice)
 
 

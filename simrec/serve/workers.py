@@ -1,4 +1,4 @@
-"""The threads that answer requests, and a bounded queue in front of them."""
+"""Runs the work of requests: a few threads with a bounded queue."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TypeVar
 from simrec.serve.answering import RefusedError
 
 WAITING = 200
-"""Maximum number of requests in work or waiting; further ones are refused."""
+"""Maximum number of requests in work or waiting; more are refused."""
 
 T = TypeVar("T")
 
 
 class Workers:
-    """The threads: more than cores, because the pictures of those that wait are encoded together."""
+    """The threads. There are more than cores, because the pictures of waiting threads are encoded together."""
 
     def __init__(self) -> None:
         self.threads = 4 * (os.cpu_count() or 1) + 8
@@ -25,7 +25,7 @@ class Workers:
         self.busy = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Runs work in a thread and returns its result. Raises RefusedError (503) if too many are waiting."""
+        """Runs some work in a thread; returns and raises what it does. Raises RefusedError (503) if too many wait."""
         if self.busy >= WAITING:
             raise RefusedError(503, "too many requests are waiting: try again in a few seconds")
         self.busy += 1

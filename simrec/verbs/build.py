@@ -1,4 +1,4 @@
-"""A source in, a recommender with its codes out."""
+"""Builds a recommender from a source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simrec.verbs.encoding import Context, Unread, encode, keeping, kept_encoder
 from simrec.verbs.index import sync
 
 FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
-"""The fields that picture files give by themselves."""
+"""The fields that every picture file has."""
 
 
 def build(
@@ -42,22 +42,22 @@ def build(
     progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> Recommender:
-    """Encodes a source and commits it as the catalogue of a recommender; one that is there already is synced.
+    """Encodes a source and commits it as a recommender's catalogue; syncs a catalogue that already exists.
 
-    Reading, encoding and writing go on at the same time, and nothing needs all pictures in memory. A build that is
-    interrupted leaves what it has finished; the next one of the same source and encoder goes on from there. The codes
-    of an export are taken as they are: see `simrec.verbs.importing`.
+    Reading, encoding and writing overlap, and the pictures needn't all fit in memory. An interrupted build leaves what
+    it has finished; the next build from the same source with the same encoder goes on from there. The codes of an
+    export are used as they are: see `simrec.verbs.importing`.
 
     source: by default the ones it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take; by default the one that `name` has, else a shipped one that suits the source. A catalogue of
-    another encoder is encoded again, with its ids and fields. dtype: how codes are kept (see `simrec.index`); by
-    default as they were before, else float32. replace: whether another source's catalogue may go. from_scratch: encodes
-    everything, even what hasn't changed. yes: see `sync`. discard: throws away what an interrupted build has finished.
-    progress: told a stage ("encoding", "writing"), how many pictures are done, and of how many, 0 while that isn't
-    known.
+    whose encoder to take; by default `name` itself, else a shipped one that suits the source. If the catalogue has
+    another encoder's codes, its items are encoded again, with their ids and fields. dtype: how codes are kept (see
+    `simrec.index`); by default as before, else float32. replace: overwrite the catalogue of another source.
+    from_scratch: encode everything, even what hasn't changed. yes: see `sync`. discard: throw away what an interrupted
+    build has finished. progress: called with a stage ("encoding", "writing"), how many pictures are done, and of how
+    many (0 while that isn't known).
 
-    Raises RequestError or StoreError when the recommender is not there, is a shipped one, or has another source's
-    catalogue; DataError and ImageError for the source. Whatever is raised, the catalogue before still answers.
+    Raises RequestError or StoreError if the recommender doesn't exist, is a shipped one, or has another source's
+    catalogue; DataError and ImageError for the source. After any error the old catalogue still answers.
     """
     context = Context(progress, notice, home_folder, data_dir)
     place = home_folder or default()
@@ -83,18 +83,20 @@ def build(
     coming = ", ".join(one.name for one in opened)
     if catalogue and catalogue.source != coming and not replace:
         raise StoreError(
-            f"{folder}: has a catalogue of {catalogue.source}: add --replace to give it up for "
+            f"{folder}: has a catalogue of {catalogue.source}: add --replace to replace it with "
             f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
         )
     if catalogue and catalogue.engine and (other or from_scratch or catalogue.source != coming or dtype is not None):
         raise RequestError(
-            f"{name}: its items are in {catalogue.engine}: build a recommender of another name and push that one "
+            f"{name}: its items are in {catalogue.engine}: build a recommender with another name and push that one "
             f"there, with --replace"
         )
     built: Recommender | None = None
     again = bool(catalogue and other and catalogue.source == coming)
     if again:
-        notice(f"{name}: encoded again with {origin.manifest.encoder.title}; what it has answers until that is done.")
+        notice(
+            f"{name}: encoded again with {origin.manifest.encoder.title}; the old catalogue answers until that is done."
+        )
     same = catalogue is not None and catalogue.source == coming and dtype in (None, catalogue.dtype)
     if catalogue and same and not other and not from_scratch and _revisable(catalogue, name, notice):
         outcome = sync(name, yes=yes, discard=discard, unread=unread, context=context)
@@ -108,7 +110,7 @@ def build(
 
 
 def _export(source: str | None, folder: Path) -> Path | None:
-    """The path of the export that a catalogue is to be built from, by default again; None for any other source."""
+    """The path of the export to build from, by default the one from before; None for any other source."""
     if source is None and store.exists(folder):
         held = store.current(folder, hold=False).manifest.catalogue
         source = held.source if held and not held.engine else None
@@ -119,14 +121,16 @@ def _built(
     folder: Path, origin: Recommender, sources: Sequence[Held], dtype: Dtype, discard: bool, unread: Unread,
     context: Context, *, again: bool = False,
 ) -> Recommender:  # fmt: skip
-    """A catalogue of everything that some sources list; again: of the items that it has already, with their fields."""
+    """Builds a catalogue of everything that the sources list; again: of the items that it already has, with their
+    fields.
+    """
     record = origin.manifest.encoder
     left_out = LeftOut(context.notice, unread.strict)
     roots = [(one.name, one.root) for one in sources]
     command = "encode" if again else "build"
-    with store.Writer(folder) as writer:  # before the pictures are read, which can take hours
+    with store.Writer(folder) as writer:  # locks the folder before the pictures are read, which can take hours
         held = Recommender(folder).segments if again else None
-        kept = kept_encoder(writer, origin, folder)  # before hours of encoding: one of its files may be damaged
+        kept = kept_encoder(writer, origin, folder)  # also before: one of its files may be damaged
         plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
         building = Building(folder, plan)
         building.begin(discard=discard)
@@ -165,7 +169,7 @@ def _listed(sources: Sequence[Held]) -> Iterator[Listed]:
     seen: set[int] = set()
     for number, source in enumerate(sources):
         for entry in source.entries():
-            if len(sources) > 1:  # within one it looks itself
+            if len(sources) > 1:  # a source checks its own ids
                 if hash(entry.id) in seen:
                     raise DataError(
                         f"{source.name}: the id {entry.id!r} is in another source too: rename one of the two"
@@ -175,9 +179,9 @@ def _listed(sources: Sequence[Held]) -> Iterator[Listed]:
 
 
 def _with_fields_of(folder: Path, listed: Iterator[Listed]) -> Iterator[Listed]:
-    """The entries; those that are items already keep the fields that no source gives, as `set_fields` set them."""
+    """The entries; those that are already items keep fields that didn't come from a source (see `set_fields`)."""
     kept: dict[str, dict[str, Value]] = {}
-    with suppress(StoreError, RequestError):  # a damaged catalogue is built from what there is
+    with suppress(StoreError, RequestError):  # a damaged catalogue is built without them
         catalogue = Recommender(folder).segments
         names = {name for one in catalogue.segments for name in one.kinds} - FILE_FIELDS
         held = FieldsOf(catalogue)
@@ -202,7 +206,7 @@ def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
 
 
 def _origin(name: str, source: str | None, encoder: str | None, place: Path, notice: Notice) -> Recommender:
-    """The recommender whose encoder is taken."""
+    """The recommender whose encoder to take."""
     if encoder is None and not store.exists(place / name):
         if name in library.SHIPPED:
             raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
@@ -210,13 +214,13 @@ def _origin(name: str, source: str | None, encoder: str | None, place: Path, not
             library.check_there(name, place)
         else:
             encoder = library.ready_for(source)
-            notice(f"{name} is new: it takes the encoder {encoder!r}, which comes along (--encoder OTHER).")
+            notice(f"{name} is new: it uses the shipped encoder {encoder!r} (--encoder chooses another).")
             return Recommender(library.shipped() / encoder)
     return Recommender(library.find_encoder(encoder, place) if encoder else library.find(name, place))
 
 
 def _revisable(record: CatalogueRecord, name: str, notice: Notice) -> bool:
-    """Whether a catalogue can be changed in part; says so where not."""
+    """Whether a catalogue can be changed in part; gives a notice if not."""
     if any(segment.format == 2 for segment in record.segments):
         notice(f"{name}: an older simrec wrote its catalogue: everything is encoded again.")
         return False

@@ -200,7 +200,7 @@ def rename(name: str, new: str, *, home_folder: Path | None = None) -> Recommend
     place = home_folder or default()
     library.check_changeable(name, place)
     if (place / library.check_name(new)).exists() or store.exists(library.shipped() / new):
-        raise RequestError(f"{new} is there already: choose another name, or delete it first")
+        raise RequestError(f"{new} already exists: choose another name, or delete it first")
     with store.Writer(place / name) as writer:
         writer.rename(place / new)
     return Recommender(place / new)

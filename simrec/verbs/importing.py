@@ -62,7 +62,7 @@ def build_from_export(
         held = before.catalogue
         if held and (held.engine or held.source != coming) and not replace:
             raise StoreError(
-                f"{folder}: has a catalogue of {held.source}: add --replace to give it up for {coming}, or choose "
+                f"{folder}: has a catalogue of {held.source}: add --replace to replace it with {coming}, or choose "
                 f"another name"
             )
         if held and held.engine:

@@ -1,4 +1,4 @@
-"""Catalogues into tables of databases, and home again."""
+"""Copies catalogues into tables of databases, and back."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from simrec.verbs.index import Outcome
 
 @dataclass(frozen=True)
 class Pushing:
-    """How a table is to be.
+    """What the table should be like.
 
-    dtype: how it keeps codes. approximate: whether it gets an index, which is faster and may miss some of the nearest.
-    replace: gives up what is in a table of another encoder. yes: whether more than half of its items may go.
+    dtype: how it stores codes. approximate: whether it gets an index, which is faster and may miss some of the nearest.
+    replace: overwrite the table even if its codes are from another encoder. yes: allow removing more than half of its
+    items.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
@@ -41,14 +42,14 @@ class Pushing:
 def push(
     name: str, address: str, *, how: Pushing | None = None, new: str | None = None, context: Context | None = None
 ) -> Outcome:
-    """Makes a table in a database what the catalogue of a recommender is: codes, items, fields and previews.
+    """Makes a table in a database equal to a recommender's catalogue: codes, items, fields and previews.
 
-    Only rows that differ are written, and all of them or none. The recommender goes on answering by itself. new: the
-    name of another one, to be made with the same encoder, which answers from the table. address: NAME://PLACE#TABLE, of
-    an engine; its password is never kept.
+    Writes only rows that differ, and all of them or none. The recommender goes on answering from its own files. new:
+    the name of a recommender to make with the same encoder, which answers from the table. address: NAME://PLACE#TABLE,
+    with an engine's NAME; its password is never stored.
 
-    Raises RequestError where there is no such recommender, catalogue or engine, and for a table of another encoder or
-    of mostly other items, unless `how` says so; StoreError when the database doesn't answer.
+    Raises RequestError if there is no such recommender, catalogue or engine, and for a table with another encoder's
+    codes or mostly other items, unless `how` allows it; StoreError if the database doesn't answer.
     """
     context, how = context or Context(), how or Pushing()
     place = context.home or default()
@@ -57,7 +58,7 @@ def push(
     record, encoder = recommender.segments.record, recommender.manifest.encoder
     if record.dtype == "binary":
         raise RequestError(
-            f"{name}: it keeps 64 bits of each code, of which a database makes nothing: "
+            f"{name}: it keeps only 64 bits of each code, which a database can't search: "
             f"'simrec index build OTHER --encoder {name} --dtype float32' keeps more"
         )
     kinds: dict[str, Kind] = {field: kind or "string" for field, kind in recommender.segments.kinds.items()}
@@ -78,9 +79,10 @@ def push(
 
 
 def pull(name: str, new: str | None = None, *, context: Context | None = None) -> Recommender:
-    """Brings a catalogue home from a table: into files of that recommender, or of a new one with the same encoder.
+    """Copies a catalogue from its table into files of that recommender, or of a new one with the same encoder.
 
-    The table stays as it is. Raises RequestError where its items are no table's, StoreError when that can't be read.
+    The table stays as it is. Raises RequestError if the recommender's items aren't in a table, StoreError if the table
+    can't be read.
     """
     context = context or Context()
     place = context.home or default()
@@ -109,10 +111,10 @@ def pull(name: str, new: str | None = None, *, context: Context | None = None) -
 
 
 def connect(name: str, address: str, *, context: Context | None = None) -> Recommender:
-    """Lets a recommender answer from a table, such as one that it named when it was copied here, or that has moved.
+    """Lets a recommender answer from a table: for one that was copied here and names its table, or if the table moved.
 
-    Raises RequestError where the recommender's items are in its own files; StoreError when the table isn't there or has
-    codes of another encoder.
+    Raises RequestError if the recommender's items are in its own files; StoreError if the table isn't there or has
+    another encoder's codes.
     """
     context = context or Context()
     place = context.home or default()
@@ -123,7 +125,7 @@ def connect(name: str, address: str, *, context: Context | None = None) -> Recom
         record = live.manifest.catalogue
         if record is None or not record.engine:
             raise RequestError(
-                f"{name}: its items are no table's: 'simrec index push {name} ADDRESS --as NEW' makes one"
+                f"{name}: its items aren't in a table: 'simrec index push {name} ADDRESS --as NEW' makes one"
             )
         with closing(remote.opened(address, context.notice)) as engine:
             count = len(RemoteCatalogue(name, replace(record, engine=shown), live.manifest.encoder, engine))
@@ -150,8 +152,8 @@ class _Push:
         there = self._engine.table
         if there and there.digest != self._table.digest and not self._how.replace:
             raise RequestError(
-                f"that table has codes of encoder {there.encoder}, not of {self._table.encoder}: choose another table, "
-                f"or add --replace to give up what is in it"
+                f"that table has codes from encoder {there.encoder}, not {self._table.encoder}: choose another table, "
+                f"or add --replace to overwrite it"
             )
         if there and not self._how.replace:
             self._known = dict(self._engine.digests())
@@ -163,14 +165,14 @@ class _Push:
         )  # fmt: skip
 
     def _check_half(self) -> None:
-        """Raises RequestError where most of what the table has would go: it may be another catalogue's."""
+        """Raises RequestError if most of the table's items would go: it may belong to another catalogue."""
         if not self._known or self._how.yes:
             return
         stay = sum(item.id in self._known for item in self._recommender.catalogue.all())
         if 2 * stay < len(self._known):
             raise RequestError(
-                f"that table has {len(self._known):,} items, of which {len(self._known) - stay:,} are not in "
-                f"{self._recommender.name} and would go, more than half: choose another table, or add --yes"
+                f"that table has {len(self._known):,} items; {len(self._known) - stay:,} of them, more than half, are "
+                f"not in {self._recommender.name} and would go: choose another table, or add --yes"
             )
 
     def _rows(self) -> Iterator[list[Row]]:
@@ -192,7 +194,7 @@ class _Push:
                 yield rows
 
     def _gone(self) -> Iterator[str]:
-        """The ids that the catalogue doesn't have; to be asked for after the rows."""
+        """The ids that the catalogue doesn't have; known only after `_rows` has ended."""
         self._removed = len(self._known)
         yield from self._known
 
@@ -200,7 +202,7 @@ class _Push:
 
 
 def _coming(catalogue: RemoteCatalogue) -> Iterator[New]:
-    """What a table has, as items to come."""
+    """A table's rows as new items."""
     origins = {source.name: number for number, source in enumerate(catalogue.record.sources)}
     for items, codes, lengths, previews in catalogue.whole():
         yield New(
@@ -213,6 +215,6 @@ def _coming(catalogue: RemoteCatalogue) -> Iterator[New]:
 
 
 def _check_new(new: str | None, home: Path) -> None:
-    """Raises RequestError where there is a recommender of that name."""
+    """Raises RequestError if there is a recommender of that name."""
     if new is not None and ((home / library.check_name(new)).exists() or store.exists(library.shipped() / new)):
-        raise RequestError(f"{new} is there already: choose another name, or delete it first")
+        raise RequestError(f"{new} already exists: choose another name, or delete it first")
