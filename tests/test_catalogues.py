@@ -162,7 +162,7 @@ def test_build_on_a_catalogue_of_the_same_source_is_a_sync(photos: Path, encoded
     assert encoded == [1]
     simrec.build("mine", from_scratch=True)
     assert encoded == [1, 13]
-    with pytest.raises(StoreError, match="add --replace to give it up"):
+    with pytest.raises(StoreError, match="add --replace to replace it"):
         simrec.build("mine", str(photos.parent))
 
 

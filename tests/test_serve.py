@@ -155,7 +155,7 @@ def test_a_part_of_an_item_is_looked_up(client: TestClient, home: Path) -> None:
     assert [(one["id"], one["score"]) for one in part] == [
         (one["id"], one["score"]) for one in post(client, file=file, crop=crop, recommender="shop").json()["matches"]
     ]
-    assert "a part goes with each picture" in error(post(client, id="Bag/00.png", crop=[crop, crop]), 400)
+    assert "send one part per picture" in error(post(client, id="Bag/00.png", crop=[crop, crop]), 400)
     assert "beyond the picture" in error(post(client, id="Bag/00.png", crop="0,0,900,900"), 422)
     other = "Bag/01.png"
     crops = (["", crop], [crop, ""], [crop])

@@ -174,7 +174,7 @@ def _value(value: UploadFile | str, parameter: Parameter) -> Values:
     """A value as the parameter's kind. Raises RefusedError for a value that isn't of that kind or is out of bounds."""
     name = parameter.name
     if (parameter.kind == "file") != isinstance(value, UploadFile):
-        raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'not a file'}: send it as such")
+        raise RefusedError(400, f"{name} is {'a file' if parameter.kind == 'file' else 'not a file'}: send it as that")
     if isinstance(value, UploadFile) or parameter.kind == "text":
         if isinstance(value, str) and len(value) > parameter.longest:
             raise RefusedError(400, f"{name} has more than {parameter.longest:,} characters: shorten it")

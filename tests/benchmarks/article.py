@@ -1,17 +1,17 @@
-"""The 2018 article's recipes side by side: in Keras 3 on its torch backend, and simrec's preset `article`.
+"""Compares the 2018 article's recipes in Keras 3 (torch backend) and in simrec's preset `article`.
 
     pip install keras
     python tests/benchmarks/article.py                                  # all four, 3 epochs each
     python tests/benchmarks/article.py --only plain --rounds 3          # in turns, for a machine whose speed drifts
 
-prints seconds an epoch (the median without each round's first, validation included) and the validation loss after the
-last, of both. Both begin with the same weights, and the denoising ones see the same noise; the order of the batches
-differs.
+prints, for both, the seconds per epoch (the median, without each round's first epoch, validation included) and the
+validation loss after the last. Both begin with the same weights, and the denoising ones see the same noise; the order
+of the batches differs.
 
     python tests/benchmarks/article.py --quality
 
-asks how long the default encoder takes to find as well as the article's plain and VAE networks do when they stop: it
-trains once more, and looks at the codes of several moments of that training. The finished ones come from
+measures how long the default encoder takes to reach the precision of the article's finished plain and VAE networks: it
+trains the encoder again and tests its codes at several steps. The finished networks come from
 `tests/benchmarks/table.py`.
 """
 
@@ -43,7 +43,7 @@ NAMES = ("plain", "sparse", "denoising", "vae")
 BATCH = 2048
 SEED = 0
 MOMENTS = (15, 30, 45, 60, 90, 118, 180, 236, 354, 472)
-"""Steps of the default encoder's training, 118 to an epoch, at which `--quality` looks at its codes."""
+"""Steps in the default encoder's training, 118 per epoch, at which `--quality` tests its codes."""
 
 
 def main() -> None:
@@ -86,13 +86,13 @@ def article(name: str, **changes: Any) -> Any:
 
 
 def simrec_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[list[float], float]:
-    """Seconds of each epoch and the last validation loss."""
+    """The seconds of each epoch, and the last validation loss."""
     history: History = article(name, epochs=epochs).fit(train.images, validation=test.images, seed=SEED, device="cpu")
     return [epoch.seconds for epoch in history.epochs], history.epochs[-1].validation_loss
 
 
 def keras_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[list[float], float]:
-    """Seconds of each epoch and the last validation loss."""
+    """The seconds of each epoch, and the last validation loss."""
     import keras
 
     keras.utils.set_random_seed(SEED)
@@ -114,17 +114,17 @@ def keras_run(name: str, epochs: int, train: Pictures, test: Pictures) -> tuple[
 
 
 class Timer:
-    """Seconds between calls."""
+    """Measures the seconds between calls."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def lap(self, *_: Any) -> None:
-        """Called where an epoch begins, and at the end."""
+        """Call it when an epoch begins, and at the end."""
         self.times.append(time.perf_counter())
 
     def laps(self) -> list[float]:
-        """One number an epoch."""
+        """The seconds of each epoch."""
         return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
 
 
@@ -176,7 +176,7 @@ def mlp(penalty: float = 0.0) -> Any:
 
 
 def sparse() -> Any:
-    """The same with the activity penalty."""
+    """The plain network with the activity penalty."""
     return mlp(10e-10)
 
 
@@ -208,7 +208,7 @@ def vae() -> Any:
     from keras import layers, ops
 
     class Sampled(layers.Layer):  # type: ignore[misc]
-        """A draw from the distribution, and its KL divergence as a loss of the batch."""
+        """Samples from the distribution, and adds its KL divergence to the batch's loss."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -233,7 +233,7 @@ def vae() -> Any:
 
 
 def quality(runs: Path, train: Pictures, test: Pictures) -> None:
-    """When the default encoder finds as well as the article's networks do in the end."""
+    """Measures when the default encoder finds as well as the article's finished networks."""
     import json
 
     goals = {}
@@ -241,7 +241,7 @@ def quality(runs: Path, train: Pictures, test: Pictures) -> None:
         figures = json.loads((runs / f"article-{name}-0.json").read_bytes())["rows"][0]
         epochs = json.loads(next((runs / f"article-{name}-0" / "gens").glob("*/encoder/history.json")).read_bytes())
         lasted = [epoch["seconds"] for epoch in epochs["epochs"]]
-        # What an epoch takes where nothing else runs, for hours of training seldom have the machine to themselves.
+        # An epoch's time on an idle machine: hours of training seldom have the machine to themselves.
         goals[name] = figures["P@10"], len(lasted) * float(np.quantile(lasted, 0.1))
         print(f"The article's {name} ends at P@10 {goals[name][0]:.4f} after {goals[name][1]:.0f} s.")
 
@@ -266,9 +266,9 @@ def quality(runs: Path, train: Pictures, test: Pictures) -> None:
 
 
 def snapshots(train: Pictures, test: Pictures) -> tuple[Any, list[tuple[float, int, dict[str, Any]]]]:
-    """The default plain encoder and, of its training, seconds, steps and weights at some moments, whitening not fitted.
+    """Trains the default plain encoder; also returns seconds, steps and weights at some steps, before whitening.
 
-    The seconds count from the beginning of `fit`, without what taking the weights takes.
+    The seconds count from the beginning of `fit`, without the time for copying weights.
     """
     kind = host.encoder_class(host.discover().find(EncoderSpec, "plain"))
     encoder = kind(kind.presets["default"])
@@ -276,7 +276,7 @@ def snapshots(train: Pictures, test: Pictures) -> tuple[Any, list[tuple[float, i
     pauses = 0.0
 
     class EnoughError(Exception):
-        """The last moment was seen."""
+        """Ends the training after the last of these steps."""
 
     def look(at: Progress) -> None:
         nonlocal pauses

@@ -1,9 +1,9 @@
-"""Two contact sheets: ten test queries answered by raw pixels, and the same ten by a recommender's codes.
+"""Draws two contact sheets: ten test queries answered with raw pixels, and the same ten with a recommender's codes.
 
     python tests/benchmarks/before_after.py --index quickstart --mirrored -o .github/pictures
 
-The queries are the first test picture of each class; --mirrored exchanges their left and right, as another shop might
-show them. Written are before.png and after.png.
+The queries are the first test picture of each class; --mirrored flips them left to right, as another shop might show
+them. Writes before.png and after.png.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
             hits += sum(right)
             tiles = [sheets.Tile(images[row], (labels[row],), good) for row, good in zip(near, right, strict=True)]
             sheet.append([sheets.Tile(query, (label, "query"), query=True), *tiles])
-        sheets.contact_sheet(sheet, f"{title}: {hits} of {found.size} are of the query's class").save(file)
+        sheets.contact_sheet(sheet, f"{title}: {hits} of {found.size} have the query's class").save(file)
         print(f"{file}: {hits} of {found.size}")
 
     raw, asked = pixels(images), pixels(queries)

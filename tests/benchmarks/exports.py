@@ -1,11 +1,11 @@
-"""What it costs to write a catalogue's codes to files, against pyarrow and numpy alone in the same run.
+"""Measures what writing a catalogue's codes to files costs, compared with pyarrow and numpy alone in the same run.
 
     python tests/benchmarks/exports.py [-n 1000000] [--rounds 3]
 
-The catalogue has random codes of 64 numbers in four segments, an id, a label, a source and a price each. Every
-measurement is a process of its own. Alone means that the arrays are in memory already: `np.save`, with or without a
-file of JSON lines beside it, and `pq.write_table` of the same columns, as anyone would call them. All wait for the disk
-(fsync). Memory is what a process has of its own at most; mapped files don't count.
+The catalogue has random codes of 64 numbers in four segments, each with an id, a label, a source and a price. Every
+measurement has its own process. "Alone" means that the arrays are already in memory: `np.save`, with or without a file
+of JSON lines beside it, and `pq.write_table` of the same columns, as anyone would call them. All wait for the disk
+(fsync). Memory is a process's peak, without mapped files.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from simrec.verbs.verify import verify
 SEGMENTS, DIM, ADDED = 4, 64, 10_000
 
 ALONE = {"npy, codes alone": "npy alone", "npy": "npy and JSON lines alone", "parquet": "parquet alone"}
-"""What each export is compared with."""
+"""The yardstick for each export."""
 
 OTHERS = ("arrow", "npz", "safetensors", "faiss", "csv", "jsonl", "verify parquet")
 
 
 def made(folder: Path, count: int) -> None:
-    """A recommender of so many items."""
+    """Builds a recommender with so many items."""
     demo = Recommender(library.shipped() / "demo")
     rng, records = np.random.default_rng(0), []
     with store.Writer(folder) as writer:
@@ -76,7 +76,7 @@ def synced(path: Path) -> None:
 
 
 def action(name: str, home: Path) -> Callable[[], object]:
-    """What is timed: everything that it needs is imported, opened or in memory when this returns."""
+    """The function to time; everything that it needs is imported, opened or in memory when this returns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,7 +114,7 @@ def action(name: str, home: Path) -> Callable[[], object]:
 
 
 def measured(name: str, home: Path) -> tuple[float, int]:
-    """The seconds that it takes in a process of its own, and the most memory that this has."""
+    """The seconds that it takes in its own process, and the process's peak memory."""
     command = [sys.executable, __file__, "--one", name, "--home", str(home)]
     process, most = subprocess.Popen(command, stdout=subprocess.PIPE), 0
     while process.poll() is None:
@@ -141,7 +141,7 @@ def main() -> None:
         home = Path(temporary)
         (home / "out").mkdir()
         made(home / "many", given.n)
-        measured("parquet", home)  # which the ones alone read their arrays from
+        measured("parquet", home)  # the yardsticks read their arrays from it
         names = [name for pair in ALONE.items() for name in pair]
         found: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
         for _ in range(given.rounds):

@@ -1,10 +1,10 @@
-"""What a catalogue of many items costs: building it from a stream, killing that half-way, looking up, refreshing.
+"""Measures a catalogue of many items: building it from a stream, killing that half-way, looking up, refreshing.
 
     python tests/benchmarks/million.py [-n 1000000] [--encoder demo] [--folder FOLDER]
 
-The pictures are made as they are asked for: a picture of Fashion-MNIST's test set, moved by a few pixels and darkened,
-so that no two are the same. The source is offered by a plugin that this script installs into a folder of its own. One
-catalogue of 10,000 items is built beside the large one, and cold look-ups are timed in turns.
+The pictures are made on demand: a test picture of Fashion-MNIST, moved by a few pixels and darkened, so that no two are
+the same. The source comes from a plugin that this script installs into its own folder. A catalogue of 10,000 items is
+built beside the large one, and cold look-ups in both are timed in turns.
 
 --folder builds from a folder of picture files instead.
 """
@@ -74,7 +74,7 @@ def simrec_sources():
 
 
 def installed(folder: Path) -> None:
-    """The plugin, as an installation would leave it."""
+    """Writes the plugin as an installation would."""
     (folder / "simrec_many.py").write_text(PLUGIN)
     info = folder / "many-1.0.dist-info"
     info.mkdir()
@@ -83,7 +83,7 @@ def installed(folder: Path) -> None:
 
 
 def memory(process: subprocess.Popen[bytes]) -> int:
-    """Bytes of its own that a process has: mapped files don't count."""
+    """A process's memory in bytes, without mapped files."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:
@@ -92,7 +92,7 @@ def memory(process: subprocess.Popen[bytes]) -> int:
 
 
 class Machine:
-    """simrec in processes of its own, with a home and the plugin."""
+    """Runs simrec in separate processes, with a home and the plugin."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,7 +103,7 @@ class Machine:
         }
 
     def run(self, *words: str, until: float | None = None) -> tuple[float, int, str]:
-        """Seconds, most bytes of its own, and stderr; until: seconds after which it is killed."""
+        """Seconds, peak memory in bytes (without mapped files), and stderr; until: seconds after which to kill it."""
         begun, most = time.perf_counter(), 0
         with (self.folder / "stderr").open("wb") as errors:
             process = subprocess.Popen(
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def cold(machine: Machine, folder: Path) -> None:
-    """Cold look-ups of a file among few and among many items, in turns."""
+    """Times cold look-ups of a file among few and among many items, in turns."""
     from PIL import Image
 
     import simrec
@@ -179,7 +179,7 @@ def cold(machine: Machine, folder: Path) -> None:
 
 
 def shared(machine: Machine, folder: Path) -> None:
-    """One recommender, asked by 8 threads while it is built again, and refreshed."""
+    """Lets 8 threads look up in a recommender while it is built again and refreshed."""
     import simrec
 
     with simrec.open("small", folder / "home") as opened:

@@ -1,18 +1,18 @@
-"""What learning from one's own photos adds to `photo`, and what keeps two photos of the same thing apart.
+"""Measures what learning from your own photos adds to `photo`, and what keeps two photos of the same thing apart.
 
     python tests/benchmarks/photo_adaptation.py FOLDER [--branch lite2:320] [--only NAME ...] [--against NAME]
     python tests/benchmarks/photo_adaptation.py FOLDER --layers [--branch lite2:320]
 
-FOLDER as for photo_variants.py, and a cache for each: train photos are the catalogue and all that anything learns from,
-validation photos are the queries, labels only score. Each row makes codes from the features of a tower, which are
-computed once and cached: axes as `photo` fits them; heads of 128 numbers that rebuild the features (plain, denoising,
-variational); heads that make the codes of two views of a photo, or of neighbours, agree (VICReg, as `photo --preset
-trained` does, whose copies the views are). The columns are P@1, P@10 and MAP@100, R@1 of the same photo (each query
-cropped, recoloured and compressed finds its original among all, see photos.py), 95 % of what resampled queries give for
-the differences from the row --against, in the same order, and the seconds of learning.
+FOLDER and its cache are as for photo_variants.py: train photos are the catalogue and all that anything learns from,
+validation photos are the queries, labels only score. Each row makes codes from a tower's features, which are computed
+once and cached: axes as `photo` fits them; heads of 128 numbers that rebuild the features (plain, denoising,
+variational); heads that make the codes of two views of a photo, or of neighbours, agree (VICReg, as in `photo --preset
+trained`, whose copies are the views). The columns are P@1, P@10 and MAP@100, R@1 of the same photo (each query cropped,
+recoloured and compressed finds its original among all, see photos.py), the 95 % intervals of the differences from the
+row --against over resampled queries, in the same order, and the seconds of learning.
 
-With --layers, how long fine-tuning a tower's last two blocks takes: decoding two views of each of 100 photos, the
-frozen layers, and forward, backward and step of the last ones, for one epoch of the train photos. One thread computes.
+--layers measures how long fine-tuning a tower's last two blocks takes: decoding two views of each of 100 photos, the
+frozen layers, and forward, backward and step of the last ones, for one epoch of the train photos, on one thread.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ DIM, HIDDEN = 128, 512
 EPOCHS, BATCH, RATE = 60, 256, 1e-3
 
 VIEWS = 3
-"""Copies of each train photo, beside the photo itself."""
+"""How many copies of each train photo there are, beside the photo itself."""
 
 TIMED = 100
-"""Photos that --layers measures."""
+"""How many photos --layers measures."""
 
 
 def read(file: Path, size: int) -> Array:
-    """A photo as a tower takes it: uint8 (1, size, size, 3)."""
+    """A photo as a tower's input: uint8 (1, size, size, 3)."""
     return images.read(file, ImageSpec(size, 3, "photo", version=2))
 
 
@@ -79,7 +79,7 @@ def again(file: Path, size: int, number: int) -> Array:
 
 
 def copy(file: Path, size: int, number: int, copies: int) -> Array:
-    """A copy of a photo, as the preset learns from; number: which photo it is, copies: which copy."""
+    """A copy of a photo, as in the preset's training; number: which photo it is, copies: which copy."""
     return agreement.changed(read(file, size), number, seed=0, number=copies)
 
 
@@ -95,12 +95,12 @@ class Photos:
 
     @cached_property
     def changed(self) -> Array:
-        """Of each query, cropped, recoloured and compressed: (m, f)."""
+        """Features of the queries, cropped, recoloured and compressed: (m, f)."""
         return self._of("changed", self.bench.files[self.bench.known :], again)
 
     @cached_property
     def views(self) -> Array:
-        """Of copies of each train photo: (VIEWS, n, f)."""
+        """Features of copies of each train photo: (VIEWS, n, f)."""
         files = self.bench.files[: self.bench.known]
         return np.stack(
             [self._of(f"copy-{number}", files, partial(copy, copies=number)) for number in range(1, VIEWS + 1)]
@@ -124,7 +124,7 @@ class Photos:
 
 
 Learned = Callable[[Array], Array]
-"""Makes codes (n, dim) of features (n, f)."""
+"""Makes codes (n, dim) from features (n, f)."""
 
 Learner = Callable[[Photos], Learned]
 
@@ -133,13 +133,13 @@ Learner = Callable[[Photos], Learned]
 
 
 def axes(photos: Photos, variant: Variant) -> Learned:
-    """As `photo` fits them."""
+    """Axes as `photo` fits them."""
     matrix, shift = axes_of(photos.train, shared(photos.train, variant.k), variant)
     return lambda features: features @ matrix - shift
 
 
 def two_kinds(photos: Photos, principal: int, weight: float) -> Learned:
-    """Smoothed axes and so many principal ones side by side, DIM in all; weight: of the latter's squared length."""
+    """Smoothed axes and so many principal axes side by side, DIM in all; weight: of the latter's squared length."""
     one = axes(photos, replace(SMOOTHED, dim=DIM - principal))
     other = axes(photos, replace(PRINCIPAL, dim=principal))
     return lambda features: np.concatenate(
@@ -148,14 +148,14 @@ def two_kinds(photos: Photos, principal: int, weight: float) -> Learned:
 
 
 def axes_with_views(photos: Photos, variant: Variant) -> Learned:
-    """Views are to be predicted to share what the photo itself shares with its neighbours."""
+    """Axes fitted so that a photo's views share with its neighbours what the photo itself shares with them."""
     wanted = np.tile(shared(photos.train, variant.k), (1 + VIEWS, 1))
     matrix, shift = axes_of(np.concatenate([photos.train, *photos.views]), wanted, variant)
     return lambda features: features @ matrix - shift
 
 
 def still(photos: Photos, variant: Variant, noise: float, views: int = VIEWS) -> Learned:
-    """Axes after what differs between views of a photo is played down (as within-class covariance normalisation does).
+    """Axes after damping what differs between views of a photo, as in within-class covariance normalisation.
 
     noise: how many times the mean variance between views is added to that of each direction, which is then divided by
     its root.
@@ -180,7 +180,7 @@ def layers(*widths: int) -> nn.Sequential:
 
 
 def trained(network: nn.Module, loss: Callable[[Tensor], Tensor], count: int, seed: int) -> None:
-    """Adam over EPOCHS, the rate falling to 0 as a cosine; loss: of the rows of a batch."""
+    """Trains with Adam for EPOCHS, the rate falling to 0 as a cosine; loss: of a batch's rows."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     batch = min(BATCH, count)
@@ -198,7 +198,7 @@ def trained(network: nn.Module, loss: Callable[[Tensor], Tensor], count: int, se
 
 
 def codes_by(head: nn.Module, size: float) -> Learned:
-    """A head's codes; size: what features are multiplied with first."""
+    """A head's codes; size: what features are multiplied by first."""
 
     def codes(features: Array) -> Array:
         with torch.no_grad():
@@ -208,10 +208,10 @@ def codes_by(head: nn.Module, size: float) -> Learned:
 
 
 def rebuilt(photos: Photos, *, hidden: float = 0.0, spread: float = 0.0, shared_with: int = 0) -> Learned:
-    """A head from which another rebuilds features, or what they share with so many neighbours.
+    """A head with a decoder that rebuilds the features, or what they share with so many neighbours.
 
-    hidden: the share of features set to 0 in what it is fed. spread: in a variational head, the standard deviation of
-    what is rebuilt, as a share of the features'; 0: not variational.
+    hidden: the share of its input features set to 0. spread: for a variational head, the standard deviation of the
+    rebuilt values, as a share of the features'; 0: not variational.
     """
     torch.manual_seed(photos.seed)
     size = photos.train.shape[1] ** 0.5
@@ -240,7 +240,7 @@ def rebuilt(photos: Photos, *, hidden: float = 0.0, spread: float = 0.0, shared_
 def agreeing(photos: Photos, *, neighbours: float = 0.0, views: int = VIEWS) -> Learned:
     """The linear head of `photo --preset trained`, from the smoothed axes on.
 
-    neighbours: how often the other view is one of a neighbour's. views: how many there are of a photo, beside itself.
+    neighbours: how often the other view is a neighbour's. views: how many views of a photo there are beside itself.
     """
     start = smoothed_axes(photos.train, DIM, SMOOTHED.smoothing)
     head = agreement.agreeing(start, [photos.train, *photos.views[:views]], seed=photos.seed, beside=neighbours)
@@ -248,7 +248,7 @@ def agreeing(photos: Photos, *, neighbours: float = 0.0, views: int = VIEWS) -> 
 
 
 def agreeing_deep(photos: Photos, *, neighbours: float = 0.0) -> Learned:
-    """The same with a hidden layer, from nothing on."""
+    """The same head with a hidden layer, trained from scratch."""
     torch.manual_seed(photos.seed)
     rng = np.random.default_rng(photos.seed)
     size = photos.train.shape[1] ** 0.5
@@ -269,7 +269,7 @@ def agreeing_deep(photos: Photos, *, neighbours: float = 0.0) -> Learned:
 
 
 def vicreg(one: Tensor, other: Tensor) -> Tensor:
-    """As `simrec_onnx.agreement.vicreg`, for networks of several layers."""
+    """Like `simrec_onnx.agreement.vicreg`, for networks of several layers."""
     terms = 25 * F.mse_loss(one, other)
     for z in (one, other):
         z = z - z.mean(dim=0)
@@ -328,7 +328,7 @@ ROWS: Mapping[str, Learner] = {
 
 
 def scored(photos: Photos, learned: Learned) -> Array:
-    """P@1, P@10, MAP@100, and whether the same photo is found first, of each query: (m, 4)."""
+    """For each query P@1, P@10, MAP@100 and whether it finds the same photo first: (m, 4)."""
     codes, bench = unit(learned(photos.all)), photos.bench
     first = (unit(learned(photos.changed)) @ codes.T).argmax(axis=1)
     own = bench.known + np.arange(len(first))
@@ -339,7 +339,7 @@ def scored(photos: Photos, learned: Learned) -> Array:
 
 
 class Block(nn.Module):
-    """One of a tower's blocks, batch normalisation folded into the convolutions."""
+    """A tower's block, with batch normalisation folded into the convolutions."""
 
     def __init__(self, block: towers.Block) -> None:
         super().__init__()
@@ -357,7 +357,7 @@ class Block(nn.Module):
 
 
 def layers_timed(bench: Bench, branch: str) -> Mapping[str, float]:
-    """Seconds for an epoch of the train photos, by what they are spent on. Weights are random: they take as long."""
+    """Seconds for an epoch of the train photos, by step. Weights are random: they take as long as trained ones."""
     tower, size, _ = parts(branch)
     model = session(TOWERS / f"{tower}.onnx")
     files = bench.files[: bench.known][:: bench.known // TIMED][:TIMED]
@@ -410,7 +410,7 @@ def parsed() -> Any:
     parser.add_argument("--branch", default="lite2:320", help="TOWER:SIZE")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME")
     parser.add_argument("--against", choices=list(ROWS), default="smoothed axes", metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0, help="of the heads' first weights and batches")
+    parser.add_argument("--seed", type=int, default=0, help="for the heads' first weights and batches")
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "simrec-photo-variants")
     return parser.parse_args()

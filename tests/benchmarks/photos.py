@@ -1,25 +1,25 @@
-"""How well recommenders find photos of the same kind, beside raw pixels and colour histograms.
+"""Measures how well recommenders find photos of the same kind, compared with raw pixels and colour histograms.
 
-    python tests/benchmarks/photos.py FOLDER                            # every shipped encoder and every one of yours
+    python tests/benchmarks/photos.py FOLDER                            # all shipped encoders and all of yours
     python tests/benchmarks/photos.py FOLDER --index mine demo --queries validation
     python tests/benchmarks/photos.py FOLDER --index mine --stress --same --bootstrap mine demo
     python tests/benchmarks/photos.py FOLDER --index mine --yardstick MODEL.onnx --markdown
     python tests/benchmarks/photos.py FOLDER --index mine --build
 
-FOLDER holds labelled photos. Where it has sub-folders train, validation and test, with a folder for each class in them,
-the test photos are looked up among the others, or with --queries validation the validation photos among the train
-photos. Otherwise its own sub-folders are the classes, and every fifth photo is looked up among the others. Labels only
-score. A public data set with these splits, in the public domain (CC0), is alexeygrigorev/clothing-dataset-small on
-GitHub: 3,781 photos of clothes in ten classes.
+FOLDER holds labelled photos. If it has sub-folders train, validation and test with a folder for each class, the test
+photos are looked up among the others, or with --queries validation the validation photos among the train photos.
+Otherwise its sub-folders are the classes, and every fifth photo is looked up among the others. Labels only score. A
+public data set with these splits, in the public domain (CC0), is alexeygrigorev/clothing-dataset-small on GitHub: 3,781
+photos of clothes in ten classes.
 
 Photos per second: from files to codes, decoding included, on all cores, once decoders are running and the encoder is
-loaded. --yardstick measures a bare loop beside it in the same run: Pillow decodes in threads, and ONNX Runtime runs a
-float model on the letterboxed photos.
+loaded. --yardstick measures a bare loop in the same run: Pillow decodes in threads, and ONNX Runtime runs a float model
+on the letterboxed photos.
 
 --stress changes the queries, and prints how many points of P@10 that costs. --same looks for the same photo: each query
 is cropped to 85 % in a corner, its channels are multiplied by 0.8 to 1.2, it is saved as a JPEG of quality 40, and must
-find its original among all photos, R@1. --bootstrap A B compares two of them on 2,000 draws of the queries. --build
-measures `simrec index build` instead, beside decoding alone and the encoder's graph alone.
+find its original among all photos (R@1). --bootstrap A B compares two recommenders on 2,000 resamples of the queries.
+--build measures `simrec index build` instead, compared with decoding alone and the encoder's graph alone.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ CORES = os.cpu_count() or 1
 SPLITS = ("train", "validation", "test")
 
 CHANGED = 64
-"""Photos that are changed at a time."""
+"""How many photos are changed at a time."""
 
 EDGE = 1024
-"""Pixels that the longest edge of a photo keeps at least before it is changed."""
+"""Minimum longest edge of a photo before it is changed, in pixels."""
 
 DRAWS = 2000
 
 SMALL = ImageSpec(64, 3, "photo")
-"""What raw pixels are compared in."""
+"""The images in which raw pixels are compared."""
 
 SHADES = 4
-"""Steps of each channel that colours are counted in."""
+"""Bins per channel of the colour histograms."""
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -113,7 +113,7 @@ def listed(folder: Path, queries: str | None) -> Photos:
 
 @dataclass(frozen=True)
 class Contender:
-    """What makes codes (n, dim) of photos that were read by a spec. recommender: None for what learns nothing."""
+    """Something that makes codes (n, dim) from photos read by a spec. recommender: None for a baseline."""
 
     name: str
     spec: ImageSpec
@@ -123,7 +123,7 @@ class Contender:
 
 
 def of_recommender(recommender: Recommender) -> Contender:
-    """Its encoder."""
+    """A recommender's encoder as a contender."""
     record = recommender.manifest.encoder
     return Contender(
         recommender.name, record.input, record.metric, lambda batch: recommender.encode(batch.images), recommender
@@ -147,7 +147,7 @@ BASELINES = (
 
 
 def contenders(names: Sequence[str] | None) -> list[Contender]:
-    """The recommenders named, else one for each encoder in the home and among the shipped ones; then the baselines."""
+    """The named recommenders, or else one for each encoder, yours and the shipped ones; then the baselines."""
     if names:
         opened = [library.open(name) for name in dict.fromkeys(names)]
     else:
@@ -160,7 +160,7 @@ def contenders(names: Sequence[str] | None) -> list[Contender]:
 
 
 def encoded(contender: Contender, source: Source, entries: Sequence[Entry]) -> tuple[Codes, list[Entry]]:
-    """The codes of photos, and the photos that could be read: a stream, of which each is decoded once."""
+    """The codes of photos, and the photos that could be read; each is decoded once, as a stream."""
     codes, kept = [], []
     with ahead(source.read(chunk, contender.spec) for chunk in chunks(entries, READ)) as batches:
         for batch in batches:
@@ -209,7 +209,7 @@ def all_changed(contender: Contender, entries: Sequence[Entry], changes: Sequenc
 
 
 def saved(photo: Image.Image, quality: int) -> Image.Image:
-    """The photo as a JPEG of that quality shows it."""
+    """The photo after saving it as a JPEG of that quality."""
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=quality)
     file.seek(0)
@@ -217,7 +217,7 @@ def saved(photo: Image.Image, quality: int) -> Image.Image:
 
 
 def cropped(photo: Image.Image, share: float, across: float = 0.5, down: float = 0.5) -> Image.Image:
-    """That share of its edges; across, down: how much of what is cut off is on the left and at the top."""
+    """That share of the photo's width and height; across, down: how much of the rest is cut off on the left and top."""
     width, height = (max(1, round(length * share)) for length in photo.size)
     left, top = round((photo.width - width) * across), round((photo.height - height) * down)
     return photo.crop((left, top, left + width, top + height))
@@ -229,7 +229,7 @@ def recoloured(photo: Image.Image, gains: np.ndarray) -> Image.Image:
 
 
 def found_again(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The same photo in another light, without two of its edges, saved again."""
+    """The same photo in another light, cropped to a corner, saved again."""
     across, down = rng.integers(0, 2, 2)
     gains = rng.uniform(0.8, 1.2, 3)
     return saved(recoloured(cropped(photo, 0.85, across, down), gains), 40)
@@ -249,7 +249,7 @@ STRESS: Mapping[str, Change] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a contender. hits: P@10 of each query. lost: points of P@10 by change."""
+    """A contender's results. hits: P@10 of each query. lost: points of P@10 lost by each change."""
 
     name: str
     numbers: int
@@ -261,7 +261,7 @@ class Result:
 
 
 def measured(contender: Contender, photos: Photos, *, stress: bool, same: bool) -> Result:
-    """Everything about one of them."""
+    """Measures all results of a contender."""
     warm_up = [*photos.catalogue, *photos.queries][: ALONE + READ]
     encoded(contender, photos.source, warm_up)
     begun = time.perf_counter()
@@ -335,13 +335,13 @@ def bare_loop(model: Path, entries: Sequence[Entry]) -> float:
 
 
 def decode(path: Path, spec: ImageSpec) -> None:
-    """Decodes one file by the encoder's recipe, in a process of its own."""
+    """Decodes one file by the encoder's recipe, in a separate process."""
     with suppress(ImageError):
         images.read(path, spec)
 
 
 def graph_alone(recommender: Recommender, source: Source, entries: Sequence[Entry]) -> float | None:
-    """Photos per second of its encoder's graph in ONNX Runtime, on decoded photos; None where it has no graph."""
+    """Photos per second of its encoder's graph in ONNX Runtime, on decoded photos; None without a graph."""
     record = recommender.manifest.encoder
     if record.runtime != "onnx":
         return None
@@ -363,7 +363,7 @@ def graph_alone(recommender: Recommender, source: Source, entries: Sequence[Entr
 
 
 def anonymous(process: int) -> int:
-    """Bytes of memory of a process and of those that it started, mapped files left out; 0 where there is no RssAnon."""
+    """Memory of a process and its children in bytes, without mapped files; 0 if the system has no RssAnon."""
     sizes: dict[int, int] = {}
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/status"):
@@ -379,7 +379,7 @@ def anonymous(process: int) -> int:
 
 
 def run(words: Sequence[str]) -> tuple[float, int]:
-    """A simrec command's seconds, and the most memory that it and its decoders took at a time."""
+    """A simrec command's seconds, and the peak memory of it and its decoders together."""
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "simrec", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -403,7 +403,7 @@ def run(words: Sequence[str]) -> tuple[float, int]:
 
 
 def building(recommender: Recommender, photos: Photos, runs: int) -> list[str]:
-    """A row: `simrec index build` of the catalogue's photos, beside decoding alone and the graph alone, in turns."""
+    """A row: `simrec index build` of the catalogue's photos, in turns with decoding alone and the graph alone."""
     entries, spec = photos.catalogue, recommender.manifest.encoder.input
     rates: dict[str, list[float]] = {"build": [], "decoding": [], "graph": []}
     most = 0
@@ -413,11 +413,11 @@ def building(recommender: Recommender, photos: Photos, runs: int) -> list[str]:
             csv.writer(file).writerows([("path", "id", "label"), *((e.source, e.id, e.label) for e in entries)])
         encoder = str(recommender.folder.absolute())
         command = ["--home", str(home), "index", "build", "photos", str(photo_list), "--encoder", encoder]
-        # Spawned: what a process inherits of threads' locks could stop it for ever.
+        # Spawned: a forked process could hang on locks that it inherits from threads.
         with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
             decoding = partial(decode, spec=spec)
             paths = [path_of(entry.source) for entry in entries]
-            list(pool.map(decoding, paths, chunksize=16))  # which also brings the files into the system's cache
+            list(pool.map(decoding, paths, chunksize=16))  # also brings the files into the system's cache
             for _ in range(runs):
                 begun = time.perf_counter()
                 list(pool.map(decoding, paths, chunksize=16))
@@ -510,7 +510,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--bootstrap", nargs=2, metavar=("A", "B"))
     parser.add_argument("--yardstick", type=Path, metavar="MODEL.onnx")
     parser.add_argument("--build", action="store_true")
-    parser.add_argument("--runs", type=int, default=3, help="of --build, whose median is printed")
+    parser.add_argument("--runs", type=int, default=3, help="how often --build measures; it prints the median")
     parser.add_argument("--markdown", action="store_true")
     return parser.parse_args()
 

@@ -1,13 +1,13 @@
-"""What `simrec serve` costs beside the look-up itself: by upload of a JPEG of 400 pixels, over 60,000 items.
+"""Measures what `simrec serve` adds to a look-up: uploads of a JPEG of 400 pixels, over 60,000 items.
 
     python tests/benchmarks/serving.py [--encoder demo|photo] [--items 60000] [--seconds 10] [--connections 16]
                                        [--requests 0]
 
-The server is a process of its own, and so is the client, which writes to sockets and counts bytes: both share the
-machine's cores. In process: `Recommender.similar` with the same file. Bare ONNX: the encoder alone, on one image after
-the other. At half load requests begin at even steps, at half the rate of saturation, whether or not the one before was
-answered, and a request's time counts from when it should have begun. --requests: so many more follow, and the
-server's memory is printed after every tenth of them.
+The server and the client are separate processes; the client writes to sockets and counts bytes. Both share the
+machine's cores. In process: `Recommender.similar` with the same file. Bare ONNX: the encoder alone, one image at a
+time. At half load, requests begin at regular intervals, at half the saturated rate, whether or not the one before was
+answered; a request's time counts from when it should have begun. --requests: sends so many more requests, and prints
+the server's memory after every tenth of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from simrec.sources.load import load
 
 
 def catalogue(home: Path, encoder: str, items: int) -> None:
-    """A recommender of so many items: Fashion-MNIST's test pictures, again and again, each time shifted by a pixel."""
+    """A recommender with so many items: Fashion-MNIST's test pictures, repeated, each time shifted by a pixel."""
     pictures = load("fashion-mnist:test", ImageSpec(), notice=print)
     folder = home / "pictures"
     for number in range(items):
@@ -55,7 +55,7 @@ def picture() -> bytes:
 
 @contextmanager
 def server(home: Path) -> Iterator[tuple[int, int]]:
-    """The port of a server, and its process."""
+    """Runs a server in the block; gives its port and its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "simrec", "--home", str(home), "serve", "served", "--port", "0"],
         stdout=subprocess.PIPE, text=True,
@@ -69,7 +69,7 @@ def server(home: Path) -> Iterator[tuple[int, int]]:
 
 
 def client(port: int, seconds: float, connections: int, rate: float = 0.0) -> dict[str, float]:
-    """What a client measured, in a process of its own; rate: requests a second, 0 for as many as there can be."""
+    """What a client measures, in its own process; rate: requests per second, 0 for as many as possible."""
     words = [sys.executable, __file__, "--client", str(port), str(seconds), str(connections), str(rate)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +77,7 @@ def client(port: int, seconds: float, connections: int, rate: float = 0.0) -> di
 
 
 async def measured(port: int, seconds: float, connections: int, rate: float) -> dict[str, float]:
-    """Times in milliseconds, requests a second and errors."""
+    """Times in milliseconds, requests per second, and the number of errors."""
     data = picture()
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + data + b"\r\n--b--\r\n"
     head = (
@@ -110,12 +110,12 @@ async def measured(port: int, seconds: float, connections: int, rate: float) -> 
 
 
 def resident(process: int) -> float:
-    """Megabytes of memory that a process has."""
+    """A process's memory in megabytes."""
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[0]) / 1000
 
 
 def alone(work: Callable[[], object], seconds: float = 3.0) -> tuple[float, float]:
-    """The median in milliseconds of something that is done again and again, and how often a second."""
+    """Repeats something; returns the median time in milliseconds, and how often per second it ran."""
     work()
     times, begun = [], time.perf_counter()
     while time.perf_counter() < begun + seconds:
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--requests", type=int, default=0)
-    parser.add_argument("--home", type=Path, help="Where the catalogue is, or is made; by default a new folder.")
+    parser.add_argument("--home", type=Path, help="Folder for the catalogue; by default a new one.")
     parser.add_argument("--client", nargs=4, type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.client:

@@ -1,22 +1,22 @@
-"""The shipped recommenders, made again: `demo` to look up in, and beside it, without a catalogue, one for each of the
-other applications.
+"""Makes the shipped recommenders: `demo`, which has a catalogue, and one without a catalogue for each other task.
 
-    python tests/benchmarks/shipped.py                                  # all; 16 minutes of them are demo's
+    python tests/benchmarks/shipped.py                                  # all; demo alone takes 16 minutes
     python tests/benchmarks/shipped.py --only demo-sparse
     python tests/benchmarks/shipped.py --only photo --photos FOLDER --clip-art /usr/share/openclipart/png
-    python tests/benchmarks/shipped.py --keep                       # the encoders that are shipped, written again
+    python tests/benchmarks/shipped.py --keep                       # rewrites the encoders that are shipped now
 
-Each is trained as a run of `tests/benchmarks/table.py` (--runs): one that is finished is taken as it is. What is
-written to `indexes/` is that run without its weights, for its ONNX graphs answer. All that is shipped together stays
-under 40 MB, the embedded test pictures and the towers of the encoder `photo` included: so demo's codes are kept in 8
-bits a number, and two of the networks are narrower than their presets.
+Each is trained as a run of `tests/benchmarks/table.py` (--runs); a finished run is used as it is. `indexes/` gets the
+run without its weights, because looking up needs only the ONNX graphs. Everything shipped stays under 40 MB in all,
+including the embedded test pictures and the towers of the encoder `photo`. So demo's codes are kept in 8 bits per
+number, and two of the networks are narrower than their presets.
 
-`photo` takes its axes from pictures of many kinds, without their labels, so that it serves photos of anything: the
-train photos of alexeygrigorev/clothing-dataset-small (CC0, on GitHub) and every sixth picture of Debian's package
-openclipart-png (public domain). No picture gets into it.
+The axes of `photo` are fitted to pictures of many kinds, without their labels, so that it serves photos of anything:
+the train photos of alexeygrigorev/clothing-dataset-small (CC0, on GitHub) and every sixth picture of Debian's package
+openclipart-png (public domain). It contains none of these pictures.
 
---keep trains nothing: the graphs stay, in this simrec's disk format. demo, which photos are looked up with, gets the
-newest version of its recipe: Fashion-MNIST's pictures have the canvas's size, so it was trained on the same pixels.
+--keep trains nothing: it keeps the graphs and writes this simrec's disk format. demo gets the newest version of its
+recipe, because people look up photos with it: Fashion-MNIST's pictures have the canvas's size, so the encoder was
+trained on the same pixels.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=platformdirs.user_cache_path("simrec") / "table")
     parser.add_argument("--only", action="append", choices=[*SHIPPED, "photo"])
-    parser.add_argument("--photos", type=Path, help="what `photo` takes its axes from: photos")
-    parser.add_argument("--clip-art", type=Path, help="and clip art")
+    parser.add_argument("--photos", type=Path, help="photos to fit the axes of `photo` to")
+    parser.add_argument("--clip-art", type=Path, help="clip art to fit them to as well")
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     given.runs.mkdir(parents=True, exist_ok=True)
@@ -84,13 +84,13 @@ def main() -> None:
 
 
 def write_photo(photos: Path, clip_art: Path) -> None:
-    """Trains `photo` and ships it; where the pictures are on this machine is nobody's business."""
+    """Trains `photo` and ships it, without the paths of the pictures on this machine."""
     with tempfile.TemporaryDirectory() as made:
         files = [*sorted(photos.rglob("*.jpg")), *sorted(clip_art.rglob("*.png"))[::6]]
         pictures = Path(made) / "pictures.csv"
         with pictures.open("w", newline="") as file:
             csv.writer(file).writerows([("path", "id"), *((path.resolve(), n) for n, path in enumerate(files))])
-        words = ["--set", "smoothing=0"]  # what neighbours share is another thing for each kind of picture
+        words = ["--set", "smoothing=0"]  # what neighbours share differs between kinds of pictures
         simrec(Path(made), "train", "photo", *words, "--data", str(pictures), "--name", "trained")
         trained = Recommender(Path(made) / "trained")
         record = trained.manifest.encoder
@@ -106,14 +106,14 @@ def write_photo(photos: Path, clip_art: Path) -> None:
 
 
 def ship(folder: Path) -> None:
-    """Puts a recommender among the shipped ones, under its own name, in place of the one that is there."""
+    """Copies a recommender to the shipped ones, under its own name, over the one that is there."""
     target = library.shipped() / folder.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("LOCK"))
 
 
 def without_weights(trained: Recommender, folder: Path, *, newest: bool = False) -> None:
-    """A recommender with the same encoder, its graphs only; newest: with the newest version of its recipe."""
+    """A recommender with the same encoder, only its graphs; newest: with the newest version of its recipe."""
     record, weights = trained.manifest.encoder, "weights.safetensors"
     with store.Writer(folder) as writer:
         to = writer.new("encoder")
@@ -128,7 +128,7 @@ def without_weights(trained: Recommender, folder: Path, *, newest: bool = False)
 
 
 def size(folder: Path) -> int:
-    """Bytes of the files in it."""
+    """The bytes of its files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

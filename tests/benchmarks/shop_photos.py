@@ -1,9 +1,9 @@
-"""What is lost when test pictures come as shop photos: a recommender's P@10 with each kind, beside the originals'.
+"""Measures what a recommender loses if test pictures look like shop photos: its P@10 for each kind of photo.
 
     python tests/benchmarks/shop_photos.py --index quickstart [-n 2000] [--recipe-version 1]
 
-Each test picture is scaled up to 400 pixels, made dark on white, put off centre, and saved: as a grey JPEG, a coloured
-JPEG, and a PNG whose background is transparent; then looked up like any file.
+Each test picture is scaled up to 400 pixels, made dark on white, moved off centre, and saved as a grey JPEG, a coloured
+JPEG, and a PNG with a transparent background; then it is looked up like any file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIDE, WIDE, TALL = 400, 560, 500
 
 
 def placed(picture: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int]]:
-    """A test picture (28, 28), enlarged, and where on the photo it goes."""
+    """A test picture (28, 28), enlarged, and its position on the photo."""
     large = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return large, (int(rng.integers(WIDE - SIDE)), int(rng.integers(TALL - SIDE)))
 
@@ -40,7 +40,7 @@ def grey_jpeg(picture: np.ndarray, rng: np.random.Generator) -> bytes:
 
 
 def coloured_jpeg(picture: np.ndarray, rng: np.random.Generator) -> bytes:
-    """The same ink in a colour: white where there was none, the colour's shade where there was most."""
+    """The picture as ink of one colour: white without ink, the full colour with most ink."""
     large, corner = placed(picture, rng)
     ink = np.asarray(large, np.float32)[:, :, None] / 255
     colour = rng.uniform(0, 90, 3).astype(np.float32)

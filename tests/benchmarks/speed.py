@@ -1,15 +1,15 @@
-"""How fast and how small simrec is, each command beside what it is compared with, in one run.
+"""Measures simrec's speed and memory, each command beside its yardstick, in one run.
 
     python tests/benchmarks/speed.py [--index quickstart] [--train]
     python tests/benchmarks/speed.py --beside OTHER [--photos FOLDER]
     python tests/benchmarks/speed.py --decoding FOLDER
 
 Processes are timed in turn (A, B, A, B, ...) and their medians compared, so that a machine that slows down slows
-both. --train measures the peak memory of training the default encoder for one epoch on Fashion-MNIST too. --beside
+both. --train also measures the peak memory of training the default encoder for one epoch on Fashion-MNIST. --beside
 compares with another checkout of simrec, pair by pair: a cold look-up, and with --photos how many files of a folder
-both read in a second. --decoding scales up to 3,000 JPEGs of a folder to 400 x 533 pixels, and compares reading them
-in one thread after the other and building a catalogue of them with demo's encoder with Pillow's decoding alone, at the
-scale that the preview needs, on two threads.
+both read per second. --decoding scales up to 3,000 JPEGs of a folder to 400 x 533 pixels. It compares reading them, and
+building a catalogue of them with demo's encoder, with Pillow's decoding alone, at the scale that the preview needs, on
+two threads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# What is measured inside this process is imported after the child processes were: a child's peak memory counts from
-# before it became another program, so this one must be small until then.
+# Modules that are measured in this process are imported after the child processes have run: a child's peak memory
+# includes that of this process before the child runs its own program, so this process must be small until then.
 if TYPE_CHECKING:
     import numpy as np
 
@@ -67,7 +67,7 @@ with ThreadPoolExecutor(2) as pool:
 
 
 def run(*words: str, checkout: Path = CHECKOUT) -> tuple[float, float]:
-    """A process's wall seconds and peak memory in MB; checkout: whose simrec it imports."""
+    """A process's wall seconds and peak memory in MB; checkout: which simrec it imports."""
     begun = time.perf_counter()
     paths = os.pathsep.join(map(str, (checkout, checkout / "plugins")))
     process = subprocess.Popen(
@@ -101,7 +101,7 @@ def cold(shoe: Path) -> None:
 
 
 def beside(other: Path, shoe: Path, photos: Path | None) -> None:
-    """This checkout and another, each pair in one order and then in the other."""
+    """Compares this checkout with another, each pair in one order and then in the other."""
     commands = {"simrec similar FILE": ("-m", "simrec", "similar", str(shoe), "--index", "demo")}
     if photos:
         commands["reading a folder"] = ("-c", READING, str(photos.absolute()))
@@ -149,7 +149,7 @@ def decoding(photos: Path, folder: Path) -> None:
     def build() -> None:
         simrec.build("photos", str(folder / "photos"), encoder="demo", home_folder=folder / "home")
 
-    build()  # which also imports what it needs, and starts the processes that decode
+    build()  # imports what it needs, and starts the processes that decode
     ways = {
         "Pillow alone": threads(alone),
         "index build": build,
@@ -199,7 +199,7 @@ def warm(recommender: simrec.Recommender, images: np.ndarray) -> None:
 
 
 def shared(recommender: simrec.Recommender, images: np.ndarray) -> None:
-    """One recommender, asked by one thread and by eight in turns: how many more look-ups they get done."""
+    """Looks up in one recommender with one thread and with eight, in turns, and prints how much faster eight are."""
     from concurrent.futures import ThreadPoolExecutor
 
     pictures = [image[:, :, 0] for image in images[:400]]

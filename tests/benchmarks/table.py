@@ -1,12 +1,12 @@
-"""The README's table of encoders: everything trained, indexed and measured that is not there yet.
+"""Prints the README's table of encoders; trains, indexes and measures what isn't finished yet.
 
     python tests/benchmarks/table.py
     python tests/benchmarks/table.py --only plain --only article-vae
 
-Each run is a recommender in a folder of its own (--runs). A run that is finished is taken as it is, unless its settings
-are no longer the preset's: so an interrupted table goes on where it stopped. The default presets are trained with three
-seeds, the long ones with one. Test pictures are looked up among the train pictures, and steer nothing but the article's
-early stopping.
+Each run is a recommender in its own folder (--runs). A finished run is used as it is, unless its settings are no longer
+the preset's, so an interrupted table goes on where it stopped. The default presets are trained with three seeds, the
+long ones with one. Test pictures are looked up among the train pictures; they influence nothing but the article's early
+stopping.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Row:
     stress: bool = False
 
     def name(self, seed: int) -> str:
-        """The recommender's."""
+        """The recommender's name."""
         return f"{self.title.replace(' ', '-').replace(',', '')}-{seed}"
 
 
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def finished(runs: Path, row: Row, seed: int) -> bool:
-    """Whether that run is there, came to its end, and has the settings that the preset has now."""
+    """Whether that run exists, is finished, and has the preset's current settings."""
     try:
         record = Recommender(runs / row.name(seed)).manifest.encoder
     except SimrecError:
@@ -132,7 +132,7 @@ def train(runs: Path, row: Row, seed: int) -> None:
 
 
 def measured(runs: Path, name: str, *, stress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A run's evaluation, measured once, and its manifest's results."""
+    """A run's evaluation, which is measured only once, and its manifest's results."""
     opened = Recommender(runs / name)
     if opened.manifest.catalogue is None:
         simrec(runs, "index", "build", name)
@@ -158,8 +158,8 @@ def simrec(runs: Path, *words: str) -> str:
 
 
 def line(title: str, evaluations: Sequence[dict[str, Any]], number: int, results: Sequence[dict[str, Any]] = ()) -> str:
-    """One row of the table, from that row of the evaluations: the mean over the seeds, and for more than one their
-    standard deviation.
+    """A row of the table, from that row of the evaluations: the mean over the seeds and, for several, their standard
+    deviation.
     """
     own = [evaluation["rows"][number] for evaluation in evaluations]
     cells = [str(own[0]["numbers"]), str(own[0]["bytes"])]
@@ -169,14 +169,14 @@ def line(title: str, evaluations: Sequence[dict[str, Any]], number: int, results
         cells.append(f"{short(statistics.mean(values))}{spread}")
     if results:
         cells.append("/".join(sorted({str(result["epochs"]) for result in results})))
-        cells.append(f"{min(result['seconds'] for result in results) / 60:.1f}")  # the others may have had company
+        cells.append(f"{min(result['seconds'] for result in results) / 60:.1f}")  # others may have shared the machine
     else:
         cells += ["", ""]
     return f"| {title} | {' | '.join(cells)} | {len(own)} |"
 
 
 def perturbed(title: str, evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    """A table of what perturbed queries cost, in points of P@10, the mean over the seeds."""
+    """A table of how many points of P@10 perturbed queries cost, the mean over the seeds."""
     lines = ["", f"| queries | {title} | raw pixels |", "|---|---|---|"]
     for number, row in enumerate(evaluations[0]["stress"]):
         cells = []
@@ -196,7 +196,7 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def machine() -> str:
-    """What it ran on, in one line."""
+    """The machine and the versions, in one line."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = models[0].split(":")[1].strip() if models else platform.processor()
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu", "onnxruntime", "numpy"))

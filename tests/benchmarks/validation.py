@@ -1,11 +1,11 @@
-"""Where settings are chosen: an encoder trained on the first 50,000 train pictures, the last 10,000 looked up in them.
+"""For choosing settings: trains an encoder on the first 50,000 train pictures and looks up the last 10,000 in them.
 
     python tests/benchmarks/validation.py plain --set epochs=8 --set dim=32 --seed 0
     python tests/benchmarks/validation.py plain --variant contrastive     # a network of variants.py
-    python tests/benchmarks/validation.py plain --search                  # what might help once codes are there
+    python tests/benchmarks/validation.py plain --search                  # other ways to search the same codes
 
-prints the figures of `simrec evaluate --stress` on that split, and the rates of `simrec compress --report`. The test
-pictures play no part.
+prints the figures of `simrec evaluate --stress` on that split, and the rates of `simrec compress --report`. It doesn't
+use the test pictures.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def told(figures: dict[str, float]) -> str:
 
 
 def search(queries: Codes, catalogue: Codes, asked: Any, labels: Any) -> None:
-    """Ways to search that need no labels, on the same codes, cosine."""
+    """Prints the figures of other ways to search the same codes, by cosine and without labels."""
     queries, catalogue = queries.copy(), catalogue.copy()
     faiss.normalize_L2(queries)
     faiss.normalize_L2(catalogue)
     exact = Index(catalogue, "cosine")
 
     def averaged(codes: Codes, own: bool, n: int) -> Codes:
-        """Each code with its nearest items', weighted by the cubed cosine."""
+        """Each code averaged with its nearest items' codes, weighted by the cubed cosine."""
         rows, distances = exact.search(codes, n + own)
         weights = (1 - distances) ** 3
         mean = (catalogue[rows] * weights[..., None]).sum(1) + (0 if own else codes)
@@ -116,15 +116,15 @@ def search(queries: Codes, catalogue: Codes, asked: Any, labels: Any) -> None:
 
 
 def reranked(index: Index, queries: Codes, catalogue: Codes, n: int = 20, weight: float = 0.3) -> Any:
-    """The first 100 in the order of k-reciprocal re-ranking (Zhong et al. 2017, arXiv:1701.08398), without its query
-    expansion: the distance weighted against the Jaccard distance of the sets of n reciprocal nearest items.
+    """The first 100 items after k-reciprocal re-ranking (Zhong et al. 2017, arXiv:1701.08398), without its query
+    expansion: by a weighted sum of the distance and the Jaccard distance of the sets of n reciprocal nearest items.
     """
     near, distances = index.search(queries, evaluation.DEPTH)
     items, item_distances = index.search(catalogue, n + 1)
     reach = item_distances[:, -1]  # how far an item's n nearest lie
     order = np.empty_like(near)
     for q in range(len(queries)):
-        own = near[q, :n][distances[q, :n] <= reach[near[q, :n]]]  # those that would have the query among theirs
+        own = near[q, :n][distances[q, :n] <= reach[near[q, :n]]]  # these would have the query among their n
         shared = np.isin(items[near[q]], own).sum(axis=1)
         jaccard = 1 - shared / (n + 1 + len(own) - shared)
         order[q] = near[q][np.argsort((1 - weight) * jaccard + weight * distances[q], kind="stable")]

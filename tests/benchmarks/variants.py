@@ -1,6 +1,6 @@
-"""What was tried in training beside what the built-in encoders do: each a network for `validation.py --variant`.
+"""Variants of training that were tried: each is a network for `validation.py --variant`.
 
-All stand on the default network; what they gave stands in README.md.
+All build on the default network; README.md has the results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simrec.learning.networks import SphereNetwork
 
 
 class Unaligned(SphereNetwork):
-    """Without the alignment of pictures by their moments."""
+    """The default network without the alignment of pictures by their moments."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -26,12 +26,12 @@ class Unaligned(SphereNetwork):
 
 
 class Consistency(SphereNetwork):
-    """A fed picture's code is drawn towards the code of the picture as it was, which gets no gradient."""
+    """Pulls the code of an augmented picture towards the code of the original, which gets no gradient."""
 
     WEIGHT = 50.0
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What the code fails to tell, and the mean squared distance of the two codes."""
+        """The loss of rebuilding from the code, and the mean squared distance of the two codes."""
         fed = self.bottleneck(self.fed(x))
         told, parts = self.told(fed, x, *rest)
         with torch.no_grad():
@@ -41,10 +41,10 @@ class Consistency(SphereNetwork):
 
 
 class TwoViews(SphereNetwork):
-    """Two views of each picture, both told; a subclass says what their codes should be to each other."""
+    """Encodes two views of each picture and rebuilds the first; a subclass says how the two codes should relate."""
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What the first view's code fails to tell, and the term of the two."""
+        """The loss of rebuilding the first view from its code, and the term of both codes."""
         one, other = self.bottleneck(self.fed(x)), self.bottleneck(self.fed(x))
         told, parts = self.told(one, x, *rest)
         term = self.term(one, other)
@@ -52,7 +52,7 @@ class TwoViews(SphereNetwork):
 
     @abstractmethod
     def term(self, one: Tensor, other: Tensor) -> Tensor:
-        """From codes (n, dim) of both views, weighted."""
+        """The weighted loss of the codes (n, dim) of both views."""
 
 
 class Contrastive(TwoViews):
@@ -65,7 +65,7 @@ class Contrastive(TwoViews):
         self.projection = nn.Sequential(nn.Linear(settings.dim, 128), nn.ReLU(), nn.Linear(128, 64))
 
     def term(self, one: Tensor, other: Tensor) -> Tensor:
-        """The cross-entropy of finding each view's twin among all others."""
+        """The cross-entropy of finding each view's partner among all others."""
         both = F.normalize(self.projection(torch.cat([one, other])), dim=1)
         near = both @ both.T / 0.2
         near.fill_diagonal_(float("-inf"))
@@ -79,7 +79,7 @@ class Barlow(TwoViews):
     WEIGHT = 0.5
 
     def term(self, one: Tensor, other: Tensor) -> Tensor:
-        """How far the cross-correlation of the two is from the identity."""
+        """How far the cross-correlation of both codes is from the identity."""
         one, other = (F.batch_norm(z, None, None, training=True) for z in (one, other))
         correlation = one.T @ other / len(one)
         alike = ((correlation.diagonal() - 1) ** 2).sum()
@@ -93,7 +93,7 @@ class VICReg(TwoViews):
     WEIGHT = 0.2
 
     def term(self, one: Tensor, other: Tensor) -> Tensor:
-        """The three terms."""
+        """The sum of the three terms."""
         spread = sum((1 - (z.var(0) + 1e-4).sqrt()).clamp_min(0).mean() for z in (one, other))
         shared = torch.zeros((), device=one.device)
         for z in (one, other):
@@ -103,8 +103,8 @@ class VICReg(TwoViews):
 
 
 class Teacher(SphereNetwork):
-    """A moving average of the encoder says what a predictor is to make of the other view's code (Grill et al. 2020,
-    arXiv:2006.07733), momentum 0.99.
+    """BYOL: a predictor must predict, from one view's code, the other view's code by a moving average of the encoder
+    (Grill et al. 2020, arXiv:2006.07733), momentum 0.99.
     """
 
     WEIGHT = 50.0
@@ -116,7 +116,7 @@ class Teacher(SphereNetwork):
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What a view's code fails to tell, and how far its prediction is from the teacher's code of the other view."""
+        """The loss of rebuilding from one view's code, and how far its prediction is from the teacher's other code."""
         one = self.bottleneck(self.fed(x))
         told, parts = self.told(one, x, *rest)
         with torch.no_grad():
