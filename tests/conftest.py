@@ -1,4 +1,4 @@
-"""What the tests share: the embedded pictures, and a home of their own for each test."""
+"""What the tests share: the embedded pictures, and a separate home for each test."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures() -> Pictures:
-    """Fashion-MNIST's 10,000 test pictures, as they are embedded."""
+    """Fashion-MNIST's 10,000 embedded test pictures."""
     return load("fashion-mnist:test", ImageSpec(), notice=print)
 
 
 @pytest.fixture(scope="session")
 def demo() -> Recommender:
-    """The shipped recommender."""
+    """The shipped recommender `demo`."""
     return Recommender(library.shipped() / "demo")
 
 
@@ -96,7 +96,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The address of a PostgreSQL server with pgvector, from the wheel; anyone on this machine may enter."""
+    """The address of a PostgreSQL server with pgvector, from the wheel; it needs no password."""
     # Not among pytest's own folders, of which another pytest that begins meanwhile deletes the oldest.
     with tempfile.TemporaryDirectory() as folder:
         with warnings.catch_warnings():
@@ -120,7 +120,7 @@ def browser() -> Iterator[Any]:
 
 
 def ran(*words: object) -> tuple[int, str, str]:
-    """The exit status of a command that nobody types into, and what it says on stdout and stderr."""
+    """Runs a command without input; returns its exit status, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with (
         redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch,

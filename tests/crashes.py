@@ -1,8 +1,8 @@
-"""What a change to a catalogue writes, and what is left of it after a crash.
+"""Records what a change to a catalogue writes, and tests what a crash leaves of it.
 
-A change runs in a forked child, which dies at one of its steps, or whose steps are recorded: a disk keeps those for
-sure that an fsync followed, and may lose any of the others (after ALICE, Pillai et al. 2014, and CrashMonkey, Mohan et
-al. 2018). This is run as a process of its own, as one that forks must have no threads.
+A change runs in a forked child, which dies at one of its steps, or whose steps are recorded. A disk surely keeps the
+steps that an fsync followed, and may lose any others (after ALICE, Pillai et al. 2014, and CrashMonkey, Mohan et al.
+2018). This runs in its own process, because a process that forks must have no threads.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ from simrec.verbs import index as verbs
 from simrec.verbs.encoding import Context
 
 SEGMENTS = 3
-"""Instead of eight: the next one makes the writer merge."""
+"""Maximum segments, instead of eight: one more makes the writer merge."""
 
 
 # A catalogue to be changed.
 
 
 def picture(number: int) -> Image.Image:
-    """All of one grey, but for a corner that counts."""
+    """A grey picture with a number coded in its corner."""
     pixels = np.full((28, 28), number % 251, np.uint8)
     pixels[0, :8] = number >> np.arange(0, 24, 3) & 7
     return Image.fromarray(pixels)
 
 
 def save(folder: Path, *numbers: int) -> None:
-    """Pictures of those numbers, as files that are called so."""
+    """Writes pictures of those numbers, with the numbers as file names."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         picture(number).save(folder / f"{number:03d}.png")
 
 
 def prepare(root: Path, dtype: Dtype = "float32") -> None:
-    """Makes a home with an encoder, `tiny`, and a catalogue, `mine`, of three segments, two of which have lost a row;
+    """Makes a home with an encoder, `tiny`, and a catalogue, `mine`, of three segments, two of them with a removed row;
     then the folder of its photos changes. `more` is another source.
     """
     home, photos = root / "home", root / "photos"
@@ -87,14 +87,14 @@ def prepare(root: Path, dtype: Dtype = "float32") -> None:
 
 
 def copied(root: Path, home: Path) -> Path:
-    """A copy of that home, whose files are names of the same ones: nobody writes into them, but for LOCK."""
+    """A copy of that home with hard links to its files: nothing writes into them, except into LOCK."""
     shutil.copytree(root / "home", home, copy_function=os.link, ignore=shutil.ignore_patterns("LOCK"))
     return home
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change to `mine` in a home; again: what makes the same of the generation that it leaves."""
+    """A change to `mine` in a home. again: repeats it on the generation that it has made, with the same result."""
 
     make: Callable[[Path, Path], object]
     again: Callable[[Path, Path], object] | None = None
@@ -128,7 +128,7 @@ CHANGES: dict[str, Change] = {
 
 
 def answers(home: Path) -> dict[str, Any]:
-    """All that the recommenders in a home say, but for when they were made."""
+    """All that the recommenders in a home say, except when they were made."""
     return {name: _answers(home / name) for name in ("mine", "new") if store.exists(home / name)}
 
 
@@ -153,7 +153,7 @@ def catalogue_sources(opened: Recommender) -> list[str]:
 
 
 def left_behind(home: Path) -> list[str]:
-    """What lies in the home's recommenders and belongs to no generation that is kept."""
+    """The files in the home's recommenders that belong to no kept generation."""
     known = {"CURRENT", "LOCK", *store.POOL}
     # Nobody has a lock on the home, so what another process may be writing of its roots, a few bytes, is left alone.
     found = [path.name for path in home.iterdir() if not path.name.startswith((ROOTS, f".{ROOTS}"))]
@@ -174,7 +174,7 @@ def left_behind(home: Path) -> list[str]:
 
 
 def forked(work: Callable[[], object]) -> tuple[int, Any]:
-    """How a child process ended (0, or the negative number of a signal), and what the work gave there."""
+    """Runs work in a child process; returns how it ended (0, or a signal's negative number) and the work's result."""
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
@@ -197,14 +197,14 @@ def forked(work: Callable[[], object]) -> tuple[int, Any]:
 
 
 def done(work: Callable[[], Any]) -> Any:
-    """What the work gives in a child, which must end well."""
+    """Runs work in a child process, which must end well; returns the work's result."""
     status, result = forked(work)
     assert status == 0, "a child that failed: see above"
     return result
 
 
 def only(name: str) -> None:
-    """Sets up this process, which is a child, for a change of that name."""
+    """Prepares this child process for a change of that name."""
     if name == "merge":
         revising.SEGMENTS = SEGMENTS
 
@@ -213,12 +213,12 @@ STEPS = ("mkdir", "rename", "replace", "unlink", "remove", "rmdir", "link", "fsy
 
 
 Told = Callable[[str, tuple[Any, ...], dict[str, Any]], object]
-"""Told of a call to the system: its name and its arguments."""
+"""Called with a system call's name and its arguments."""
 
 
 @contextlib.contextmanager
 def steps(before: Told, after: Told = lambda *_: None) -> Iterator[None]:
-    """Calls `before` ahead of each call to the system that changes files, and `after` behind it unless it failed."""
+    """Calls `before` before each system call that changes files, and `after` after it unless it failed."""
     real = {name: getattr(os, name) for name in STEPS}
     opened = io.open
 
@@ -253,7 +253,7 @@ def steps(before: Told, after: Told = lambda *_: None) -> Iterator[None]:
 
 
 def expected(root: Path, name: str) -> tuple[Any, Any]:
-    """What is answered before a change and after it."""
+    """What a home answers before a change and after it."""
 
     def after() -> Any:
         only(name)
@@ -267,7 +267,7 @@ def expected(root: Path, name: str) -> tuple[Any, Any]:
 
 
 def checked(root: Path, name: str, home: Path, right: tuple[Any, Any]) -> str:
-    """Whether a home answers as before a change ("old") or as after it ("new"), and then goes on well; else what is
+    """Whether a home answers as before a change ("old") or as after it ("new"), and then still works; otherwise what is
     wrong.
     """
 
@@ -304,11 +304,11 @@ def checked(root: Path, name: str, home: Path, right: tuple[Any, Any]) -> str:
 
 
 def dead_at(root: Path, name: str, home: Path, last: int) -> bool:
-    """Kills a change before a step; whether it had that many."""
+    """Kills a change before a step; returns whether it had that many steps."""
     calls = itertools.count()
 
     def before(step: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if step != "fsync" and next(calls) == last:  # a process that dies loses nothing that was written
+        if step != "fsync" and next(calls) == last:  # a dying process loses nothing that it has written
             os.kill(os.getpid(), signal.SIGKILL)
 
     def change() -> None:
@@ -320,7 +320,7 @@ def dead_at(root: Path, name: str, home: Path, last: int) -> bool:
 
 
 def killed_at_every_step(root: Path, name: str) -> list[str]:
-    """What became of a home whose change was killed before its first step, its second, ..., and after its last."""
+    """Kills a change before its first step, its second, ..., and after its last; returns the outcomes."""
     right, seen = expected(root, name), []
     for step in itertools.count():
         home = copied(root, root / f"{name} {step}")
@@ -332,7 +332,7 @@ def killed_at_every_step(root: Path, name: str) -> list[str]:
 
 
 def killed_at_random(root: Path, name: str, times: int, seed: int) -> list[str]:
-    """The same at random moments, with the time that the change takes measured first."""
+    """Kills a change at random moments, after measuring how long it takes; returns the outcomes."""
     right, seen, random = expected(root, name), [], Random(seed)
     moment = 0.0
     for number in range(times + 1):
@@ -358,9 +358,9 @@ def killed_at_random(root: Path, name: str, times: int, seed: int) -> list[str]:
 
 @dataclass
 class Step:
-    """What one call changed: names that folders (by number) got or lost, files whose contents were made durable.
+    """What one call changed: names added to or removed from folders (by number), and files whose contents were synced.
 
-    sizes: of the files by then.
+    sizes: the files' sizes at that moment.
     """
 
     names: list[tuple[int, str, int | None]] = field(default_factory=list)
@@ -369,7 +369,7 @@ class Step:
 
 
 class Recorder:
-    """Records what happens below a folder. Files and folders are numbered by their inodes, held open so that none is
+    """Records what happens below a folder. Files and folders go by their inodes and are held open, so that no number is
     used twice.
     """
 
@@ -390,7 +390,7 @@ class Recorder:
         return number
 
     def _look(self) -> list[tuple[int, str, int]]:
-        """Names that weren't there when it looked last: SQLite and Arrow make files without asking Python."""
+        """Finds new names since the last look: SQLite and Arrow make files without calling Python."""
         new = []
         for folder, folders, names in os.walk(self.root):
             number = self._hold(Path(folder))
@@ -406,11 +406,11 @@ class Recorder:
         return {number: os.fstat(handle).st_size for number, handle in self.held.items()}
 
     def look(self, *_: object) -> None:
-        """Records what has come to be. Each on its own: a disk may keep one and lose the other."""
+        """Records new names, each by itself: a disk may keep one and lose another."""
         self.steps += [Step([one], None, self._sizes()) for one in self._look()]
 
     def after(self, call: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Records a call; `look` has to come before."""
+        """Records a call; call `look` first."""
         step = Step(sizes=self._sizes())
         if call == "fsync":
             step.synced = os.fstat(args[0]).st_ino
@@ -421,7 +421,7 @@ class Recorder:
             number = self.names[here[0]][here[1]]
             step.names += [(*there, number), self._removed(here)]
             self.names.setdefault(there[0], {})[there[1]] = number
-        else:  # what comes to be is found by looking
+        else:  # `look` finds new names
             return
         self.steps.append(step)
 
@@ -435,7 +435,7 @@ class Recorder:
         return (*place, None)
 
     def end(self) -> Recorded:
-        """All that happened."""
+        """The recorded change."""
         self.look()
         contents = {
             number: os.pread(handle, os.fstat(handle).st_size, 0)
@@ -449,8 +449,8 @@ _OPEN = os.open
 
 @dataclass
 class Recorded:
-    """A change as it was recorded. root: the folder's number; first: the names in each folder before; durable: the
-    bytes of each file that were there; contents: of each file in the end.
+    """A recorded change. root: the folder's number; first: the names in each folder before; durable: the
+    bytes of each file before; contents: of each file at the end.
     """
 
     root: int
@@ -460,10 +460,10 @@ class Recorded:
     contents: dict[int, bytes]
 
     def after_a_crash(self, crash: int, random: Random, place: Path) -> None:
-        """Writes what may be left when the power fails before a step.
+        """Writes what may be left if the power fails before a step.
 
-        A change of names is sure once an fsync of one of its folders followed, and a file's contents once an fsync of
-        the file did; a name may be lost and its contents kept, or the other way round.
+        A change of names is safe after an fsync of one of its folders, and a file's contents are safe after an fsync of
+        the file; a name may be lost and its contents kept, or the other way round.
         """
         happened = self.steps[:crash]
         sizes = happened[-1].sizes if happened else self.durable
@@ -507,7 +507,7 @@ class Recorded:
 
 
 def recorded(root: Path, name: str) -> Recorded:
-    """A change, recorded."""
+    """Runs a change and records it."""
 
     def change() -> Recorded:
         only(name)
@@ -523,7 +523,7 @@ def recorded(root: Path, name: str) -> Recorded:
 
 
 def replayed(root: Path, name: str, times: int, seed: int) -> list[str]:
-    """What became of a home that lost some of what was not yet sure, in so many ways; the last third after the end of
+    """The outcomes of losing some of what wasn't yet safe, in so many ways; the last third of them after the end of
     the change, which must then have happened.
     """
     right, change, random = expected(root, name), recorded(root, name), Random(f"{seed} {name}")
@@ -543,12 +543,12 @@ WORDS = {
     "build": ["build", "new", "photos", "--encoder", "tiny"], "sync": ["sync", "mine", "--yes"],
     "add": ["add", "mine", "more"], "remove": ["remove", "mine", "007.png", "025.png"],
 }  # fmt: skip
-"""The same changes, as commands."""
+"""The changes as commands."""
 
 
 @contextlib.contextmanager
 def disk(place: Path, size: int) -> Iterator[bool]:
-    """A disk of that size, mounted at an empty folder; whether that may be done here."""
+    """Mounts a disk of that size at an empty folder in the block; gives whether that is allowed here."""
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
     mounted = bool(shutil.which("mount")) and subprocess.run(command, check=False, capture_output=True).returncode == 0
@@ -560,8 +560,8 @@ def disk(place: Path, size: int) -> Iterator[bool]:
 
 
 def full(root: Path, name: str, times: int) -> list[str]:
-    """What becomes of a change that finds no room, at first for nothing, then for nearly all of what it writes: "good",
-    or what is wrong. Where no disk can be mounted, no file may become larger than so much.
+    """The outcomes of a change on a disk with room at first for nothing, at last for nearly all that it writes: "good",
+    or what is wrong. If no disk can be mounted, the size of files is limited instead.
     """
     seen = []
     with disk(root / f"disk {name}", 16 << 20) as mounted:
@@ -580,7 +580,7 @@ def full(root: Path, name: str, times: int) -> list[str]:
 
 
 def _needed(root: Path, name: str, home: Path) -> tuple[int, int]:
-    """The room that a change needs, at most; and the largest file that it writes."""
+    """The maximum room that a change needs, and the largest file that it writes."""
     free = shutil.disk_usage(home).free
     least, largest = [free], [0]
 
@@ -595,7 +595,7 @@ def _needed(root: Path, name: str, home: Path) -> tuple[int, int]:
 
 
 def _full(root: Path, name: str, home: Path, room: float, mounted: bool, right: tuple[Any, Any]) -> str:
-    """One of the rounds of `full`; room: bytes that are left."""
+    """One round of `full`; room: free bytes."""
     before = tree(home)
 
     def change() -> tuple[object, str]:
@@ -632,7 +632,7 @@ def _full(root: Path, name: str, home: Path, room: float, mounted: bool, right: 
 
 
 def tree(home: Path) -> dict[str, str]:
-    """Every path in a home but the locks, and the digests of files."""
+    """Every path in a home except locks, with the digests of files."""
     return {
         path.relative_to(home).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in home.rglob("*")
@@ -641,7 +641,7 @@ def tree(home: Path) -> dict[str, str]:
 
 
 def _imported(root: Path, name: str) -> list[str]:
-    """The modules that a change needs."""
+    """The names of all modules that changes load."""
     home = copied(root, root / f"imported {name}")
     _sync(root, home)
     _build(root, home)
@@ -652,9 +652,9 @@ def _imported(root: Path, name: str) -> list[str]:
 
 
 def main(work: str, root: str, *rest: str) -> None:
-    """Prints what became of each round, as JSON: the whole of a process of its own."""
+    """Prints the outcome of each round as JSON; runs in its own process."""
     name, *numbers = rest
-    for module in sorted(done(lambda: _imported(Path(root), name))):  # which each child would import again
+    for module in sorted(done(lambda: _imported(Path(root), name))):  # otherwise each child would import them
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     host.discover()  # these two are remembered

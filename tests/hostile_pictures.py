@@ -1,4 +1,4 @@
-"""Picture files that a stranger may send: mutants, bombs, programs that pose as pictures, and huge honest pictures.
+"""Picture files that a stranger may send: mutants, bombs, programs disguised as pictures, and huge real pictures.
 
 Every function returns the bytes of a file, or a table of such functions by file name; nothing here reads a picture.
 """
@@ -17,26 +17,26 @@ from PIL import Image
 File = Callable[[], bytes]
 
 SIDE = 10_000
-"""Pixels on each edge of the huge pictures: 100 megapixels, which stay readable as JPEG, PNG and TIFF."""
+"""Edge of the huge pictures, in pixels: 100 megapixels, which must stay readable as JPEG, PNG and TIFF."""
 
 BOX = (3000, 2000, 7000, 8000)
-"""Where the item is in a huge picture: left, top, right, bottom. Around it is white, or transparent."""
+"""Where the item is in a huge picture: left, top, right, bottom. The rest is white or transparent."""
 
 ITEM = (20, 40, 120)
 
 SMALL = (97, 61)
-"""Width and height of the pictures that are mutated: numbers that seldom stand for anything else in a header."""
+"""Width and height of the pictures that are mutated: numbers that rarely mean anything else in a header."""
 
 
 def saved(picture: Image.Image, form: str, **options: object) -> bytes:
-    """The picture as a file of that form."""
+    """The picture as a file in that format."""
     file = io.BytesIO()
     picture.save(file, form, **options)
     return file.getvalue()
 
 
 def small(mode: str = "RGB", size: tuple[int, int] = SMALL) -> Image.Image:
-    """A picture with smooth colours that differ everywhere."""
+    """A picture with smooth colours that are different everywhere."""
     down, round_ = Image.linear_gradient("L"), Image.radial_gradient("L")
     picture = Image.merge("RGB", (down, round_, down.rotate(90))).resize(size)
     if mode == "I;16":
@@ -114,7 +114,7 @@ BASES: dict[str, tuple[File, ...]] = {
 
 
 def mutant(good: bytes, random: Random) -> bytes:
-    """The file with one kind of damage: flipped bytes, cut, spliced, or numbers blown up; drawn from `random`."""
+    """The file with random damage of one kind: flipped bytes, cut, spliced, or inflated numbers."""
     made = random.choice((_flipped_header, _flipped, _cut, _spliced, _blown_up, _blown_up))(bytearray(good), random)
     return _sealed(made) if random.random() < 0.7 else bytes(made)
 
@@ -143,7 +143,7 @@ def _spliced(data: bytearray, random: Random) -> bytearray:
 
 
 def _blown_up(data: bytearray, random: Random) -> bytearray:
-    """An edge, wherever the header holds one, or any other number of the header becomes extreme."""
+    """Makes an edge in the header, or any other number there, extreme."""
     shapes = ("<I", ">I", "<H", ">H")
     known = [struct.pack(shape, edge - less) for edge in SMALL for less in (0, 1) for shape in shapes]
     edges = [(data.find(field, 0, 500), len(field)) for field in known if data.find(field, 0, 500) >= 0]
@@ -158,7 +158,7 @@ def _blown_up(data: bytearray, random: Random) -> bytearray:
 
 
 def _sealed(data: bytearray) -> bytes:
-    """A PNG with checksums that fit, so that what is wrong in a chunk is looked at; anything else as it is."""
+    """A PNG with correct checksums, so that a decoder gets as far as the damage in a chunk; other files unchanged."""
     at = 8
     while data[:4] == b"\x89PNG" and at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -190,7 +190,7 @@ def png(width: int, height: int, depth: int, colour: int, *before: bytes, pixels
 
 
 def zeros(count: int) -> bytes:
-    """That many zero bytes as a zlib stream, without ever holding them."""
+    """That many zero bytes as a zlib stream, without holding them in memory."""
     packer = zlib.compressobj(9, wbits=-15)
     million = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
     rest = packer.compress(bytes(count % 1_000_000)) + packer.flush()
@@ -204,12 +204,12 @@ def webp(*parts: tuple[bytes, bytes]) -> bytes:
 
 
 def vp8l(width: int, height: int) -> tuple[bytes, bytes]:
-    """A lossless WebP chunk of one colour, which takes no bits for a pixel: valid at any size up to 16,384."""
+    """A lossless WebP chunk of one colour, with no bits per pixel: valid at any size up to 16,384."""
     return b"VP8L", b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14) + b"\x88\x88\x08".ljust(9, b"\0")
 
 
 def vp8x(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
-    """The chunk that says how large the canvas is; flags 2: an animation."""
+    """The chunk with the canvas's size; flags 2: an animation."""
     return b"VP8X", bytes((flags, 0, 0, 0)) + _three(width - 1) + _three(height - 1)
 
 
@@ -225,14 +225,14 @@ def _three(number: int) -> bytes:
 
 
 def scans(count: int, side: int, mode: str = "RGB") -> bytes:
-    """A progressive JPEG whose last scan comes that often."""
+    """A progressive JPEG that repeats its last scan that often."""
     data = saved(Image.new(mode, (side, side)), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * count + data[-2:]
 
 
 def segments(marker: int, data: bytes, count: int, after: bytes = b"") -> bytes:
-    """A JPEG that begins with that segment, that often; after: what no decoder minds behind each."""
+    """A JPEG that begins with that segment, that often; after: bytes after each that decoders ignore."""
     segment = struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data + after
     good = saved(small(), "JPEG")
     return good[:2] + segment * count + good[2:]
@@ -245,7 +245,7 @@ def with_size(jpeg: bytes, width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int, data: bytes, **tags: int | tuple[int, ...]) -> bytes:
-    """A TIFF with `data` at its byte 8. Tags by number, as t259; of one strip with deflate, 8-bit grey, if not told."""
+    """A TIFF with `data` at byte 8. Tags by number, as t259; by default one strip with deflate, 8-bit grey."""
     known = {"t258": 8, "t259": 8, "t262": 1, "t273": 8, "t277": 1, "t278": height, "t279": len(data)}
     entries, after = b"", b""
     tags = {key: value for key, value in {"t256": width, "t257": height, **known, **tags}.items() if value != ()}
@@ -260,14 +260,14 @@ def tiff(width: int, height: int, data: bytes, **tags: int | tuple[int, ...]) ->
 
 
 def greedy_tags(count: int) -> bytes:
-    """An IFD, as in a TIFF or as EXIF, each of whose tags is the whole file."""
+    """An IFD, for a TIFF or as EXIF, in which each tag is the whole file."""
     size = 8 + 2 + 12 * count + 4
     tags = b"".join(struct.pack("<HHII", 1000 + tag, 7, size, 0) for tag in range(count))
     return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + tags + bytes(4)
 
 
 def bmp(width: int, height: int, bits: int, how: int, pixels: bytes) -> bytes:
-    """A BMP; how: 0 not compressed, 1 runs of 8 bits, 2 runs of 4 bits."""
+    """A BMP; how: 0 uncompressed, 1 runs of 8 bits, 2 runs of 4 bits."""
     colours = bytes(range(4)) * (1 << bits) if bits <= 8 else b""
     header = struct.pack(
         "<IiiHHIIIIII", 40, width, height, 1, bits, how, len(pixels), 0, 0, 1 << bits if colours else 0, 0
@@ -277,13 +277,13 @@ def bmp(width: int, height: int, bits: int, how: int, pixels: bytes) -> bytes:
 
 
 def gif(width: int, height: int, frame: tuple[int, int], frames: int = 1, comment: bytes = b"") -> bytes:
-    """A GIF of that screen with frames of one pixel's data, each of which claims to be of the size `frame`."""
+    """A GIF with that screen size and frames of one pixel's data, each of which claims the size `frame`."""
     one = b",\0\0\0\0" + struct.pack("<HH", *frame) + b"\0" + b"\x02\x02\x44\x01\0"
     return b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + bytes(range(6)) + comment + one * frames + b";"
 
 
 def ico(inner: bytes, entries: int = 1) -> bytes:
-    """An icon whose list says 16 x 16 for each entry, all of which are the same inner file."""
+    """An icon that lists each entry as 16 x 16; all entries are the same inner file."""
     start = 6 + 16 * entries
     return (
         struct.pack("<HHH", 0, 1, entries)
@@ -387,7 +387,7 @@ BOMBS: dict[str, File] = {
     "frames.avif": lambda: avif(save_all=True, append_images=[small(size=(16, 16))] * 500),
     "size.avif": lambda: avif().replace(struct.pack(">II", 16, 16), struct.pack(">II", 2**31 - 1, 2**31 - 1)),
 }
-"""Files of which each would take seconds or gigabytes if its header were believed or its content unpacked."""
+"""Files that would take seconds or gigabytes each if a decoder believed the header or unpacked the content."""
 
 Image.init()
 if "AVIF" not in Image.SAVE:  # it came to Pillow late
@@ -398,7 +398,7 @@ if "AVIF" not in Image.SAVE:  # it came to Pillow late
 
 
 def programs(canary: str) -> dict[str, bytes]:
-    """By name: what another program would run or render, one of which writes a file `canary` if it is run."""
+    """Files by name that another program would run or render; one of them writes a file `canary` if it runs."""
     start = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\n%%EndComments\n"
     writes = (
         start + f"({canary}) (w) file dup (run) writestring closefile\n".encode() + b"0 0 60 60 rectfill showpage\n"

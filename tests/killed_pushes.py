@@ -1,4 +1,4 @@
-"""A push to a table that dies: the whole of a process of its own, as a killed one takes all its threads along."""
+"""A push to a table that dies. It runs in its own process, because killing a process ends all its threads."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ENGINES = {
     "qdrant": "simrec_qdrant.engine:Qdrant",
     "qdrant-edge": "qdrant_edge_client:QdrantEdge",
 }
-"""The engines, by what their addresses begin with."""
+"""The engines, by the beginning of their addresses."""
 
 KINDS = ("some rows", "other columns", "all rows")
 
 MOMENTS = ("while it reads", "when it has read all", "1", "10", "40", "100")
-"""When a push dies; numbers are milliseconds after it has read all."""
+"""When a push dies; numbers are milliseconds after it has read everything."""
 
 
 def engine(address: str) -> Engine:
@@ -38,7 +38,7 @@ def engine(address: str) -> Engine:
 
 
 def states(kind: str) -> tuple[tuple[Table, list[Row]], tuple[Table, list[Row], list[str]]]:
-    """What is there before a push, and what is pushed: a table, its rows, and ids to be removed."""
+    """The state before a push, and what is pushed: a table, its rows, and ids to remove."""
     table = table_of()
     old = drawn(table, COUNT)
     if kind == "some rows":
@@ -51,7 +51,7 @@ def states(kind: str) -> tuple[tuple[Table, list[Row]], tuple[Table, list[Row], 
 
 
 def push(address: str, kind: str, moment: str | None = None) -> None:
-    """Makes the push of a kind; at that moment the process is killed."""
+    """Pushes to an engine; the process is killed at that moment."""
     _, (table, new, removed) = states(kind)
 
     def rows() -> Iterator[Sequence[Row]]:

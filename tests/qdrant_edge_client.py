@@ -1,4 +1,4 @@
-"""Qdrant Edge, the library that Qdrant's server is built on, behind what the engine asks of a client.
+"""A client, as the engine needs it, for Qdrant Edge, the library that Qdrant's server is built on.
 
 It has no collections with names and no aliases: here a collection is a folder with a shard, and the aliases are a file.
 """
@@ -38,7 +38,7 @@ class QdrantEdge(Qdrant):
 
 
 class EdgeClient:
-    """A folder of shards, which are closed when nobody has it any more."""
+    """A folder of shards, which are closed when nothing refers to it any more."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -159,7 +159,7 @@ def _hnsw(params: models.HnswConfigDiff) -> edge.HnswIndexConfig:
 
 
 def _condition(one: Any) -> Any:
-    """A condition of qdrant-client as one of Edge."""
+    """Converts a condition of qdrant-client to Edge's."""
     if isinstance(one, models.Filter):
         must, should, must_not = (
             None if some is None else list(map(_condition, some)) for some in (one.must, one.should, one.must_not)

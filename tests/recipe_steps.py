@@ -1,6 +1,6 @@
-"""The steps of `simrec.recipes`, done with numpy alone: only decoding the file is Pillow's.
+"""The steps of `simrec.recipes` in numpy alone: only decoding the file uses Pillow.
 
-Written from simrec/data/recipes/README.md and not from `simrec.images`, so that each can be held against the other.
+Written from simrec/data/recipes/README.md and not from `simrec.images`, so that each can check the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Picture:
 
 
 def prepared(file: Path | bytes, steps: list[dict[str, Any]]) -> Pixels:
-    """What the encoder is fed of a picture file, (size, size, channels)."""
+    """The encoder's input for a picture file, (size, size, channels)."""
     picture = decoded(file, steps[0])
     run(picture, steps[1:])
     return picture.pixels
@@ -52,7 +52,7 @@ def decoded(file: Path | bytes, step: dict[str, Any]) -> Picture:
 
 
 def kept(size: tuple[int, ...], keep: dict[str, Any]) -> int:
-    """Pixels that the longest edge keeps at least."""
+    """Minimum longest edge, in pixels."""
     longest, shortest = max(size), min(size)
     edge = longest if keep["pixels"] is None else keep["pixels"]
     if keep["edge"] == "shortest" and keep["pixels"] is not None:
@@ -151,7 +151,7 @@ def _resize(picture: Picture, step: dict[str, Any]) -> None:
 
 
 def _weights(length: int, box: tuple[float, float], to: int, kernel: dict[str, Any], bits: int) -> NDArray[np.float64]:
-    """What each pixel of a line counts for each pixel of the resized line, (to, length)."""
+    """The weight of each pixel of a line in each pixel of the resized line, (to, length)."""
     weights = np.zeros((to, length))
     scale = float(np.float32(box[1]) - np.float32(box[0])) / to if to else 1.0
     widened = max(scale, 1.0)

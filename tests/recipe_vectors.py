@@ -1,4 +1,4 @@
-"""Makes the test vectors of the recipes again: pictures, what encoders are fed of them, and their codes.
+"""Makes the test vectors of the recipes: pictures, the encoders' inputs for them, and their codes.
 
     python tests/recipe_vectors.py                 pixels and codes of the pictures that are there
     python tests/recipe_vectors.py --pictures      the pictures too, with Debian's package openclipart-png
@@ -27,7 +27,7 @@ CLIP_ART = Path("/usr/share/openclipart/png")
 
 
 def pictures() -> None:
-    """Eight small pictures in the public domain or free to use: PNG wherever a decoder's rounding shall not count."""
+    """Eight small pictures in the public domain or free to use; PNG if a decoder's rounding shouldn't matter."""
     from skimage import data
 
     PICTURES.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def pictures() -> None:
 
 
 def vectors() -> None:
-    """Of each picture what the encoders are fed, as PNG, and their codes."""
+    """Writes the encoders' inputs for each picture as PNG, and the codes."""
     codes: dict[str, Any] = {}
     for name in ENCODERS:
         recommender = simrec.open(name)

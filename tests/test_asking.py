@@ -1,4 +1,4 @@
-"""Asking better: parts, several pictures as one, filters, distinct and grouped answers, percentiles, whole folders."""
+"""Queries: parts, several pictures as one, filters, distinct and grouped answers, percentiles, whole folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simrec.sources.load import Pictures
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended."""
+    """A finished command."""
 
     status: int
     stdout: str
@@ -295,7 +295,7 @@ def test_a_picture_that_looks_like_nothing_in_the_catalogue_is_said_to(
 
 @pytest.fixture
 def queries(tmp_path: Path, pictures: Pictures) -> Path:
-    """A folder of 30 pictures, and a file that is none."""
+    """A folder of 30 pictures, and a file that isn't a picture."""
     folder = tmp_path / "queries"
     folder.mkdir()
     for row in range(100, 130):

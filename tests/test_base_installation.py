@@ -1,4 +1,4 @@
-"""What works, and what is said, where simrec is installed without the extra `train`: torch is hidden from it."""
+"""What works, and what simrec says, if it is installed without the extra `train`: torch is hidden from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def hiding(folder: Path, hidden: tuple[str, ...]) -> Command:
-    """Runs simrec, and each process that it starts, as where those modules are not installed."""
+    """Runs simrec, and each process that it starts, as if those modules weren't installed."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(HIDING.replace("{hidden}", repr(hidden)))
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
@@ -49,7 +49,7 @@ def hiding(folder: Path, hidden: tuple[str, ...]) -> Command:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Command:
-    """simrec where nothing of the extra `train` is installed."""
+    """simrec without any of the extra `train`."""
     return hiding(tmp_path / "base", TRAINING)
 
 
@@ -66,7 +66,7 @@ def needs(module: str) -> str:
 
 
 def needing_torch(folder: Path, name: str, *, where: str) -> None:
-    """Installs a plugin of someone else's that imports torch in its package, its class's module, or its `fit`."""
+    """Installs a third-party plugin that imports torch in its package, in its class's module, or in its `fit`."""
     info = folder / f"{name}-0.5.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.5\n")

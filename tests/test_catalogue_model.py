@@ -1,4 +1,4 @@
-"""A catalogue is what a dictionary would be, and its look-ups what brute force finds, after any sequence of changes."""
+"""After any sequence of changes a catalogue equals a dictionary, and its look-ups equal a brute-force search."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHOICE = st.integers(0, 1 << 16)
 
 @dataclass(frozen=True)
 class Held:
-    """An item as the dictionary has it. picture: its number. source: which."""
+    """An item in the dictionary. picture, source: their numbers."""
 
     picture: int
     source: str
@@ -47,14 +47,14 @@ class Held:
 
 @dataclass
 class State:
-    """What a generation is to be: its sources, and its items by their ids."""
+    """What a generation should be: its sources, and its items by id."""
 
     sources: list[str]
     items: dict[str, Held]
 
 
 class Base:
-    """A home with a catalogue of three photos, from which each sequence begins."""
+    """A home with a catalogue of three photos, with which each sequence begins."""
 
     def __init__(self, place: Path, trained: Path, dtype: Any) -> None:
         self.place, self.dtype = place, dtype
@@ -67,7 +67,7 @@ class Base:
         self.codes = opened.encode(pictures)
 
     def reset(self) -> None:
-        """Puts the photos of the beginning in their place; `more` has two others."""
+        """Restores the photos of the beginning; `more` has two others."""
         self.clock = 1_000_000_000
         for source in SOURCES:
             shutil.rmtree(self.place / source, ignore_errors=True)
@@ -79,7 +79,7 @@ class Base:
             self.write("more", f"m{number:02d}.png", number)
 
     def write(self, source: str, name: str, number: int) -> None:
-        """A picture's file, later than all before."""
+        """Writes a picture's file, with a later time than all before."""
         picture(number).save(self.place / source / name)
         self.files[source][name] = number
         self.touch(source, name)
@@ -90,11 +90,11 @@ class Base:
 
 
 PICTURES = 64
-"""Pictures that there are."""
+"""The number of different pictures."""
 
 
 class Catalogue(RuleBasedStateMachine):
-    """Changes files and the catalogue, and the dictionary with them."""
+    """Changes files and the catalogue, and the dictionary accordingly."""
 
     base: Base
 
@@ -115,7 +115,7 @@ class Catalogue(RuleBasedStateMachine):
 
     @rule(name=NAMES, source=st.sampled_from(SOURCES))
     def write(self, name: str, source: str) -> None:
-        """A file comes, or another picture takes its place."""
+        """Adds a file, or replaces it with another picture."""
         self.next = self.next % (PICTURES - 1) + 1
         self.base.write(source, name if source == "photos" else f"m{name}", self.next)
 
@@ -296,7 +296,7 @@ class Catalogue(RuleBasedStateMachine):
             assert np.allclose(told, [distances[hit.item.id] for hit in found], atol=1e-5, rtol=1e-5)
 
     def step(self) -> float:
-        """By how much an 8-bit code may be off: see `simrec.index`. What lies outside of the range is cut off."""
+        """The maximum error of an 8-bit code: see `simrec.index`. Values outside the range are clipped."""
         return 1e-4 if self.base.dtype == "float32" else float(np.abs(self.base.codes).max())
 
     def brute_force(self, query: Any, codes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Catalogues that live: they follow their sources, can be gone back with, checked, renamed and deleted."""
+"""Catalogues change: they follow their sources, and can be rolled back, verified, renamed and deleted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def photos(tmp_path: Path, tiny: Path, own_home: Path) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures were encoded, each time."""
+    """How many pictures were encoded, for each time."""
     counts: list[int] = []
     real = Recommender.encode
 
@@ -55,14 +55,14 @@ def ids(name: str = "mine") -> list[str]:
 
 
 def code(id_: str) -> list[float]:
-    """The code that is kept of an item of `mine`."""
+    """The kept code of an item of `mine`."""
     found = simrec.open("mine").catalogue.code(id_)
     assert found is not None
     return [round(float(number), 4) for number in found[0]]
 
 
 def refused(change: Callable[[], object], kind: type[SimrecError], says: str, folder: Path) -> None:
-    """A change that is refused in one line, and changes nothing."""
+    """Asserts that a change is refused in one line and changes nothing."""
     before = tree(folder)
     with pytest.raises(kind, match=says) as raised:
         change()
@@ -428,7 +428,7 @@ def test_a_damaged_recommender_that_is_opened_again_and_again_keeps_no_files_ope
 
 
 def test_verify_finds_an_id_that_is_there_twice(photos: Path, own_home: Path) -> None:
-    """As a bug in simrec could leave it: all digests are right."""
+    """A catalogue as a bug in simrec could leave it: all digests are right."""
     index.remove("mine", ["001.png"])
     with store.Writer(own_home / "mine") as writer:
         live, first = store.current(own_home / "mine"), store.kept(own_home / "mine")[0]
@@ -482,7 +482,7 @@ def test_a_shipped_recommender_is_refused(own_home: Path, verb: str) -> None:
 
 
 def test_watching_tells_of_files_that_come(photos: Path) -> None:
-    """One is written again and again until it is seen, as nobody says when watching has begun."""
+    """A file is written again and again until it is seen, because nothing says when watching has begun."""
     stop, ended = threading.Event(), threading.Event()
 
     def write() -> None:

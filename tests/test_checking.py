@@ -1,4 +1,4 @@
-"""`simrec plugins check` on installed distributions: its answer, and what a plugin that hangs or dies does to it."""
+"""`simrec plugins check` on installed distributions: its answers, also for plugins that hang or die."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLUGINS = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each plugin, with its distribution installed in it."""
+    """A folder for each plugin, with the plugin's distribution installed in it."""
     folders = {}
     for name, source in PLUGINS.items():
         folders[name] = folder = tmp_path_factory.mktemp(name)

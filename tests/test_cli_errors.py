@@ -1,4 +1,4 @@
-"""What a person at the prompt gets when something is wrong: one line, the right exit status, nothing lost."""
+"""Errors at the prompt: one line, the right exit status, nothing lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simrec.recommender import Recommender
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every path below a folder and its digest; without the cache, which is no recommender's."""
+    """Every path below a folder and its digest; without the cache, which doesn't belong to a recommender."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in sorted(folder.rglob("*"))
@@ -46,14 +46,14 @@ def failed(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1) 
 
 
 def simrec(*words: object, **options: object) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own."""
+    """Runs the command in its own process."""
     command = [sys.executable, "-m", "simrec", *map(str, words)]
     return subprocess.run(command, capture_output=True, check=False, **options)  # type: ignore[call-overload]
 
 
 @pytest.fixture
 def mine(own_home: Path, demo: Recommender) -> Path:
-    """A home with one recommender that the user has made."""
+    """A home with one recommender of the user's."""
     return Path(shutil.copytree(demo.folder, own_home / "mine"))
 
 
@@ -156,7 +156,7 @@ def test_a_traceback_is_shown_with_debug_alone() -> None:
 
 
 def test_a_look_up_leaves_nothing_behind_and_tells_nobody(shoe: Path, tmp_path: Path) -> None:
-    """ONNX Runtime's own wheels send figures of their use home, and keep them in the cache until then."""
+    """ONNX Runtime's own wheels report usage data to their makers, and keep it in the cache until then."""
     before = {path.name for path in tmp_path.iterdir()}
     assert simrec("similar", shoe, "--index", "demo").returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == before
@@ -200,7 +200,7 @@ def test_a_picture_with_pixels_that_are_not_numbers_is_one_clear_line(
 
 
 def make_newer(folder: Path) -> None:
-    """The recommender as a later simrec would leave it."""
+    """The recommender as a later simrec would write it."""
     path = folder / "generations" / f"{store.current(folder).name}.json"
     data = json.dumps({**json.loads(path.read_bytes()), "version": VERSION + 7}).encode()
     path.write_bytes(data)
@@ -248,7 +248,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 main(sys.argv[1:])
 """
-"""The command where no file can grow beyond a thousand bytes, as on a disk that is full."""
+"""Runs the command with files limited to a thousand bytes, like a full disk."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Codes in few bits: what goes in comes out, and what was cut, altered or another encoder's is refused."""
+"""Compressed codes come back as they were; cut, altered or another encoder's containers are refused."""
 
 from __future__ import annotations
 

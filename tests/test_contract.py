@@ -27,7 +27,7 @@ QUICK = {
     "onnx": OnnxSettings(model=str(TOWERS / "lite0.onnx"), size=32, dim=16),
     "photo": PhotoSettings(views=("lite0@64",), dim=16),
 }
-"""What an encoder is checked with whose defaults need a network, a model, or large pictures."""
+"""Settings for checking encoders whose defaults need a network, a model, or large pictures."""
 
 CASES = {
     (name, str(case)): case

@@ -1,4 +1,4 @@
-"""The README and the guide for authors of plugins say what is there: commands, options, pictures, hooks, checks, code.
+"""The README and the guide for plugin authors match simrec: commands, options, pictures, hooks, checks, code.
 
 `python tests/test_docs.py` writes the guide's table of checks again.
 """
@@ -40,7 +40,7 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL
 
 
 def commands(text: str) -> list[str]:
-    """The commands of simrec in a text, without their comments."""
+    """The simrec commands in a text, without their comments."""
     found = re.findall(r"^    (?:.*&& )?(simrec [a-z-].*)$", text, re.MULTILINE)
     return sorted({line.split("#")[0].strip() for line in found})
 

@@ -1,4 +1,4 @@
-"""Which items of a catalogue are the same, and what they are to each other."""
+"""Which items of a catalogue are duplicates, and of what kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Photos, one of them there twice as it is, one in two formats without loss, one saved again at half its size."""
+    """Photos: one is there twice, one in two lossless formats, and one again at half its size."""
     folder = tmp_path / "album"
     folder.mkdir()
     for name in NAMES:

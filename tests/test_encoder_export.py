@@ -1,4 +1,4 @@
-"""The encoder leaves simrec: its graph, the recipe written down, and programs in other languages that get the same."""
+"""Exported encoders: the graph and the recipe, with which programs in other languages get the same codes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_steps_that_are_written_down_give_the_very_pixels_that_simrec_feeds(
 
 
 def odd() -> Iterator[tuple[str, bytes]]:
-    """Pictures that meet what the shipped ones don't."""
+    """Pictures for the cases that the shipped ones don't cover."""
     from skimage import data
 
     photo = Image.fromarray(data.astronaut())
@@ -177,7 +177,7 @@ def test_the_vectors_are_small() -> None:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    """The encoder of `demo` as the command writes it."""
+    """The encoder of `demo`, as the command exports it."""
     done = CliRunner().invoke(cli, ["export", "demo", "-o", "encoder.onnx"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.stderr == "Wrote encoder.onnx and encoder.onnx.simrec.json.\n"
@@ -285,7 +285,7 @@ writeFileSync("answers.json", JSON.stringify(answers));
 
 @pytest.mark.external
 def test_a_program_in_javascript_gets_the_same_pixels_and_codes(tmp_path: Path, demo: Recommender) -> None:
-    """Real node, sharp and onnxruntime-node. A JPEG that is decoded smaller comes to it decoded, as sharp can't."""
+    """Runs real node, sharp and onnxruntime-node. JPEGs to be decoded smaller come as pixels: sharp can't do that."""
     assert shutil.which("npm"), "install nodejs and npm"
     shutil.copy(PLACE / "reference.mjs", tmp_path)
     packages = ["onnxruntime-node@1", "sharp@0.34"]  # which run on the node of Debian 12

@@ -1,4 +1,4 @@
-"""Engines keep their contract, against the real databases."""
+"""Engines keep their contract, with the real databases."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def _qdrant_edge(_: pytest.FixtureRequest, folder: Path) -> str:
 
 
 PLACES = {"postgresql": _postgresql, "lancedb": _lancedb, "qdrant": _qdrant, "qdrant-edge": _qdrant_edge}
-"""What gives the address of a new database, which a table's name completes."""
+"""Gives the address of a new database; a table's name completes it."""
 
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database, which a table's name completes."""
+    """The address of a database; a table's name completes it."""
     return PLACES[request.param](request, tmp_path / "data base")
 
 
 @pytest.fixture
 def opened(place: str) -> Callable[[str], Engine]:
-    """What opens the table of a name."""
+    """Opens the table of a name."""
     return lambda table: engine(place + table)
 
 
@@ -58,7 +58,7 @@ def test_keeps_the_contract(check: EngineCheck, opened: Callable[[str], Engine])
 
 
 def held(place: str, opened: Engine) -> set[str]:
-    """All that a database holds: names of tables, files, or points of a generation."""
+    """Everything in a database: names of tables, files, or points of a generation."""
     if place.startswith("postgresql"):
         import psycopg
 
@@ -80,7 +80,7 @@ def held(place: str, opened: Engine) -> set[str]:
 
 
 def settled(place: str) -> None:
-    """Waits until a server has ended what a killed process asked of it."""
+    """Waits until a server has finished what a killed process asked for."""
     if place.startswith("postgresql"):
         import psycopg
 

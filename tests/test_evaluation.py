@@ -130,7 +130,7 @@ def test_distances_and_scores_mean_what_they_say(codes: np.ndarray) -> None:
 
 
 def opened(index: Index, path: Path, removed: list[int] | None = None) -> Index:
-    """The index again, from a file."""
+    """The index, written to a file and read again."""
     path.write_bytes(index.to_bytes())
     kept = np.array(removed or [], np.int64)
     return Index.opened(path.read_bytes(), path, len(index), index.codes.shape[1], index.metric, index.dtype, kept)

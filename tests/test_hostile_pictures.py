@@ -1,4 +1,4 @@
-"""Pictures that a stranger made: each is an image or one line, in bounded memory and time, and none runs a program."""
+"""Strangers' pictures: each gives an image or a one-line error, in bounded memory and time, and none runs a program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from simrec.contracts import ImageSpec
 from simrec.errors import ImageError
 
 SECONDS = 10
-"""The longest that any file may take."""
+"""Maximum seconds for any file."""
 
 SCRIPT = """
 import io, json, os, signal, sys, time, warnings
@@ -49,7 +49,7 @@ def read(path, recipe):
     right = image.dtype == "uint8" and image.shape == (1, *specs[recipe].shape)
     return "image" if right else "not the shape", image.tobytes().hex() if "pixels" in sys.argv else ""
 """
-"""How each child process below begins."""
+"""The beginning of each child process below."""
 
 READER = """
 import resource
@@ -60,12 +60,12 @@ for path, recipe in json.load(sys.stdin):
     kind, text = read(path, recipe)
     print(json.dumps([path, recipe, kind, text, time.perf_counter() - start]), flush=True)
 """
-"""Reads pictures with at most 1.2 GB of data and prints what becomes of each."""
+"""Reads pictures with at most 1.2 GB of memory and prints the outcome of each."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file by one recipe; text: the error, or the pixels in hexadecimal if asked for."""
+    """The outcome of one file with one recipe; text: the error, or the pixels in hexadecimal if asked for."""
 
     path: str
     recipe: str
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def child(script: str, *words: object, given: str = "", timeout: float = 1000) -> subprocess.CompletedProcess[str]:
-    """The script in a process of its own, which is ended with all that it started."""
+    """Runs the script in its own process, which is ended with all that it started."""
     command = [sys.executable, "-c", SCRIPT + script, *map(str, words)]
     one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each takes memory of its own
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -93,7 +93,7 @@ def child(script: str, *words: object, given: str = "", timeout: float = 1000) -
 
 
 def outcomes(paths: Iterable[Path], *words: str, recipes: Iterable[str] = ("fashion", "photo")) -> list[Outcome]:
-    """What becomes of each file by each recipe; where one ends the process, a new one goes on after it."""
+    """The outcomes of each file with each recipe; if a file ends the process, a new one goes on after it."""
     jobs, made = [(str(path), recipe) for path in paths for recipe in recipes], list[Outcome]()
     while len(made) < len(jobs):
         done = child(READER, *words, given=json.dumps(jobs[len(made) :]))
@@ -118,7 +118,7 @@ def expect_images_or_one_line(found: Iterable[Outcome], note: str = "") -> None:
 
 
 def written(folder: Path, files: Mapping[str, bytes | hostile.File]) -> list[Path]:
-    """The files, made two at a time."""
+    """Makes the files, two at a time."""
 
     def write(name: str) -> Path:
         data = files[name]
@@ -177,7 +177,7 @@ def test_a_bomb_is_an_image_or_one_line(bombs: list[Path]) -> None:
 
 @pytest.mark.long
 def test_a_picture_that_cannot_be_read_leaves_no_memory_taken(bombs: list[Path]) -> None:
-    """Each attempt needs 400 MB of the 1.2 GB, so that a few that were never freed would change what is said."""
+    """Each attempt needs 400 MB of the 1.2 GB, so a few that were never freed would change the message."""
     found = outcomes([path for path in bombs if path.name == "cut.png"] * 4)
     assert {(one.kind, one.text) for one in found} == {("refused", found[0].text)}
     assert "damaged or cut short" in found[0].text
@@ -310,7 +310,7 @@ def test_no_program_is_run_and_no_file_written_whatever_a_file_is_called(
 
 
 def refused(path: Path) -> str:
-    """The one line of a file that is refused within two seconds, in a process with 1.2 GB."""
+    """The one-line error of a file that is refused within two seconds, in a process with 1.2 GB."""
     (one,) = outcomes([path], recipes=["fashion"])
     assert one.kind == "refused", one
     assert one.seconds < 2
@@ -345,7 +345,7 @@ def test_a_pipe_in_the_place_of_a_picture_is_refused_at_once(tmp_path: Path) -> 
 
 
 def test_no_warning_of_a_decoder_reaches_anyone_when_several_threads_read(tmp_path: Path) -> None:
-    """Pillow warns of each of these files; as an error, a warning would fail the reading."""
+    """Pillow warns about each of these files; if warnings were errors, reading would fail."""
     files = {
         "frames.png": hostile.png(9, 9, 8, 0, hostile.chunk(b"acTL", struct.pack(">II", 0, 0))),
         "exif.png": hostile.png(9, 9, 8, 0, hostile.chunk(b"eXIf", hostile.greedy_tags(5))),

@@ -1,4 +1,4 @@
-"""What a stranger made is refused in one line, or answers; it changes nothing, hangs nothing, and hides no other."""
+"""Strangers' recommenders are refused in one line, or answer; they change nothing, hang nothing, and hide no others."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ from simrec.verbs.export import export
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
 LIMIT = 10.0
-"""Seconds that a command may take."""
+"""Maximum seconds for a command."""
 
 MEMORY = 1_000_000
-"""Kilobytes that a process may take while it reads what a stranger made."""
+"""Maximum memory, in kilobytes, of a process that reads a stranger's recommender."""
 
 CASES = cases()
 FIXED = [
@@ -122,7 +122,7 @@ def serve(asked: Callable[..., dict[str, Any]] | None = None) -> None:
 
 
 def _peak(*, forget: bool = False) -> int:
-    """The most memory, in kilobytes, that this process took since it was told to forget; 0 where nobody counts it."""
+    """This process's peak memory since the last reset, in kilobytes; 0 if the system doesn't count it."""
     if sys.platform != "linux":
         return 0
     if forget:
@@ -131,7 +131,7 @@ def _peak(*, forget: bool = False) -> int:
 
 
 def _ran(words: list[str]) -> dict[str, Any]:
-    """A command's exit status and what it printed, native code's words among them."""
+    """A command's exit status and output, including that of native code."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
@@ -177,7 +177,7 @@ ASKED = {
     FIELDS: ["similar", "export"],
     REMOVED: ["similar", "id", "export"],
 }
-"""The files that are mutated, and what is asked of a recommender with such a one."""
+"""The files that are mutated, and what a recommender with such a file is asked for."""
 
 OUTCOMES = ["answered", "refused", "badly said", "otherwise"]
 GOOD = OUTCOMES[:2]
@@ -194,7 +194,7 @@ def _answered(words: str, *, or_refused: bool = False) -> None:
 
 
 def _asked(here: str, folder: str, about: str = "", data: str = "") -> dict[str, Any]:
-    """The outcome of all that uses a file, or of decoding a container of codes (in Base 64)."""
+    """The outcome of everything that uses a file, or of decoding a container of codes (in Base 64)."""
     if data:
         opened = Recommender(Path(folder))
         return _outcome(lambda: opened.decompress(base64.b64decode(data)), (DataError, VersionError))
@@ -204,7 +204,7 @@ def _asked(here: str, folder: str, about: str = "", data: str = "") -> dict[str,
 
 
 def _outcome(question: Callable[[], object], expected: type[Exception] | tuple[type[Exception], ...]) -> dict[str, Any]:
-    """Whether a question is answered, refused in one good line, or neither; a warning would be a second line."""
+    """Whether a request is answered, refused in one good line, or neither; a warning would be a second line."""
     try:
         with warnings.catch_warnings():
             for shown in (UserWarning, RuntimeWarning):
@@ -223,7 +223,7 @@ def _outcome(question: Callable[[], object], expected: type[Exception] | tuple[t
 
 
 class Child:
-    """A process that answers requests, and another one when it died or was stopped at the limit."""
+    """A process that answers requests; if it dies or is stopped at the limit, a new one follows."""
 
     def __init__(self, module: str = "test_hostile_recommenders") -> None:
         self.module = module
@@ -251,7 +251,7 @@ class Child:
         return {"lost": f"died of {signal.Signals(-code).name}" if code < 0 else f"left with status {code}"}
 
     def close(self) -> int:
-        """Its exit status; it is killed where it would not end."""
+        """Ends it, by force if need be; returns its exit status."""
         process, self.process = self.process, None
         if process is None:
             return 0
@@ -262,7 +262,7 @@ class Child:
 
 
 def shared(work: Callable[[Child, Any], Any], jobs: list[Any], module: str = "test_hostile_recommenders") -> list[Any]:
-    """What becomes of each job, in order: two processes work on them."""
+    """The outcomes of the jobs, in order; two processes work on them."""
     children: SimpleQueue[Child] = SimpleQueue()
     every = [Child(module), Child(module)]
     for child in every:
@@ -290,7 +290,7 @@ CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
 
 
 def ill_said(line: str, controls: str = CONTROL) -> str | None:
-    """What is wrong with the one line of an error, None for a good one."""
+    """What is wrong with an error's one line, None for a good line."""
     if not line.startswith("Error: ") or "\n" in line.rstrip("\n"):
         return "not one line of an error: "
     if re.search(controls, line):
@@ -328,7 +328,7 @@ def tree(root: Path, but: Path | None = None) -> dict[str, object]:
 
 
 def staged(root: Path, healthy: dict[str, Path], dtype: str = "int8", seed: object = 0) -> Target:
-    """`root` with a home of two recommenders, "evil" to be changed, and folders that nothing may change."""
+    """`root` with a home of two recommenders, of which "evil" is to be changed, and folders that nothing may change."""
     for name in ("home", "outside", "here"):
         (root / name).mkdir(parents=True)
     for path in (root / "victim", root / "outside" / "victim"):
@@ -343,7 +343,7 @@ def staged(root: Path, healthy: dict[str, Path], dtype: str = "int8", seed: obje
 
 
 def complaints(child: Child, name: str, root: Path, healthy: dict[str, Path]) -> list[str]:
-    """What is wrong with how a hostile recommender of that name is received by all commands, nothing hopefully."""
+    """What is wrong in all commands' answers to a hostile recommender of that name; empty if nothing is."""
     case, wrong = CASES[name], []
     case.make(staged(root, healthy, case.dtype, name))
     before = tree(root)
@@ -375,7 +375,7 @@ def complaints(child: Child, name: str, root: Path, healthy: dict[str, Path]) ->
 
 
 def reported(wrong: list[str]) -> str:
-    """For a test that fails: what is wrong, and how to see it again."""
+    """The message of a failing test: what is wrong, and how to reproduce it."""
     return "\n".join([f"{len(wrong)} wrong, repeat with SEED={SEED}", *wrong])
 
 
@@ -433,14 +433,14 @@ def interrupted(folder: Path, home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
-    """A process to ask."""
+    """A process that answers requests."""
     child = Child()
     yield child
     child.close()
 
 
 def said(child: Child, here: Path, *words: object) -> str:
-    """The one good line of a command that fails."""
+    """The good one-line error of a command that fails."""
     reply = child.ask(here, words=["--quiet", *map(str, words)])
     assert reply.get("status") == 1, reply
     line: str = reply["err"]
@@ -483,7 +483,7 @@ def test_a_look_up_without_a_name_answers_beside_a_manifest_that_cannot_be_read(
 
 
 def arrays(opened: dict[str, Any], **changes: Any) -> bytes:
-    """Arrays by name as .npz, some of them changed."""
+    """Arrays by name as an .npz file, some of them changed."""
     with tempfile.TemporaryFile() as file:
         np.savez(file, **{**opened, **changes})
         file.seek(0)
@@ -545,7 +545,7 @@ def test_many_equal_pictures_in_few_bytes_are_still_decoded(demo: Recommender) -
 
 
 def test_codes_in_the_lowest_steps_which_take_no_words_are_still_decoded() -> None:
-    """The coder begins at 0, where a first step costs nothing: 1,000 of such codes are a container without words."""
+    """The coder begins at 0, where a first step costs nothing: 1,000 such codes are a container without words."""
     model = CodeModel.fit(np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32))
     levels = np.zeros((1000, 2), np.uint8)
     assert (model.decoded(model.encoded(levels, 2), 1000, 2) == levels).all()
@@ -556,7 +556,7 @@ def test_codes_in_the_lowest_steps_which_take_no_words_are_still_decoded() -> No
 def test_a_container_and_the_recommender_that_it_is_of_by_one_stranger_take_no_minutes(
     tmp_path: Path, healthy: dict[str, Path], child: Child, count: int
 ) -> None:
-    """A code model in which each number is nearly certain makes millions of codes of a few words."""
+    """A code model in which each number is nearly certain makes millions of codes from a few words."""
     target = staged(tmp_path / "root", healthy)
     opened = dict(np.load(target.place(CODE_MODEL)))
     opened["counts"][:] = np.eye(1, 256, 255) * (2**32 - 1)
@@ -575,7 +575,7 @@ def test_a_container_and_the_recommender_that_it_is_of_by_one_stranger_take_no_m
 def test_advice_about_a_file_that_cannot_be_read_never_costs_the_encoder(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
-    """Root may read everything: a folder in a file's place, and a file in a folder's, fail as a closed one would."""
+    """Root may read everything: folders instead of files, and files instead of folders, fail like unreadable ones."""
     target = staged(tmp_path / "root", healthy)
     path = target.place(name)
     if path.is_dir():
@@ -726,9 +726,9 @@ def test_a_catalogue_built_again_can_be_read_whatever_lies_among_the_generations
 
 
 def built_again(child: Child, name: str, root: Path, healthy: dict[str, Path]) -> list[str]:
-    """What is wrong with how a catalogue is built again in a hostile recommender, nothing hopefully.
+    """What is wrong after building a catalogue again in a hostile recommender; empty if nothing is.
 
-    It is built and answers, or one line says why not; where the advice was to build it again, that helps.
+    It is built and answers, or one line says why not; if the advice was to build it again, that helps.
     """
     case, wrong = CASES[name], []
     target = staged(root, healthy, case.dtype, name)
@@ -789,10 +789,10 @@ def test_every_catalogue_built_again_answers_or_one_line_says_why_not(tmp_path: 
 
 
 def going_on(child: Child, change: Callable[[Path, Path], object], root: Path, healthy: dict[str, Path]) -> list[str]:
-    """What is wrong with a build that goes on in a folder with a hostile `building`, nothing hopefully.
+    """What is wrong with a build that goes on in a folder with a hostile `building`; empty if nothing is.
 
-    It ends well, or says in one line that --discard helps, which then is so; the catalogue before answers meanwhile,
-    and the one that is built has the source's items.
+    It succeeds, or says in one line that --discard helps, which it then does; the old catalogue answers meanwhile,
+    and the new one has the source's items.
     """
     target, wrong = staged(root, healthy, "float32"), []
     shutil.copytree(healthy["building"], target.folder / "building")
@@ -891,7 +891,7 @@ def test_a_pipe_that_nobody_writes_to_is_one_line_and_no_wait(tmp_path: Path, ch
 def test_what_does_no_harm_answers(
     tmp_path: Path, healthy: dict[str, Path], child: Child, make: Callable[[Target], object]
 ) -> None:
-    """What the attacks are made of is not refused for its own sake, nor a link that the home's owner made."""
+    """The tools of the attacks are not refused by themselves, nor is a link that the home's owner made."""
     target = staged(tmp_path / "root", healthy)
     make(target)
     if not target.folder.exists():
@@ -904,7 +904,7 @@ def test_what_does_no_harm_answers(
 def test_a_recommender_that_nobody_changed_answers_every_command(
     tmp_path: Path, healthy: dict[str, Path], child: Child, dtype: str
 ) -> None:
-    """Or the attacks would be refused for what they are made of."""
+    """Otherwise the attacks might be refused for their tools alone."""
     target = staged(tmp_path / "root", healthy, dtype)
     for command, words in COMMANDS.items():
         reply = child.ask(target.here, words=["--quiet", "--home", str(target.folder.parent), *words.split()])
@@ -1039,7 +1039,7 @@ def test_sealed_containers_are_refused_in_one_line_or_give_their_pictures(
 
 
 def check(replies: dict[tuple[str, int], dict[str, Any]]) -> None:
-    """Prints the outcomes by kind of file; all shall be answers or refusals."""
+    """Prints the outcomes by kind of file; all should be answers or refusals."""
     outcomes = Counter((name, reply.get("outcome", "otherwise")) for (name, _), reply in replies.items())
     print(f"\n{'':24}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES))
     for name in dict.fromkeys(name for name, _ in replies):

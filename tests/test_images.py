@@ -1,4 +1,4 @@
-"""Any picture to what an encoder is fed: the two recipes, odd files, and files that are no pictures."""
+"""Pictures become an encoder's input: the two recipes, odd files, and files that aren't pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Grey = NDArray[np.uint8]
 
 Image.init()
 FORMS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
-"""Those which this Pillow can write: AVIF came late."""
+"""The formats that this Pillow can write: older ones lack AVIF."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def boot(pictures: Pictures) -> Grey:
 
 
 def read(picture: Image.Image, spec: ImageSpec = FASHION, form: str = "PNG", **options: object) -> Grey:
-    """The picture by the recipe, having been a file of that form."""
+    """The picture saved in that format and prepared by the recipe."""
     file = io.BytesIO()
     picture.save(file, form, **options)
     file.seek(0)
@@ -59,7 +59,7 @@ def likeness(one: Grey, other: Grey) -> float:
 
 
 def same_item(one: Grey, other: Grey) -> bool:
-    """Nearly equal: scaling twice and a lossy file leave a few grey levels, a pixel's shift over 10."""
+    """Nearly equal: scaling twice and a lossy file change a few grey levels, a shift by a pixel over 10."""
     return bool(np.abs(one.astype(float) - other).mean() < 6)
 
 
@@ -86,7 +86,7 @@ def test_both_recipes_give_what_the_spec_says(boot: Grey) -> None:
 
 
 def test_a_shop_photo_gives_nearly_the_test_picture_it_was_made_from(pictures: Pictures) -> None:
-    """Not exactly: the recipe sharpens once more what the makers had sharpened, and trims to whole pixels.
+    """Not exactly: the recipe sharpens again what the makers had sharpened, and trims to whole pixels.
 
     A perfect copy has a correlation of 1. Measured over these 100 pictures it is 0.93 on average and 0.79 at
     the least; with items centred a pixel off the least is 0.50; two pictures of one class have 0.61.
@@ -97,7 +97,7 @@ def test_a_shop_photo_gives_nearly_the_test_picture_it_was_made_from(pictures: P
 
 
 def test_an_item_sits_where_the_makers_of_fashion_mnist_put_it(pictures: Pictures) -> None:
-    """An odd width leaves a pixel over: it is on the left in all but ten of their 3,234 such pictures."""
+    """An odd width leaves a pixel over: it is on the left in all but ten of the 3,234 such pictures."""
 
     def span(picture: Grey) -> tuple[int, int]:
         columns = np.flatnonzero((picture > 0).any(axis=0))
@@ -157,7 +157,7 @@ def test_there_is_no_third_version() -> None:
 
 
 def test_version_1_gives_what_it_gave_when_it_was_the_only_one() -> None:
-    """Digests of a made picture's images, taken before there was a version 2."""
+    """Digests of an artificial picture's images, from before there was a version 2."""
     across, down = np.meshgrid(np.arange(640), np.arange(560))
     shades = np.stack([across * 3 % 256, down * 5 % 256, (across + down) * 7 % 256], axis=2).astype(np.uint8)
     photo = Image.new("RGB", (900, 800), (250, 248, 240))
@@ -205,7 +205,7 @@ def test_version_2_of_photo_is_close_to_version_1() -> None:
 
 
 def portrait(mode: str) -> Image.Image:
-    """A photo of 512 x 512 pixels that is in the public domain."""
+    """A photo of 512 x 512 pixels in the public domain."""
     from skimage import data
 
     return Image.fromarray(data.astronaut()).convert(mode)
@@ -283,7 +283,7 @@ def test_the_content_is_a_digest_of_the_files_bytes(
 
 
 class Growing(io.FileIO):
-    """Another program adds to it once, while it is read."""
+    """A file to which another program adds while it is read."""
 
     grown = False
 
@@ -406,7 +406,7 @@ def test_a_picture_of_extreme_shape_still_gives_an_image(size: tuple[int, int]) 
 
 
 def refused(file: Path | io.BytesIO, name: str | None = None) -> str:
-    """The one line that says why."""
+    """The one-line error of a picture that can't be read."""
     with pytest.raises(ImageError) as raised:
         images.read(file, FASHION, name)
     message = str(raised.value)
@@ -420,7 +420,7 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_one_clear_error() -> None:
-    """A list of pictures may hold it."""
+    """A list of pictures may hold such a name."""
     assert "null" in refused(Path("shoe\0.png"), "it")
 
 
@@ -535,7 +535,7 @@ def test_squash_stretches_and_crop_keeps_the_middle() -> None:
 def test_crop_gives_the_pixels_that_torchvisions_transforms_give(
     tmp_path: Path, interpolation: Interpolation, crop_pct: float
 ) -> None:
-    """Resize and CenterCrop, as the makers of vision models feed them; a filter ends at the box here, not beyond."""
+    """Resize and CenterCrop, as for vision models; here the filter ends at the box, not beyond."""
     from skimage import data
     from torchvision.transforms import v2 as transforms
 

@@ -1,4 +1,4 @@
-"""Tables in LanceDB: what others do to them, what is kept of them, and what is said when they can't be used."""
+"""Tables in LanceDB: what others do to them, what is kept of them, and the errors if they can't be used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opened(tmp_path: Path) -> Lance:
 
 
 def theirs(folder: Path) -> lancedb.table.Table:
-    """The table as others open it."""
+    """The table as other programs open it."""
     return lancedb.connect(folder).open_table("table")
 
 

@@ -1,4 +1,4 @@
-"""What is imported when: the borders between the modules, and what a look-up may cost."""
+"""What is imported when: the borders between modules, and what a look-up may import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "pyarrow", "sklearn", "ma
 
 
 def imported(code: str) -> set[str]:
-    """The modules that a fresh process has imported after running some code."""
+    """The modules that a new process has imported after running some code."""
     report = "import sys; print('\\n' + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())

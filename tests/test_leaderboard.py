@@ -1,4 +1,4 @@
-"""`simrec evaluate --all`: encoders are compared on the same pictures, and what was trained is taken as it is."""
+"""`simrec evaluate --all`: compares encoders on the same pictures, and uses trained recommenders as they are."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def simrec_encoders():
 
 
 def install(folder: Path, dim: int) -> None:
-    """The plugin, with that many numbers in a code by default, as pip leaves a distribution."""
+    """Installs the plugin like pip, with that many numbers in a code by default."""
     info = folder / "board_plugin-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: board-plugin\nVersion: 1.0\n")
@@ -89,7 +89,7 @@ def forget() -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the plugin is installed, beside which only pca is loaded; trainings find it too."""
+    """Where the plugin is installed; beside it only pca is loaded. Training finds it too."""
     folder = tmp_path / "site"
     install(folder, 3)
     monkeypatch.syspath_prepend(str(folder))
@@ -108,7 +108,7 @@ class Outcome:
 
     @property
     def rows(self) -> dict[str, Any]:
-        """The standings of a JSON answer by encoder, in their order."""
+        """The standings in a JSON answer by encoder, in order."""
         return {row["encoder"]: row for row in json.loads(self.out)["standings"]}
 
 
@@ -120,7 +120,7 @@ def evaluate(*words: object) -> Outcome:
 
 
 def commits(home: Path) -> set[str]:
-    """Every generation of every recommender: one more when something is trained or indexed again."""
+    """All generations of all recommenders: there is one more if something is trained or indexed again."""
     return {str(path.relative_to(home)) for path in home.glob("*/generations/*")}
 
 

@@ -35,7 +35,7 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Path:
-    """A home with the recommender `shop`: 60 pictures with prices, one of odd id and title, two of the same file."""
+    """A home with the recommender `shop`: 60 pictures with prices, one with an odd id and title, two the same file."""
     folder = tmp_path_factory.mktemp("maps")
     rows = []
     for row in range(COUNT):
@@ -55,7 +55,7 @@ def shop(home: Path) -> Recommender:
 
 
 class Page(HTMLParser):
-    """What a browser finds in a page. blocks: the texts of its script elements by their classes."""
+    """What a browser finds in a page. blocks: the texts of its script elements by class."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -341,7 +341,7 @@ TIMED = """{
     spent.push(performance.now() - start);
   });
 }"""
-"""Notes how long the script of each frame takes."""
+"""Records how long each frame's script takes."""
 
 Open = Callable[..., Any]
 
@@ -356,7 +356,7 @@ def file(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(browser: Any, file: Path) -> Iterator[Open]:
-    """Opens a map. No script may fail, nothing may be asked of anyone, and the policy holds."""
+    """Opens a map. No script may fail, no request may be sent, and the policy holds."""
     contexts, wrong = [], []
 
     def opening(path: Path = file, hash: str = "", script: str = "", **settings: Any) -> Any:
@@ -379,7 +379,7 @@ def visit(browser: Any, file: Path) -> Iterator[Open]:
 
 
 def until(page: Any, condition: str) -> None:
-    """Waits until JavaScript says that it is so; wait_for_function would need what the policy forbids."""
+    """Waits until a JavaScript expression is true; wait_for_function would need what the policy forbids."""
     for _ in range(300):
         if page.evaluate(condition):
             return

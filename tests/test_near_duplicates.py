@@ -1,4 +1,4 @@
-"""Which pictures are the same photo, saved again, and that `simrec evaluate` says how many of them flatter it."""
+"""Which pictures are the same photo, saved again, and that `simrec evaluate` says how many such queries flatter it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHOTOS = {
 
 
 def shown(picture: Image.Image) -> Image.Image:
-    """Its preview, as a catalogue keeps it."""
+    """A picture's preview, as a catalogue keeps it."""
     return previews.opened(images.preview(picture))
 
 

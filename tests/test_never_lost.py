@@ -1,4 +1,4 @@
-"""Whatever ends a change to a catalogue, the one before or the one after answers: whole, and never a mix of the two."""
+"""Whatever ends a change to a catalogue, the old or the new one answers: complete, and never a mix of the two."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rounds(root: Path, work: str, jobs: list[tuple[str, list[int]]]) -> dict[str, list[str]]:
-    """What became of the rounds with each change, by its name; two processes work on them."""
+    """The outcomes of the rounds with each change, by name; two processes work on them."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
     def run(job: tuple[str, list[int]]) -> list[str]:
@@ -64,7 +64,7 @@ def rounds(root: Path, work: str, jobs: list[tuple[str, list[int]]]) -> dict[str
 
 
 def check(seen: dict[str, list[str]], good: set[str]) -> None:
-    """Prints the outcomes by kind of change; all shall be good."""
+    """Prints the outcomes by kind of change; all should be good."""
     print()
     for name, outcomes in seen.items():
         print(f"{name:20}" + "".join(f"{count:6} {outcome:.60}" for outcome, count in Counter(outcomes).items()))
@@ -94,13 +94,13 @@ def test_a_change_that_is_killed_at_random_is_not_made_or_made_and_the_next_goes
 def test_power_that_fails_leaves_the_old_state_or_the_new_one_whatever_the_disk_has_not_kept(
     root: Path, times: int
 ) -> None:
-    """200 losses: of what no fsync was waited for, any part."""
+    """200 losses of any part of what no fsync has made safe."""
     check(rounds(root, "replayed", [(name, [times, SEED]) for name in [*WRITING, *OTHERS]]), {"old", "new"})
 
 
 @pytest.mark.parametrize("times", [pytest.param(5, marks=LONG), pytest.param(100, marks=SLOW)])
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(root: Path, times: int) -> None:
-    """At 20 points, from no room at all to nearly enough."""
+    """With 20 amounts of room, from none at all to nearly enough."""
     check(rounds(root, "full", [(name, [times]) for name in crashes.WORDS]), {"good"})
 
 
@@ -134,7 +134,7 @@ ITEMS = 30
 
 
 def write_list(place: Path, generation: int) -> None:
-    """A list whose items all say which generation they are of; with each, one goes and one comes."""
+    """A list whose items all say which generation they are from; each generation loses one and gains one."""
     with (place / "new.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "generation"])
@@ -143,7 +143,7 @@ def write_list(place: Path, generation: int) -> None:
 
 
 def mixed(opened: Recommender, photo: str) -> str:
-    """What in a recommender's answers is not of one generation, "" for nothing."""
+    """What in a recommender's answers isn't from one generation, "" for nothing."""
     catalogue = opened.catalogue  # of one generation, while another thread refreshes
     items = list(catalogue.all())
     for answer in (items, [match.item for match in opened.similar(photo, 100)]):
@@ -163,7 +163,7 @@ def mixed(opened: Recommender, photo: str) -> str:
 
 @contextmanager
 def readers(count: int, home: Path, photo: Path) -> Iterator[list[str]]:
-    """So many processes that look up while the block runs; afterwards, what each of them says."""
+    """Runs so many processes that look up during the block; afterwards, what each of them says."""
     said: list[str] = []
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     processes = [
@@ -190,7 +190,7 @@ def readers(count: int, home: Path, photo: Path) -> Iterator[list[str]]:
 def test_four_processes_and_eight_threads_look_up_while_syncs_go_by(
     tmp_path: Path, root: Path, own_home: Path, times: int
 ) -> None:
-    """Each answer is of one generation: its items, all with the fields that it gave them."""
+    """Each answer is from one generation: its items, all with that generation's fields."""
     crashes.save(tmp_path / "photos", *range(ITEMS + times + 1))
     photo = tmp_path / "asked.png"
     crashes.picture(999).save(photo)

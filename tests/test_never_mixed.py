@@ -1,4 +1,4 @@
-"""Whatever becomes of a catalogue's files, a look-up answers rightly or says what is damaged, and `verify` finds it."""
+"""Whatever happens to a catalogue's files, a look-up answers correctly or says what is damaged; `verify` finds it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = {
     "lengths": r"segments/.*/lengths\.npy",
     "fields": r"fields/.*", "removed": r"removed/.*", "encoder": r"encoder/.*",
 }  # fmt: skip
-"""The files of a recommender, by what they hold."""
+"""A recommender's files, by what they hold."""
 
 WAYS = ["flipped", "flipped", "cut", "grown", "zeroed", "swapped", "swapped"]
 
@@ -70,7 +70,7 @@ def asked(here: str, folder: str, small: int, picture: str) -> dict[str, Any]:
 
 
 def items(opened: Recommender) -> dict[str, Any]:
-    """All items, with what is known of each; no preview where the item isn't found by its id."""
+    """All items, with what is known of each; no preview if the item isn't found by its id."""
     catalogue = opened.catalogue
     previews = {item.id: catalogue.preview(item.id) for item in catalogue.all()}
     return {
@@ -84,13 +84,13 @@ def items(opened: Recommender) -> dict[str, Any]:
 
 
 def ranking(opened: Recommender) -> list[Any]:
-    """The nearest of some items."""
+    """The items nearest to some items."""
     ids = [item.id for item in opened.catalogue.all()]
     return [[[match.id, round(match.distance, 4)] for match in opened.similar(f"id:{id_}", 5)] for id_ in ids[::6]]
 
 
 def looked_up(opened: Recommender, picture: Path) -> list[Any]:
-    """What looks like a picture, with all that is known of it but for how near it is."""
+    """The items that look like a picture, with all that is known of them except how near they are."""
     found = [(match.id, match.label, match.source, dict(match.fields)) for match in opened.similar(picture, 100)]
     return sorted([list(match) for match in found], key=lambda match: str(match[0]))
 
@@ -114,14 +114,14 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def files(folder: Path, kind: str) -> list[Path]:
-    """Those of the live generation that hold that."""
+    """The live generation's files that hold that."""
     live = store.current(folder, hold=False)
     names = ["CURRENT", f"generations/{live.name}.json", *sorted(live.manifest.files)]
     return [folder / name for name in names if re.fullmatch(KINDS[kind], name)]
 
 
 def others(folder: Path, path: Path, kind: str, healthy: dict[str, Path]) -> list[bytes]:
-    """Files of the same kind of other generations, segments and recommenders."""
+    """Files of the same kind from other generations, segments and recommenders."""
     every = [one for place in healthy.values() for one in sorted(place.rglob("*")) if one.is_file()]
     alike = [one for one in every if re.fullmatch(KINDS[kind], one.relative_to(_recommender(one, healthy)).as_posix())]
     own = path.read_bytes()
@@ -153,7 +153,7 @@ def change(data: bytes, way: str, random: Random, swaps: list[bytes]) -> bytes:
 
 
 def seal(folder: Path, path: Path) -> None:
-    """Makes the digests right again."""
+    """Makes the digests correct again."""
     name, _ = (folder / "CURRENT").read_text().split()
     manifest = folder / "generations" / f"{name}.json"
     data = manifest.read_bytes()
@@ -169,7 +169,7 @@ def seal(folder: Path, path: Path) -> None:
 
 
 def replaced(path: Path, data: bytes) -> None:
-    """Another file in the place of one that has other names."""
+    """Replaces a file that has other names with another file."""
     path.unlink()
     path.write_bytes(data)
 
@@ -179,7 +179,7 @@ def replaced(path: Path, data: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def right(healthy: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    """What the healthy ones answer, and under "known" what each id was in any of their generations."""
+    """What the healthy ones answer, and under "known" what each id was in any generation."""
     child = Child("test_never_mixed")
     found = {}
     for dtype, folder in healthy.items():
@@ -198,11 +198,11 @@ def right(healthy: dict[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 OWN = ("label", "stamp", "content", "preview")
-"""What a row says of an item, under a checksum."""
+"""What a row says about an item, under a checksum."""
 
 
 def verdict(job: Job, reply: dict[str, Any], right: dict[str, Any], known: dict[str, list[Any]]) -> str:
-    """The outcome in a word or two; "WRONG: ..." for one that must not be."""
+    """The outcome in a word or two; "WRONG: ..." for one that must not happen."""
     if "lost" in reply:
         return f"WRONG: {reply['lost']}"
     every = [*reply["errors"], *(reply["problems"] or [])]
@@ -249,7 +249,7 @@ def _copied(reply: dict[str, Any], right: dict[str, Any]) -> bool:
 
 
 class Job:
-    """A mutant: which file, changed in which way, whether it is sealed, and up to which size files are read whole."""
+    """A mutant: which file, changed how, whether it is sealed, and up to which size files are read whole."""
 
     def __init__(self, number: int, kinds: list[str]) -> None:
         self.number, self.random = number, Random(f"{SEED} {number}")
@@ -265,7 +265,7 @@ class Job:
         return f"{self.number}: {self.kind} {self.way} ({sealed}{self.dtype}, whole up to {self.small})"
 
     def make(self, root: Path, healthy: dict[str, Path]) -> Path:
-        """The recommender that it makes of a healthy one."""
+        """Makes the recommender from a healthy one."""
         healthy_one = healthy[self.dtype]
         folder = root / "mine"
         shutil.copytree(healthy_one, folder, copy_function=os.link, ignore=shutil.ignore_patterns("LOCK"))
@@ -285,7 +285,7 @@ class Job:
 def test_a_catalogue_with_a_damaged_file_answers_rightly_or_says_so(
     tmp_path: Path, healthy: dict[str, Path], right: dict[str, Any], times: int
 ) -> None:
-    """Half of the mutants are sealed: their digests are right, and they can say anything, but no item's data under the
+    """Half of the mutants are sealed: their digests are right, and they can say anything but an item's data under the
     id of another.
     """
     kinds = [kind for kind in KINDS if all(files(folder, kind) for folder in healthy.values())]

@@ -31,7 +31,7 @@ from simrec.sklearn import Encoder
 
 
 def listed(folder: Path, name: str, columns: str, values: list[str]) -> str:
-    """A list of the first pictures of `photos`, with other columns than their paths."""
+    """A list of the first pictures of `photos`, with more columns than their paths."""
     paths = sorted(folder.rglob("*.png"))[: len(values)]
     lines = [f"{path.relative_to(folder)},{value}" for path, value in zip(paths, values, strict=True)]
     (folder / name).write_text("\n".join([f"path,{columns}", *lines]) + "\n")
@@ -40,7 +40,7 @@ def listed(folder: Path, name: str, columns: str, values: list[str]) -> str:
 
 @pytest.fixture
 def shop(photos: Path) -> Recommender:
-    """A catalogue of 12 items with fields, two of which are called as other columns are."""
+    """A catalogue of 12 items with fields; two fields have the names of other columns."""
     values = [f"{row},{row / 2},seen {row},c{row}" for row in range(12)]
     return simrec.build("shop", listed(photos, "shop.csv", "stock,price,source,code", values), encoder="demo")
 
@@ -120,7 +120,7 @@ def in_a_file(codes: Codes) -> bool:
 
 @pytest.fixture
 def by_l2(photos: Path) -> Recommender:
-    """A catalogue that is compared by l2, whose encoder is trained in a second."""
+    """A catalogue with the metric l2, whose encoder trains in a second."""
     simrec.train("pca", name="mine", source=str(photos))
     return simrec.build("mine", str(photos))
 
@@ -295,6 +295,6 @@ class Rows(Encoder):
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks_pass() -> None:
-    """None is expected to fail. They are skipped for what takes no table, so they are run on `Rows`."""
+    """None is expected to fail. They are skipped for anything that takes no table, so they run on `Rows`."""
     results = check_estimator(Rows("demo"), on_skip=None, on_fail="raise")
     assert sum(result["status"] == "passed" for result in results) > 30

@@ -1,4 +1,4 @@
-"""The encoder `onnx`: what a model in a file sees is what the codes tell, and what can't be used is one clear line."""
+"""The encoder `onnx`: codes hold what the model in a file sees, and a model that can't be used is one clear line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """60 pieces of photos, (60, 16, 16, 3)."""
+    """60 parts of photos, (60, 16, 16, 3)."""
     from skimage import data
 
     photos = np.concatenate(
@@ -82,7 +82,7 @@ def fitted(path: Path, images: Images, **settings: Any) -> Onnx:
 
 
 def apart(codes: NDArray[Any], vectors: NDArray[Any]) -> float:
-    """How far the inner products of codes are from those of centred vectors, which a rotation leaves alone."""
+    """How far the inner products of codes are from those of centred vectors; a rotation doesn't change them."""
     centred = vectors - vectors.mean(0)
     return float(np.abs(codes @ codes.T - centred @ centred.T).max() / np.abs(centred @ centred.T).max())
 
@@ -170,7 +170,7 @@ def features_of_pixels(images: Images) -> NDArray[np.float64]:
 
 
 def test_the_output_is_chosen_and_what_it_does_not_need_is_left_out(tmp_path: Path, images: Images) -> None:
-    """A model of pictures and texts: its image half alone gets into the recommender."""
+    """A model of pictures and texts: only its image half gets into the recommender."""
     path = tower(
         tmp_path / "both.onnx",
         last=[
@@ -315,7 +315,7 @@ def test_principal_axes_are_the_widest_and_the_same_from_either_matrix() -> None
 
 
 def test_smoothed_axes_draw_pictures_of_a_kind_together() -> None:
-    """Five kinds, hidden under noise that is as wide in 60 directions of its own; the labels only score."""
+    """Five kinds, hidden under equally wide noise in 60 other directions; the labels only score."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 400)
     kinds = rng.normal(size=(5, 100)) * (np.arange(100) < 40)

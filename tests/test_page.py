@@ -1,4 +1,4 @@
-"""The page of `simrec serve`, in a real browser (Debian's `chromium`): what a visitor does, by visible labels alone."""
+"""The page of `simrec serve` in a real browser (Debian's `chromium`), used like a visitor, by visible labels alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Path:
-    """A home with the recommender `shop`: 600 pictures with prices, one of which has an odd title."""
+    """A home with the recommender `shop`: 600 pictures with prices, one with an odd title."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "stock").mkdir()
     rows = []
@@ -60,7 +60,7 @@ def site(home: Path) -> Iterator[str]:
 
 
 class serving:  # noqa: N801
-    """A server in a thread, for the block."""
+    """Runs a server in a thread, in the block."""
 
     def __init__(self, address: Address, home: Path) -> None:
         self._address, self._home = address, home
@@ -83,7 +83,7 @@ class serving:  # noqa: N801
 
 @pytest.fixture
 def visit(browser: Any, site: str) -> Iterator[Open]:
-    """Opens the page, or another address of it. No script may fail, and nothing may be asked of another server."""
+    """Opens the page, or an address on it. No script may fail, and no request may go to another server."""
     contexts, wrong = [], []
 
     def opening(address: str = "", **settings: Any) -> Any:
@@ -110,7 +110,7 @@ def _own(address: str, site: str) -> bool:
 
 @pytest.fixture
 def sneaker(tmp_path: Path, pictures: Pictures) -> Path:
-    """A photo that is in no catalogue of these tests."""
+    """A photo that isn't in any catalogue of these tests."""
     row = [row for row, label in enumerate(pictures.labels) if label == "Sneaker" and row > 6000][0]
     path = tmp_path / "sneaker.jpg"
     Image.fromarray(pictures.images[row, :, :, 0]).resize((400, 400)).save(path)
@@ -125,7 +125,7 @@ def upload(page: Any, *files: Path) -> None:
 
 
 def settled(page: Any) -> None:
-    """Waits until the answer is there."""
+    """Waits for the answer."""
     page.wait_for_timeout(150)  # a filter waits for more to come
     page.locator("#main:not([aria-busy])").wait_for()
 
@@ -501,18 +501,18 @@ def test_the_catalogue_can_be_changed(visit: Open) -> None:
 
 
 CLOTHES = Path("/usr/share/openclipart/png/people/clothing")
-"""Of Debian's package openclipart-png, in the public domain."""
+"""Pictures from Debian's package openclipart-png, in the public domain."""
 
 SHOES = {
     "hiking_boot_jarno_vasama_.png": 35, "feet_in_sandals_jonadab__01.png": 29, "pattino_architetto_franc_01.png": 75,
     "tennis_shoes_jarno_vasam_.png": 45, "thongs_01.png": 15,
 }  # fmt: skip
-"""What they cost."""
+"""Their prices."""
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Runs `simrec`; `serve` goes on until the test ends, and its address comes back."""
+    """Runs `simrec`; `serve` runs until the test ends and returns its address."""
     servers = []
     words = [sys.executable, "-m", "simrec", "--home", str(tmp_path / "home"), "--quiet"]
 
@@ -531,7 +531,7 @@ def command(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 def answers(page: Any) -> list[str]:
-    """What the answers are called, best first."""
+    """The names of the answers, best first."""
     found = page.get_by_role("list", name=re.compile("similar item")).get_by_role("heading")
     return found.all_inner_texts()  # type: ignore[no-any-return]
 
@@ -558,7 +558,7 @@ SENT = {"permissions": ["clipboard-read", "clipboard-write"]}
 def test_a_first_visit_to_a_shop_of_photos_and_prices(
     browser: Any, command: Callable[..., str], tmp_path: Path, device: dict[str, Any]
 ) -> None:
-    """Find a shoe like this under 50, then less like that one, then send the link: by what the page shows alone."""
+    """Find a shoe like this under 50, then less like that one, then send the link, only by what the page shows."""
     stock, photo = tmp_path / "stock", tmp_path / "my shoe.png"
     stock.mkdir()
     pictures = [file for file in sorted(CLOTHES.iterdir()) if file.suffix == ".png"]
@@ -600,7 +600,7 @@ def test_a_first_visit_to_a_shop_of_photos_and_prices(
 
 
 def test_a_first_visit_to_the_demo(browser: Any, command: Callable[..., str]) -> None:
-    """The same without a picture of one's own and without prices: among the sneakers and ankle boots."""
+    """The same without a picture and without prices, among the sneakers and ankle boots."""
     page = browser.new_context(**DESKTOP, **SENT).new_page()
     page.goto(command("serve", "demo"))
     for kind in ("Sneaker", "Ankle boot"):

@@ -1,4 +1,4 @@
-"""The encoder `pca`: the plain protocol in numpy, from training to looking up, and as the baseline of `evaluate`."""
+"""The encoder `pca`: the plain protocol in numpy, from training to looking up, and as a baseline of `evaluate`."""
 
 from __future__ import annotations
 

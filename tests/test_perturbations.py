@@ -1,4 +1,4 @@
-"""Perturbed pictures are what their names say."""
+"""Perturbed pictures match their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder `photo`, and what a new recommender takes without being told: photos are found with what comes along."""
+"""The encoder `photo`, and which shipped encoder a new recommender uses by default."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = PhotoSettings(views=("lite0@64",), dim=16)
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """48 pieces of photos, (48, 96, 96, 3)."""
+    """48 parts of photos, (48, 96, 96, 3)."""
     from skimage import data
 
     rng = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_a_cropped_recoloured_compressed_photo_finds_its_original(images: Images
 
 
 def found_again(encoder: Photo, images: Images) -> float:
-    """How many of 96 x 96 images are found first by the mirror image of a part of them, in another light."""
+    """How many of the 96 x 96 images are found first by the mirror image of a part of them, in another light."""
     codes = encoder.encode(images)
     codes /= np.linalg.norm(codes, axis=1, keepdims=True)
     copies = np.clip(images[:, 14:, 81::-1] * np.array([0.8, 1.0, 1.2]), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The networks that come along in 8 bits: that they are the published ones, and compute the same anywhere."""
+"""The shipped 8-bit networks are the published ones, and compute the same on any machine."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FLOAT: dict[str, list[list[float]]] = {
         [1.248, 3.246, -21.869, 12.642, 20.363, -8.654, -29.724, 12.875, -26.189, 2.363, 25.002, 9.350],
     ],
 }  # fmt: skip
-"""What the published networks, in float, see in the photos of SHOWN: see `sketch`."""
+"""The published networks' features, in float, of the photos of SHOWN: see `sketch`."""
 
 SHOWN = {"chelsea": "Egyptian cat", "coffee": "espresso", "rocket": "missile"}
-"""Photos that come with scikit-image, and what is in them: one of the network's first five classes."""
+"""Photos that come with scikit-image, and what they show: it is one of the network's first five classes."""
 
 
 def photos(size: int) -> Images:
-    """Three of scikit-image's photos, prepared as any."""
+    """Three of scikit-image's photos, prepared like any photo."""
     spec = ImageSpec(size, 3, "photo", version=2)
     return np.concatenate([images.of_picture(getattr(data, name)(), spec, name) for name in SHOWN])
 
@@ -60,7 +60,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def sketch(features: np.ndarray) -> np.ndarray:
-    """Mean features (n, 1280, h, w) in twelve numbers (n, 12): sums of all with signs that are drawn."""
+    """The means of features (n, 1280, h, w) in twelve numbers (n, 12): sums with random signs."""
     signs = np.random.default_rng(0).choice([-1, 1], (1280, 12))
     found: np.ndarray = features.mean((2, 3)) @ signs
     return found
@@ -106,7 +106,7 @@ def test_neighbours_that_16_bits_dont_hold_are_named(shipped: bytes) -> None:
 
 
 def test_shipped_towers_see_what_the_published_networks_see(network: str, shipped: bytes) -> None:
-    """FLOAT holds what the networks in float say of the same photos; 8 bits give cosines of 0.99 and more."""
+    """FLOAT holds what the networks give in float for the same photos; 8 bits give cosines of 0.99 and more."""
     seen = sketch(run(shipped, {"images": photos(224)})[0])
     assert (cosines(seen, np.array(FLOAT[network])) > 0.98).all()
 

@@ -1,4 +1,4 @@
-"""Plugins are installed as real distributions; a broken one is named with its version and harms no other."""
+"""Plugins are installed as real distributions; a broken one is named with its version and doesn't harm the others."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def simrec_sources():
     return [SourceSpec("our-shop", "Pictures of our shop.", "good_plugin:Squares")]
 """
 )
-"""A plugin of numpy alone with an encoder and a source, which do what they should."""
+"""A plugin with an encoder and a source, in numpy alone, that work correctly."""
 
 SPEC = "EncoderSpec('mine', 'Mine.', 'nowhere:Mine')"
 
@@ -139,11 +139,11 @@ UNLOADABLE = {
     "half": (f"@hookimpl\ndef simrec_encoders():\n    yield {SPEC}\n    raise OSError('no more')", "no more"),
     "raises": ("@hookimpl\ndef simrec_encoders(): raise KeyError('first\\nsecond')", "KeyError"),
 }
-"""Plugins that cannot be loaded, by what is wrong with them: their source, and what is said of it."""
+"""Plugins that cannot be loaded, by what is wrong with them: their code, and the error."""
 
 
 def overriding(line: str) -> Callable[[str], str]:
-    """A plugin whose encoder, of the plugin's own name, does one thing wrong."""
+    """A plugin whose encoder, named like the plugin, does one thing wrong."""
 
     def source(name: str) -> str:
         module = name.replace("-", "_")
@@ -182,11 +182,11 @@ UNUSABLE: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "list": (overriding("def encode(self, images): return super().encode(images).tolist()"), "that are list"),
 }
-"""Plugins that load and fail when their encoder is used: their source, and what is said of it."""
+"""Plugins that load and fail when their encoder is used: their code, and the error."""
 
 
 def broken_source(**changes: str) -> Callable[[str], str]:
-    """A plugin whose source lists and reads three items but for what is changed: the body of a method by its name."""
+    """A plugin whose source lists and reads three items, except for changes: the body of a method by its name."""
     bodies = {
         "__init__": "self.name, self.test, self.reduced = 'mine', None, False",
         "entries": "return iter([Entry('a', 'shop'), Entry('b', 'shop'), Entry('c', 'shop')])",
@@ -209,7 +209,7 @@ def broken_source(**changes: str) -> Callable[[str], str]:
 
 
 def read_as(images: str, **others: str) -> str:
-    """The body of a `read` that gives those images, and what else is other than it should be."""
+    """The body of a `read` that returns those images, and anything else that is wrong."""
     parts = {"entries": "entries", "previews": "[b'p'] * 3", "contents": "[content(b'p')] * 3", **others}
     return f"return Batch({parts['entries']}, {images}, {parts['previews']}, {parts['contents']})"
 
@@ -258,7 +258,7 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
         "other entries than it was asked for",
     ),
 }
-"""Plugins whose source fails when it is used."""
+"""Plugins with a source that fails when it is used."""
 
 UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
     "exporter-of-contract-2": (
@@ -278,7 +278,7 @@ UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
         "failed: KeyError",
     ),
 }
-"""Plugins whose exporter can't be used."""
+"""Plugins with an exporter that can't be used."""
 
 TAKEN = "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('plain', 'Another.', 'taken:Plain')]"
 
@@ -294,7 +294,7 @@ OURS = f"simrec {version('simrec')}"
 
 
 def install(folder: Path, name: str, source: str, version: str = "1.2.3") -> None:
-    """What pip leaves of a distribution with one module and one entry point."""
+    """Installs a distribution with one module and one entry point, like pip."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
@@ -323,7 +323,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def forget_plugins() -> None:
-    """As in a new process: nothing is known of what is installed, and nothing of it imported."""
+    """As in a new process: installed plugins are neither known nor imported yet."""
     importlib.invalidate_caches()
     host._discover.cache_clear()
     for name in [*PLUGINS, "rival", "my-package"]:
@@ -332,7 +332,7 @@ def forget_plugins() -> None:
 
 @pytest.fixture
 def install_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Makes the distributions in a folder installed ones, as long as the test lasts."""
+    """Installs the distributions in a folder, as long as the test lasts."""
 
     def put(folder: Path) -> None:
         monkeypatch.syspath_prepend(str(folder))
@@ -349,7 +349,7 @@ def installed(site: Path, install_site: Callable[[Path], None]) -> None:
 
 
 class Outcome(NamedTuple):
-    """What a command gave."""
+    """A command's result."""
 
     status: int
     out: str
@@ -357,7 +357,7 @@ class Outcome(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line that a failed command says."""
+        """The one-line error of a failed command."""
         assert self.status == 1, self.err
         (line,) = self.err.splitlines()
         assert line.startswith("Error: ")
@@ -370,7 +370,7 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture
 def simrec(capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command."""
+    """Runs the command."""
 
     def run(*words: object) -> Outcome:
         capsys.readouterr()
@@ -731,7 +731,7 @@ HOOKS = {
 
 
 def example(hook: str) -> str:
-    """The code of the example in a hook's docstring."""
+    """The code of a hook's docstring's example."""
     return "".join(part.source for part in doctest.DocTestParser().get_examples(HOOKS[hook].__doc__ or ""))
 
 

@@ -1,4 +1,4 @@
-"""Catalogues in databases: pushed there, answering from there, kept in step there, and brought home."""
+"""Catalogues in databases: pushed, answering from there, synced there, and pulled back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = ("red", "green", "blue")
 
 @pytest.fixture
 def address(postgres: str, request: pytest.FixtureRequest) -> str:
-    """A table of its own for each test, with a password that must never be kept."""
+    """A new table for each test, with a password that must never be stored."""
     user, _, rest = postgres.partition("@")
     return f"{user}open-sesame@{rest}#t_{abs(hash(request.node.name)) % 10**9}"
 
@@ -44,7 +44,7 @@ def priced(shop: Path, numbers: range | list[int]) -> None:
 
 
 def alike(one: str, other: str, where: str | None = None) -> None:
-    """Two recommenders give the same answers."""
+    """Asserts that two recommenders give the same answers."""
     ours, theirs = simrec.open(one), simrec.open(other)
     for number in (0, 7, 33):
         given, expected = (each.similar(picture(number), 40, where=where) for each in (ours, theirs))
@@ -73,7 +73,7 @@ def test_rows_that_an_earlier_version_wrote_are_intact() -> None:
 
 
 def test_a_database_that_this_user_has_not_named_is_not_asked(shop: Path, own_home: Path) -> None:
-    """A recommender comes with the address of its maker's choice."""
+    """A recommender comes with an address that its maker chose."""
     from dataclasses import replace
 
     from simrec import store

@@ -1,4 +1,4 @@
-"""Collections of Qdrant: what others see of them, what is said when they can't be used, and who is heard of two."""
+"""Collections of Qdrant: what others see of them, the errors if they can't be used, and which of two pushes wins."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLE = table_of()
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """The address of a folder, which a collection's name completes."""
+    """The address of a folder; a collection's name completes it."""
     return f"qdrant://{tmp_path}#"
 
 

@@ -1,4 +1,4 @@
-"""`simrec quickstart` where Fashion-MNIST's train pictures cannot be had."""
+"""`simrec quickstart` without Fashion-MNIST's train pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking up, encoding, exporting and evaluating, on the shipped demo and on a folder."""
+"""Looking up, encoding, exporting and evaluating, with the shipped demo and with a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers as HTML: the report that is one file, and the row of pictures in a notebook."""
+"""Answers as HTML: the report in one file, and the row of pictures in a notebook."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A catalogue of plain pictures with titles and prices, one of which is called as nobody should be."""
+    """A catalogue of plain pictures with titles and prices, one with a nasty name."""
     folder = tmp_path / "stock"
     folder.mkdir()
     rows = ["path,id,title,price"]

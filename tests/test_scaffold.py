@@ -1,4 +1,4 @@
-"""`simrec plugins new`: what it writes installs, keeps the contract and is found; what cannot be is refused whole."""
+"""`simrec plugins new`: the plugin installs, keeps the contract and is found; a refused one leaves nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from simrec.testing import check_encoder
 
 @pytest.fixture
 def fresh_host() -> Iterator[None]:
-    """Plugins are looked for again, in the test and after it."""
+    """Makes simrec look for plugins again, in the test and after it."""
     host._discover.cache_clear()
     yield
     host._discover.cache_clear()
 
 
 def install(project: Path) -> None:
-    """As an editable installation leaves it: the metadata of pyproject.toml beside the sources."""
+    """Installs it like an editable installation: the metadata of pyproject.toml beside the code."""
     told = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     info = project / "src" / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
     info.mkdir()

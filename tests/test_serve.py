@@ -1,4 +1,4 @@
-"""`simrec serve`: its API, as a client sees it, and what it refuses."""
+"""`simrec serve`: its API as a client sees it, and what it refuses."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from simrec.verbs import looking
 from simrec.verbs.export import Wishes, export
 
 ODD = "<img src=x onerror=alert(1)> & 100% of #1?.png"
-"""A file's name, as a stranger may choose it."""
+"""A file's name that a stranger may choose."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Path:
-    """A home with the recommender `shop`: 24 pictures in two folders, with prices, and one of an odd name."""
+    """A home with the recommender `shop`: 24 pictures in two folders, with prices, and one with an odd name."""
     folder = tmp_path_factory.mktemp("serve")
     rows = []
     labels = np.array(pictures.labels)
@@ -80,7 +80,7 @@ def jpeg(pictures: Pictures, row: int = 1) -> bytes:
 def post(
     client: TestClient, *, file: bytes | None = None, name: str = "photo.jpg", path: str = "similar", **form: object
 ):  # noqa: E501, ANN201
-    """A form; where there is no file, still as multipart."""
+    """A form; as multipart even without a file."""
     files = [("file", (name, file))] if file is not None else []
     return client.post(f"/api/{path}", data=form, files=files or None)
 
@@ -315,7 +315,7 @@ KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
 
 
 def fits(value: object, schema: dict[str, object], document: dict[str, object]) -> None:
-    """Asserts that a value is what a schema says: those parts of JSON Schema that the document uses."""
+    """Asserts that a value matches a schema, for the parts of JSON Schema that the document uses."""
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]  # type: ignore[index,attr-defined]
     kinds = schema.get("type", [])
@@ -468,7 +468,7 @@ def test_the_numbers_of_requests_are_there_for_prometheus(client: TestClient) ->
 
 
 def queued(together: Together[Any, Any], first: Any, others: Sequence[Any], begun: threading.Event) -> list[Any]:
-    """What became of `others`, which came while `first` was worked on: results and errors."""
+    """The results and errors of `others`, which came during the work on `first`."""
     results: list[Any] = [None] * len(others)
 
     def ask(place: int) -> None:
@@ -493,7 +493,7 @@ def queued(together: Together[Any, Any], first: Any, others: Sequence[Any], begu
 
 @pytest.fixture
 def held() -> tuple[Together[looking.Work, looking.Result], threading.Event]:
-    """What does work for many, and waits in its first batch; and what says that this has begun."""
+    """A `Together` that waits in its first batch, and an event that says that this has begun."""
     begun, go_on = threading.Event(), threading.Event()
 
     def do(works: Sequence[looking.Work]) -> list[looking.Result]:

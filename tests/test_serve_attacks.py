@@ -1,4 +1,4 @@
-"""What strangers may send to `simrec serve`, many at a time: nothing leaks or grows, and the next one is answered."""
+"""Strangers' requests to `simrec serve`, many at a time: nothing leaks or grows, and the next one is answered."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ GIGABYTE = 1_000_000
 
 @dataclass
 class Server:
-    """A server in a process of its own."""
+    """A server in its own process."""
 
     process: subprocess.Popen[str]
     port: int
 
     def ask(self, method: str, path: str, body: bytes = b"", kind: str = "", **headers: str) -> tuple[int, bytes]:
-        """The status and body of an answer; the path goes out as it is."""
+        """The status and body of an answer; the path is sent as it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             sent = {**({"Content-Type": kind} if kind else {}), **headers}
@@ -48,12 +48,12 @@ class Server:
             connection.close()
 
     def look_up(self, data: bytes, name: str = "a.png") -> int:
-        """The status of looking up a file."""
+        """The status of an answer to an uploaded file."""
         head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
         return self.ask("POST", "/api/similar", head + data + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")[0]
 
     def kilobytes(self, which: str) -> int:
-        """Its memory: VmHWM at most, VmRSS now."""
+        """Its memory: VmHWM is the peak, VmRSS the current value."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(rf"{which}:\s+(\d+)", text)[0])
 
@@ -146,7 +146,7 @@ SLOWLY = {
     "a small body": FORM % 9999,
     "a large body": FORM % 9_999_999,
 }
-"""The beginnings of requests whose rest comes byte by byte."""
+"""The beginnings of requests; the rest comes byte by byte."""
 
 
 @pytest.mark.long
@@ -181,7 +181,7 @@ def test_two_hundred_slow_connections_keep_nobody_out_and_are_closed(started: Ca
 
 
 def received(connection: socket.socket) -> bytes:
-    """What has arrived on a connection, nothing where it was closed."""
+    """What has arrived on a connection; empty if it was closed."""
     try:
         return connection.recv(1 << 16)
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""Sheets of answers: the originals where they are this user's, previews elsewhere, and readable text."""
+"""Sheets of answers: originals if they are this user's, else previews, and readable text."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
 
 @dataclass(frozen=True)
 class Shop:
-    """Large plain pictures and the sheet that is drawn of them."""
+    """Large plain pictures and a sheet of them."""
 
     folder: Path
     sheet: Path
 
     def shows(self, colour: str, size: tuple[int, int] = (160, 120)) -> bool:
-        """Whether somewhere on the sheet there is a rectangle of that colour and size."""
+        """Whether the sheet has a rectangle of that colour and size somewhere."""
         pixels = np.asarray(Image.open(self.sheet).convert("RGB")).astype(int)
         near = (np.abs(pixels - COLOURS[colour]).max(axis=2) < 12).astype(int)
         sums = np.pad(near.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -52,7 +52,7 @@ def shop(tmp_path: Path) -> Shop:
 
 @pytest.fixture
 def draw(shop: Shop, shoe: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Draws a sheet of answers to a shoe; what was said meanwhile."""
+    """Draws a sheet of answers to a shoe; returns the notices."""
 
     def drawn(name: object, *words: object) -> str:
         with pytest.raises(SystemExit) as leaving:

@@ -37,7 +37,7 @@ TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def loaded(source: str, data_dir: Path | None = None, spec: ImageSpec = FASHION) -> Pictures:
-    """The source, any notice being a surprise."""
+    """The source; a notice would be an error."""
 
     def surprise(text: str) -> None:
         raise AssertionError(text)
@@ -46,7 +46,7 @@ def loaded(source: str, data_dir: Path | None = None, spec: ImageSpec = FASHION)
 
 
 def refused(source: str, data_dir: Path | None = None) -> str:
-    """The one line that says why there is no such source."""
+    """The one-line error about a source that doesn't exist."""
     with pytest.raises(DataError) as raised:
         load(source, FASHION, data_dir=data_dir, notice=print)
     assert "\n" not in str(raised.value)
@@ -54,7 +54,7 @@ def refused(source: str, data_dir: Path | None = None) -> str:
 
 
 def closed_port() -> int:
-    """A loopback port at which nobody listens."""
+    """A loopback port on which nothing listens."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]
@@ -63,7 +63,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with an empty cache, no Debian package, and nobody at the other end of the line."""
+    """A machine with an empty cache, no Debian package, and no network."""
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     monkeypatch.setattr(fashion_mnist, "MIRROR", f"http://127.0.0.1:{closed_port()}/")
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -72,13 +72,13 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded test pictures pass for the train pictures, which not every machine has."""
+    """The embedded test pictures stand in for the train pictures, which not every machine has."""
     for train, test in zip(TRAIN, TEST, strict=True):
         monkeypatch.setitem(MD5, train, MD5[test])
 
 
 def put(folder: Path, *, packed: bool = True) -> Path:
-    """The embedded pictures in a folder, under the train files' names."""
+    """Writes the embedded pictures to a folder, under the train files' names."""
     folder.mkdir(parents=True, exist_ok=True)
     for train, test in zip(TRAIN, TEST, strict=True):
         if packed:
@@ -110,7 +110,7 @@ def test_the_published_sums_are_those_of_the_paper_s_files() -> None:
 def test_the_train_pictures_are_looked_for_in_the_data_dir_then_the_cache_then_debian_s_folder(
     tmp_path: Path,
 ) -> None:
-    """Each place but the last found holds a file that would be an error, were it read."""
+    """Each place except the one that is used holds a file that would be an error if it were read."""
     places = [tmp_path / "mine", fashion_mnist.cache(), fashion_mnist.DEBIAN]
     for found, place in reversed(list(enumerate(places))):
         put(place)
@@ -202,7 +202,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def downloads() -> list[str]:
-    """What is in the cache."""
+    """The files in the cache."""
     return sorted(path.name for path in fashion_mnist.cache().iterdir())
 
 
@@ -348,7 +348,7 @@ def test_another_size_or_number_of_channels_is_prepared_by_the_recipe() -> None:
 
 
 def picture(path: Path, shade: int = 0) -> None:
-    """A small picture file, a square of that shade."""
+    """Writes a small picture file, a square of that shade."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Image.new("L", (40, 40), 255)
     made.paste(shade, (10, 5, 30, 35))
@@ -481,7 +481,7 @@ def test_a_list_that_is_none_says_why(tmp_path: Path, content: bytes, found: str
 
 
 def listed(path: Path, said: list[str] | None = None) -> list[Entry]:
-    """The entries of a list of that path, and what was said."""
+    """The entries of the list at that path, and the notices."""
     source = open_source(str(path), notice=print if said is None else said.append)
     return list(source.entries())
 
@@ -495,7 +495,7 @@ ITEMS: list[dict[str, Value]] = [
 
 
 def written(path: Path, rows: Sequence[dict[str, Value]] = ITEMS) -> Path:
-    """A list of those rows in the format of the path's ending; ".semicolons.csv" has these between its columns."""
+    """Writes those rows as a list in the format of the path's ending; ".semicolons.csv" is split by semicolons."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
     elif path.suffix == ".jsonl":
@@ -576,7 +576,7 @@ def test_whole_numbers_of_more_than_64_bits_are_texts(tmp_path: Path) -> None:
 
 
 def test_what_parquet_holds_is_numbers_and_texts(tmp_path: Path) -> None:
-    """As pandas and databases write it: decimals, dates, categories, and NaN for nothing."""
+    """A table as pandas and databases write it: decimals, dates, categories, and NaN for no value."""
     table = {
         "path": pa.array(["a", "b"], pa.large_string()),
         "id": pa.array([1.0, 2.0]),

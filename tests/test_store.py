@@ -1,4 +1,4 @@
-"""Generations on disk: whatever goes wrong, the one before answers, and what is read is what was written."""
+"""Generations on disk: whatever goes wrong, the one before answers, and reading gives what was written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = {CODES: b"codes", f"{ENCODER}/encoder.onnx": b"graph", f"{ENCODER}/weigh
 
 
 def manifest(command: str = "a test") -> Manifest:
-    """A manifest like any other."""
+    """An ordinary manifest."""
     record = EncoderRecord(
         name="plain", provider="simrec 0", factory="simrec_plain.model:Plain", runtime="onnx",
         metric="cosine", dim=3, input=ImageSpec(), preset="default", settings={},
@@ -45,7 +45,7 @@ def manifest(command: str = "a test") -> Manifest:
 
 
 def commit(folder: Path, command: str = "a test", files: dict[str, bytes] = FILES) -> store.Generation:
-    """A new generation with those files."""
+    """Commits a new generation with those files."""
     with store.Writer(folder) as writer:
         for name, data in files.items():
             writer.write(name, data)
@@ -53,13 +53,13 @@ def commit(folder: Path, command: str = "a test", files: dict[str, bytes] = FILE
 
 
 def contents(folder: Path) -> tuple[str, dict[str, bytes]]:
-    """What the live generation says: its manifest's command, and its files."""
+    """The live generation's command, from its manifest, and its files."""
     generation = store.current(folder)
     return generation.manifest.encoder.command, {name: generation.read(name) for name in generation.manifest.files}
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every path below a folder and its digest; of the lock, which has no contents, nothing."""
+    """Every path below a folder and its digest; none for the lock, which has no contents."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in sorted(folder.rglob("*"))
@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recommender with every file that there can be but the weights; demo keeps no float32 codes."""
+    """A recommender with every possible file except the weights; demo keeps no float32 codes."""
     home = tmp_path_factory.mktemp("home")
     return simrec.build("whole", "fashion-mnist:test", encoder="demo", home_folder=home).folder
 
@@ -144,7 +144,7 @@ def test_a_commit_that_fails_at_its_last_step_leaves_the_old_generation_alone(fo
 
 
 def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails between the new generation's folder and CURRENT."""
+    """A disk that fails after the new generation's files and before CURRENT."""
     real = store._sync_folder
 
     def failing(path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_folder_whose_name_is_no_utf_8_can_be_what_was_indexed(folder: Path) -
 
 
 def files_of(folder: Path, number: int) -> set[str]:
-    """The manifest of a generation, and the files that it names."""
+    """A generation's manifest, and the files that it names."""
     path = f"generations/{number:06d}.json"
     return {path, *json.loads((folder / path).read_bytes())["files"]}
 
@@ -265,7 +265,7 @@ for step in itertools.count():
         print(step)
         break
 """
-"""Writes in one folder after another, dying at the first step, the second, ... until it lives to the end."""
+"""Writes in one folder after another; dies at the first step, the second, ... until it survives to the end."""
 
 
 @pytest.mark.parametrize("first", ["first", "later"])
@@ -309,7 +309,7 @@ try:
 except StoreError as error:
     print(error)
 """
-"""Commits where no file can grow beyond a number of bytes, as on a disk that is full."""
+"""Commits with files limited to a number of bytes, like a full disk."""
 
 
 @pytest.mark.parametrize("room", [0, 1000, 99_999])
@@ -367,7 +367,7 @@ def test_a_home_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
 
 
 def ask(folder: Path) -> list[object]:
-    """Everything that can be asked of a recommender, and so every file read."""
+    """Asks a recommender for everything, which reads every file."""
     opened = Recommender(folder)
     items = opened.catalogue.at([0, 9_999])
     shown = [opened.catalogue.preview(item.id) for item in items]
@@ -377,7 +377,7 @@ def ask(folder: Path) -> list[object]:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where a file lies: the manifest, one of the encoder's, or one of the only segment's."""
+    """The path of a file: the manifest, one of the encoder's, or one of the only segment's."""
     generation = store.current(folder)
     catalogue = generation.manifest.catalogue
     if name == "manifest":
@@ -438,7 +438,7 @@ def test_a_file_that_was_cut_or_is_gone_is_one_clear_error(copy: Path, kind: str
 def test_a_damaged_byte_in_a_large_file_never_gives_another_items_data(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of large files, which are mapped into memory, only the size is checked when they are opened."""
+    """Opening checks only the size of large files, which are mapped into memory."""
     monkeypatch.setattr(store, "SMALL", 0)
     good = Recommender(copy)
     items, shown = good.catalogue.at(range(0, 10_000, 100)), good.catalogue.preview("test/00000")
@@ -506,7 +506,7 @@ def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
 def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what_it_has(
     tmp_path: Path, version: int
 ) -> None:
-    """A recommender as a simrec of format 2 wrote it, with its 8-bit codes; as one of format 1 with float32."""
+    """A recommender as written in format 2, with its 8-bit codes; or in format 1, with float32."""
     old = old_format(tmp_path / "home" / "old", version)
     before = tree(old)
     opened = Recommender(old)
@@ -538,7 +538,7 @@ def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what
 
 
 def old_format(folder: Path, version: int) -> Path:
-    """The `demo` of a simrec of format 2, or of format 1, made again: a folder for its one generation."""
+    """`demo` in format 2, or in format 1: a folder for its one generation."""
     demo = simrec.open("demo")
     record, catalogue = demo.manifest.encoder, demo.manifest.catalogue
     assert catalogue is not None
@@ -643,7 +643,7 @@ def test_a_refresh_that_fails_leaves_what_answered(copy: Path) -> None:
 
 
 def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """That often, between the reading of CURRENT and of what it names, writers commit twice."""
+    """So often do writers commit twice between reading CURRENT and reading what it names."""
     real = files.opened_below
     left = [times]
 

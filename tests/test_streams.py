@@ -1,4 +1,4 @@
-"""Sources as streams: nothing needs all pictures, an interrupted build goes on, odd folders don't hang."""
+"""Sources as streams: nothing needs all pictures at once, an interrupted build goes on, odd folders don't hang."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from simrec.verbs.train import Watch
 
 
 class Numbers:
-    """A source of as many pictures as its text says; picture i is all of one grey, but for a corner that counts.
+    """A source of as many pictures as its text says; picture i is grey, with the number i coded in its corner.
 
-    Every seventh can't be read where the text ends in "?".
+    If the text ends in "?", every seventh can't be read.
     """
 
     test, reduced = None, False
@@ -67,14 +67,14 @@ class Numbers:
 
 
 def with_numbers(found: host.Host) -> host.Host:
-    """The same plugins and the source `numbers`, as one would offer it."""
+    """The same plugins plus the source `numbers`."""
     offer = host.Offer(SourceSpec("numbers", "Numbers.", "test_streams:Numbers"), "tests 1")
     return host.Host((*found.offers, offer), found.failures, found.left_out)
 
 
 @pytest.fixture
 def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is the source `numbers`."""
+    """Makes the source `numbers` available."""
     real = host._discover
     monkeypatch.setattr(host, "_discover", lambda *given: with_numbers(real(*given)))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
@@ -138,13 +138,13 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Stop(BaseException):
-    """Ends a build as Ctrl-C does."""
+    """Ends a build like Ctrl-C."""
 
 
 @pytest.mark.usefixtures("numbers", "small_parts")
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
 def test_an_interrupted_build_goes_on_and_gives_the_very_catalogue(own_home: Path, dtype: Any) -> None:
-    """Interrupted at five moments, one after the other."""
+    """It is interrupted at five moments, one after the other."""
     whole = simrec.build("whole", "numbers:3000?", encoder="demo", dtype=dtype)
     told: list[str] = []
     for moment in (400, 1200, 1300, 2200, 2900):
@@ -171,7 +171,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_very_catalogue(own_home: Pat
 
 @pytest.mark.usefixtures("numbers", "small_parts")
 def test_what_changed_since_the_interruption_is_read_again(photos: Path, own_home: Path) -> None:
-    """A picture behind the first part changes, one before it stays."""
+    """A picture after the first part changes, one within it stays."""
     for number, path in enumerate(sorted(photos.rglob("*.png"))):
         for copy in range(40):
             Image.open(path).point(lambda v, copy=copy: v * (100 - copy) // 100).save(
@@ -216,7 +216,7 @@ from simrec.catalogue import building, revising
 real = host._discover
 host._discover = lambda *given: test_streams.with_numbers(real(*given))
 """
-"""The beginning of a script in which there is the source `numbers`."""
+"""The beginning of a script that has the source `numbers`."""
 
 KILLED = f"""{OFFERED}
 building.ROWS, revising.SEGMENT_ROWS = 500, 700
@@ -227,7 +227,7 @@ print("done", flush=True)
 
 
 def build_in_a_process(name: str, killed_after: int | None) -> list[str]:
-    """Builds in a process of its own, which is killed when it has said that many lines; returns what it said."""
+    """Builds in a separate process, which is killed when it has printed that many lines; returns what it printed."""
     with subprocess.Popen([sys.executable, "-c", KILLED, name], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = list(itertools.islice(process.stdout, killed_after))
@@ -239,7 +239,7 @@ def build_in_a_process(name: str, killed_after: int | None) -> list[str]:
 @pytest.mark.long
 @pytest.mark.usefixtures("numbers", "small_parts")
 def test_a_build_that_is_killed_again_and_again_gives_the_very_catalogue(own_home: Path) -> None:
-    """SIGKILL at eight random moments of a build, then it comes to its end; then the same over what is there."""
+    """SIGKILL at eight random moments of a build, then it finishes; then the same over the existing catalogue."""
     rng = random.Random(0)
     for _ in range(2):
         steps = build_in_a_process("whole", None)
@@ -290,7 +290,7 @@ print(seen[0], max(seen))
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't say what memory is a process's own")
 def test_a_stream_of_200_000_pictures_is_built_in_a_fraction_of_their_memory(own_home: Path) -> None:
-    """Its pixels are 157 MB, its codes 51 MB, its previews 60 MB: of these only a segment's codes are all in memory."""
+    """Its pixels are 157 MB, its codes 51 MB, its previews 60 MB: only one segment's codes are in memory at once."""
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
     used, most = map(int, done.stdout.split())
     assert most - used < 240_000  # kB; mapped files are not counted, and 1,000,000 take as much
@@ -364,7 +364,7 @@ def test_an_id_that_is_listed_twice_is_named_and_the_catalogue_before_stays(monk
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[reading._Processes]:
-    """Files are decoded by other processes from the first one on."""
+    """Other processes decode all files, from the first one on."""
     made = reading._Processes()
     monkeypatch.setattr(reading, "ALONE", -1)
     monkeypatch.setattr(reading, "_processes", made)
@@ -427,7 +427,7 @@ def test_a_process_that_nobody_asks_ends(photos: Path, processes: reading._Proce
 
 @pytest.fixture
 def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Read]]:
-    """Reads an upload while another one is being read and a process for it is there, which it waits for at first."""
+    """Reads an upload while another one is being read and a process is ready; waits for that process first."""
     made = reading._Uploads()
     made._most = 1
     monkeypatch.setattr(reading, "_uploads", made)
@@ -516,7 +516,7 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_read(photos: Path
 
 
 def test_eight_threads_share_a_recommender_and_one_refreshes_it(photos: Path) -> None:
-    """While it is built again and again, every answer is one generation's: 40 items, or 30."""
+    """While it is built again and again, every answer is from one generation: 40 items, or 30."""
     simrec.build("mine", str(photos), encoder="demo")
     opened = simrec.open("mine")
     picture = next((photos / "Trouser").glob("*.png"))

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: a real pseudo-terminal that answers as terminals do."""
+"""Pictures in a terminal: a real pseudo-terminal that answers like terminals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIXEL = b"\x1bP"
 
 
 def terminal(*words: object, can: bytes = b"62", stdin: Path | None = None, **settings: str) -> bytes:
-    """What a terminal of 60 columns is sent by `similar`. can: what it says that it can. stdin: instead of its keys."""
+    """What `similar` sends to a terminal of 60 columns. can: what it says that it can. stdin: instead of its keys."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 600, 800))
     command = [sys.executable, "-m", "simrec", "similar", *map(str, words), "--index", "demo", "-n", "2"]

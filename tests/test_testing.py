@@ -1,4 +1,4 @@
-"""The conformance kit: a good encoder passes, and of one that breaks a line of the contract that check alone fails."""
+"""The conformance kit: a good encoder passes; one that breaks a line of the contract fails that check alone."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Variational(Good):
 
 
 class OneEpoch(Good):
-    """Has learned all in one epoch, whatever `stop` says."""
+    """Finishes after one epoch, whatever `stop` says."""
 
     def fit(self, images: Images, **more: Any) -> History:
         quiet = more | {"progress": lambda _: None, "stop": lambda: True}
@@ -130,7 +130,7 @@ class OneEpoch(Good):
 
 
 class DimOfNumpy(Good):
-    """JSON, which a recommender's manifest is, knows no numpy."""
+    """A recommender's manifest is JSON, which knows no numpy types."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -187,7 +187,7 @@ class NotANumber(Good):
 
 
 class Sampled(Good):
-    """The code is a sample, as in some libraries of variational autoencoders."""
+    """Its code is a sample, as in some libraries of variational autoencoders."""
 
     def encode(self, images: Images) -> Codes:
         return super().encode(images) + np.random.default_rng().standard_normal((len(images), 8)).astype(np.float32)
@@ -279,7 +279,7 @@ class OneDirection(Good):
 
 
 class Linear(Good):
-    """A decoder whose output nothing bounds."""
+    """A decoder with unbounded output."""
 
     def decode(self, codes: Codes) -> Rebuilt:
         return super().decode(codes) * 3 - 1

@@ -1,4 +1,4 @@
-"""The encoder `torchvision`, with random weights: where its weights and features come from, and that it answers."""
+"""The encoder `torchvision`, with random weights: where its weights and features come from, and its answers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def images(pictures: Pictures) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """A resnet18 with weights that no seed gives again."""
+    """A resnet18 with weights that don't come from a seed."""
     torch.manual_seed(77)
     return models.resnet18(weights=None).eval()
 
 
 @pytest.fixture(autouse=True)
 def torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a network that nothing can be had from."""
+    """An empty cache, and no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     return tmp_path / "torch" / "hub" / "checkpoints"
@@ -53,7 +53,7 @@ def fitted(images: np.ndarray, **settings: Any) -> Torchvision:
 
 
 def features(network: Any, images: np.ndarray) -> np.ndarray:
-    """What the first layer of a network gives for ImageNet's preparation of pictures, averaged over places."""
+    """What a network's first layer gives for pictures prepared as for ImageNet, averaged over places."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     with torch.no_grad():

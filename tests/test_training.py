@@ -33,7 +33,7 @@ TINY = PlainSettings(widths=(4,), hidden=8, decoder=(8,), dim=4, epochs=6, batch
 
 
 def trained(settings: PlainSettings, pictures: Pictures, count: int = 128, **more: Any) -> History:
-    """The loop alone, without the export around it."""
+    """Runs the loop alone, without the export."""
     torch.manual_seed(0)
     silent: dict[str, Any] = {"progress": lambda _: None, "stop": lambda: False}
     return training.run(
@@ -101,7 +101,7 @@ def test_one_picture_is_too_few(pictures: Pictures) -> None:
 
 
 class Lying(Autoencoder):
-    """Its graph differs from its network: under export it computes something else."""
+    """A network that computes something else under export, so that its graph differs from it."""
 
     Settings = AutoencoderSettings
     presets = {"default": AutoencoderSettings()}
@@ -124,7 +124,7 @@ def test_a_graph_that_disagrees_fails_before_the_first_epoch(pictures: Pictures)
 
 
 class Scaled(Lying):
-    """A number outside its weights, `scale`, may change once it is trained."""
+    """A network with a number outside its weights, `scale`, which may change after training."""
 
     scale = 1.0
 
@@ -136,7 +136,7 @@ class Scaled(Lying):
 
 
 class Rescaled(Scaled):
-    """It does."""
+    """A network whose `scale` changes after training."""
 
     def finish(self, codes: Tensor) -> None:
         self.scale = 3.0

@@ -1,4 +1,4 @@
-"""Filters: SQL's meaning, whatever share matches; what isn't a filter is refused in one line."""
+"""Filters mean what they mean in SQL, whatever share matches; what isn't a filter is refused in one line."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ EXPRESSIONS = [
 
 
 def columns_of(rows: Sequence[dict[str, Value]], names: dict[str, Any]) -> Callable[[str], Any]:
-    """Rows as Arrow columns; texts as a dictionary where that is asked for."""
+    """Rows as Arrow columns; texts as a dictionary if asked for."""
     types = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), None: pa.int64()}
     arrays = {name: pa.array([row.get(name) for row in rows], types[kind]) for name, kind in names.items()}
     return arrays.__getitem__
@@ -118,7 +118,7 @@ def test_an_expression_means_what_sql_says(expression: str) -> None:
 
 
 def test_like_ignores_the_case_of_all_letters() -> None:
-    """SQLite's ignores that of A to Z alone."""
+    """SQLite's LIKE ignores only the case of A to Z."""
     column = pa.array(["Ébène", "STRASSE", "ÄÖÜ", None])
 
     def mask(pattern: str) -> list[bool]:
@@ -251,7 +251,7 @@ def test_an_expression_as_long_and_as_deep_as_can_be_is_taken() -> None:
 
 @dataclass
 class Shop:
-    """A catalogue, and what is in it: rows of all segments with `id`, their codes, and whether they are there."""
+    """A catalogue and its contents: rows of all segments with `id`, their codes, and whether they are still there."""
 
     catalogue: LocalCatalogue
     rows: list[dict[str, Value]]
@@ -274,7 +274,7 @@ def manifest(catalogue: CatalogueRecord) -> Manifest:
 
 
 def made(folder: Path, dtype: Dtype, segments: Sequence[list[dict[str, Value]]], codes: Codes, share: float) -> Shop:
-    """A catalogue of those segments' rows, of which a share was removed; fields are all but id and label."""
+    """A catalogue of those segments' rows, a share of them removed; everything except id and label is a field."""
     rng = np.random.default_rng(3)
     records, there, start = [], np.ones(len(codes), np.bool_), 0
     with store.Writer(folder) as writer:
@@ -336,14 +336,14 @@ def stock() -> list[list[dict[str, Value]]]:
 
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory: pytest.TempPathFactory) -> list[Shop]:
-    """The same stock with codes of each kind, a tenth of it removed."""
+    """The stock with codes of each dtype, a tenth of it removed."""
     codes = np.random.default_rng(5).standard_normal((sum(SEGMENTS), DIM)).astype(np.float32)
     folder = tmp_path_factory.mktemp("home")
     return [made(folder / dtype, dtype, stock(), codes, 0.1) for dtype in DTYPES]
 
 
 def as_texts(shop: Shop) -> list[dict[str, Value]]:
-    """The rows as the catalogue has them: a column of numbers and texts is all texts."""
+    """The rows as the catalogue has them: a column of numbers and texts becomes texts."""
     texts = [name for name, kind in shop.catalogue.kinds.items() if kind == "string"]
     return [
         {name: str(value) if name in texts and value is not None else value for name, value in row.items()}
@@ -352,7 +352,7 @@ def as_texts(shop: Shop) -> list[dict[str, Value]]:
 
 
 def check(shop: Shop, expression: str, queries: Codes, n: int = 10) -> float:
-    """Holds what is found to a search of everything that is filtered afterwards; the share that matches."""
+    """Compares what is found with a search of everything, filtered afterwards; returns the share that matches."""
     wanted = judged(as_texts(shop), shop.names, expression) & shop.there
     masks = shop.catalogue.masks(expression)
     assert (np.concatenate(masks) & shop.there).tolist() == wanted.tolist()
@@ -420,7 +420,7 @@ def test_a_catalogues_columns_are_those_of_all_its_segments(shops: list[Shop]) -
 
 @pytest.fixture
 def priced(photos: Path) -> str:
-    """A recommender of 40 photos with a price each; a tenth of them was removed again."""
+    """A recommender of 40 photos, each with a price; a tenth of them was removed again."""
     lines = [f"{path},{path.parent.name},{number}" for number, path in enumerate(sorted(photos.rglob("*.png")))]
     (photos / "items.csv").write_text("\n".join(["path,label,price", *lines]))
     simrec.build("mine", str(photos / "items.csv"), encoder="demo")
@@ -440,7 +440,7 @@ def test_what_matches_is_exported(priced: str, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_of_what_matches(priced: str) -> None:
-    """Of 36 items 16 are bags and dresses; every label of theirs is as likely to be found, and no other."""
+    """16 of 36 items are bags and dresses; each of their labels is equally likely to be found, and no other is."""
     done = run("evaluate", priced, "--where", "label IN ('Bag', 'Dress')", "--format", "json")
     assert done.exit_code == 0, done.output
     (evaluation,) = json.loads(done.stdout)
@@ -504,7 +504,7 @@ def listed(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def comparisons(columns: list[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Comparisons of columns that hold one kind of values."""
+    """Comparisons of columns with one kind of values."""
     column, nots = st.sampled_from(columns), st.sampled_from(["", "NOT "])
     return st.one_of(
         st.tuples(column, comparators, values).map(" ".join),
@@ -540,7 +540,7 @@ SHARES = ("under 1 %", "between", "over half")
 @pytest.mark.long
 @pytest.mark.parametrize("share", SHARES)
 def test_random_expressions_find_what_sqlite_and_a_search_of_everything_find(shops: list[Shop], share: str) -> None:
-    """1,000 of them: of each third `u`, which no row shares, sees to how many match."""
+    """1,000 of them; in every third, `u`, which no two rows share, decides how many match."""
     total = sum(SEGMENTS)
     few, low, high, half = total // 150, int(total * 0.4), int(total * 0.45), int(total * 0.6)
 
