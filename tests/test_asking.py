@@ -120,9 +120,7 @@ def test_a_part_is_counted_in_the_pixels_of_the_upright_picture(shop: Recommende
         assert ids(shop.similar(shop.read(picture, crop="172,0,200,28"))) == expected
 
 
-def test_the_part_of_a_large_photo_is_cut_where_its_own_pixels_say(
-    shop: Recommender, shoe: Path, tmp_path: Path
-) -> None:
+def test_a_part_of_a_large_photo_is_counted_in_its_own_pixels(shop: Recommender, shoe: Path, tmp_path: Path) -> None:
     scene = Image.new("L", (6000, 4000), 0)  # averaged down when it is read
     scene.paste(Image.open(shoe).resize((1400, 1400)), (4600, 2600))
     scene.save(tmp_path / "large.jpg", quality=95)
@@ -141,7 +139,7 @@ def test_the_part_of_a_large_photo_is_cut_where_its_own_pixels_say(
         ("a", "not a part of a picture"),
     ],
 )
-def test_a_part_that_is_none_is_one_line(shop: Recommender, shoe: Path, crop: str, says: str, run: Run) -> None:
+def test_an_invalid_part_is_one_line(shop: Recommender, shoe: Path, crop: str, says: str, run: Run) -> None:
     with pytest.raises((RequestError, ImageError), match=says):
         shop.read(shoe, crop=crop)
     result = run("similar", shoe, "--index", "shop", "--crop", crop)
@@ -177,7 +175,7 @@ def test_several_pictures_are_one_query_by_the_mean_of_their_directions(shop: Re
     np.testing.assert_allclose(query.code, by_ids.code, atol=1e-5)
 
 
-def test_what_it_should_not_look_like_is_turned_away_from(shop: Recommender) -> None:
+def test_a_query_turns_away_from_what_answers_should_not_look_like(shop: Recommender) -> None:
     both = shop.combined(["id:Bag-00", "id:Trouser-05"])
     less = shop.combined(["id:Bag-00", "id:Trouser-05"], less=["id:Trouser-07"])
     first, then = ([match.label for match in shop.similar(query, 20)] for query in (both, less))
@@ -193,7 +191,7 @@ def test_all_pictures_of_a_combined_query_and_their_copies_are_left_out(shop: Re
     assert not set(found) & query.own
 
 
-def test_weights_follow_names_but_not_where_a_file_is_called_so(
+def test_a_weight_follows_a_name_unless_a_file_has_that_name(
     shop: Recommender, stock: Path, shoe: Path, tmp_path: Path, run: Run
 ) -> None:
     bag, weighted = tmp_path / "bag.png", tmp_path / "bag.png*3"
@@ -206,7 +204,7 @@ def test_weights_follow_names_but_not_where_a_file_is_called_so(
 
 
 @pytest.mark.parametrize("words", [("bag*0", "x"), ("bag*1001", "x")])
-def test_a_weight_that_is_none_is_one_line(shop: Recommender, words: tuple[str, str], run: Run) -> None:
+def test_an_invalid_weight_is_one_line(shop: Recommender, words: tuple[str, str], run: Run) -> None:
     result = run("similar", *words, "--together", "--index", "shop")
     assert result.status == 1
     assert "a weight is a number above 0" in result.stderr

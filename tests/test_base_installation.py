@@ -149,7 +149,7 @@ def test_quickstart_ends_before_it_downloads_anything(base: Command) -> None:
 
 
 @pytest.mark.long
-def test_the_leaderboard_trains_the_others_and_says_why_not_those(
+def test_the_leaderboard_trains_what_it_can_and_says_why_not_the_others(
     base: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIMREC_PLUGINS", "pca,plain,vae")

@@ -114,7 +114,7 @@ def test_only_what_is_new_or_changed_is_encoded(photos: Path, encoded: list[int]
     assert encoded == [2]
 
 
-def test_what_another_file_took_the_place_of_is_not_found_any_more(photos: Path) -> None:
+def test_an_item_whose_file_was_replaced_is_found_by_its_new_picture(photos: Path) -> None:
     old = simrec.open("mine").similar(photos / "008.png", 20)
     assert "008.png" not in [match.id for match in old]  # itself
     picture(99).save(photos / "008.png")
@@ -459,7 +459,7 @@ def test_a_recommender_is_renamed_with_all_that_it_has(photos: Path, own_home: P
     refused(lambda: generations.rename("mine", "other"), RequestError, "no recommender 'mine'", own_home)
 
 
-def test_a_recommender_is_deleted_only_for_who_says_so(photos: Path, own_home: Path) -> None:
+def test_a_recommender_is_deleted_only_after_confirmation(photos: Path, own_home: Path) -> None:
     status, _, error = ran("index", "delete", "mine")
     assert (status, error.splitlines()[-1]) == (
         1, "Error: mine was not deleted: add --yes to delete it without a question",

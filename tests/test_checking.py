@@ -60,7 +60,7 @@ def test_a_sound_encoder_is_checked_with_the_settings_asked_for(site: dict[str, 
     assert "ok    finite             Codes are finite numbers." in done.stdout.splitlines()
 
 
-def test_what_is_broken_is_found_and_what_a_plugin_prints_is_no_result(site: dict[str, Path]) -> None:
+def test_broken_plugins_are_found_and_a_plugins_output_is_not_a_result(site: dict[str, Path]) -> None:
     done = checked(site["chatty"], "chatty")
     assert done.returncode == 1
     lines = done.stdout.splitlines()

@@ -147,7 +147,7 @@ def test_what_cannot_be_done_is_one_line_with_status_1_and_changes_nothing(
     assert tree(tmp_path) == before
 
 
-def test_a_traceback_is_shown_with_debug_alone() -> None:
+def test_a_traceback_is_shown_only_with_debug() -> None:
     plain, debug = simrec("similar", "nowhere.png"), simrec("--debug", "similar", "nowhere.png")
     assert b"Traceback" not in plain.stderr
     assert plain.stderr.splitlines()[-1].startswith(b"Error: nowhere.png")
@@ -287,7 +287,7 @@ def test_an_answer_that_cannot_be_written_is_one_clear_line(shoe: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
-def test_a_file_whose_name_is_no_utf_8_is_looked_up_and_indexed_like_any_other(photos: Path) -> None:
+def test_a_file_whose_name_is_not_utf_8_is_looked_up_and_indexed_like_any_other(photos: Path) -> None:
     folder = photos.rename(photos.parent / os.fsdecode(b"caf\xe9"))
     query = folder / os.fsdecode(b"sch\xf6n.png")
     shutil.copy(next(folder.rglob("*.png")), query)

@@ -121,7 +121,7 @@ def test_a_bad_picture_compresses_nothing(shoe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89simrec\n", b"\x89simrec\n" + bytes(200)])
-def test_what_is_no_container_makes_no_folder(data: bytes, tmp_path: Path) -> None:
+def test_decompressing_anything_but_a_container_makes_no_folder(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.simrec").write_bytes(data)
     result = run("decompress", "bad.simrec", "-o", "out")
     assert result.exit_code == 1
@@ -156,7 +156,7 @@ def test_denoise_prints_what_it_gains_and_draws_three_rows(
         assert three.height > 1.3 * two.height
 
 
-def test_a_picture_that_is_noisy_as_it_is_has_no_figures(shoe: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_already_noisy_has_no_figures(shoe: Path, tmp_path: Path) -> None:
     assert answer("denoise", shoe, "--noise", "0", "-o", "d.png") == ""
     assert (tmp_path / "d.png").exists()
 

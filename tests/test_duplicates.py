@@ -41,7 +41,7 @@ def test_groups_say_whether_files_pictures_or_photos_are_the_same(album: Path) -
     }
 
 
-def test_more_copies_than_neighbours_are_one_group(tmp_path: Path) -> None:
+def test_copies_are_one_group_even_if_there_are_more_than_neighbours(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     generator = np.random.default_rng(0)
     for number in range(40):

@@ -107,7 +107,7 @@ def saved(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_so_they_do_for_pictures_of_every_kind() -> None:
+def test_the_written_steps_give_those_pixels_for_pictures_of_every_kind() -> None:
     for what, data in odd():
         with Image.open(io.BytesIO(data)) as picture:
             few = picture.width * picture.height > 2_000_000
@@ -191,7 +191,7 @@ def test_the_graph_gives_the_codes_that_simrec_gives(exported: Path, demo: Recom
     np.testing.assert_allclose(codes, demo.encode(fed), atol=1e-5)
 
 
-def test_what_has_to_be_known_is_in_the_graph_and_beside_it(exported: Path, demo: Recommender) -> None:
+def test_the_encoders_record_is_in_the_graph_and_beside_it(exported: Path, demo: Recommender) -> None:
     session = onnxruntime.InferenceSession(exported)
     said = json.loads(session.get_modelmeta().custom_metadata_map["simrec"])
     beside = json.loads(Path(f"{exported}.simrec.json").read_text())
@@ -256,7 +256,7 @@ def test_where_nothing_can_be_written_is_one_line(demo: Recommender, tmp_path: P
     assert "cannot be written (No such file or directory)" in str(done.exception)
 
 
-def test_what_is_asked_of_items_is_wrong_usage_for_an_encoder() -> None:
+def test_options_about_items_are_wrong_usage_for_an_encoder() -> None:
     done = CliRunner().invoke(cli, ["export", "demo", "-o", "encoder.onnx", "--where", "label = 'Bag'"])
     assert done.exit_code == 2
     assert "encoder.onnx is the encoder itself" in done.stderr

@@ -183,7 +183,7 @@ def test_a_table_has_the_fields_under_names_of_their_own(shop: Recommender, tmp_
     assert str(table.schema.field("code").type) == "fixed_size_list<element: float>[64]"
 
 
-def test_fields_that_are_called_as_columns_get_other_names() -> None:
+def test_fields_with_the_names_of_columns_get_other_names() -> None:
     assert named(["id", "price", "field_id", "code_3"]) == {
         "field_field_id": "id",
         "price": "price",
@@ -509,7 +509,7 @@ def test_codes_of_another_encoder_are_refused_with_both_named(
     assert "its codes are from encoder plain/best-64@" in err and "but photo has photo/default-128@" in err
 
 
-def test_what_is_no_export_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_that_isnt_an_export_is_one_line(cli: Cli, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
     np.save(tmp_path / "other.npy", np.zeros((2, 2), np.float32))
     np.savez(tmp_path / "other.npz", code=np.zeros((2, 2), np.float32))
@@ -710,7 +710,7 @@ def forged(path: Path, record: ExportRecord, table: pa.Table, **changes: Any) ->
         writer.add_key_value_metadata({"simrec": said.to_bytes().decode()})
 
 
-def test_rows_that_are_no_items_are_refused(shop: Recommender, tmp_path: Path) -> None:
+def test_rows_that_cant_be_items_are_refused(shop: Recommender, tmp_path: Path) -> None:
     record = verify(export(shop, tmp_path / "shop.parquet", Wishes(columns=["id", "code"]))[0])
     table = pq.read_table(tmp_path / "shop.parquet").slice(0, 2)
     ids, codes = table["id"].combine_chunks(), table["code"].combine_chunks()

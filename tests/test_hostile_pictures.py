@@ -339,7 +339,7 @@ def test_an_icon_that_holds_a_larger_picture_than_it_lists_is_refused(tmp_path: 
     assert "too many" in refused(*written(tmp_path / "icons", {"small.ico": hostile.ico(inner)}))
 
 
-def test_a_pipe_in_the_place_of_a_picture_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_picture_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     refused(tmp_path / "pipe.png")
 

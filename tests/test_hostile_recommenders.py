@@ -464,7 +464,7 @@ def said(child: Child, here: Path, *words: object) -> str:
      f"{OLD}: a file above the folder", f"{OLD}: a link in place of the index", f"{OLD}: a table that is a view",
      f"{OLD}: a thumbnail of 12,000 x 12,000 pixels", f"{OLD}: nothing wrong"],
 )  # fmt: skip
-def test_what_a_stranger_made_costs_one_line_and_nothing_outside(
+def test_a_strangers_recommender_costs_one_line_and_changes_nothing_outside(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
     wrong = complaints(child, name, tmp_path / "root", healthy)
@@ -888,7 +888,7 @@ def test_a_pipe_that_nobody_writes_to_is_one_line_and_no_wait(tmp_path: Path, ch
      lambda target: target.folder.rename(target.outside / "moved").with_name("moved") and None],
     ids=["a plain graph", "other settings", "a file beside", "a file in a segment", "a folder of its own"],
 )  # fmt: skip
-def test_what_does_no_harm_answers(
+def test_harmless_recommenders_answer(
     tmp_path: Path, healthy: dict[str, Path], child: Child, make: Callable[[Target], object]
 ) -> None:
     """The tools of the attacks are not refused by themselves, nor is a link that the home's owner made."""

@@ -388,7 +388,7 @@ def test_black_and_white_fax_pictures_are_read() -> None:
     assert made[2, 14] == 0
 
 
-def test_of_an_animation_the_first_frame_counts(boot: Grey) -> None:
+def test_only_the_first_frame_of_an_animation_counts(boot: Grey) -> None:
     photo = photographed(boot)
     others = [Image.new("L", photo.size, shade) for shade in (0, 90)]
     for form in ("GIF", "WEBP"):
@@ -434,7 +434,7 @@ def test_a_folder_instead_of_a_file_is_one_clear_error(tmp_path: Path) -> None:
     assert "name a picture file" in refused(tmp_path)
 
 
-def test_a_file_that_is_no_picture_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_isnt_a_picture_is_one_clear_error(tmp_path: Path) -> None:
     for name, data in (
         ("notes.png", b"buy\nshoes\n"),
         ("song.jpg", bytes(range(256)) * 40),
@@ -570,7 +570,7 @@ def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(tmp_path: Path, 
     assert np.abs(whole - reduced).mean() < 2
 
 
-def test_what_no_recipe_can_do_is_refused() -> None:
+def test_settings_that_no_recipe_allows_are_refused() -> None:
     with pytest.raises(ValueError, match="interpolation 'nearest'"):
         ImageSpec(64, 3, "crop", interpolation="nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="crop_pct 0.5"):

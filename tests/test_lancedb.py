@@ -60,7 +60,7 @@ def test_a_push_makes_one_version_so_others_see_it_wholly_too(opened: Lance, tmp
     assert other.version == before + 2 and other.count_rows() == 900
 
 
-def test_who_reads_meanwhile_reads_on_in_what_was_there(opened: Lance) -> None:
+def test_a_reader_goes_on_with_the_old_rows_during_a_push(opened: Lance) -> None:
     reading = opened.rows()
     some = [*next(reading)]
     for seed in range(1, 20):  # so many that files are joined
@@ -173,7 +173,7 @@ def test_a_folder_that_is_gone_is_said_and_not_made_again(tmp_path: Path) -> Non
     assert not (tmp_path / "none").exists()
 
 
-def test_damage_is_said_in_a_line(opened: Lance, tmp_path: Path) -> None:
+def test_damage_is_one_line(opened: Lance, tmp_path: Path) -> None:
     for path in (tmp_path / "table.lance" / "data").iterdir():
         path.write_bytes(b"damaged")
     fresh = Lance(f"lancedb://{tmp_path}#table", notice=print)

@@ -268,7 +268,7 @@ def test_a_poster_shows_pictures_on_paper_like_their_ground(shop: Recommender) -
         ({}, "nowhere/map.html", "cannot be written"),
     ],
 )
-def test_what_can_not_be_drawn_leaves_what_was_there(
+def test_a_map_that_cannot_be_drawn_leaves_the_old_file(
     shop: Recommender, wishes: dict[str, Any], target: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pacmap", None)  # as if it weren't installed

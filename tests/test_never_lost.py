@@ -250,7 +250,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_of_two_writers_the_second_is_told_at_once_which_process_has_the_lock(
+def test_a_second_writer_learns_at_once_which_process_has_the_lock(
     root: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crashes.copied(root, own_home)

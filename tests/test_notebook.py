@@ -82,7 +82,7 @@ def test_a_field_of_numbers_here_and_texts_there_is_texts_in_the_table(shop: Rec
     assert table.column("stock").to_pylist() == [*map(str, range(12)), "none", "2"]
 
 
-def test_what_was_removed_is_not_in_the_table(shop: Recommender) -> None:
+def test_removed_items_are_not_in_the_table(shop: Recommender) -> None:
     simrec.remove("shop", where="stock < 5", yes=True)
     assert simrec.open("shop").to_arrow().column("stock").to_pylist() == list(range(5, 12))
     assert len(shop.to_arrow()) == 12  # opened before
@@ -178,7 +178,7 @@ def test_a_pipeline_learns_labels_from_codes(taught: tuple[list[str], list[str]]
     assert cross_val_score(kinds, paths, labels, cv=2).mean() >= 0.8
 
 
-def test_whatever_the_pictures_are_given_as_the_codes_are_those_that_simrec_gives(
+def test_pictures_in_any_form_get_the_codes_that_simrec_gives(
     taught: tuple[list[str], list[str]], photos: Path, demo: Recommender
 ) -> None:
     paths, _ = taught
@@ -231,7 +231,7 @@ def test_a_picture_that_cannot_be_read_is_an_error_and_no_missing_row(photos: Pa
     [7, np.zeros((3, 784)), np.zeros((2, 28, 28, 1)), [3.5], [np.zeros((28, 28))], [np.zeros((28, 28, 4), np.uint8)]],
     ids=["number", "table", "floats", "list of numbers", "list of floats", "four channels"],
 )
-def test_what_is_no_picture_is_one_line(given: Any) -> None:
+def test_a_file_that_isnt_a_picture_is_one_line(given: Any) -> None:
     with pytest.raises(RequestError) as raised:
         Encoder("demo").transform(given)
     assert "give" in str(raised.value)
@@ -260,7 +260,7 @@ def test_another_encoder_can_be_set_as_any_parameter_is() -> None:
         encoder.set_params(recommender="foto").fit()
 
 
-def test_what_was_fitted_with_one_encoder_refuses_another(by_l2: Recommender, photos: Path) -> None:
+def test_a_pipeline_fitted_with_one_encoder_refuses_another(by_l2: Recommender, photos: Path) -> None:
     fitted = Encoder("mine").fit()
     assert fitted.transform(str(photos)).shape == by_l2.codes.shape
     simrec.train(

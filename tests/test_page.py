@@ -185,7 +185,7 @@ def test_every_answer_has_rank_score_and_percentile(visit: Open, sneaker: Path) 
     assert re.fullmatch(r"rank\s+1\s+score\s+0\.\d{3}\s+percentile\s+\d+\.\d", first), first
 
 
-def test_something_is_seen_within_100_ms_of_an_upload(visit: Open, sneaker: Path) -> None:
+def test_the_page_shows_something_within_100_ms_of_an_upload(visit: Open, sneaker: Path) -> None:
     page = visit()
     page.route("**/api/similar", lambda route: None)  # an answer that never comes
     page.evaluate("""() => {
@@ -389,7 +389,7 @@ def test_names_from_strangers_are_texts(visit: Open, tmp_path: Path, sneaker: Pa
     assert page.title() == "simrec: similar items"
 
 
-def test_what_is_no_picture_is_one_sentence(visit: Open, tmp_path: Path) -> None:
+def test_a_file_that_isnt_a_picture_is_one_sentence(visit: Open, tmp_path: Path) -> None:
     page = visit()
     file = tmp_path / "notes.png"
     file.write_text("hello")

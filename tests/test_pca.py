@@ -69,7 +69,7 @@ def test_few_pictures_have_fewer_axes_than_asked_for(pictures: Pictures, tmp_pat
     assert PCA.load(tmp_path).dim == 11
 
 
-def test_what_it_cannot_learn_from_or_read_is_said(pictures: Pictures) -> None:
+def test_errors_say_what_it_cannot_learn_from_or_read(pictures: Pictures) -> None:
     same = np.repeat(pictures.images[:1], 5, axis=0)
     with pytest.raises(TrainingError, match="all the same"):
         fitted(same)

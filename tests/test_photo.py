@@ -101,7 +101,7 @@ def found_again(encoder: Photo, images: Images) -> float:
     return float(((encoder.encode(parts) @ codes.T).argmax(axis=1) == np.arange(len(images))).mean())
 
 
-def test_what_learns_from_copies_finds_the_same_picture_in_another_view(images: Images) -> None:
+def test_learning_from_copies_finds_the_same_picture_in_another_view(images: Images) -> None:
     settings = replace(Photo.presets["trained"], views=("lite0@96",))
     trained, fitted, told = Photo(settings), Photo(replace(settings, copies=0)), list[Progress]()
     assert trained.fit(images, validation=images[:4], progress=told.append).ended == "finished"

@@ -95,7 +95,7 @@ def test_a_database_that_this_user_has_not_named_is_not_asked(shop: Path, own_ho
 
 
 @pytest.mark.external
-def test_what_is_pushed_answers_as_it_does_at_home(shop: Path, address: str, own_home: Path) -> None:
+def test_a_pushed_catalogue_answers_like_the_local_one(shop: Path, address: str, own_home: Path) -> None:
     assert ran("index", "push", "mine", address, "--as", "there")[1].startswith("mine: 40 added, 0 changed, 0 removed")
     alike("there", "mine")
     alike("there", "mine", "price < 20 AND colour IN ('red', 'blue')")
@@ -176,7 +176,7 @@ def test_export_evaluate_and_verify_work_on_it_unchanged(shop: Path, address: st
 
 
 @pytest.mark.external
-def test_a_catalogue_comes_home_from_its_database(shop: Path, address: str) -> None:
+def test_a_catalogue_is_pulled_back_from_its_database(shop: Path, address: str) -> None:
     push.push("mine", address, new="there")
     assert "40 items" in ran("index", "pull", "there", "--as", "back")[2]
     alike("back", "mine")
@@ -209,7 +209,7 @@ def test_a_table_of_another_encoder_or_of_other_items_is_not_overwritten(
 
 
 @pytest.mark.external
-def test_what_a_database_cannot_do_is_said_in_a_line(shop: Path, address: str, tmp_path: Path) -> None:
+def test_what_a_database_cannot_do_is_one_line(shop: Path, address: str, tmp_path: Path) -> None:
     push.push("mine", address, new="there")
     for words, says in (
         (["index", "rollback", "there"], "no earlier generation"),

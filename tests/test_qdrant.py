@@ -82,7 +82,7 @@ def test_what_qdrant_cannot_say_is_found_among_few_and_many(opened: Qdrant, monk
         _compare(opened, [row for row, one in zip(rows, mask, strict=True) if one], condition, 1e-5, among=rows)
 
 
-def test_who_reads_rows_while_they_are_written_is_told(opened: Qdrant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_rows_while_they_are_written_is_an_error(opened: Qdrant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simrec_qdrant.engine, "READ", 50)
     reading = opened.rows()
     next(reading)
@@ -100,7 +100,7 @@ def test_rows_of_a_push_may_come_from_the_collection_itself(opened: Qdrant) -> N
     assert {row.digest for row in read(opened)} == {row.digest[::-1] for row in drawn(TABLE, 200)}
 
 
-def test_of_two_pushes_at_a_time_the_one_that_began_last_is_heard(tmp_path: Path) -> None:
+def test_of_two_pushes_at_a_time_the_later_one_wins(tmp_path: Path) -> None:
     address = f"qdrant-edge://{tmp_path}#items"
     with closing(QdrantEdge(address, notice=print)) as one, closing(QdrantEdge(address, notice=print)) as other:
         write(one, TABLE, drawn(TABLE, 50))
@@ -130,7 +130,7 @@ def test_an_address_that_cannot_be_is_refused_in_a_line(address: str) -> None:
     assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
 
 
-def test_a_server_that_is_away_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_doesnt_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QDRANT_API_KEY", "open-sesame")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -168,7 +168,7 @@ def test_a_key_that_goes_unencrypted_to_another_machine_is_noted(monkeypatch: py
     assert notices == ["qdrant://qdrant.example#x: QDRANT_API_KEY goes there unencrypted: qdrant-https:// encrypts it."]
 
 
-def test_a_folder_that_is_none_of_qdrants_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_isnt_qdrants_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     for folder in ("other", "none"):
         engine = Qdrant(f"qdrant://{tmp_path}/{folder}#items", notice=print)
@@ -178,7 +178,7 @@ def test_a_folder_that_is_none_of_qdrants_stays_as_it_is(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.rglob("*")] == ["other"]
 
 
-def test_a_folder_that_another_process_uses_is_said_in_a_line(opened: Qdrant, place: str) -> None:
+def test_a_folder_that_another_process_uses_is_one_line(opened: Qdrant, place: str) -> None:
     program = f"""
 from simrec.errors import StoreError
 from simrec_qdrant.engine import Qdrant

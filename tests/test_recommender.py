@@ -139,7 +139,7 @@ def test_a_picture_without_a_label_is_neither_scored_nor_a_hit(photos: Path) -> 
     assert after["P@1"] > 0.5
 
 
-def test_brackets_in_a_files_name_are_shown_as_they_are(shoe: Path) -> None:
+def test_brackets_in_a_file_name_are_shown_as_they_are(shoe: Path) -> None:
     shoe.rename(shoe.with_name("shoe[old].png"))
     assert "Similar to shoe[old].png" in answer("similar", "shoe[old].png", "-n", "1", "--format", "table")
 
@@ -307,7 +307,7 @@ def test_the_public_api_is_importable_by_name() -> None:
 # What Python callers have of a picture, and many of them at once.
 
 
-def test_whatever_is_had_of_a_picture_is_looked_up_the_same(demo: Recommender, shoe: Path) -> None:
+def test_a_picture_in_any_form_is_looked_up_the_same(demo: Recommender, shoe: Path) -> None:
     picture = Image.open(shoe)
     pixels = np.asarray(picture)
     with shoe.open("rb") as file:
@@ -356,7 +356,7 @@ def test_a_list_is_one_batch_and_answered_one_by_one(demo: Recommender, shoe: Pa
 @pytest.mark.parametrize(
     "query", [5, None, {"shoe.png"}, 1.5, np.zeros((4, 4)), np.zeros((2, 3, 4, 5), np.uint8), Item("a", "shoe.png")]
 )
-def test_what_is_no_query_is_refused_with_what_is_taken(demo: Recommender, query: object) -> None:
+def test_an_invalid_query_is_refused_and_the_error_says_what_is_possible(demo: Recommender, query: object) -> None:
     with pytest.raises(RequestError, match="give"):
         demo.similar(query)  # type: ignore[call-overload]
 
@@ -370,12 +370,12 @@ def test_a_picture_of_no_pixels_or_none_that_are_numbers_is_one_clear_error(demo
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, "3", True])
-def test_no_less_than_one_item_can_be_asked_for(demo: Recommender, shoe: Path, n: object) -> None:
+def test_asking_for_less_than_one_item_is_an_error(demo: Recommender, shoe: Path, n: object) -> None:
     with pytest.raises(RequestError, match="a whole number from 1 on"):
         demo.similar(shoe, n)  # type: ignore[call-overload]
 
 
-def test_images_that_are_no_array_are_not_blamed_on_the_encoder(demo: Recommender) -> None:
+def test_images_that_arent_an_array_are_not_blamed_on_the_encoder(demo: Recommender) -> None:
     with pytest.raises(RequestError, match="encode takes images as an array"):
         demo.encode("x.jpg")  # type: ignore[arg-type]
 

@@ -165,7 +165,7 @@ def test_a_report_needs_an_ending_and_a_place(shop: Path, capsys: pytest.Capture
         assert said in capsys.readouterr().err
 
 
-def test_a_reader_of_the_answers_that_goes_away_is_no_fault_of_the_report(shop: Path) -> None:
+def test_a_closed_standard_output_is_not_blamed_on_the_report(shop: Path) -> None:
     command = [sys.executable, "-m", "simrec", "similar", str(shop), "--index", "shop", "--html", "report.html"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
         assert asked.stdout

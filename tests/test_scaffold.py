@@ -116,13 +116,13 @@ def test_a_folder_that_holds_something_stays_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
-def test_the_folder_one_is_in_stays(tmp_path: Path) -> None:
+def test_the_current_folder_is_refused_for_a_plugin(tmp_path: Path) -> None:
     with pytest.raises(SimrecError, match="this is the folder you are in: name a new one"):
         scaffold.write("mine", "numpy", Path())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_and_an_unrelated_one_of_the_packages_name_are_in_nobodys_way(
+def test_an_empty_folder_and_an_unrelated_one_with_the_packages_name_do_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", ["", *sys.path])

@@ -113,7 +113,7 @@ def test_a_code_of_another_encoder_is_refused(client: TestClient) -> None:
     assert "send the picture again" in error(post(client, code="0123456789abcdef:AAAA"), 400)
 
 
-def test_a_code_that_is_no_numbers_is_refused(client: TestClient, shelf: Shelf) -> None:
+def test_a_code_without_numbers_is_refused(client: TestClient, shelf: Shelf) -> None:
     digest = shelf.find("shop").now().manifest.encoder.digest[:16]
     nan = "AADAfw" * 43
     for text in (
@@ -269,7 +269,7 @@ def test_no_original_is_sent_from_outside_the_users_own_folders(home: Path, tmp_
         assert client.get("/api/recommenders/shop/previews/Bag/00.png").status_code == 200
 
 
-def test_what_became_of_a_picture_is_shown(client: TestClient, pictures: Pictures) -> None:
+def test_what_the_encoder_makes_of_a_picture_is_shown(client: TestClient, pictures: Pictures) -> None:
     for views in (
         client.get("/api/recommenders/shop/views/Bag/00.png").json(),
         post(client, file=jpeg(pictures), path="views").json(),
@@ -353,7 +353,7 @@ def test_a_name_that_is_not_its_own_is_refused(client: TestClient, host: str) ->
     assert "--allow-host" in error(client.get("/api/recommenders", headers={"Host": host}), 421)
 
 
-def test_it_answers_under_the_names_that_it_was_given(shelf: Shelf) -> None:
+def test_it_answers_under_the_given_names(shelf: Shelf) -> None:
     rules = Address("0.0.0.0", names=("Shop.Example",)).rules
     with TestClient(application(shelf, rules), base_url="http://localhost") as client:
         for host in ("shop.example", "shop.example:8000", "192.168.0.7:8000", "[fe80::1]:8000", "127.0.0.1"):
@@ -510,7 +510,7 @@ def work_of(demo: Recommender, images: np.ndarray, n: int = 5) -> looking.Work:
     return looking.Work(demo, [Query("picture", images)], n=n)
 
 
-def test_requests_that_queue_are_answered_together(
+def test_waiting_requests_are_answered_together(
     demo: Recommender, pictures: Pictures, held: tuple[Together[looking.Work, looking.Result], threading.Event]
 ) -> None:
     together, begun = held

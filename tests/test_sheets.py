@@ -205,7 +205,7 @@ def test_text_is_cut_to_the_width_of_its_tile() -> None:
 
 
 @pytest.mark.parametrize("text", ["00042", "a_very_long_name_" * 40, "two\nlines\tof it", ""])
-def test_a_text_in_place_of_a_picture_stays_within_it(text: str) -> None:
+def test_a_text_instead_of_a_picture_stays_within_its_tile(text: str) -> None:
     for edge in (64, 160, 2048):
         ink = np.asarray(sheets.written(text, edge).convert("L")) < 120
         assert ink.any() == bool(text)

@@ -383,7 +383,7 @@ def test_ids_stay_the_same_when_the_folder_moves_or_grows(tmp_path: Path) -> Non
         assert (after.images[after.ids.index(id_)] == image).all()
 
 
-def test_hidden_files_and_files_that_are_no_pictures_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_files_that_arent_pictures_are_skipped(tmp_path: Path) -> None:
     for name in ("seen.PNG", ".hidden.png", ".thumbnails/a.png", "a/.b/c.png"):
         picture(tmp_path / "mine" / name)
     (tmp_path / "mine" / "notes.txt").write_text("three shoes")
@@ -409,7 +409,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path)
 
 if sys.platform == "linux":  # other systems allow no such names
 
-    def test_file_names_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+    def test_file_names_that_are_not_utf_8_survive(tmp_path: Path) -> None:
         folder = tmp_path / os.fsdecode(b"caf\xe9")
         for name in (b"sch\xf6n/sch\xf6n.png", "schön/schön.png".encode(), b"plain.png"):
             picture(folder / os.fsdecode(name))
@@ -473,7 +473,7 @@ def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
         (b"path\na.png\n", "none of its 1 pictures can be read"),
     ],
 )
-def test_a_list_that_is_none_says_why(tmp_path: Path, content: bytes, found: str) -> None:
+def test_an_invalid_list_says_why(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "items.csv").write_bytes(content)
     message = refused(f"list:{tmp_path / 'items.csv'}")
     assert found in message

@@ -97,13 +97,13 @@ def copy(tmp_path: Path, whole: Path) -> Path:
 # Writing.
 
 
-def test_what_was_committed_is_there_when_it_is_opened_again(folder: Path) -> None:
+def test_a_commit_is_there_after_opening_again(folder: Path) -> None:
     assert contents(folder) == ("the first", FILES)
     commit(folder, "the second", {OTHERS: b"others"})
     assert contents(folder) == ("the second", {OTHERS: b"others"})
 
 
-def test_what_was_not_committed_is_not_there(folder: Path) -> None:
+def test_without_a_commit_nothing_changes(folder: Path) -> None:
     before = tree(folder)
     with store.Writer(folder) as writer:
         writer.write(OTHERS, b"others")
@@ -209,14 +209,14 @@ def test_the_last_five_generations_stay_and_what_only_older_ones_name_goes(folde
         assert not (folder / "fields").exists()
 
 
-def test_what_no_manifest_can_be_read_of_is_not_deleted(folder: Path) -> None:
+def test_a_recommender_with_an_unreadable_manifest_is_not_deleted(folder: Path) -> None:
     commit(folder, "the second", {OTHERS: b"others"})
     (folder / "generations" / "000001.json").write_text("damaged")
     commit(folder, "the third", {OTHERS: b"others"})
     assert (folder / CODES).read_bytes() == b"codes"
 
 
-def test_a_folder_whose_name_is_no_utf_8_can_be_what_was_indexed(folder: Path) -> None:
+def test_a_folder_whose_name_is_not_utf_8_can_be_indexed(folder: Path) -> None:
     odd = os.fsdecode(b"/caf\xe9") if os.name == "posix" else "/caf\udce9"
     commit(folder, odd)
     assert contents(folder)[0] == odd

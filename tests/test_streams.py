@@ -98,7 +98,7 @@ def test_a_stream_is_computed_ahead_and_no_further() -> None:
         assert list(stream) == list(range(1, 100))
 
 
-def test_what_a_stream_raises_is_raised_where_it_is_taken_from() -> None:
+def test_a_streams_error_is_raised_where_it_is_read() -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise KeyError("two")
@@ -414,7 +414,7 @@ def test_where_no_process_can_be_started_this_one_reads(
     assert len(load(str(photos), ImageSpec(), notice=pytest.fail)) == 40
 
 
-def test_a_process_that_nobody_asks_ends(photos: Path, processes: reading._Processes, monkeypatch: Any) -> None:
+def test_an_idle_process_ends(photos: Path, processes: reading._Processes, monkeypatch: Any) -> None:
     quick = "from simrec import reading; reading.IDLE = 0.1; reading.serve()"
     monkeypatch.setattr(reading, "COMMAND", [sys.executable, "-P", "-c", quick])
     paths = sorted(photos.rglob("*.png"))

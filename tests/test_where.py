@@ -225,7 +225,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("expression", "found"), REFUSED, ids=[text[:30] for text, _ in REFUSED])
-def test_what_is_no_filter_is_refused_in_one_line(expression: str, found: str) -> None:
+def test_an_invalid_filter_is_refused_in_one_line(expression: str, found: str) -> None:
     begun = time.perf_counter()
     with pytest.raises(RequestError) as raised:
         where.parsed(expression, KINDS)
@@ -432,14 +432,14 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(cli, words, standalone_mode=False)
 
 
-def test_what_matches_is_exported(priced: str, tmp_path: Path) -> None:
+def test_only_matching_items_are_exported(priced: str, tmp_path: Path) -> None:
     done = run("export", priced, "--where", "price < 8 AND label = 'Bag'", "-o", str(tmp_path / "some.csv"))
     assert done.exit_code == 0
     lines = (tmp_path / "some.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == ["Bag"] * 4  # of 0 to 7 the first four are gone
 
 
-def test_an_evaluation_is_of_what_matches(priced: str) -> None:
+def test_an_evaluation_uses_only_matching_items(priced: str) -> None:
     """16 of 36 items are bags and dresses; each of their labels is equally likely to be found, and no other is."""
     done = run("evaluate", priced, "--where", "label IN ('Bag', 'Dress')", "--format", "json")
     assert done.exit_code == 0, done.output
