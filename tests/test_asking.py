@@ -238,7 +238,7 @@ def test_near_duplicates_collapse_to_the_best_one_which_says_how_many(shop: Reco
     assert plain[0].alike is None
 
 
-def test_a_group_has_one_answer_and_items_without_one_stand_for_themselves(shop: Recommender) -> None:
+def test_a_group_has_one_answer_and_items_without_a_group_stay_single(shop: Recommender) -> None:
     grouped = shop.similar("id:Dress-05", 100, group_by="product")
     products = [match.fields["product"] for match in grouped]
     named = [product for product in products if product]
@@ -282,7 +282,7 @@ def test_a_catalogue_too_small_to_measure_has_no_percentiles(shoe: Path, tmp_pat
         one.similar(shoe, min_percentile=50)
 
 
-def test_a_picture_that_looks_like_nothing_in_the_catalogue_is_said_to(
+def test_a_notice_says_that_a_picture_looks_like_nothing_in_the_catalogue(
     shop: Recommender, stock: Path, tmp_path: Path, run: Run
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
@@ -302,7 +302,7 @@ def queries(tmp_path: Path, pictures: Pictures) -> Path:
     return folder
 
 
-def test_a_folder_is_looked_up_picture_by_picture_and_what_cannot_be_read_is_named_last(
+def test_a_folder_is_looked_up_picture_by_picture_and_unreadable_ones_are_named_last(
     shop: Recommender, queries: Path, run: Run
 ) -> None:
     result = run("similar", queries, "--index", "shop", "-n", "2", "--format", "ndjson")
@@ -337,7 +337,7 @@ def test_a_list_of_queries_answers_by_its_own_ids(shop: Recommender, queries: Pa
         assert [row["query"] for row in answered_in(run, text, "--index", "shop", "-n", "1")] == ["first", "second"]
 
 
-def test_a_folder_that_was_indexed_finds_the_others_of_each(shop: Recommender, stock: Path, run: Run) -> None:
+def test_each_picture_of_an_indexed_folder_finds_the_others(shop: Recommender, stock: Path, run: Run) -> None:
     answered = {query.name: (query, ids(matches)) for query, matches in shop.similar_to(str(stock / "list.csv"), 82)}
     assert len(answered) == 82
     query, matches = answered["Trouser-00"]

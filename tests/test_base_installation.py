@@ -96,7 +96,7 @@ def test_serve_without_its_extra_is_one_line(tmp_path: Path, module: str) -> Non
     assert said == f"Error: serve needs {module}, which is not installed: pip install 'simrec[serve]'"
 
 
-def test_help_similar_and_the_list_of_plugins_say_nothing_of_torch(base: Command, shoe: Path) -> None:
+def test_help_similar_and_the_list_of_plugins_dont_mention_torch(base: Command, shoe: Path) -> None:
     for words in (("--help",), ("similar", str(shoe), "--index", "demo"), ("plugins", "list")):
         done = base(*words)
         assert (done.returncode, done.stderr) == (0, ""), words
@@ -188,6 +188,6 @@ def test_a_recommender_that_runs_on_such_a_plugin_is_the_same_line(
     )
 
 
-def test_torch_without_onnxscript_is_refused_before_the_training(tmp_path: Path, photos: Path) -> None:
+def test_torch_without_onnxscript_is_an_error_before_training(tmp_path: Path, photos: Path) -> None:
     done = hiding(tmp_path / "torch", ("onnxscript",))("--quiet", "train", "plain", "--data", str(photos))
     assert error(done).endswith(needs("onnxscript"))

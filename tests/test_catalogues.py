@@ -127,7 +127,7 @@ def test_an_item_whose_file_was_replaced_is_found_by_its_new_picture(photos: Pat
     assert len(opened.similar(photos.parent / "asked.png", 100)) == 12
 
 
-def test_fields_of_a_folder_are_those_of_the_files_now(photos: Path) -> None:
+def test_fields_of_a_folder_follow_its_files(photos: Path) -> None:
     (photos / "bags").mkdir()
     (photos / "000.png").rename(photos / "bags" / "red.png")
     os.utime(photos / "bags" / "red.png", (1e9, 1e9))
@@ -145,7 +145,7 @@ def test_fields_of_a_folder_are_those_of_the_files_now(photos: Path) -> None:
     assert item.fields["modified"] == "2033-05-18T03:33:20Z"
 
 
-def test_a_picture_that_can_t_be_read_any_more_keeps_the_item_that_it_was(photos: Path) -> None:
+def test_a_picture_that_cant_be_read_any_more_keeps_its_item(photos: Path) -> None:
     before = code("004.png")
     (photos / "004.png").write_bytes(b"half of")
     outcome = index.sync("mine")
@@ -187,7 +187,7 @@ def test_many_small_syncs_leave_few_segments_and_the_answers_of_one_build(photos
 # What no sync may do.
 
 
-def test_a_source_of_which_most_is_gone_is_no_reason_to_forget_it(photos: Path, own_home: Path) -> None:
+def test_a_sync_that_would_remove_most_items_is_refused(photos: Path, own_home: Path) -> None:
     for number in range(7):
         (photos / f"{number:03d}.png").unlink()
     refused(lambda: index.sync("mine"), StoreError, "7 of its 12 items are gone, more than half: .* --yes", own_home)
@@ -196,7 +196,7 @@ def test_a_source_of_which_most_is_gone_is_no_reason_to_forget_it(photos: Path, 
     assert len(ids()) == 5
 
 
-def test_half_of_a_source_may_go(photos: Path) -> None:
+def test_a_sync_may_remove_half_of_a_source(photos: Path) -> None:
     for number in range(6):
         (photos / f"{number:03d}.png").unlink()
     assert index.sync("mine").removed == 6
@@ -282,7 +282,7 @@ def test_items_are_removed_by_id_and_a_sync_brings_them_back(photos: Path, own_h
     assert index.sync("mine").added == 2
 
 
-def test_items_that_an_expression_is_true_of_are_removed(photos: Path, own_home: Path) -> None:
+def test_items_that_match_a_filter_are_removed(photos: Path, own_home: Path) -> None:
     where = "name < '007'"
     refused(lambda: index.remove("mine", where=where), RequestError, "7 of its 12 items match, .* --yes", own_home)
     refused(lambda: index.remove("mine", where="name = 'x'"), RequestError, "no item matches", own_home)
@@ -290,7 +290,7 @@ def test_items_that_an_expression_is_true_of_are_removed(photos: Path, own_home:
     assert ids() == [f"{number:03d}.png" for number in range(7, 12)]
 
 
-def test_all_items_may_go_and_come_again(photos: Path) -> None:
+def test_all_items_can_be_removed_and_added_again(photos: Path) -> None:
     assert index.remove("mine", ids()).items == 0
     assert simrec.open("mine").similar(photos / "000.png", 3) == []
     assert generations.verify("mine").problems == ()
@@ -312,7 +312,7 @@ def test_a_folder_that_moved_is_followed_without_encoding_anything(photos: Path,
     assert index.sync("mine").unchanged == 13
 
 
-def test_another_encoder_keeps_ids_and_fields_and_until_it_is_done_the_old_one_answers(
+def test_a_new_encoder_keeps_ids_and_fields_and_the_old_catalogue_answers_until_it_is_done(
     photos: Path, own_home: Path
 ) -> None:
     before = {item.id: item.fields for item in simrec.open("mine").catalogue.all()}
@@ -369,7 +369,7 @@ def test_a_rollback_goes_back_and_can_be_undone(photos: Path, own_home: Path) ->
     assert index.sync("mine").added == 1  # the picture that was removed is still there
 
 
-def test_a_rollback_to_what_is_damaged_is_refused(photos: Path, own_home: Path) -> None:
+def test_a_rollback_to_a_damaged_generation_is_refused(photos: Path, own_home: Path) -> None:
     save(photos, 20)
     simrec.build("mine", from_scratch=True)
     first = store.kept(own_home / "mine")[0].manifest.catalogue
@@ -414,7 +414,7 @@ def test_verify_reads_every_byte_and_names_the_file_that_is_damaged(photos: Path
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="other systems don't say what is open")
-def test_a_damaged_recommender_that_is_opened_again_and_again_keeps_no_files_open(photos: Path, own_home: Path) -> None:
+def test_opening_a_damaged_recommender_again_and_again_leaves_no_files_open(photos: Path, own_home: Path) -> None:
     catalogue = store.current(own_home / "mine").manifest.catalogue
     assert catalogue is not None
     (own_home / "mine" / catalogue.segments[0].folder / "codes.faiss").unlink()
@@ -481,7 +481,7 @@ def test_a_shipped_recommender_is_refused(own_home: Path, verb: str) -> None:
 # Watching.
 
 
-def test_watching_tells_of_files_that_come(photos: Path) -> None:
+def test_watching_reports_new_files(photos: Path) -> None:
     """A file is written again and again until it is seen, because nothing says when watching has begun."""
     stop, ended = threading.Event(), threading.Event()
 

@@ -155,7 +155,7 @@ def test_a_traceback_is_shown_only_with_debug() -> None:
     assert (plain.returncode, debug.returncode) == (1, 1)
 
 
-def test_a_look_up_leaves_nothing_behind_and_tells_nobody(shoe: Path, tmp_path: Path) -> None:
+def test_a_look_up_leaves_nothing_behind_and_sends_nothing(shoe: Path, tmp_path: Path) -> None:
     """ONNX Runtime's own wheels report usage data to their makers, and keep it in the cache until then."""
     before = {path.name for path in tmp_path.iterdir()}
     assert simrec("similar", shoe, "--index", "demo").returncode == 0

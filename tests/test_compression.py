@@ -67,7 +67,7 @@ def test_pictures_unlike_any_seen_are_compressed_too(demo: Recommender) -> None:
     assert demo.decompress(demo.compress(noise)).shape == noise.shape
 
 
-def test_no_pictures_make_a_container_too(demo: Recommender, pictures: Pictures) -> None:
+def test_a_container_can_hold_no_pictures(demo: Recommender, pictures: Pictures) -> None:
     assert demo.decompress(demo.compress(pictures.images[:0])).shape == (0, 28, 28, 1)
 
 
@@ -118,7 +118,7 @@ def test_bits_out_of_range_are_refused(demo: Recommender, pictures: Pictures) ->
             demo.compress(pictures.images[:2], bits)
 
 
-def test_the_model_survives_its_file() -> None:
+def test_the_model_is_the_same_after_writing_and_reading() -> None:
     codes = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
     codes[:, 4] = 0  # a number that never changes
     model = CodeModel.from_bytes(CodeModel.fit(codes).to_bytes(), 5)

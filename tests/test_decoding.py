@@ -113,7 +113,7 @@ def test_a_folder_with_something_in_it_is_left_alone(shoe: Path, tmp_path: Path)
     assert [path.name for path in (tmp_path / "empty").iterdir()] == ["00000.png"]
 
 
-def test_a_bad_picture_compresses_nothing(shoe: Path, tmp_path: Path) -> None:
+def test_an_unreadable_picture_leaves_the_old_container(shoe: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "out.simrec").write_bytes(b"before")
     assert run("compress", shoe, "notes.txt", "-o", "out.simrec").exit_code == 1

@@ -104,7 +104,7 @@ def test_the_benchmarks_that_are_named_are_there() -> None:
         assert (ROOT / script).is_file(), script
 
 
-def test_the_readmes_installations_name_extras_that_exist() -> None:
+def test_the_readmes_installation_commands_name_extras_that_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = re.findall(r"pip install (?:-e )?'\.\[(\w+)\]'", README)
     assert {"train", "test"} <= set(named) <= set(extras)

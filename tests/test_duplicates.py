@@ -55,13 +55,13 @@ def test_copies_are_one_group_even_if_there_are_more_than_neighbours(tmp_path: P
     assert groups[0].kind == "near-duplicates"
 
 
-def test_items_that_were_removed_are_in_no_group(album: Path) -> None:
+def test_removed_items_are_in_no_group(album: Path) -> None:
     simrec.build("album", str(album), encoder="demo")
     made = verb.remove("album", ["chelsea.png"])
     assert "identical pictures" not in [group.kind for group in duplicates(made.recommender)]
 
 
-def test_with_a_percentile_the_encoder_says_what_is_near(album: Path) -> None:
+def test_with_a_percentile_the_encoder_decides_what_is_near(album: Path) -> None:
     built = simrec.build("album", str(album), encoder="demo")
     everything = duplicates(built, percentile=0)
     assert [len(group.items) for group in everything] == [7]

@@ -208,7 +208,7 @@ def test_the_encoders_record_is_in_the_graph_and_beside_it(exported: Path, demo:
     assert set(beside) <= set(re.findall(r"`(\w+)`", GUIDE))
 
 
-def test_an_encoder_of_means_says_that_it_gives_variances_too(tmp_path: Path) -> None:
+def test_an_exported_variational_encoder_says_that_it_gives_variances_too(tmp_path: Path) -> None:
     encoder(simrec.open("demo-generate"), tmp_path / "vae.onnx")
     said = json.loads((tmp_path / "vae.onnx.simrec.json").read_text())
     assert [output["name"] for output in said["outputs"]] == ["codes", "log_variances"]
@@ -251,7 +251,7 @@ def test_an_encoder_without_a_graph_is_refused_in_one_line(
     forget_plugins()
 
 
-def test_where_nothing_can_be_written_is_one_line(demo: Recommender, tmp_path: Path) -> None:
+def test_an_unwritable_place_is_one_line(demo: Recommender, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["export", "demo", "-o", "nowhere/encoder.onnx"])
     assert "cannot be written (No such file or directory)" in str(done.exception)
 

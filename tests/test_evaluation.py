@@ -62,7 +62,7 @@ def test_leave_one_out_never_finds_the_query_itself(codes: np.ndarray) -> None:
     assert not (rows == np.arange(100)[:, None]).any()
 
 
-def test_a_perfect_ranking_scores_one_and_a_hopeless_one_nothing() -> None:
+def test_a_perfect_ranking_scores_one_and_a_hopeless_one_zero() -> None:
     asked = np.array([1, 2])
     perfect = evaluation.ranking_figures(np.repeat(asked[:, None], 100, axis=1), asked)
     assert set(perfect.values()) == {1.0}
@@ -87,7 +87,7 @@ def test_answers_without_a_label_count_for_no_class() -> None:
     assert np.isnan(shares[1]).all()  # no query of that class
 
 
-def test_classes_that_nobody_asks_for_are_left_out(codes: np.ndarray) -> None:
+def test_classes_without_queries_are_left_out(codes: np.ndarray) -> None:
     labels = np.arange(100) % 3
     exam = evaluation.Exam(labels[labels < 2], labels, ("a", "b", "c"), leave_one_out=False)
     figures = exam.figures(Index(codes[:100], "l2"), codes[:100][labels < 2])
@@ -171,7 +171,9 @@ def test_segments_together_find_what_one_index_of_all_finds(codes: np.ndarray, d
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_an_index_survives_its_bytes(codes: np.ndarray, metric: Metric, dtype: Dtype, tmp_path: Path) -> None:
+def test_an_index_is_the_same_after_writing_and_reading(
+    codes: np.ndarray, metric: Metric, dtype: Dtype, tmp_path: Path
+) -> None:
     index = Index(codes[:500], metric, dtype)
     again = opened(index, tmp_path / "codes.faiss")
     for before, after in zip(index.search(codes[500:520], 7), again.search(codes[500:520], 7), strict=True):

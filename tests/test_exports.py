@@ -543,7 +543,7 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("ending", ["npy", "csv", "jsonl", "faiss", "tsv"])
-def test_a_record_that_lies_is_found(ending: str, copied: Callable[[str], Path]) -> None:
+def test_a_false_record_is_found(ending: str, copied: Callable[[str], Path]) -> None:
     path = copied(ending)
     beside = path.with_name(f"{path.name}.simrec.json")
     said = json.loads(beside.read_bytes())
@@ -587,7 +587,7 @@ class Planted:
         return (os.mkdir, ("planted",))
 
 
-def test_nothing_is_unpickled_and_nothing_unpacked_that_simrec_does_not_pack(copied: Callable[[str], Path]) -> None:
+def test_nothing_is_unpickled_and_only_what_simrec_packs_is_unpacked(copied: Callable[[str], Path]) -> None:
     path = copied("npz")
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -654,7 +654,7 @@ def test_codes_in_fewer_bits_find_nearly_the_same(
         assert hits[0].score == pytest.approx(1, abs=0.02)
 
 
-def test_items_without_previews_are_drawn_and_are_no_duplicates(
+def test_items_without_previews_are_drawn_and_arent_duplicates(
     shop: Recommender, cli: Cli, tmp_path: Path, own_home: Path
 ) -> None:
     path = export(shop, tmp_path / "shop.parquet", Wishes(columns=["id", "code"]))[0]

@@ -37,20 +37,20 @@ def test_the_same_seed_draws_the_same() -> None:
     assert not np.array_equal(mixture.sample(10, 3), mixture.sample(10, 4))
 
 
-def test_a_mixture_survives_its_file() -> None:
+def test_a_mixture_is_the_same_after_writing_and_reading() -> None:
     mixture = Mixture.fit(two_clouds())
     assert np.array_equal(Mixture.from_bytes(mixture.to_bytes(), mixture.means.shape[1]).sample(10), mixture.sample(10))
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (2, 4), (60, 4), (5, 300), (60, 300)])
-def test_few_or_wide_codes_can_be_drawn_from_too(shape: tuple[int, int]) -> None:
+def test_new_codes_can_be_drawn_from_few_or_wide_codes_too(shape: tuple[int, int]) -> None:
     codes = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     drawn = Mixture.fit(codes).sample(20)
     assert drawn.shape == (20, shape[1])
     assert np.isfinite(drawn).all()
 
 
-def test_variations_stay_near_and_go_further_when_told_so() -> None:
+def test_variations_stay_near_and_go_further_with_a_larger_spread() -> None:
     codes = two_clouds()
     mixture = Mixture.fit(codes)
     near, far = (np.abs(mixture.around(codes[0], 500, spread) - codes[0]).mean() for spread in (0.1, 1.0))

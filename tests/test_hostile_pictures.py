@@ -176,7 +176,7 @@ def test_a_bomb_is_an_image_or_one_line(bombs: list[Path]) -> None:
 
 
 @pytest.mark.long
-def test_a_picture_that_cannot_be_read_leaves_no_memory_taken(bombs: list[Path]) -> None:
+def test_an_unreadable_picture_keeps_no_memory(bombs: list[Path]) -> None:
     """Each attempt needs 400 MB of the 1.2 GB, so a few that were never freed would change the message."""
     found = outcomes([path for path in bombs if path.name == "cut.png"] * 4)
     assert {(one.kind, one.text) for one in found} == {("refused", found[0].text)}

@@ -523,7 +523,7 @@ def test_a_sealed_file_of_the_encoder_that_is_wrong_is_named(
     [("count", 28, "<I", 2**32 - 1), ("count", 28, "<I", 10**8), ("bits", 10, "<H", 65_535), ("bits", 10, "<H", 0),
      ("bits", 10, "<H", 9), ("version", 8, "<H", 0), ("numbers", 12, "<I", 2**32 - 1), ("height", 16, "<I", 9)],
 )  # fmt: skip
-def test_a_container_of_124_bytes_that_says_what_cannot_be_is_one_line(
+def test_a_container_of_124_bytes_with_impossible_values_is_one_line(
     tmp_path: Path, child: Child, demo: Recommender, field: str, where: int, layout: str, number: int
 ) -> None:
     content = bytearray(demo.compress(np.zeros((1, 28, 28, 1), np.uint8))[: 124 - 32])
@@ -533,7 +533,7 @@ def test_a_container_of_124_bytes_that_says_what_cannot_be_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_container_of_words_that_are_no_words_is_one_line(tmp_path: Path, child: Child, demo: Recommender) -> None:
+def test_a_container_with_invalid_words_is_one_line(tmp_path: Path, child: Child, demo: Recommender) -> None:
     content = demo.compress(np.zeros((1, 28, 28, 1), np.uint8))[:-32] + b"\1"
     (tmp_path / "codes.simrec").write_bytes(content + hashlib.sha256(content).digest())
     assert "codes.simrec: " in said(child, tmp_path, "decompress", "codes.simrec", "--index", "demo", "-o", "out")
@@ -544,7 +544,7 @@ def test_many_equal_pictures_in_few_bytes_are_still_decoded(demo: Recommender) -
     assert (demo.decompress(demo.compress(images, 2)) == demo.decompress(demo.compress(images[:1], 2))).all()
 
 
-def test_codes_in_the_lowest_steps_which_take_no_words_are_still_decoded() -> None:
+def test_codes_in_the_lowest_steps_which_need_no_words_are_still_decoded() -> None:
     """The coder begins at 0, where a first step costs nothing: 1,000 such codes are a container without words."""
     model = CodeModel.fit(np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32))
     levels = np.zeros((1000, 2), np.uint8)
@@ -553,7 +553,7 @@ def test_codes_in_the_lowest_steps_which_take_no_words_are_still_decoded() -> No
 
 @pytest.mark.long
 @pytest.mark.parametrize("count", [10**6, 10**8])
-def test_a_container_and_the_recommender_that_it_is_of_by_one_stranger_take_no_minutes(
+def test_a_container_and_its_recommender_from_one_stranger_take_less_than_minutes(
     tmp_path: Path, healthy: dict[str, Path], child: Child, count: int
 ) -> None:
     """A code model in which each number is nearly certain makes millions of codes from a few words."""
@@ -590,9 +590,7 @@ def test_advice_about_a_file_that_cannot_be_read_never_costs_the_encoder(
 
 if sys.platform == "linux":  # other systems allow no such names
 
-    def test_a_home_whose_path_is_no_utf_8_is_built_in_and_looked_up_in(
-        tmp_path: Path, healthy: dict[str, Path], child: Child
-    ) -> None:
+    def test_a_home_whose_path_is_not_utf_8_works(tmp_path: Path, healthy: dict[str, Path], child: Child) -> None:
         home = tmp_path / os.fsdecode(b"caf\xe9")
         for words in (
             ["index", "build", "mine", healthy["photos"], "--encoder", "demo-sparse"],
@@ -651,7 +649,7 @@ def test_a_second_writer_stays_out_when_the_lock_s_file_is_deleted(tmp_path: Pat
     ["LOCK", "CURRENT.new", "CURRENT", "gens", "staging-0", "building", "generations", "encoder", "segments", "fields",
      "removed", "generations/000002.json", "generations/.000002.json.new", MANIFEST, ENCODERS, SEGMENT],
 )  # fmt: skip
-def test_a_catalogue_built_again_is_written_through_no_link(
+def test_building_a_catalogue_again_follows_no_link(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
     target = staged(tmp_path / "root", healthy)
@@ -679,7 +677,7 @@ def test_a_catalogue_built_again_is_written_through_no_link(
      "generations/.000002.json.new", "generations/000002.json",
      "staging-0"],
 )  # fmt: skip
-def test_a_catalogue_built_again_waits_at_no_pipe(
+def test_building_a_catalogue_again_waits_for_no_pipe(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
     target = staged(tmp_path / "root", healthy)
@@ -847,7 +845,7 @@ def check_answers(ask: Callable[..., dict[str, Any]], when: str, wrong: list[str
      "codes that are cut short", "lines that are there twice", "a length of -1", "a checksum of 0",
      "a link called more"],
 )  # fmt: skip
-def test_a_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
+def test_a_build_goes_on_with_a_strangers_leftovers_or_says_what_helps(
     tmp_path: Path, healthy: dict[str, Path], child: Child, name: str
 ) -> None:
     wrong = going_on(child, BUILDS[name], tmp_path / "root", healthy)
@@ -855,7 +853,7 @@ def test_a_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
 
 
 @pytest.mark.long
-def test_every_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
+def test_every_build_goes_on_with_a_strangers_leftovers_or_says_what_helps(
     tmp_path: Path, healthy: dict[str, Path]
 ) -> None:
     names = list(BUILDS)
@@ -875,7 +873,7 @@ def test_every_build_goes_on_over_what_a_stranger_left_or_says_what_helps(
     ["similar queue.png --index demo", "decompress queue.png -o out", "decompress queue.png --index demo -o out",
      "index build new queue.png --encoder demo", "compress queue.png --index demo -o out.simrec"],
 )  # fmt: skip
-def test_a_pipe_that_nobody_writes_to_is_one_line_and_no_wait(tmp_path: Path, child: Child, words: str) -> None:
+def test_a_pipe_without_a_writer_is_one_line_at_once(tmp_path: Path, child: Child, words: str) -> None:
     os.mkfifo(tmp_path / "queue.png")
     assert "queue.png" in said(child, tmp_path, *words.split())
 

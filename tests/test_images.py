@@ -265,7 +265,7 @@ def test_a_preview_is_upright_and_on_white(spec: ImageSpec) -> None:
     assert np.abs(np.subtract(preview.getpixel((20, 40)), (255, 255, 255))).max() < 6
 
 
-def test_a_preview_says_nothing_that_the_file_said() -> None:
+def test_a_preview_has_none_of_the_files_metadata() -> None:
     made = whole(portrait("RGB"), form="JPEG", comment=b"at home", icc_profile=bytes(500))
     assert not {"comment", "icc_profile"} & set(shown(made).info)
 

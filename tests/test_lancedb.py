@@ -49,7 +49,7 @@ def test_rows_are_changed_where_others_made_an_index_on_the_ids(opened: Lance, t
         other.optimize(cleanup_older_than=timedelta(0))
 
 
-def test_a_push_makes_one_version_so_others_see_it_wholly_too(opened: Lance, tmp_path: Path) -> None:
+def test_a_push_makes_one_version_so_others_see_all_of_it_or_nothing(opened: Lance, tmp_path: Path) -> None:
     other = theirs(tmp_path)
     before = other.version
     write(opened, TABLE, drawn(TABLE, 100, seed=1), [row.item.id for row in drawn(TABLE, 1000)[900:]])
@@ -70,7 +70,7 @@ def test_a_reader_goes_on_with_the_old_rows_during_a_push(opened: Lance) -> None
     assert len(opened) == 0
 
 
-def test_old_versions_go_an_hour_later(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_versions_are_deleted_an_hour_later(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simrec_lancedb.engine, "MESSY", 5)
     for seed in range(1, 10):
         write(opened, TABLE, drawn(TABLE, 1000, seed=seed))
@@ -82,7 +82,7 @@ def test_old_versions_go_an_hour_later(opened: Lance, tmp_path: Path, monkeypatc
     same(read(opened, previews=True), drawn(TABLE, 1000, seed=10))
 
 
-def test_many_rows_go_at_once(opened: Lance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_removed_at_once(opened: Lance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simrec_lancedb.engine, "MERGED", 100)
     rows = drawn(TABLE, 1000)
     write(opened, TABLE, drawn(TABLE, 50, seed=1), [row.item.id for row in rows[300:]])
@@ -99,7 +99,7 @@ def test_rows_of_a_push_may_come_from_the_table_itself(opened: Lance) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_index_takes_up_what_is_added(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_added_codes_are_found_in_an_index(opened: Lance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SMALLEST_INDEXED", 500), ("UNINDEXED", 100)):
         monkeypatch.setattr(simrec_lancedb.engine, name, value)
     table = replace(TABLE, approximate=True)
@@ -151,13 +151,13 @@ def test_fields_of_any_name_are_columns(opened: Lance, tmp_path: Path) -> None:
         "lancedb:///#x", "lancedb://gopher/folder#x", "lancedb:///folder?token=open-sesame#x",
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_is_refused_in_a_line(address: str) -> None:
+def test_an_invalid_address_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(RequestError, match=r"[Ww]rite lancedb:///FOLDER#TABLE") as error:
         Lance(address, notice=print)
     assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
 
 
-def test_a_table_of_others_is_theirs(opened: Lance, tmp_path: Path) -> None:
+def test_a_table_that_simrec_didnt_make_is_not_touched(opened: Lance, tmp_path: Path) -> None:
     lancedb.connect(tmp_path).create_table("other", pa.table({"id": ["x"]}))
     other = Lance(f"lancedb://{tmp_path}#other", notice=print)
     with pytest.raises(StoreError, match="simrec didn't make that table: name another one"):
@@ -165,7 +165,7 @@ def test_a_table_of_others_is_theirs(opened: Lance, tmp_path: Path) -> None:
     assert lancedb.connect(tmp_path).open_table("other").to_arrow().to_pylist() == [{"id": "x"}]
 
 
-def test_a_folder_that_is_gone_is_said_and_not_made_again(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_and_not_made_again(tmp_path: Path) -> None:
     engine = Lance(f"lancedb://{tmp_path}/none#table", notice=print)
     assert engine.table is None
     with pytest.raises(StoreError, match="there is no such table: 'simrec index push' makes it"):

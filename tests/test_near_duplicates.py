@@ -64,7 +64,9 @@ def test_pictures_of_one_colour_have_no_details_to_be_the_same_in() -> None:
     assert not same_photo(plain, plain)
 
 
-def test_fashion_mnists_like_silhouettes_are_told_from_the_same_photo(demo: Recommender, pictures: Pictures) -> None:
+def test_fashion_mnists_similar_silhouettes_are_not_taken_for_the_same_photo(
+    demo: Recommender, pictures: Pictures
+) -> None:
     trousers = np.flatnonzero(np.array(pictures.labels) == "Trouser")
     vectors = np.stack([details(images.as_picture(pictures.images[row])) for row in trousers])
     nearest = neighbours(demo.index, demo.codes[trousers], 2, leave_one_out=False)[:, 1]

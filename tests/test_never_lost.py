@@ -75,7 +75,7 @@ def check(seen: dict[str, list[str]], good: set[str]) -> None:
 @pytest.mark.parametrize(
     "names", [pytest.param(WRITING, marks=LONG, id="writing"), pytest.param(OTHERS, marks=SLOW, id="others")]
 )
-def test_a_change_that_is_killed_at_any_step_is_not_made_or_made_and_the_next_goes_on(
+def test_a_change_that_is_killed_at_any_step_happens_or_not_and_the_next_one_works(
     root: Path, names: list[str]
 ) -> None:
     seen = rounds(root, "killed_at_every_step", [(name, []) for name in names])
@@ -86,7 +86,7 @@ def test_a_change_that_is_killed_at_any_step_is_not_made_or_made_and_the_next_go
 
 
 @pytest.mark.parametrize("times", [pytest.param(20, marks=LONG), pytest.param(400, marks=SLOW)])
-def test_a_change_that_is_killed_at_random_is_not_made_or_made_and_the_next_goes_on(root: Path, times: int) -> None:
+def test_a_change_that_is_killed_at_random_happens_or_not_and_the_next_one_works(root: Path, times: int) -> None:
     check(rounds(root, "killed_at_random", [(name, [times, SEED]) for name in WRITING[:5]]), {"old", "new"})
 
 
@@ -265,7 +265,7 @@ def test_a_second_writer_learns_at_once_which_process_has_the_lock(
         )
 
 
-def test_a_lock_whose_holder_died_is_free_and_what_it_left_goes(root: Path, own_home: Path) -> None:
+def test_the_lock_of_a_dead_process_is_free_and_its_leftovers_are_deleted(root: Path, own_home: Path) -> None:
     crashes.copied(root, own_home)
     with holder(own_home / "mine") as process:
         process.send_signal(signal.SIGKILL)
@@ -278,7 +278,7 @@ def test_a_lock_whose_holder_died_is_free_and_what_it_left_goes(root: Path, own_
 @pytest.mark.parametrize(
     "said", [b"", b"no number", b"\x1b[31m1 host", b"1 host\nmore", bytes(2000), b"9" * 30 + b" a"]
 )
-def test_a_lock_that_says_no_more_is_still_a_lock(root: Path, own_home: Path, said: bytes) -> None:
+def test_a_lock_with_odd_contents_is_still_a_lock(root: Path, own_home: Path, said: bytes) -> None:
     crashes.copied(root, own_home)
     with store.Writer(own_home / "mine"):
         (own_home / "mine" / "LOCK").write_bytes(said)
@@ -289,7 +289,7 @@ def test_a_lock_that_says_no_more_is_still_a_lock(root: Path, own_home: Path, sa
             pass
 
 
-def test_a_lock_that_is_a_second_name_of_another_file_is_not_written(root: Path, own_home: Path) -> None:
+def test_a_lock_that_is_a_hard_link_to_another_file_is_not_written(root: Path, own_home: Path) -> None:
     crashes.copied(root, own_home)
     (own_home / "letter").write_bytes(b"")
     (own_home / "mine" / "LOCK").hardlink_to(own_home / "letter")

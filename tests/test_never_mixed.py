@@ -282,7 +282,7 @@ class Job:
 
 
 @pytest.mark.parametrize("times", [pytest.param(2000, marks=LONG), pytest.param(40_000, marks=SLOW)])
-def test_a_catalogue_with_a_damaged_file_answers_rightly_or_says_so(
+def test_a_catalogue_with_a_damaged_file_answers_correctly_or_says_so(
     tmp_path: Path, healthy: dict[str, Path], right: dict[str, Any], times: int
 ) -> None:
     """Half of the mutants are sealed: their digests are right, and they can say anything but an item's data under the

@@ -72,7 +72,9 @@ def test_the_table_of_a_filter_has_what_matches(shop: Recommender) -> None:
         shop.to_arrow("stokc > 3")
 
 
-def test_a_field_of_numbers_here_and_texts_there_is_texts_in_the_table(shop: Recommender, photos: Path) -> None:
+def test_a_field_of_numbers_in_one_segment_and_texts_in_another_is_texts_in_the_table(
+    shop: Recommender, photos: Path
+) -> None:
     (photos / "more").mkdir()
     for path in sorted(photos.rglob("*.png"))[12:14]:
         path.rename(photos / "more" / path.name)
@@ -216,7 +218,7 @@ def test_photos_in_colour_are_prepared_as_the_encoder_needs_them(tmp_path: Path)
     np.testing.assert_allclose(Encoder("photo").transform(photo[np.newaxis]), codes[:1], atol=1e-5)
 
 
-def test_a_picture_that_cannot_be_read_is_an_error_and_no_missing_row(photos: Path) -> None:
+def test_an_unreadable_picture_is_an_error_not_a_missing_row(photos: Path) -> None:
     bad = photos / "Bag" / "bad.png"
     bad.write_bytes(b"no picture")
     for pictures in (str(photos), [str(bad)], [bad, Image.new("L", (28, 28))]):

@@ -269,7 +269,7 @@ def test_a_wrong_model_is_found_before_any_picture_is_read(tmp_path: Path) -> No
         simrec.train(Plan("onnx", changes={"model": str(path), "size": "16"}), source="/nowhere", name="mine")
 
 
-def test_pictures_that_look_all_the_same_teach_nothing(tmp_path: Path, images: Images) -> None:
+def test_pictures_that_all_look_the_same_cannot_be_learned_from(tmp_path: Path, images: Images) -> None:
     path = tower(tmp_path / "tower.onnx")
     with pytest.raises(TrainingError, match="are all the same"):
         fitted(path, np.zeros_like(images))

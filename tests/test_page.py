@@ -276,7 +276,7 @@ def test_a_link_with_a_picture_says_why_no_part_of_it_can_be_marked(visit: Open,
     assert visit(page.url).get_by_text("To mark a part, choose the picture again").is_visible()
 
 
-def test_one_can_click_along_and_go_back(visit: Open) -> None:
+def test_clicking_from_item_to_item_and_back_works(visit: Open) -> None:
     page = visit()
     start = cards(page)
     page.get_by_role("button", name="More like this").nth(3).click()

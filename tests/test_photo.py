@@ -173,15 +173,13 @@ def test_grey_pictures_are_seen_in_their_three_channels(images: Images) -> None:
 
 
 @pytest.mark.parametrize("view", ["lite9@224", "lite0", "lite0@", "lite0@16", "lite0@4096", "lite0@64+turned", ""])
-def test_a_view_that_cannot_be_is_refused(view: str) -> None:
+def test_an_invalid_view_is_refused(view: str) -> None:
     with pytest.raises(ValueError, match="must read TOWER@SIZE"):
         View.of(view)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "another"])
-def test_a_tower_that_is_not_as_it_came_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
+def test_an_altered_tower_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     towers = tmp_path / "towers"
     shutil.copytree(model.TOWERS, towers)
     monkeypatch.setattr(model, "TOWERS", towers)

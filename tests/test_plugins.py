@@ -433,7 +433,7 @@ def test_with_nothing_broken_the_list_exits_with_0(simrec: Command) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_name_that_two_offer_is_an_error_that_names_both_only_when_it_is_asked_for(simrec: Command) -> None:
+def test_a_name_that_two_plugins_offer_is_an_error_that_names_both_only_if_used(simrec: Command) -> None:
     assert "is offered by simrec" in (line := simrec("plugins", "show", "plain").error)
     assert "and taken 1.2.3" in line
     assert simrec("plugins", "show", "vae").status == 0
@@ -499,7 +499,7 @@ def test_a_name_in_simrec_plugins_that_is_not_installed_is_an_error_with_the_nea
         chosen("vea", monkeypatch)
 
 
-def test_an_encoder_that_simrec_plugins_leaves_out_is_missed_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_that_simrec_plugins_leaves_an_encoder_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMREC_PLUGINS", "vae")
     with pytest.raises(PluginError, match=r"no encoder 'plain': .*SIMREC_PLUGINS leaves out .*plain"):
         host.discover().find(EncoderSpec, "plain")
@@ -550,7 +550,7 @@ def test_a_training_that_cannot_begin_is_one_line_and_changes_nothing(
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_an_encoder_that_breaks_its_contract_is_named_and_what_was_there_stays(
+def test_an_encoder_that_breaks_its_contract_is_named_and_the_old_recommender_stays(
     name: str, photos: Path, own_home: Path
 ) -> None:
     api.train("pixels", name="mine", source=str(photos))
@@ -566,7 +566,7 @@ def test_an_encoder_that_breaks_its_contract_is_named_and_what_was_there_stays(
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_a_source_that_breaks_its_contract_is_named_and_the_catalogue_before_stays(
+def test_a_source_that_breaks_its_contract_is_named_and_the_old_catalogue_stays(
     name: str, photos: Path, own_home: Path
 ) -> None:
     api.build("mine", str(photos), encoder="demo")
@@ -600,7 +600,7 @@ def test_an_exporter_that_breaks_its_contract_is_named_and_writes_nothing(
         ("astype(np.float32) * exit(1) * np.float32(", "failed: it called sys.exit(1)"),
     ],
 )
-def test_an_upgrade_that_breaks_the_contract_is_named_with_its_version_when_it_is_asked(
+def test_an_upgrade_that_breaks_the_contract_is_named_with_its_version_when_used(
     simrec: Command, after: str, expected: str, tmp_path: Path, photos: Path, install_site: Callable[[Path], None]
 ) -> None:
     assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0

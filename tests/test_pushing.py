@@ -72,7 +72,7 @@ def test_rows_that_an_earlier_version_wrote_are_intact() -> None:
     assert not intact(row._replace(length=2.5), table)
 
 
-def test_a_database_that_this_user_has_not_named_is_not_asked(shop: Path, own_home: Path) -> None:
+def test_a_database_that_this_user_has_not_named_is_not_contacted(shop: Path, own_home: Path) -> None:
     """A recommender comes with an address that its maker chose."""
     from dataclasses import replace
 

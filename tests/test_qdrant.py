@@ -124,7 +124,7 @@ def test_of_two_pushes_at_a_time_the_later_one_wins(tmp_path: Path) -> None:
         "qdrant://host?api_key=open-sesame#x",
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_is_refused_in_a_line(address: str) -> None:
+def test_an_invalid_address_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(RequestError, match="[Ww]rite qdrant(-https)?://HOST:PORT#NAME") as error:
         Qdrant(address, notice=print)
     assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
@@ -140,7 +140,7 @@ def test_a_server_that_doesnt_answer_is_one_line(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(error.value) and "open-sesame" not in str(error.value)
 
 
-def test_a_wrong_key_is_said_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_an_error_that_doesnt_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
     class Refusing(BaseHTTPRequestHandler):
@@ -213,7 +213,7 @@ def test_a_folder_that_would_run_code_is_refused(opened: Qdrant, place: str, tmp
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_collection_of_others_is_theirs(tmp_path: Path, place: str) -> None:
+def test_a_collection_that_simrec_didnt_make_is_not_touched(tmp_path: Path, place: str) -> None:
     with closing(QdrantClient(path=str(tmp_path))) as client:
         client.create_collection("items", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
         client.upsert("items", [models.PointStruct(id=1, vector=[1, 2], payload={"id": "theirs"})])
@@ -225,7 +225,7 @@ def test_a_collection_of_others_is_theirs(tmp_path: Path, place: str) -> None:
         assert client.count("items").count == 1
 
 
-def test_two_that_use_a_folder_in_a_process_share_it(opened: Qdrant, place: str) -> None:
+def test_two_clients_of_a_folder_in_one_process_share_it(opened: Qdrant, place: str) -> None:
     with closing(Qdrant(f"{place}items", notice=print)) as other, closing(Qdrant(f"{place}more", notice=print)) as more:
         write(opened, TABLE, drawn(TABLE, 20, seed=1))
         assert len(other) == 200 and other.count(Like("id", "%000019%")) == 1

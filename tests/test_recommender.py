@@ -55,11 +55,11 @@ def test_the_query_itself_is_left_out_by_id_and_by_its_file(photos: Path) -> Non
     assert "Bag/00018.png" not in [match.id for match in by_id]
 
 
-def test_more_answers_than_items_are_all_the_others(demo: Recommender) -> None:
+def test_asking_for_more_items_than_there_are_gives_all_the_others(demo: Recommender) -> None:
     assert len(demo.similar("id:test/00000", 20_000)) == 9_999
 
 
-def test_every_item_of_a_large_catalogue_can_be_asked_for(demo: Recommender) -> None:
+def test_any_number_of_items_can_be_read_by_row(demo: Recommender) -> None:
     rows = list(range(10_000)) * 4  # more values than SQLite takes one by one
     assert [item.id for item in demo.catalogue.at(rows)] == [f"test/{row:05d}" for row in rows]
 
@@ -121,7 +121,7 @@ def test_building_again_takes_the_same_pictures_as_before(photos: Path) -> None:
     assert {item.label for item in again.catalogue.all()} == {"Trouser", "Sneaker", "Dress"}
 
 
-def test_a_catalogue_of_one_item_answers_with_nothing(photos: Path, tmp_path: Path) -> None:
+def test_in_a_catalogue_of_one_item_that_item_has_no_neighbours(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "shoes").mkdir(parents=True)
     next(photos.rglob("*.png")).rename(tmp_path / "one" / "shoes" / "a.png")
     built = simrec.build("one", str(tmp_path / "one"), encoder="demo")
@@ -179,7 +179,7 @@ def test_the_shipped_demo_is_not_written_to(photos: Path) -> None:
         simrec.build("demo", str(photos))
 
 
-def test_a_trained_encoder_is_not_given_up_for_another_one(photos: Path, own_home: Path, demo: Recommender) -> None:
+def test_a_trained_encoder_is_not_replaced_by_another_one(photos: Path, own_home: Path, demo: Recommender) -> None:
     changed = replace(demo.manifest.encoder, digest="0" * 64, dim=7)
     with store.Writer(own_home / "other") as writer:
         writer.copy(demo.generation, demo.manifest.encoder.folder, demo.manifest.encoder.folder)
@@ -188,7 +188,7 @@ def test_a_trained_encoder_is_not_given_up_for_another_one(photos: Path, own_hom
         simrec.build("other", str(photos), encoder="demo")
 
 
-def test_codes_of_another_encoder_are_not_answered_from(photos: Path, own_home: Path) -> None:
+def test_codes_of_another_encoder_give_no_answers(photos: Path, own_home: Path) -> None:
     built = simrec.build("mine", str(photos), encoder="demo")
     catalogue = built.manifest.catalogue
     assert catalogue is not None
@@ -364,7 +364,7 @@ def test_an_invalid_query_is_refused_and_the_error_says_what_is_possible(demo: R
 @pytest.mark.parametrize(
     "query", [np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8), Image.new("F", (3, 3), float("nan"))]
 )
-def test_a_picture_of_no_pixels_or_none_that_are_numbers_is_one_clear_error(demo: Recommender, query: object) -> None:
+def test_a_picture_without_pixels_or_without_numbers_is_one_clear_error(demo: Recommender, query: object) -> None:
     with pytest.raises(ImageError, match="the (array|picture): "):
         demo.similar(query)  # type: ignore[call-overload]
 
@@ -388,7 +388,7 @@ def test_one_recommender_answers_eight_threads_as_it_answers_one(demo: Recommend
         assert list(pool.map(lambda one: opened.similar(one, 5), asked)) == alone
 
 
-def test_a_recommender_that_is_let_go_of_opens_what_it_needs_again(demo: Recommender, shoe: Path) -> None:
+def test_a_closed_recommender_opens_again_what_it_needs(demo: Recommender, shoe: Path) -> None:
     with Recommender(demo.folder) as opened:
         first = opened.similar(shoe, 3)
     assert opened.similar(shoe, 3) == first
@@ -421,7 +421,7 @@ def test_paths_are_those_of_files_whatever_the_ids_are(photos: Path) -> None:
     assert all(Path(path).is_file() for path in printed)
 
 
-def test_another_sources_catalogue_is_only_replaced_when_that_is_said(photos: Path) -> None:
+def test_another_sources_catalogue_is_only_replaced_on_request(photos: Path) -> None:
     simrec.build("mine", str(photos), encoder="demo")
     with pytest.raises(StoreError, match="--replace"):
         simrec.build("mine", "fashion-mnist:small-test")

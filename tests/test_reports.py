@@ -149,7 +149,7 @@ def test_a_folder_of_queries_has_a_section_each_and_those_that_failed_are_counte
     assert "1 query could not be answered." in Path("report.html").read_text()
 
 
-def test_a_query_that_fails_leaves_the_report_that_was_there(shop: Path) -> None:
+def test_a_failing_query_leaves_the_old_report(shop: Path) -> None:
     Path("report.html").write_text("before")
     for query in ("missing.png", "id:missing"):
         assert report(query, "--index", "shop", status=1).tags == []

@@ -62,9 +62,7 @@ def test_a_new_plugin_is_found_and_keeps_the_contract(kind: str, monkeypatch: py
 
 
 @pytest.mark.usefixtures("fresh_host")
-def test_a_new_numpy_encoder_is_trained_indexed_and_asked_at_once(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_numpy_encoder_trains_indexes_and_answers_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scaffold.write("at-once", "numpy", Path("at-once"))
     monkeypatch.syspath_prepend(str(Path("at-once/src").absolute()))
     install(Path("at-once"))
@@ -99,9 +97,7 @@ def test_what_is_written_says_its_name_and_holds_no_placeholder(kind: str) -> No
         ("", "cannot name a package"),
     ],
 )
-def test_a_name_that_cannot_be_or_is_taken_is_refused_and_nothing_written(
-    name: str, expected: str, tmp_path: Path
-) -> None:
+def test_an_invalid_or_taken_name_is_refused_and_nothing_written(name: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=expected) as raised:
         scaffold.write(name, "numpy", Path("there"))
     assert "\n" not in str(raised.value)

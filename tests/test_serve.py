@@ -524,7 +524,7 @@ def test_waiting_requests_are_answered_together(
         np.testing.assert_allclose(result.queries[0].code, code, atol=1e-5)
 
 
-def test_an_error_in_a_batch_is_of_one_request_alone(
+def test_an_error_in_a_batch_reaches_only_its_own_request(
     demo: Recommender, pictures: Pictures, held: tuple[Together[looking.Work, looking.Result], threading.Event]
 ) -> None:
     together, begun = held

@@ -76,7 +76,7 @@ def test_the_originals_are_drawn_large_and_upright(shop: Shop, draw: Run) -> Non
     assert shop.shows("blue", (320, 240))
 
 
-def test_where_files_are_gone_or_changed_previews_are_drawn_and_that_is_said_once(shop: Shop, draw: Run) -> None:
+def test_if_files_are_gone_or_changed_previews_are_drawn_and_one_notice_says_so(shop: Shop, draw: Run) -> None:
     simrec.build("shop", str(shop.folder), encoder="demo")
     (shop.folder / "red.png").unlink()
     Image.new("RGB", (900, 600), COLOURS["red"]).save(shop.folder / "green.png")
@@ -114,7 +114,7 @@ def test_no_path_leads_out_of_the_users_folders(path: str, tmp_path: Path) -> No
     assert originals.elsewhere == 1
 
 
-def test_outside_of_the_users_folders_the_file_system_is_not_even_asked(
+def test_paths_outside_the_users_folders_are_not_even_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     originals = Originals([tmp_path], 160)
@@ -128,7 +128,7 @@ def test_outside_of_the_users_folders_the_file_system_is_not_even_asked(
         assert originals.picture(Item("a", source)) is None
 
 
-def test_a_folder_that_is_a_link_of_the_users_own_is_theirs(tmp_path: Path) -> None:
+def test_a_users_own_link_to_a_folder_is_the_users(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     Image.new("RGB", (300, 300), "red").save(tmp_path / "disk" / "a.png")
     (tmp_path / "photos").symlink_to(tmp_path / "disk")
@@ -138,7 +138,7 @@ def test_a_folder_that_is_a_link_of_the_users_own_is_theirs(tmp_path: Path) -> N
     assert picture.size == (160, 160)
 
 
-def test_a_hostile_original_is_no_worse_than_one_that_is_gone(tmp_path: Path) -> None:
+def test_a_hostile_original_is_no_worse_than_a_missing_one(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe.png")
@@ -161,7 +161,7 @@ def test_the_home_remembers_folders_once_and_says_when_it_cannot(own_home: Path,
     assert library.names(own_home) == []
 
 
-def test_a_query_of_an_item_or_a_part_is_drawn_as_what_was_asked(shop: Shop, draw: Run, tmp_path: Path) -> None:
+def test_a_query_that_is_an_item_or_a_part_is_drawn_as_such(shop: Shop, draw: Run, tmp_path: Path) -> None:
     simrec.build("shop", str(shop.folder), encoder="demo")
     both = Image.new("RGB", (1600, 600), COLOURS["green"])
     both.paste(Image.new("RGB", (800, 600), (90, 200, 210)), (800, 0))

@@ -227,7 +227,7 @@ def test_what_was_downloaded_is_kept_for_the_next_time(mirror: Path) -> None:
 
 
 @pytest.mark.usefixtures("alone", "small_train")
-def test_a_download_that_broke_off_goes_on_with_the_file_that_is_missing(mirror: Path) -> None:
+def test_an_interrupted_download_goes_on_with_the_missing_file(mirror: Path) -> None:
     (mirror / f"{TRAIN[1]}.gz").rename(mirror / "away")
     assert f"{TRAIN[1]}.gz answers 404" in refused("fashion-mnist")
     assert downloads() == [f"{TRAIN[0]}.gz"]
@@ -535,7 +535,7 @@ def test_a_list_is_the_same_in_every_format(tmp_path: Path, ending: str, prefix:
     assert list(source.entries()) == entries
 
 
-def test_a_column_of_numbers_and_texts_is_text_and_that_is_said_once(tmp_path: Path) -> None:
+def test_a_column_of_numbers_and_texts_becomes_text_with_one_notice(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text(
         "path,price,art,year,plain\na,1.50,007,1999,x\nb,on request,12,2e3,y\nc,2,13,,z\n"
     )
@@ -660,7 +660,7 @@ MANY = ",".join(f"c{number}" for number in range(10_000))
         ("a.parquet", b"PAR1 and no more", "cannot be read as a list"),
     ],
 )
-def test_a_list_of_any_format_that_is_none_says_why(tmp_path: Path, name: str, content: bytes, found: str) -> None:
+def test_an_invalid_list_of_any_format_says_why(tmp_path: Path, name: str, content: bytes, found: str) -> None:
     (tmp_path / name).write_bytes(content)
     message = refused(str(tmp_path / name))
     assert found in message
@@ -668,7 +668,7 @@ def test_a_list_of_any_format_that_is_none_says_why(tmp_path: Path, name: str, c
     assert len(message) < 500
 
 
-def test_a_parquet_file_that_is_no_list_says_why(tmp_path: Path) -> None:
+def test_a_parquet_file_that_isnt_a_list_says_why(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     written(path)
     whole = path.read_bytes()
@@ -691,5 +691,5 @@ def test_a_parquet_file_that_is_no_list_says_why(tmp_path: Path) -> None:
     assert "row 1: its path is the number 3" in refused(str(path))
 
 
-def test_a_list_that_is_not_there_is_one_line() -> None:
+def test_a_missing_list_is_one_line() -> None:
     assert "nowhere.csv: cannot be read as a list" in refused("list:nowhere.csv")

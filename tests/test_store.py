@@ -160,7 +160,7 @@ def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeyp
     assert tree(folder) == before
 
 
-def test_files_that_did_not_change_are_named_again_and_neither_read_nor_written(
+def test_unchanged_files_are_named_again_and_neither_read_nor_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, digested = store.current(folder), []
@@ -196,7 +196,7 @@ def test_another_recommenders_files_are_linked_or_copied(
     assert linked == links
 
 
-def test_the_last_five_generations_stay_and_what_only_older_ones_name_goes(folder: Path) -> None:
+def test_the_last_five_generations_stay_and_older_files_are_deleted(folder: Path) -> None:
     for number in range(2, 9):
         for name in ("segments/0000beef/codes.faiss", "fields/0000beef.arrow"):  # of a writer that died
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -503,9 +503,7 @@ def test_a_newer_format_is_refused_with_both_versions_named(copy: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.long
-def test_a_recommender_of_an_older_format_answers_and_is_built_again_beside_what_it_has(
-    tmp_path: Path, version: int
-) -> None:
+def test_a_recommender_of_an_older_format_answers_and_can_be_built_again(tmp_path: Path, version: int) -> None:
     """A recommender as written in format 2, with its 8-bit codes; or in format 1, with float32."""
     old = old_format(tmp_path / "home" / "old", version)
     before = tree(old)
@@ -632,7 +630,7 @@ def test_a_reader_keeps_answering_while_its_generation_is_replaced_and_deleted(c
     assert opened.similar("id:test/00000", 5) == Recommender(copy).similar("id:test/00000", 5)
 
 
-def test_a_refresh_that_fails_leaves_what_answered(copy: Path) -> None:
+def test_after_a_failed_refresh_the_old_generation_answers(copy: Path) -> None:
     opened = Recommender(copy)
     expected = opened.similar("id:test/00000", 5)
     simrec.build("copy", from_scratch=True, home_folder=copy.parent)

@@ -350,7 +350,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_is_named(photos: Pa
 
 
 @pytest.mark.usefixtures("numbers")
-def test_an_id_that_is_listed_twice_is_named_and_the_catalogue_before_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_that_is_listed_twice_is_named_and_the_old_catalogue_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     simrec.build("mine", "numbers:300", encoder="demo")
     real = Numbers.entries
     monkeypatch.setattr(Numbers, "entries", lambda self: itertools.chain(real(self), [Entry("000007", "numbers")]))
@@ -407,7 +407,7 @@ def test_a_picture_that_crashes_its_decoder_costs_that_picture(photos: Path, mon
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("command", [["/nowhere/python"], [sys.executable, "-c", "raise SystemExit"]])
-def test_where_no_process_can_be_started_this_one_reads(
+def test_if_no_process_can_be_started_this_one_reads(
     photos: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "COMMAND", command)
@@ -472,7 +472,7 @@ def test_an_upload_that_crashes_its_decoder_costs_that_upload(
     assert reading.read_upload(data, ImageSpec(), "shoe.png").image.shape == (28, 28, 1)
 
 
-def test_uploads_are_read_where_no_process_can_be_started(
+def test_uploads_are_read_even_if_no_process_can_be_started(
     photos: Path, uploads: Callable[[bytes], Read], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "COMMAND", ["/nowhere/python"])
@@ -503,7 +503,7 @@ def test_training_says_how_many_of_how_many_it_learns_from() -> None:
     assert made.manifest.encoder.trained_on.count == 90
 
 
-def test_a_device_that_is_not_there_is_said_before_anything_is_read(photos: Path) -> None:
+def test_a_missing_device_is_an_error_before_anything_is_read(photos: Path) -> None:
     import torch
 
     if torch.cuda.is_available():

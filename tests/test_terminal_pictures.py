@@ -82,7 +82,7 @@ def test_no_pictures_where_they_are_not_wanted(shoe: Path, words: list[str], set
     assert b"\x1b[c" not in sent
 
 
-def test_a_pipe_gets_answers_alone_and_nothing_is_imported_to_draw(shoe: Path) -> None:
+def test_a_pipe_gets_only_answers_and_nothing_is_imported_to_draw(shoe: Path) -> None:
     code = (
         "import sys\nfrom simrec.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n"
         "    print({'rich', 'textual_image', 'torch'} & set(sys.modules), file=sys.stderr)"

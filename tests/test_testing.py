@@ -361,7 +361,7 @@ def test_a_package_that_imports_torch_fails_that_check_alone(tmp_path: Path, mon
     }
 
 
-def test_images_a_second_are_reported_and_never_wrong() -> None:
+def test_images_per_second_are_reported_and_no_failure() -> None:
     assert "images a second" in by_outcome(Good, "passed")["speed"]
     assert "speed" not in by_outcome(FitExits, "failed")
 

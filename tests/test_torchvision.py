@@ -122,7 +122,7 @@ def test_default_weights_are_those_in_torchvisions_cache(
         ("other.safetensors", r"'conv1.weight' doesn't fit resnet18"),
     ],
 )
-def test_weights_that_cannot_be_had_are_one_line(images: np.ndarray, tmp_path: Path, file: str, expected: str) -> None:
+def test_unavailable_weights_are_one_line(images: np.ndarray, tmp_path: Path, file: str, expected: str) -> None:
     save_file({"conv1.bias": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match=expected) as told:
         fitted(images, weights=file)
@@ -139,7 +139,7 @@ def test_weights_that_cannot_be_had_are_one_line(images: np.ndarray, tmp_path: P
         ({"whitening": "2"}, "it must be from 0 to 1"),
     ],
 )
-def test_settings_that_cannot_be_are_one_line(changes: dict[str, str], expected: str) -> None:
+def test_impossible_settings_are_one_line(changes: dict[str, str], expected: str) -> None:
     with pytest.raises(RequestError, match=expected) as told:
         simrec.train(Plan("torchvision", changes={**{k: str(v) for k, v in SMALL.items()}, **changes}))
     assert "\n" not in str(told.value)

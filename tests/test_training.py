@@ -90,7 +90,7 @@ def test_a_small_folder_still_gets_many_steps(pictures: Pictures) -> None:
     assert len(seen) == 25  # batches of 33 and fewer, not two of 400
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_one_line(pictures: Pictures) -> None:
+def test_a_loss_that_isnt_a_number_ends_the_training_with_one_line(pictures: Pictures) -> None:
     with pytest.raises(TrainingError, match="no longer finite in epoch 1"):
         trained(replace(TINY, learning_rate=1e30, schedule="constant"), pictures)
 

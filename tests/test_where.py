@@ -129,7 +129,7 @@ def test_like_ignores_the_case_of_all_letters() -> None:
     assert mask("straße") == [False] * 4
 
 
-def test_a_filter_says_which_columns_it_asks_about_and_what_without_not() -> None:
+def test_a_parsed_filter_names_its_columns_and_has_no_not() -> None:
     names = {"order": "int64", "a b": "string", "id": "string"}
     filter_ = where.parsed("order < 2 AND \"a b\" IN ('x') OR NOT id IS NULL", names)
     assert filter_.columns == {"order", "a b", "id"}
@@ -237,7 +237,7 @@ def test_an_invalid_filter_is_refused_in_one_line(expression: str, found: str) -
     assert len(message) < 400
 
 
-def test_an_expression_as_long_and_as_deep_as_can_be_is_taken() -> None:
+def test_an_expression_of_the_maximum_length_and_depth_works() -> None:
     column = pa.array([1, 2])
     deep = "(" * 19 + "n = 1" + ")" * 19
     long = " OR ".join(["n = 1"] * 200)
