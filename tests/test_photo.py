@@ -200,7 +200,7 @@ def test_a_new_recommender_of_photos_takes_photo_and_says_so(photos: Path) -> No
     told: list[str] = []
     built = simrec.build("shop", str(photos), notice=told.append)
     assert built.manifest.encoder.name == "photo"
-    assert any("shop is new: it takes the encoder 'photo'" in line for line in told)
+    assert any("shop is new: it uses the shipped encoder 'photo'" in line for line in told)
     assert len(built.catalogue) == 40
     again = simrec.build("shop", notice=told.append)  # the encoder that it has by now
     assert again.manifest.encoder.digest == simrec.open("photo").manifest.encoder.digest

@@ -200,7 +200,7 @@ def test_a_table_of_another_encoder_or_of_other_items_is_not_overwritten(
         push.push("other", address)
     save(tmp_path / "elsewhere", *range(70, 75))
     simrec.build("few", str(tmp_path / "elsewhere"), encoder="tiny")
-    with pytest.raises(RequestError, match="40 items, of which 40 are not in few and would go, more than half"):
+    with pytest.raises(RequestError, match="40 items; 40 of them, more than half, are not in few and would go"):
         push.push("few", address)
     assert str(push.push("mine", address)).startswith("0 added, 0 changed, 0 removed, 0 renamed, 40 unchanged")
     assert push.push("few", address, how=Pushing(yes=True)).removed == 40
