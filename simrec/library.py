@@ -118,18 +118,23 @@ def open(name: str | None = None, home_folder: Path | None = None) -> Recommende
     """
     place = home_folder or default()
     if name is None:
-        name = default_name(place)
+        name = default_of(answering(place))
     return Recommender(find(name, place), home=place)
 
 
-def default_name(place: Path) -> str:
-    """The recommender to use when none is named: of those with a catalogue the one that changed last, else "demo"."""
-    changed = []
+def default_of(names: list[str]) -> str:
+    """The recommender to use when none is named, of those that `answering` lists: the only one, else "demo"."""
+    return names[0] if len(names) == 1 else "demo"
+
+
+def answering(place: Path) -> list[str]:
+    """The names of the user's own recommenders that have a catalogue."""
+    indexed = []
     for name in own(place):
-        with suppress(StoreError, OSError):  # a damaged one can't answer; naming it says why
+        with suppress(StoreError):  # a damaged one can't answer; naming it says why
             if store.current(place / name, hold=False).manifest.catalogue:
-                changed.append(((place / name / store.CURRENT).stat().st_mtime_ns, name))
-    return max(changed)[1] if changed else "demo"
+                indexed.append(name)
+    return indexed
 
 
 def listing(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from simrec.recommender import Recommender
 
 
+LISTED = 5
+"""Maximum number of recommenders that a notice names."""
+
 CELL = 500
 """Maximum number of characters shown in a table's cell."""
 
@@ -79,8 +82,11 @@ class Session:
         from simrec.home import default
 
         if name is None:
-            name = library.default_name(self.home or default())
-            self.notice(f"No --index named: answering from {name!r}.")
+            yours = library.answering(self.home or default())
+            name = library.default_of(yours)
+            more = f", and {len(yours) - LISTED} more" if len(yours) > LISTED else ""
+            others = f" Yours are {', '.join(yours[:LISTED])}{more}." if len(yours) > 1 else ""
+            self.notice(f"No --index named: answering from {name!r}.{others}")
         return library.open(name, self.home)
 
     def run(self, *words: str) -> int:
