@@ -767,3 +767,21 @@ def test_a_thousand_damaged_files_are_found_or_are_whole(ending: str, copied: Ca
             assert again[0] == ids and np.array_equal(again[1], codes), f"SEED={seed}"
         file.write_bytes(whole[file])
     assert found > 60
+
+
+@pytest.mark.long
+def test_a_changed_byte_anywhere_in_an_arrow_footer_is_found_or_changes_nothing(copied: Callable[[str], Path]) -> None:
+    """Other programs find the batches by the footer, which simrec doesn't need to read them."""
+    path = copied("arrow")
+    whole = path.read_bytes()
+    footer = len(whole) - 10 - int.from_bytes(whole[-10:-6], "little")
+    ids, codes = READERS["arrow"](path)
+    for place in range(footer, len(whole)):
+        for change in (0x01, 0x10):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+            try:
+                verify(path)
+            except DataError:
+                continue
+            again = READERS["arrow"](path)
+            assert again[0] == ids and np.array_equal(again[1], codes), (place - len(whole), change)

@@ -66,13 +66,13 @@ def _rows(path: str, record: ExportRecord) -> Iterator[Any]:
             batch.validate(full=True)
             yield batch
             starts.append(file.tell())
-        _check_footer(file, schema, starts[:-1])
+        _check_footer(file, schema, starts)
 
 
 def _check_footer(file: Any, schema: Any, starts: list[int]) -> None:
     """Raises ValueError if the footer, which other programs use, disagrees with the stream, which has been read.
 
-    starts: where the batches begin in the file.
+    starts: where each batch begins in the file, and where the last one ends.
     """
     import pyarrow as pa
 
@@ -82,16 +82,30 @@ def _check_footer(file: Any, schema: Any, starts: list[int]) -> None:
         raise ValueError("there is more or less than a footer behind its batches")
     footer = memoryview(file.read_at(length, end - length))
     (root,) = struct.unpack_from("<I", footer, 0)
-    place = flatbuffer_field(footer, root, 3)  # arrow/format/File.fbs: the blocks of the record batches
-    (offset,) = struct.unpack_from("<I", footer, place) if place else (0,)
-    (count,) = struct.unpack_from("<I", footer, place + offset) if place else (0,)
-    if count != len(starts):
-        raise ValueError(f"its footer names {count:,} batches of {len(starts):,}")
-    blocks = [struct.unpack_from("<qi4xq", footer, place + offset + 4 + 24 * number) for number in range(count)]
-    if [start for start, _, _ in blocks] != starts:
+    # arrow/format/File.fbs: the schema, which begins with the order of bytes; the blocks of dictionaries; of batches
+    orders = flatbuffer_field(footer, _followed(footer, flatbuffer_field(footer, root, 1)), 0)
+    if orders and struct.unpack_from("<h", footer, orders) != (0,):
+        raise ValueError("its footer names another order of bytes")
+    dictionaries, place = (flatbuffer_field(footer, root, number) for number in (2, 3))
+    if dictionaries and struct.unpack_from("<I", footer, _followed(footer, dictionaries)) != (0,):
+        raise ValueError("its footer names dictionaries")
+    blocks_at = _followed(footer, place) if place else 0
+    (count,) = struct.unpack_from("<I", footer, blocks_at) if place else (0,)
+    if count != len(starts) - 1:
+        raise ValueError(f"its footer names {count:,} batches of {len(starts) - 1:,}")
+    blocks = [struct.unpack_from("<qi4xq", footer, blocks_at + 4 + 24 * number) for number in range(count)]
+    # A batch's head is a mark, its own length, and as many bytes.
+    heads = [8 + struct.unpack("<i", file.read_at(4, start + 4))[0] for start in starts[:-1]]
+    if blocks != [(at, head, end - at - head) for at, head, end in zip(starts, heads, starts[1:], strict=False)]:
         raise ValueError("its footer names batches in other places")
     if not pa.ipc.open_file(file).schema.equals(schema, check_metadata=True):
         raise ValueError("its footer has another schema")
+
+
+def _followed(footer: memoryview, place: int) -> int:
+    """Where the offset at a place leads. Raises struct.error beyond the data."""
+    (offset,) = struct.unpack_from("<I", footer, place)
+    return place + int(offset)
 
 
 def _opened(file: Any) -> tuple[Any, Iterator[Any]]:
