@@ -214,8 +214,8 @@ def test_what_a_database_cannot_do_is_one_line(shop: Path, address: str, tmp_pat
     for words, says in (
         (["index", "rollback", "there"], "no earlier generation"),
         (["index", "duplicates", "there"], "'simrec index pull there --as OTHER' brings them here first"),
-        (["index", "build", "there", "--encoder", "demo"], "build a recommender of another name and push"),
-        (["index", "build", "there", "--from-scratch"], "build a recommender of another name and push"),
+        (["index", "build", "there", "--encoder", "demo"], "build a recommender with another name and push"),
+        (["index", "build", "there", "--from-scratch"], "build a recommender with another name and push"),
         (["index", "push", "there", address], "brings them here first"),
         (["index", "push", "mine", "nothing://x#y"], "no engine is called 'nothing'"),
         (["index", "push", "mine", address.partition("#")[0]], "which table"),

@@ -66,7 +66,7 @@ def build_from_export(
                 f"another name"
             )
         if held and held.engine:
-            raise RequestError(f"{name}: its items are in {held.engine}: build a recommender of another name")
+            raise RequestError(f"{name}: its items are in {held.engine}: build a recommender with another name")
         dtype = dtype or (held.dtype if held else None)
     return _built(folder, origin, _Rows(path, record), dtype or "float32", context)
 
