@@ -69,10 +69,7 @@ from simrec.verbs.export import export
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
 LIMIT = 10.0
-"""Maximum seconds of processor time for a command; real time depends on what else runs on the machine."""
-
-HANGS = 60.0
-"""Seconds after which a command that has no answer hangs."""
+"""Maximum seconds for a command."""
 
 MEMORY = 1_000_000
 """Maximum memory, in kilobytes, of a process that reads a stranger's recommender."""
@@ -114,13 +111,14 @@ def serve(asked: Callable[..., dict[str, Any]] | None = None) -> None:
     answers = os.fdopen(os.dup(1), "w")
     resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30,) * 2)  # the machine survives what takes more
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         os.chdir(request["here"])
-        before, begun = _peak(forget=True), time.process_time()
+        before, begun = _peak(forget=True), time.monotonic()
         reply = _ran(request["words"]) if "words" in request else (asked or _asked)(**request)
         peak = _peak()
-        times = {"seconds": time.process_time() - begun, "peak": peak, "taken": peak - before}
+        times = {"seconds": time.monotonic() - begun, "peak": peak, "taken": peak - before}
         print(json.dumps({**reply, **times}), file=answers, flush=True)
 
 
@@ -240,13 +238,16 @@ class Child:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
             )
+            # The limit is for the answer: on a busy machine the imports alone take seconds.
+            assert self.process.stdout is not None
+            assert self.process.stdout.readline() == b"ready\n"
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"here": str(here), **request}).encode() + b"\n")
         self.process.stdin.flush()
-        if not select.select([self.process.stdout], [], [], HANGS)[0]:
+        if not select.select([self.process.stdout], [], [], LIMIT + 2)[0]:
             self.close()
-            return {"lost": f"hangs: no answer in {HANGS:.0f} s"}
+            return {"lost": f"took more than {LIMIT:.0f} s"}
         if line := self.process.stdout.readline():
             reply: dict[str, Any] = json.loads(line)
             return {"lost": f"took {reply['seconds']:.0f} s"} if reply["seconds"] > LIMIT else reply
@@ -940,9 +941,9 @@ def test_hostile_recommenders_cost_one_line_each_and_hide_no_healthy_one(
         command = [sys.executable, "-m", "simrec", "--quiet", "--home", str(home), *words.split()]
         options = {"cwd": roots[names[0]] / "here", "encoding": "utf-8", "errors": "backslashreplace"}
         try:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=HANGS, **options)
+            done = subprocess.run(command, capture_output=True, check=False, timeout=2 * LIMIT, **options)
         except subprocess.TimeoutExpired:
-            wrong.append(f"all together: {words}: no answer in {HANGS:.0f} s")
+            wrong.append(f"all together: {words}: took more than {2 * LIMIT:.0f} s")
             continue
         lines = done.stderr.splitlines()
         if done.returncode != status or any(map(ill_said, lines)) or len(lines) > (len(names) if status else 0):

@@ -118,6 +118,9 @@ _Values = str | int | list[bytes]
 
 _KINDS = (int, str, int, str, str, str, str, int, int, int, int)
 
+_STORED = dict.fromkeys(("start", "length", "preview", "checksum"), "integer") | {"stamp": "text", "content": "blob"}
+"""How SQLite stores columns that aren't ids, sources and labels."""
+
 _PLACE = itemgetter(0, 7, 8, 9)
 """From a selected row: its number, and its preview's start, length and checksum."""
 
@@ -308,6 +311,7 @@ class Segment:
         import pyarrow as pa
 
         self._generation.path(self._items, whole=True)
+        self._others  # noqa: B018 - which checks the columns that aren't read
         parts: dict[str, list[Any]] = {name: [] for name in names}
         done, some = 0, LISTED
         while done < count:
@@ -322,6 +326,19 @@ class Segment:
                 parts[name].append(texts)
             done += some
         return {name: pa.chunked_array(some, pa.string()).combine_chunks() for name, some in parts.items()}
+
+    @cached_property
+    def _others(self) -> None:
+        """Raises StoreError if columns that `texts` doesn't read hold what no column of simrec's does."""
+        if self.record.format < 3:
+            return
+        odd = [f"typeof({name}) <> '{kind}'" for name, kind in _STORED.items()]
+        if self.record.format > 3:
+            odd.append(f"typeof(origin) <> 'integer' OR origin NOT BETWEEN 0 AND {len(self._sources) - 1}")
+        with self._explained(), self._asked(f"SELECT row FROM items WHERE {' OR '.join(odd)} LIMIT 1") as found:
+            row = found.fetchone()
+        if row is not None:
+            raise self._damaged(f"row {row[0]!r:.100} can't be a row of it")
 
     def _some_texts(self, start: int, count: int, names: Sequence[str]) -> dict[str, Any] | None:
         """See `texts`; None if that is more than SQLite returns at once.
