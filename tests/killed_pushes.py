@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
-from threading import Timer
+from pathlib import Path
+from threading import Thread, Timer
 
 from simrec.contracts import Engine, Row, Table
 from simrec.engine_testing import drawn, table_of
@@ -28,6 +29,9 @@ KINDS = ("some rows", "other columns", "all rows")
 
 MOMENTS = ("while it reads", "when it has read all", "1", "10", "40", "100")
 """When a push dies; numbers are milliseconds after it has read everything."""
+
+WRITTEN = "when a file of rows is there"
+"""When a push to LanceDB dies, too."""
 
 
 def engine(address: str) -> Engine:
@@ -64,12 +68,22 @@ def push(address: str, kind: str, moment: str | None = None) -> None:
         yield from removed
         if moment == MOMENTS[1]:
             _die()
-        if moment:
+        if moment == WRITTEN:
+            folder, _, table = address.removeprefix("lancedb://").partition("#")
+            Thread(target=_die_with_a_file, args=[Path(folder, f"{table}.lance", "data")]).start()
+        elif moment:
             Timer(int(moment) / 1000, _die).start()
 
     engine(address).apply(table, rows(), gone(), replace=kind == "all rows")
     if moment:
         _die()
+
+
+def _die_with_a_file(folder: Path) -> None:
+    there = len(list(folder.glob("*.lance")))
+    while len(list(folder.glob("*.lance"))) == there:
+        pass
+    _die()
 
 
 def _die() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import killed_pushes
 import lancedb
 import numpy as np
 import pyarrow as pa
@@ -80,6 +85,41 @@ def test_old_versions_are_deleted_an_hour_later(opened: Lance, tmp_path: Path, m
     write(opened, TABLE, drawn(TABLE, 1000, seed=10))
     assert len(theirs(tmp_path).list_versions()) < 5
     same(read(opened, previews=True), drawn(TABLE, 1000, seed=10))
+
+
+@pytest.mark.parametrize("kind", killed_pushes.KINDS)
+def test_files_of_a_killed_push_are_deleted_by_the_next_while_readers_keep_the_old_version(
+    kind: str, tmp_path: Path
+) -> None:
+    (before, old), (table, new, removed) = killed_pushes.states(kind)
+    for number in range(20):  # the process may make the next version before it dies
+        address, folder = f"lancedb://{tmp_path}#table{number}", tmp_path / f"table{number}.lance"
+        opened = Lance(address, notice=print)
+        write(opened, before, old)
+        there = set(folder.rglob("*"))
+        program = [sys.executable, killed_pushes.__file__, address, kind, killed_pushes.WRITTEN]
+        assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+        left = set(folder.rglob("*")) - there
+        if any(path.parent.name == "data" for path in left) and opened.table == before and len(opened) == len(old):
+            break
+    else:
+        raise AssertionError("every push had made a version before it died")
+    reading = opened.rows()
+    some = [*next(reading)]
+    opened.apply(table, [new], removed, replace=kind == "all rows")
+    assert not left & set(folder.rglob("*")) and not list(tmp_path.glob(f"table{number}.simrec-[nw]*"))
+    same([*some, *(row for rows in reading for row in rows)], [row._replace(preview=b"") for row in old])
+
+
+def test_a_note_about_another_table_deletes_nothing(opened: Lance, tmp_path: Path) -> None:
+    opened._note(tmp_path / "table.simrec-writing", opened._opened())
+    write(opened, TABLE, drawn(TABLE, 1000, seed=1), replace=True)
+    opened._note(tmp_path / "other", opened._opened())
+    shutil.rmtree(tmp_path / "table.lance")
+    write(opened, TABLE, drawn(TABLE, 1000, seed=2))
+    (tmp_path / "other").replace(tmp_path / "table.simrec-writing")
+    write(opened, TABLE, [])
+    same(read(opened, previews=True), drawn(TABLE, 1000, seed=2))
 
 
 def test_many_rows_are_removed_at_once(opened: Lance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ beside the table, TABLE.simrec-new. Then either
 - if the table is new, gets other columns, is replaced or loses many rows, the old rows that stay are written to that
   file too, and everything in the file becomes the next version of the table.
 
-A push that is killed leaves the file behind; it tells the next push to clear up. Files that no version of the table
-names are deleted, and old versions an hour after another one has replaced them, so that their readers can finish. On
-S3, where a killed push looks like one that is still running, LanceDB keeps such leftovers for a week.
+Before a push changes the table it notes in TABLE.simrec-writing which version that is and which files it has. A push
+that is killed leaves this note behind: if the table still is that version, the next push deletes all other files.
+LanceDB itself would not: it looks only at files that are older than every version it keeps, and old versions are kept
+for an hour after another one has replaced them, so that their readers can finish. On S3, where a killed push looks like
+one that is still running, LanceDB keeps such leftovers for a week.
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ KEPT = timedelta(hours=1)
 DELAY = timedelta(seconds=1)
 """Maximum time until LanceDB looks at the clock, from which it counts ages."""
 
+PARTS = ("data/", "_deletions/", "_indices/", "_transactions/")
+"""The folders of a table whose files its versions refer to."""
+
 READ = 1000
 """How many rows are read at a time."""
 
@@ -83,6 +88,13 @@ UNINDEXED = 20_000
 
 _TABLE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _PLAIN = re.compile(r"[a-z]\w{0,62}", re.ASCII | re.IGNORECASE)
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """A table before it is changed. version: its number and time, none if it doesn't exist. files: their names."""
+
+    version: tuple[int, str] | None
+    files: list[str]
 
 
 class Lance:
@@ -192,30 +204,23 @@ class Lance:
             with self._asked():
                 opened = self._opened()
                 before = None if opened is None or replace else self._says(opened)
+                interrupted = writing.exists()
+                if interrupted:
+                    self._undo(writing, opened)
             try:
                 gone, whole = self._stage(staged, table, rows, removed, opened, before)
-            except BaseException:
-                staged.unlink(missing_ok=True)
-                raise
-            interrupted = writing.exists()
-            staged.replace(writing)
-            try:
                 with self._asked():
-                    opened = self._commit(writing, opened, gone, whole)
-            except BaseException:
-                writing.write_bytes(b"")  # the next push must delete what was written into the table
-                raise
+                    self._note(writing, opened)
+                    opened = self._commit(staged, opened, gone, whole)
+            finally:
+                staged.unlink(missing_ok=True)
             try:
-                self._tidy(opened, table, whole or interrupted)
-                for path in (folder / f"{self._name}.lance").rglob(".tmp*") if interrupted else ():
-                    path.unlink()  # a file that was being written
+                self._tidy(opened, table, whole or interrupted, writing)
+                writing.unlink(missing_ok=True)
             except (RuntimeError, ValueError, OSError) as error:
-                writing.write_bytes(b"")
                 self._notice(
                     f"{self._shown}: all is written, but not cleared up ({_first(error)}): the next push will do that."
                 )
-            else:
-                writing.unlink()
 
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
@@ -284,6 +289,31 @@ class Lance:
         finally:
             lock.release()
 
+    def _note(self, path: Path, opened: Any) -> None:
+        """Notes which version the table is, and which files it has."""
+        if self._folder is not None:
+            new = path.with_suffix(".simrec-note")
+            new.write_bytes(msgspec.json.encode(Noted(_version(opened), sorted(self._files()))))
+            new.replace(path)
+
+    def _undo(self, path: Path, opened: Any) -> None:
+        """Deletes what a killed push wrote without making a version of it; path: its note."""
+        try:
+            noted = msgspec.json.decode(path.read_bytes(), type=Noted)
+        except msgspec.DecodeError:
+            return  # an older simrec's
+        if noted.version == _version(opened):
+            for name, one in self._files().items():
+                if name not in noted.files:
+                    one.unlink()
+
+    def _files(self) -> dict[str, Path]:
+        """The files that versions of the table refer to, and those that are being written, by their names in it."""
+        assert self._folder is not None
+        table = self._folder / f"{self._name}.lance"
+        files = {str(path.relative_to(table)): path for path in table.rglob("*") if path.is_file()}
+        return {name: path for name, path in files.items() if name.startswith(PARTS) or path.name.startswith(".tmp")}
+
     def _stage(
         self, path: Path, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], opened: Any,
         before: Table | None,
@@ -334,8 +364,9 @@ class Lance:
             merge.when_not_matched_by_source_delete(_among("id", gone)).use_index(False).execute(rows)
             return opened
 
-    def _tidy(self, opened: Any, table: Table, now: bool) -> None:
+    def _tidy(self, opened: Any, table: Table, now: bool, writing: Path) -> None:
         """Makes the index, and joins and deletes files, if there is enough to do or `now` is true."""
+        self._note(writing, opened)
         index = next((index for index in opened.list_indices() if index.columns == ["code"]), None)
         if table.approximate and index is None and opened.count_rows() >= SMALLEST_INDEXED:
             opened.create_index("code", config=IvfFlat(distance_type="dot" if table.metric == "cosine" else "l2"))
@@ -344,6 +375,7 @@ class Lance:
         since = self._since(opened)
         old = sum(version["timestamp"] < since for version in opened.list_versions())
         if now or old >= MESSY or opened.stats()["fragment_stats"]["num_fragments"] > MESSY:
+            self._note(writing, opened)
             opened.optimize()
             age = datetime.now() - self._since(opened) + DELAY
             opened.optimize(cleanup_older_than=age, delete_unverified=self._folder is not None)
@@ -353,6 +385,14 @@ class Lance:
         made = [version["timestamp"] for version in opened.list_versions()]
         kept: datetime = max((one for one in made if one <= datetime.now() - KEPT), default=min(made))
         return kept
+
+
+def _version(opened: Any) -> tuple[int, str] | None:
+    """Which version a table is: its number, and when it was made."""
+    if opened is None:
+        return None
+    latest = max(opened.list_versions(), key=lambda version: version["version"])
+    return int(latest["version"]), str(latest["timestamp"])
 
 
 def _columns(table: Table) -> dict[str, str]:
