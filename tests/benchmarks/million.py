@@ -73,13 +73,14 @@ def simrec_sources():
 '''
 
 
-def installed(folder: Path) -> None:
-    """Writes the plugin as an installation would."""
-    (folder / "simrec_many.py").write_text(PLUGIN)
-    info = folder / "many-1.0.dist-info"
+def installed(folder: Path, name: str = "many", plugin: str = PLUGIN) -> None:
+    """Writes a plugin as an installation would."""
+    module = f"simrec_{name.replace('-', '_')}"
+    (folder / f"{module}.py").write_text(plugin)
+    info = folder / f"{module}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: many\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[simrec]\nmany = simrec_many\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[simrec]\n{name} = {module}\n")
 
 
 def memory(process: subprocess.Popen[bytes]) -> int:
