@@ -168,14 +168,25 @@ Contents = _InMemory | _OnDisk
 
 
 class _Budget:
-    """Memory that threads share; a thread that asks for more than is left waits."""
+    """Memory that threads share; a thread that asks for more than is left waits. size: in bytes. large: a file; whoever
+    needs more than `size` locks it, one process at a time.
+    """
 
-    def __init__(self, size: int) -> None:
-        self._left = size
-        self._changed = threading.Condition()
+    def __init__(self, size: int, large: Path | None = None) -> None:
+        self._size = self._left = size
+        self._large: contextlib.AbstractContextManager[object] | None = None
+        if large is not None:
+            from filelock import FileLock
+
+            self._large = FileLock(large, thread_local=False)
+        self._changed, self._alone = threading.Condition(), threading.Lock()
 
     @contextlib.contextmanager
     def share(self, size: int) -> Iterator[None]:
+        if self._large is not None and size > self._size:
+            with self._alone, self._large:
+                yield
+            return
         with self._changed:
             self._changed.wait_for(lambda: self._left >= size)
             self._left -= size
@@ -313,10 +324,14 @@ def digest(data: Contents) -> str:
     return found.hexdigest()
 
 
-def limit(size: int) -> None:
-    """Sets a smaller budget for this process, before it decodes anything. size: in bytes."""
+def limit(size: int, processes: int = 1, large: Path | None = None) -> None:
+    """Sets a smaller budget for this process, before it decodes anything. size: in bytes.
+
+    large: a file that several processes share, which have 1.5 times `size` together: each has its share of one half for
+    small pictures, and one process at a time, which locks the file, has `size` for a large one.
+    """
     global BUDGET, _budget
-    BUDGET, _budget = size, _Budget(size)
+    BUDGET, _budget = size, _Budget(size if large is None else size // 2 // processes, large)
 
 
 def _give_back(cost: int) -> None:

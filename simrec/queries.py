@@ -104,9 +104,9 @@ class Query:
     parts: tuple[Query, ...] = ()
 
 
-Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query | Read"
+Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
 """What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open file, a Pillow picture, an array uint8
-(h, w) or (h, w, c), a code float32 (dim,), a query that was read before, or what `simrec.images` read from a file."""
+(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,6 @@ class Reader:
         if isinstance(asked, bytes | bytearray):
             called = name or "bytes"
             return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
-        if isinstance(asked, images.Read):
-            return name or "picture", asked
         if isinstance(asked, Image.Image):
             return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
         if isinstance(asked, np.ndarray):

@@ -2,8 +2,7 @@
 
 Decoding a picture takes many short steps in Python, which threads can't take at the same time. So once a source has
 more than a few hundred files, separate processes decode them, which know only `simrec.images`. Files that one of them
-can't read, or dies of, are read again one by one. An idle process ends after a while. Such processes decode uploads
-too, if there are several at a time.
+can't read, or dies of, are read again one by one. An idle process ends after a while.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import io
 import os
 import queue
 import select
@@ -19,7 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -44,23 +42,15 @@ IDLE = 20.0
 COMMAND = [sys.executable, "-P", "-c", "from simrec.reading import serve; serve()"]
 """The command that starts a process; one argument follows, the memory that pictures may take in bytes."""
 
-UPLOADS = 100_000_000
-"""Memory that a picture may take in a process for uploads, in bytes; this process decodes larger ones."""
-
-PATIENCE = 10.0
-"""Seconds that an upload waits for a process before this one decodes it."""
-
 READY = b"ready"
 """What a process sends first."""
 
 
 class _Asked(msgspec.Struct):
-    """A question to a process: paths of files as bytes, or an upload and its part; and the encoder's spec."""
+    """A question to a process: paths of files as bytes, and the encoder's spec."""
 
     paths: list[bytes]
     spec: ImageSpec
-    upload: bytes | None = None
-    crop: images.Crop | None = None
 
 
 _Answer = tuple[bytes, bytes, str, tuple[int, int]] | None
@@ -88,19 +78,6 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
         [entry for entry, _ in good], pixels, [read.preview for _, read in good], [read.content for _, read in good],
         errors, [{"width": read.size[0], "height": read.size[1]} for _, read in good],
     )  # fmt: skip
-
-
-def read_upload(data: bytes, spec: ImageSpec, name: str, crop: images.Crop | None = None) -> images.Read:
-    """Reads an uploaded picture file, or a part of it, without a preview: see `images.read_with_preview`.
-
-    name: what to call it in an error. Raises ImageError if it can't be read, or a decoder dies of it.
-    """
-    with _uploads.reading() as process:
-        if process is not None:
-            answer = _uploads.ask(process, _Asked([], spec, data, crop), name)
-            if answer is not None:
-                return images.Read(np.frombuffer(answer[0], np.uint8).reshape(spec.shape), *answer[1:])
-        return images.read_with_preview(io.BytesIO(data), spec, name, shown=False, crop=crop)
 
 
 def digests(paths: Sequence[Path]) -> list[str | None]:
@@ -200,7 +177,7 @@ class _Processes:
         raise ChildProcessError
 
     def _started(self) -> subprocess.Popen[bytes] | None:
-        process = _started(picture_files.BUDGET // (os.cpu_count() or 1))
+        process = _started()
         self._possible = process is not None
         return process
 
@@ -211,91 +188,13 @@ class _Processes:
                 _ended(self._idle.get_nowait())
 
 
-class _Uploads:
-    """The processes that decode uploads, as many as there are cores. They start when uploads first come at the same
-    time; those don't wait for them. An upload that comes alone is decoded faster in this process.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reading = self._running = self._ready = 0
-        self._most = os.cpu_count() or 1
-        self._possible = self._most > 1
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[subprocess.Popen[bytes] | None]:
-        """A process for an upload that is read in the block; None if this process should decode it."""
-        with self._lock:
-            self._reading += 1
-            several = self._reading > 1 and self._possible
-            start, ready = several and self._running < self._most, several and self._ready > 0
-            self._running += start
-        if start:
-            threading.Thread(target=self._start, daemon=True).start()
-        process = None
-        try:
-            if ready:
-                with contextlib.suppress(queue.Empty):
-                    process = self._idle.get(timeout=PATIENCE)
-                if process is not None and process.poll() is not None:  # it was idle for too long
-                    self._lost(process)
-                    process = None
-            yield process
-        finally:
-            if process is not None and process.returncode is None:
-                self._idle.put(process)
-            with self._lock:
-                self._reading -= 1
-
-    def ask(self, process: subprocess.Popen[bytes], asked: _Asked, name: str) -> _Answer:
-        """A process's answer. Raises ImageError if it dies of the upload."""
-        try:
-            (answer,) = _answers(process, asked)
-        except ChildProcessError:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)
-            self._lost(process)
-            if process.returncode == 0:  # it was idle for too long just before it was asked
-                return None
-            raise ImageError(f"{name}: its decoder crashes: save it again") from None
-        return answer
-
-    def _start(self) -> None:
-        process = _started(UPLOADS)
-        with self._lock:
-            self._possible &= process is not None
-            if self._possible:
-                self._ready += 1
-            else:
-                self._running -= 1
-        if process is not None:
-            self._idle.put(process) if self._possible else _ended(process)
-
-    def _lost(self, process: subprocess.Popen[bytes]) -> None:
-        _ended(process)
-        with self._lock:
-            self._running -= 1
-            self._ready -= 1
-
-    def end(self) -> None:
-        """Ends all idle processes, and starts no more."""
-        with self._lock:
-            self._possible = False
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _ended(self._idle.get_nowait())
-
-
-_processes, _uploads = _Processes(), _Uploads()
+_processes = _Processes()
 atexit.register(_processes.end)
-atexit.register(_uploads.end)
 
 
-def _started(budget: int) -> subprocess.Popen[bytes] | None:
-    """A new process; None if none can be started, for example in a program with Python built in. budget: memory that
-    the pictures it decodes may take together, in bytes.
-    """
+def _started() -> subprocess.Popen[bytes] | None:
+    """A new process; None if none can be started, for example in a program with Python built in."""
+    budget = picture_files.BUDGET // (os.cpu_count() or 1)
     try:
         # A session of its own, so that Ctrl-C doesn't reach it: it would seem to have crashed.
         process = subprocess.Popen(
@@ -342,16 +241,8 @@ def serve() -> None:
         while os.name == "nt" or select.select([questions], [], [], IDLE)[0]:
             asked = msgspec.msgpack.decode(_received(questions), type=_Asked)
             files = [Path(os.fsdecode(path)) for path in asked.paths]
-            reads = [_alone(file, asked.spec) for file in files] if asked.upload is None else [_uploaded(asked)]
+            reads = [_alone(file, asked.spec) for file in files]
             _send(answers, msgspec.msgpack.encode([_answer(read) for read in reads]))
-
-
-def _uploaded(asked: _Asked) -> images.Read | ImageError:
-    try:
-        upload = io.BytesIO(asked.upload or b"")
-        return images.read_with_preview(upload, asked.spec, "an upload", shown=False, crop=asked.crop)
-    except ImageError as error:
-        return error
 
 
 def _answer(read: images.Read | ImageError) -> _Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import get_args
@@ -575,3 +576,24 @@ def test_settings_that_no_recipe_allows_are_refused() -> None:
         ImageSpec(64, 3, "crop", interpolation="nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="crop_pct 0.5"):
         ImageSpec(64, 3, "squash", crop_pct=0.5)
+
+
+def test_processes_decode_large_pictures_one_at_a_time(tmp_path: Path) -> None:
+    ours, theirs = (picture_files._Budget(100, tmp_path / "large") for _ in range(2))  # of two processes
+    entered, leave = threading.Event(), threading.Event()
+
+    def decode() -> None:
+        with theirs.share(101):
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=decode)
+    with ours.share(500):
+        thread.start()
+        with theirs.share(100):  # a small one needn't wait
+            assert not entered.wait(0.3)
+    assert entered.wait(30)
+    leave.set()
+    thread.join()
+    with ours.share(100), ours.share(101):
+        pass

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +27,7 @@ import pytest
 from PIL import Image
 
 import simrec
+from simrec import library
 
 GIGABYTE = 1_000_000
 
@@ -53,9 +56,14 @@ class Server:
         return self.ask("POST", "/api/similar", head + data + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")[0]
 
     def kilobytes(self, which: str) -> int:
-        """Its memory: VmHWM is the peak, VmRSS the current value."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(rf"{which}:\s+(\d+)", text)[0])
+        """The memory of all its processes: VmHWM is the peak, VmRSS the current value."""
+        texts = [Path(f"/proc/{one}/status").read_text() for one in (self.process.pid, *self.others())]
+        return sum(int(found) for text in texts for found in re.findall(rf"{which}:\s+(\d+)", text))
+
+    def others(self) -> list[int]:
+        """The processes that answer."""
+        there = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(one) for one in there if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 @pytest.fixture
@@ -65,7 +73,7 @@ def started() -> Iterator[Callable[..., Server]]:
 
     def start(*words: str) -> Server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "simrec", "--quiet", *words[:-1], "serve", words[-1], "--port", "0"],
+            [sys.executable, "-m", "simrec", "--quiet", "serve", *words, "--port", "0", "--workers", "2"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         processes.append(process)
@@ -266,6 +274,86 @@ def test_twenty_generations_are_replaced_under_load_without_a_failed_request(
         thread.join()
     assert set(statuses) == {200}
     assert b'"items":60' in server.ask("GET", "/api/recommenders")[1]
+
+
+def counted(server: Server) -> int:
+    """How many look-ups all processes have answered."""
+    text = server.ask("GET", "/metrics")[1].decode()
+    found = re.findall(r'simrec_requests_total\{operation="similar",status="200"\} (\d+)', text)
+    return int(found[0]) if found else 0
+
+
+@pytest.mark.long
+def test_processes_answer_in_turns_and_one_that_dies_is_replaced(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    picture = hostile.saved(hostile.small(), "PNG")
+    while len(server.others()) < 2:
+        threading.Event().wait(0.01)
+    first, second = server.others()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(server.look_up, [picture] * 100)) == {200}
+    assert counted(server) == 100
+    os.kill(first, signal.SIGKILL)
+    while first in (there := server.others()) or len(there) < 2:
+        threading.Event().wait(0.01)
+    assert second in there
+    os.kill(second, signal.SIGKILL)  # the new one answers
+    with contextlib.suppress(ConnectionError):
+        server.look_up(picture)
+    begun = time.monotonic()
+    while counted(server) < 101:
+        with contextlib.suppress(ConnectionError):
+            server.look_up(picture)
+        assert time.monotonic() < begun + 60
+    text = server.ask("GET", "/metrics")[1].decode()
+    assert "simrec_requests_busy 0.0" in text
+    assert 'simrec_items{recommender="demo"} 10000.0' in text
+
+
+@pytest.mark.long
+def test_each_process_gets_its_share_of_the_connections(started: Callable[..., Server]) -> None:
+    server = started("demo")
+    while len(server.others()) < 2 or server.ask("GET", "/healthz")[0] != 200:
+        threading.Event().wait(0.01)
+    threading.Event().wait(3)  # until both accept
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        threading.Event().wait(0.5)
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{server.port:04X}") and row[3] == "01"}
+        counts = [
+            sum(str(file.readlink()) in ours for file in Path(f"/proc/{one}/fd").iterdir()) for one in server.others()
+        ]
+    assert sum(counts) == 40
+    assert min(counts) >= 15, counts
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_stays_behind(started: Callable[..., Server], number: int) -> None:
+    server = started("demo")
+    fine(server)
+    there = server.others()
+    os.kill(server.process.pid, number)
+    server.process.wait(30)
+    begun = time.monotonic()
+    while any(Path(f"/proc/{one}/cmdline").exists() and Path(f"/proc/{one}/cmdline").read_bytes() for one in there):
+        assert time.monotonic() < begun + 30
+        threading.Event().wait(0.01)
+    with pytest.raises(ConnectionRefusedError):
+        server.ask("GET", "/healthz")
+
+
+@pytest.mark.long
+def test_a_recommender_that_cant_be_opened_is_one_line(own_home: Path) -> None:
+    shutil.copytree(library.shipped() / "demo", own_home / "own")
+    for graph in own_home.rglob("encoder.onnx"):
+        graph.write_bytes(b"no graph")
+    words = [sys.executable, "-m", "simrec", "serve", "own", "--port", "0", "--workers", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.external

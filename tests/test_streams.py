@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from simrec import host, reading
 from simrec.catalogue import building, revising
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
-from simrec.images import Crop, Read
+from simrec.images import Read
 from simrec.sources.load import collected, load, open_source
 from simrec.streams import ahead, chunks
 from simrec.verbs.encoding import Unread
@@ -423,60 +423,6 @@ def test_an_idle_process_ends(photos: Path, processes: reading._Processes, monke
         process = processes._idle.get_nowait()
         assert process.wait(20) == 0
         processes._idle.put(process)
-
-
-@pytest.fixture
-def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Read]]:
-    """Reads an upload while another one is being read and a process is ready; waits for that process first."""
-    made = reading._Uploads()
-    made._most = 1
-    monkeypatch.setattr(reading, "_uploads", made)
-
-    def read(data: bytes) -> Read:
-        with made.reading():
-            with made.reading():  # which starts a process
-                pass
-            while made._possible and not made._ready:
-                threading.Event().wait(0.01)
-            return reading.read_upload(data, ImageSpec(), "shoe.png", Crop.of("10%,10%,90%,90%"))
-
-    yield read
-    assert made._running == made._ready
-    made.end()
-
-
-def test_an_upload_is_read_the_same_by_another_process(photos: Path, uploads: Callable[[bytes], Read]) -> None:
-    path = next(photos.rglob("*.png"))
-    alone = reading.read_upload(path.read_bytes(), ImageSpec(), "shoe.png", Crop.of("10%,10%,90%,90%"))
-    read = uploads(path.read_bytes())
-    assert reading._uploads._idle.qsize() > 0
-    assert np.array_equal(read.image, alone.image)
-    assert (read.content, read.size) == (alone.content, alone.size)
-    with pytest.raises(ImageError, match=r"^shoe\.png: not a picture"):
-        uploads(b"no picture")
-
-
-@pytest.mark.parametrize(("end", "fails"), [("os.kill(os.getpid(), 11)", True), ("os._exit(0)", False)])
-def test_an_upload_that_crashes_its_decoder_costs_that_upload(
-    photos: Path, uploads: Callable[[bytes], Read], monkeypatch: pytest.MonkeyPatch, end: str, fails: bool
-) -> None:
-    deadly = f"import os; from simrec import images, reading; images.read_with_preview = lambda *_, **__: {end}\n"
-    monkeypatch.setattr(reading, "COMMAND", [sys.executable, "-P", "-c", f"{deadly}reading.serve()"])
-    data = next(photos.rglob("*.png")).read_bytes()
-    if fails:
-        with pytest.raises(ImageError, match=r"^shoe\.png: its decoder crashes: save it again$"):
-            uploads(data)
-    else:  # as if it had been idle for too long
-        uploads(data)
-    assert reading._uploads._ready == 0
-    assert reading.read_upload(data, ImageSpec(), "shoe.png").image.shape == (28, 28, 1)
-
-
-def test_uploads_are_read_even_if_no_process_can_be_started(
-    photos: Path, uploads: Callable[[bytes], Read], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "COMMAND", ["/nowhere/python"])
-    assert uploads(next(photos.rglob("*.png")).read_bytes()).image.shape == (28, 28, 1)
 
 
 # Training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 import click
@@ -9,11 +10,11 @@ import click
 from simrec.cli.terminal import Session, say
 from simrec.errors import NotInstalledError, needs
 
-NEEDED = ("starlette", "uvicorn", "python_multipart", "httptools")
+NEEDED = ("starlette", "uvicorn", "python_multipart", "httptools", "prometheus_client")
 """The modules of the extra `serve`."""
 
-BUDGET = 400_000_000
-"""Bytes that all pictures being decoded may take together, so that the whole server stays under 1 GB."""
+MOST = 4
+"""Maximum number of processes, unless more are asked for: each takes about a hundred megabytes."""
 
 
 @click.command()
@@ -27,10 +28,13 @@ BUDGET = 400_000_000
 @click.option(
     "--allow-origin", multiple=True, metavar="ORIGIN", help="A site whose pages may use the API, such as https://a.b."
 )
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help=f"How many processes answer.  [default: one per core, at most {MOST}]"
+)
 @click.pass_obj
 def serve(
     session: Session, names: tuple[str, ...], host: str, port: int, token: str | None, allow_host: tuple[str, ...],
-    allow_origin: tuple[str, ...],
+    allow_origin: tuple[str, ...], workers: int | None,
 ) -> None:  # fmt: skip
     """Open a page and an API on this machine.
 
@@ -42,20 +46,24 @@ def serve(
             raise NotInstalledError(f"serve {needs(module)}")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
         raise click.BadParameter("must be printable ASCII without spaces at its ends", param_hint="--token")
-    from simrec import picture_files
     from simrec.serve import shelf
-    from simrec.serve.running import Address, run
+    from simrec.serve.processes import Task, run_all
+    from simrec.serve.running import Address
 
-    picture_files.limit(BUDGET)
     address = Address(host, port, allow_host, allow_origin, token)
     with address.bound() as listening:
-        served = shelf.opened(names, session.home, session.notice)
-        for one in served.served.values():
-            one.warm()
+        served = tuple(shelf.opened(names, session.home, session.notice).served)
         if not address.local:
             session.notice(
                 f"Anyone who reaches {host}{'' if token is None else ' and knows the token'} can look up pictures and "
-                f"see these items: {', '.join(served.served)}."
+                f"see these items: {', '.join(served)}."
             )
-        say(f"Serving {', '.join(served.served)} at {address.url(listening)} (Ctrl-C ends it)")
-        run(served, address, listening)
+        run_all(
+            Task(served, session.home, address, session.notice, workers or _workers()), listening,
+            lambda: say(f"Serving {', '.join(served)} at {address.url(listening)} (Ctrl-C ends it)"),
+        )  # fmt: skip
+
+
+def _workers() -> int:
+    # On Windows processes can't accept connections on the same socket in turns.
+    return 1 if os.name == "nt" else min(MOST, os.cpu_count() or 1)

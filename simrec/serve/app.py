@@ -21,36 +21,38 @@ from simrec.serve.endpoints import Endpoints
 from simrec.serve.guard import Guard, Rules
 from simrec.serve.metrics import Metrics
 from simrec.serve.operations import OPERATIONS, Operation
-from simrec.serve.requests import Reading, Said
+from simrec.serve.requests import AT_ONCE, Reading, Said
 from simrec.serve.shelf import Shelf
 from simrec.serve.workers import Workers
 
-AT_ONCE = ("healthz", "metrics", "openapi", "session")
+QUICK = ("healthz", "metrics", "openapi", "session")
 """Operations that take no time: answered at once, without a worker, however busy the workers are."""
 
 Answer = Callable[[Request, Said], Response]
 
 
-def application(shelf: Shelf, rules: Rules | None = None) -> ASGIApp:
+def application(shelf: Shelf, rules: Rules | None = None, workers: int = 1) -> ASGIApp:
     """The page and the API for some recommenders, as an ASGI application.
 
-    rules: who may ask, by default only this machine. Its threads end with its lifespan.
+    rules: who may ask, by default only this machine. workers: how many processes run it. Its threads end with its
+    lifespan.
     """
     given = rules or Rules()
     free = {"/", *pages.files(), *(one.path for one in OPERATIONS if one.open)}
     given = replace(given, open=frozenset(free))
-    workers, metrics, reading = Workers(), Metrics(), Reading()
-    endpoints = Endpoints(shelf, given, workers, metrics)
+    metrics, reading = Metrics(shelf), Reading(max(1, AT_ONCE // workers))
+    threads = Workers(metrics.busy)
+    endpoints = Endpoints(shelf, given, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        workers.close()
+        threads.close()
 
     routes = [
         Route(
             one.path.replace("{id}", "{id:path}"),
-            _timed(one, _answering(one, getattr(endpoints, one.name), reading, workers), metrics),
+            _timed(one, _answering(one, getattr(endpoints, one.name), reading, threads), metrics),
             methods=[one.method], name=one.name,
         )
         for one in OPERATIONS
@@ -72,7 +74,7 @@ def _answering(
         async with reading.place() as place:
             try:
                 said = await reading.read(request, operation, place)
-                if operation.name in AT_ONCE:
+                if operation.name in QUICK:
                     return answer(request, said)
                 return await workers.run(lambda: answer(request, said))
             finally:

@@ -27,7 +27,7 @@ class _Job(Generic[Work, Result]):
 
 
 class Together(Generic[Work, Result]):
-    """Does work for many threads. batches: how many there were; done: how many pieces of work they had in all.
+    """Does work for many threads, in batches.
 
     If no thread is working, the next one does its own piece. Threads that come meanwhile wait, and when it has
     finished, the first of them does the work of them all. Two threads at work would only slow each other down.
@@ -39,7 +39,7 @@ class Together(Generic[Work, Result]):
         self._do, self._free = do, True
         self._lock = threading.Lock()
         self._waiting: list[_Job[Work, Result]] = []
-        self.batches = self.done = 0
+        self._batches = self._done = 0
 
     def __call__(self, work: Work) -> Result:
         """Does a piece of work. Raises what `do` raises for it."""
@@ -55,14 +55,21 @@ class Together(Generic[Work, Result]):
             raise job.error
         return job.result  # type: ignore[return-value]
 
+    def counted(self) -> tuple[int, int]:
+        """How many batches there were since this was last asked, and how many pieces of work they had in all."""
+        with self._lock:
+            counts = self._batches, self._done
+            self._batches = self._done = 0
+            return counts
+
     def _hand_over(self) -> None:
         """Gives what waits to the first waiting thread; the caller holds the lock."""
         batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         self._free = not batch
         if not batch:
             return
-        self.batches += 1
-        self.done += len(batch)
+        self._batches += 1
+        self._done += len(batch)
         batch[0].batch = batch
         batch[0].woken.set()
 

@@ -17,10 +17,9 @@ from simrec.recommender import Recommender
 from simrec.serve import operations
 from simrec.serve.answering import Json, RefusedError, fields_of, item_of
 from simrec.serve.guard import COOKIE, Rules
-from simrec.serve.metrics import Metrics
+from simrec.serve.metrics import KIND, Metrics
 from simrec.serve.requests import Said
 from simrec.serve.shelf import Served, Shelf
-from simrec.serve.workers import Workers
 from simrec.verbs import browsing, looking
 
 KEPT = {"Cache-Control": "private, max-age=300"}
@@ -34,8 +33,8 @@ T = TypeVar("T")
 class Endpoints:
     """Each method answers the operation of its name; all but the last few run in a worker's thread."""
 
-    def __init__(self, shelf: Shelf, rules: Rules, workers: Workers, metrics: Metrics) -> None:
-        self._shelf, self._rules, self._workers, self._metrics = shelf, rules, workers, metrics
+    def __init__(self, shelf: Shelf, rules: Rules, metrics: Metrics) -> None:
+        self._shelf, self._rules, self._metrics = shelf, rules, metrics
 
     def similar(self, request: Request, said: Said) -> Response:
         """Looks up pictures, items and codes."""
@@ -153,8 +152,7 @@ class Endpoints:
 
     def metrics(self, request: Request, said: Said) -> Response:
         """Counts and times for Prometheus."""
-        text = self._metrics.text(self._shelf, self._workers)
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=NOT_KEPT)
+        return Response(self._metrics.text(), media_type=KIND, headers=NOT_KEPT)
 
     def _of_path(self, said: Said) -> Served:
         return _there(lambda: self._shelf.find(said.text("name")))

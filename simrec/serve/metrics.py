@@ -1,62 +1,66 @@
-"""Counts and times of requests in Prometheus's text format, which is simple enough to need no library."""
+"""Counts and times of requests for Prometheus, by its own client, which adds up those of several processes."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as KIND
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from simrec.serve.shelf import Shelf
-from simrec.serve.workers import Workers
+
+__all__ = ["FOLDER", "KIND", "Metrics", "dead"]
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder in which processes keep their counts; the client reads it when it is
+imported.
+"""
 
 SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """The upper bounds of the histogram of times, in seconds."""
 
 
 class Metrics:
-    """Counts since the start, by operation."""
+    """Counts since the start, by operation. busy: the requests that are in work or waiting."""
 
-    def __init__(self) -> None:
-        self._requests: Counter[tuple[str, int]] = Counter()
-        self._times: dict[str, list[int]] = defaultdict(lambda: [0] * (len(SECONDS) + 1))
-        self._seconds: Counter[str] = Counter()
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf, self._registry = shelf, (here := CollectorRegistry())
+        about = "Requests answered."
+        self._requests = Counter("simrec_requests", about, ["operation", "status"], registry=here)
+        about = "Time from a request's head to its answer."
+        self._seconds = Histogram("simrec_request_seconds", about, ["operation"], registry=here, buckets=SECONDS)
+        about = "Requests in work or waiting."
+        self.busy = Gauge("simrec_requests_busy", about, registry=here, multiprocess_mode="livesum")
+        about = "Batches that went through encoder and index."
+        self._batches = Counter("simrec_batches", about, ["recommender"], registry=here)
+        about = "Requests answered in these batches."
+        self._batched = Counter("simrec_batched", about, ["recommender"], registry=here)
+        about = "Items in a catalogue."
+        self._items = Gauge("simrec_items", about, ["recommender"], registry=here, multiprocess_mode="mostrecent")
 
     def add(self, operation: str, status: int, seconds: float) -> None:
         """Counts an answer and its time."""
-        self._requests[operation, status] += 1
-        self._times[operation][bisect_left(SECONDS, seconds)] += 1
-        self._seconds[operation] += seconds  # type: ignore[assignment]
+        self._requests.labels(operation, str(status)).inc()
+        self._seconds.labels(operation).observe(seconds)
+        for name, served in self._shelf.served.items():
+            batches, done = served.together.counted()
+            if batches:
+                self._batches.labels(name).inc(batches)
+                self._batched.labels(name).inc(done)
 
-    def text(self, shelf: Shelf, workers: Workers) -> str:
+    def text(self) -> bytes:
         """All metrics in Prometheus's text format."""
-        return "\n".join([*self._lines(shelf, workers), ""])
+        for name, served in self._shelf.served.items():
+            self._items.labels(name).set(served.count)
+        if FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
 
-    def _lines(self, shelf: Shelf, workers: Workers) -> Iterator[str]:
-        yield "# HELP simrec_requests_total Requests answered."
-        yield "# TYPE simrec_requests_total counter"
-        for (operation, status), count in sorted(self._requests.items()):
-            yield f'simrec_requests_total{{operation="{operation}",status="{status}"}} {count}'
-        yield "# HELP simrec_request_seconds Time from a request's head to its answer."
-        yield "# TYPE simrec_request_seconds histogram"
-        for operation, times in sorted(self._times.items()):
-            total = 0
-            for end, count in zip([*map(str, SECONDS), "+Inf"], times, strict=True):
-                total += count
-                yield f'simrec_request_seconds_bucket{{operation="{operation}",le="{end}"}} {total}'
-            yield f'simrec_request_seconds_sum{{operation="{operation}"}} {self._seconds[operation]:.6f}'
-            yield f'simrec_request_seconds_count{{operation="{operation}"}} {total}'
-        yield "# HELP simrec_requests_busy Requests in work or waiting."
-        yield "# TYPE simrec_requests_busy gauge"
-        yield f"simrec_requests_busy {workers.busy}"
-        yield "# HELP simrec_batches_total Batches that went through encoder and index."
-        yield "# TYPE simrec_batches_total counter"
-        for name, served in shelf.served.items():
-            yield f'simrec_batches_total{{recommender="{name}"}} {served.together.batches}'
-        yield "# HELP simrec_batched_total Requests answered in these batches."
-        yield "# TYPE simrec_batched_total counter"
-        for name, served in shelf.served.items():
-            yield f'simrec_batched_total{{recommender="{name}"}} {served.together.done}'
-        yield "# HELP simrec_items Items in a catalogue."
-        yield "# TYPE simrec_items gauge"
-        for name, served in shelf.served.items():
-            yield f'simrec_items{{recommender="{name}"}} {served.count}'
+
+def dead(process: int, folder: Path) -> None:
+    """Takes a process that has died out of what is summed up over those that live."""
+    mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]

@@ -1,10 +1,18 @@
-"""uvicorn's HTTP on httptools, with limits on a request's size beside its body and on the time it takes to arrive."""
+"""uvicorn's HTTP on httptools, with limits on a request's size beside its body and on the time it takes to arrive; and
+its server, with connections that come to several processes in turns.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import MutableSequence
 from typing import Any
 
+from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simrec.serve.requests import SECONDS
@@ -14,6 +22,9 @@ HEAD = 64 << 10
 
 ARRIVING = 10.0
 """Maximum seconds until a request's head has arrived."""
+
+POLITE = 20
+"""Milliseconds that a process waits for another one, with fewer connections, to take the next."""
 
 LATE = 5.0
 """Extra seconds before a slow body is cut off, so that its reader can first answer that it came too late."""
@@ -70,3 +81,49 @@ class Protocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+
+
+class Sharing(Server):
+    """One of several processes that answer on a socket.
+
+    It waits for connections in a thread, and lets processes with fewer connections take the next one: event loops are
+    all woken by a connection, and the quickest would take nearly all.
+
+    open: how many connections each process has, in memory that they share; place: this one's.
+    """
+
+    def __init__(self, config: Config, listening: socket.socket, open_: MutableSequence[int], place: int) -> None:
+        super().__init__(config)
+        self._listening, self._open, self._place = listening, open_, place
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn calls it."""
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._accept, args=(loop,), daemon=True).start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn calls it, ten times a second."""
+        self._count()
+        return await super().on_tick(counter)
+
+    def _count(self) -> None:
+        self._open[self._place] = len(self.server_state.connections)
+
+    def _accept(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # the socket or the loop is closed: this process ends
+            self._listening.setblocking(True)
+            while not self.should_exit:
+                for _ in range(POLITE):
+                    if self._open[self._place] <= min(self._open):
+                        break
+                    time.sleep(0.001)
+                connection, _ = self._listening.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                asyncio.run_coroutine_threadsafe(
+                    loop.connect_accepted_socket(self._protocol, connection), loop
+                ).result()
+                self._count()
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)

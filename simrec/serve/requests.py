@@ -29,7 +29,7 @@ counts, not the size that a request announces, so slow clients block nobody.
 """
 
 AT_ONCE = 4
-"""How many large bodies are read and answered at a time."""
+"""How many large bodies are read and answered at a time, by all processes of a server."""
 
 SECONDS = 30.0
 """Maximum time for a body to arrive."""
@@ -94,10 +94,10 @@ class Place:
 
 
 class Reading:
-    """Reads requests. All of one server share the places for large bodies."""
+    """Reads requests. places: how many large bodies are read and answered at a time."""
 
-    def __init__(self) -> None:
-        self._places = asyncio.Semaphore(AT_ONCE)
+    def __init__(self, places: int) -> None:
+        self._places = asyncio.Semaphore(places)
 
     def place(self) -> Place:
         """A place for one request, to be used as a context manager."""

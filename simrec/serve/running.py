@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from dataclasses import dataclass
+from collections.abc import MutableSequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -22,6 +24,28 @@ CONNECTIONS = 512
 
 IDLE = 10
 """Seconds after which an idle connection is closed."""
+
+ENDING = 5
+"""Seconds that requests in work may take when the server ends."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A process's share of the work. open: how many connections each process has, in memory that they share. place:
+    this process's place among them. folder: for files that they share.
+    """
+
+    open: MutableSequence[int] = field(default_factory=lambda: [0])
+    place: int = 0
+    folder: Path | None = None
+
+    @property
+    def workers(self) -> int:
+        """How many processes share the work."""
+        return len(self.open)
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -77,18 +101,21 @@ class Address:
         return f"http://{host}:{listening.getsockname()[1]}/{secret}"
 
 
-def run(shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None) -> None:
-    """Serves until it is interrupted, or until `stop` is set."""
+def run(
+    shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None,
+    share: Share = ALONE,
+) -> None:  # fmt: skip
+    """Serves in this process until it is interrupted, or until `stop` is set. share: what it does of the work."""
     import uvicorn
 
-    from simrec.serve.protocol import Protocol
+    from simrec.serve.protocol import Protocol, Sharing
 
     config = uvicorn.Config(
-        application(shelf, address.rules), log_level="warning", access_log=False, server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
+        application(shelf, address.rules, share.workers), log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=IDLE, timeout_graceful_shutdown=ENDING,
         http=Protocol, ws="none",
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config) if share.workers == 1 else Sharing(config, listening, share.open, share.place)
     if stop is not None:
         threading.Thread(target=_end, args=(server, stop), daemon=True).start()
     server.run(sockets=[listening])

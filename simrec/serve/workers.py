@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from prometheus_client import Gauge
+
 from simrec.serve.answering import RefusedError
 
 WAITING = 200
@@ -17,9 +19,13 @@ T = TypeVar("T")
 
 
 class Workers:
-    """The threads. There are more than cores, because the pictures of waiting threads are encoded together."""
+    """The threads. There are more than cores, because the pictures of waiting threads are encoded together.
 
-    def __init__(self) -> None:
+    shown: the metric that shows how many requests are in work or waiting.
+    """
+
+    def __init__(self, shown: Gauge) -> None:
+        self._shown = shown
         self.threads = 4 * (os.cpu_count() or 1) + 8
         self._pool = ThreadPoolExecutor(self.threads, "simrec-serve")
         self.busy = 0
@@ -29,10 +35,12 @@ class Workers:
         if self.busy >= WAITING:
             raise RefusedError(503, "too many requests are waiting: try again in a few seconds")
         self.busy += 1
+        self._shown.set(self.busy)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self.busy -= 1
+            self._shown.set(self.busy)
 
     def close(self) -> None:
         """Ends the threads when their work is done."""

@@ -21,7 +21,6 @@ from simrec.errors import RequestError
 from simrec.faults import LARGEST as LARGEST_NUMBER
 from simrec.images import Crop
 from simrec.queries import Match, Query
-from simrec.reading import read_upload
 from simrec.recommender import Recommender
 
 SHORT = 16
@@ -181,8 +180,7 @@ def _read(opened: Recommender, sent: Sent, with_copies: bool) -> Query:
     if isinstance(sent, Upload):
         name = sent.name[:LONGEST_NAME] or "the picture"
         crop = None if sent.crop is None else Crop.of(sent.crop)
-        read = read_upload(sent.data, opened.manifest.encoder.input, name, crop)
-        return opened.read(read, with_copies=with_copies, shown=0, name=name)
+        return opened.read(sent.data, crop=crop, with_copies=with_copies, shown=0, name=name)
     if isinstance(sent, Code):
         return opened.read(_code(opened, sent.text), shown=0)
     if isinstance(sent, Part):

@@ -3,11 +3,11 @@
     python tests/benchmarks/serving.py [--encoder demo|photo] [--items 60000] [--seconds 10] [--connections 16]
                                        [--requests 0]
 
-The server and the client are separate processes; the client writes to sockets and counts bytes. Both share the
-machine's cores. In process: `Recommender.similar` with the same file. Bare ONNX: the encoder alone, one image at a
-time. At half load, requests begin at regular intervals, at half the saturated rate, whether or not the one before was
-answered; a request's time counts from when it should have begun. --requests: sends so many more requests, and prints
-the server's memory after every tenth of them.
+The server and the client share the machine's cores. wrk (Debian has it) measures the saturated rate. In process:
+`Recommender.similar` with the same file. Bare ONNX: the encoder alone, one image at a time. At half load, requests
+begin at regular intervals, at half the saturated rate, whether or not the one before was answered; a request's time
+counts from when it should have begun. --requests: sends so many more requests, and prints the memory of the server's
+processes after every tenth of them.
 """
 
 from __future__ import annotations
@@ -76,10 +76,47 @@ def client(port: int, seconds: float, connections: int, rate: float = 0.0) -> di
     return found
 
 
+def saturated(port: int, seconds: float, connections: int) -> dict[str, float]:
+    """What wrk measures: times in milliseconds, requests per second, and the number of errors."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "body").write_bytes(form())
+        script = Path(folder) / "upload.lua"
+        script.write_text(
+            f'wrk.method = "POST"\nwrk.body = io.open("{folder}/body", "rb"):read("*a")\n'
+            f'wrk.headers["Content-Type"] = "multipart/form-data; boundary=b"\n'
+        )
+        words = ["wrk", "--latency", "-t", "1", "-c", f"{connections}", "-d", f"{seconds:.0f}s", "-s", str(script)]
+        said = subprocess.run(
+            [*words, f"http://127.0.0.1:{port}/api/similar"], capture_output=True, text=True, check=True
+        )
+    units = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    times = re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", said.stdout)
+    p50, p99 = (float(number) * units[unit] for _, number, unit in times)
+    rate, count = (
+        float(re.findall(pattern, said.stdout)[0]) for pattern in (r"Requests/sec:\s+(\S+)", r"(\d+) requests in")
+    )
+    wrong = re.findall(
+        r"Non-2xx or 3xx responses: (\d+)|connect (\d+), read (\d+), write (\d+), timeout (\d+)", said.stdout
+    )
+    return {
+        "p50": p50,
+        "p99": p99,
+        "rate": rate,
+        "errors": sum(int(n or 0) for some in wrong for n in some),
+        "count": count,
+    }
+
+
+def form() -> bytes:
+    """The body of a request."""
+    return (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + picture() + b"\r\n--b--\r\n"
+    )
+
+
 async def measured(port: int, seconds: float, connections: int, rate: float) -> dict[str, float]:
     """Times in milliseconds, requests per second, and the number of errors."""
-    data = picture()
-    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + data + b"\r\n--b--\r\n"
+    body = form()
     head = (
         f"POST /api/similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -110,8 +147,10 @@ async def measured(port: int, seconds: float, connections: int, rate: float) -> 
 
 
 def resident(process: int) -> float:
-    """A process's memory in megabytes."""
-    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[0]) / 1000
+    """The memory of a process and its children in megabytes."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    texts = [Path(f"/proc/{one}/status").read_text() for one in (process, *children)]
+    return sum(int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) for text in texts) / 1000
 
 
 def alone(work: Callable[[], object], seconds: float = 3.0) -> tuple[float, float]:
@@ -150,7 +189,7 @@ def main() -> None:
     with server(home) as (port, process):
         client(port, 1, 4)
         one = client(port, given.seconds, 1)
-        full = client(port, given.seconds, given.connections)
+        full = saturated(port, given.seconds, given.connections)
         half = client(port, given.seconds, given.connections, full["rate"] / 2)
         asked, errors = 0.0, 0.0
         while asked < given.requests:
