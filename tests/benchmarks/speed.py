@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def decoding(photos: Path, folder: Path) -> None:
         return read
 
     def build() -> None:
+        shutil.rmtree(folder / "home", ignore_errors=True)  # else it would find that nothing has changed
         simrec.build("photos", str(folder / "photos"), encoder="demo", home_folder=folder / "home")
 
     build()  # imports what it needs, and starts the processes that decode
