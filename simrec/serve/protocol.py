@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import threading
 import time
 from collections.abc import MutableSequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from uvicorn import Config, Server
@@ -111,19 +113,28 @@ class Sharing(Server):
         self._open[self._place] = len(self.server_state.connections)
 
     def _accept(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(OSError, RuntimeError):  # the socket or the loop is closed: this process ends
-            self._listening.setblocking(True)
-            while not self.should_exit:
-                for _ in range(POLITE):
-                    if self._open[self._place] <= min(self._open):
-                        break
-                    time.sleep(0.001)
-                connection, _ = self._listening.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                asyncio.run_coroutine_threadsafe(
-                    loop.connect_accepted_socket(self._protocol, connection), loop
-                ).result()
-                self._count()
+        self._listening.setblocking(False)
+        while not self.should_exit:
+            try:
+                if select.select([self._listening], [], [], 1.0)[0]:
+                    self._take(loop)
+            except OSError:  # it was closed before it was taken, or there are too many open files
+                time.sleep(0.01)
+            except (RuntimeError, ValueError, CancelledError):  # the loop or the socket is closed: the process ends
+                return
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Takes a connection that waits, if no process with fewer takes it."""
+        for _ in range(POLITE):
+            if self._open[self._place] <= min(self._open):
+                break
+            time.sleep(0.001)
+        with contextlib.suppress(BlockingIOError):  # another process was quicker
+            connection, _ = self._listening.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            taken = loop.connect_accepted_socket(self._protocol, connection)
+            asyncio.run_coroutine_threadsafe(taken, loop).result()
+            self._count()
 
     def _protocol(self) -> Protocol:
         return Protocol(self.config, self.server_state, self.lifespan.state)
