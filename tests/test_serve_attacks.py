@@ -346,7 +346,10 @@ def test_each_process_gets_its_share_of_the_connections(started: Callable[..., S
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_process_stays_behind(started: Callable[..., Server], number: int) -> None:
+def test_no_process_and_no_file_stays_behind(
+    started: Callable[..., Server], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     server = started("demo")
     fine(server)
     there = server.others()
@@ -356,6 +359,7 @@ def test_no_process_stays_behind(started: Callable[..., Server], number: int) ->
     while any(Path(f"/proc/{one}/cmdline").exists() and Path(f"/proc/{one}/cmdline").read_bytes() for one in there):
         assert time.monotonic() < begun + 30
         threading.Event().wait(0.01)
+    assert list(tmp_path.glob("simrec-serve-*")) == []
     with pytest.raises(ConnectionRefusedError):
         server.ask("GET", "/healthz")
 

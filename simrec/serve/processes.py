@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -130,29 +131,34 @@ class _Crew:
 
 def _work(task: Task, listening: socket, saying: Connection, share: Share) -> None:
     """What a process does. It says None when it is ready, or what went wrong."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(share.folder,), daemon=True).start()
     try:
         task.run(listening, lambda: saying.send(None), share)
     except SimrecError as error:
         saying.send(str(error))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path | None) -> None:
+    """Ends this process if the one that started it is killed, and deletes its folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block, as Ctrl-C does, and then the process."""
+    """Ctrl-C ends the block, even if whoever started this process ignores it, and SIGTERM ends it in the same way."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    handlers = {signal.SIGTERM: end, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
