@@ -7,6 +7,7 @@ import http.client
 import itertools
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -62,8 +63,8 @@ class Server:
 
     def others(self) -> list[int]:
         """The processes that answer."""
-        there = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(one) for one in there if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        there = children(self.process.pid)
+        return [one for one in there if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 @pytest.fixture
@@ -362,6 +363,87 @@ def test_no_process_and_no_file_stays_behind(
     assert list(tmp_path.glob("simrec-serve-*")) == []
     with pytest.raises(ConnectionRefusedError):
         server.ask("GET", "/healthz")
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("later", [0.0, 0.03, 0.3])
+def test_a_server_that_is_starting_ends_at_once(number: int, status: int, later: float, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "simrec", "serve", "demo", "--port", "0", "--workers", "4"]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    while not children(process.pid):
+        assert process.poll() is None
+    threading.Event().wait(later)
+    os.killpg(process.pid, number)  # as a terminal does
+    said = process.communicate(timeout=10)[1]
+    assert process.returncode == status
+    assert said.strip() == ("Interrupted." if number == signal.SIGINT else "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_no_module_of_the_current_folder_is_run(tmp_path: Path) -> None:
+    (tmp_path / "multiprocessing.py").write_text("open('run', 'w')")
+    command = tmp_path / "bin" / "command"
+    command.parent.mkdir()
+    command.write_text("from simrec.cli import main\nif __name__ == '__main__': main()")
+    words = [sys.executable, str(command), "serve", "demo", "--port", "0", "--workers", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Serving demo")
+    process.terminate()
+    process.communicate(timeout=30)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_a_recommender_in_a_folder_of_any_name_is_served(started: Callable[..., Server], tmp_path: Path) -> None:
+    shutil.copytree(library.shipped() / "demo", tmp_path / "mine")
+    fine(started(str(tmp_path / "mine")))
+
+
+@pytest.mark.long
+def test_a_server_without_free_file_descriptors_answers_again_when_it_has_some(
+    started: Callable[..., Server],
+) -> None:
+    server = started("demo")
+    threading.Event().wait(3)  # until both accept
+    for one in server.others():
+        count = len(list(Path(f"/proc/{one}/fd").iterdir())) + 20
+        resource.prlimit(one, resource.RLIMIT_NOFILE, (count, count))
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        threading.Event().wait(1)
+    begun, answered = time.monotonic(), 0
+    while answered < 8:
+        answered += server.ask("GET", "/healthz")[0] == 200
+        assert time.monotonic() < begun + 30
+
+
+@pytest.mark.long
+def test_the_other_processes_answer_if_one_dies_and_cant_be_replaced(
+    started: Callable[..., Server], tmp_path: Path
+) -> None:
+    shutil.copytree(library.shipped() / "demo", tmp_path / "mine")
+    server = started(str(tmp_path / "mine"))
+    threading.Event().wait(3)  # until both answer
+    shutil.rmtree(tmp_path / "mine")
+    first, _ = server.others()
+    os.kill(first, signal.SIGKILL)
+    begun = time.monotonic()
+    while time.monotonic() < begun + 5:
+        with contextlib.suppress(ConnectionError):
+            assert server.ask("GET", "/healthz")[0] == 200
+    assert server.process.poll() is None
 
 
 @pytest.mark.long

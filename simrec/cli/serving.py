@@ -59,7 +59,7 @@ def serve(
                 f"see these items: {', '.join(served)}."
             )
         run_all(
-            Task(served, session.home, address, session.notice, workers or _workers()), listening,
+            Task(names or served, session.home, address, session.notice, workers or _workers()), listening,
             lambda: say(f"Serving {', '.join(served)} at {address.url(listening)} (Ctrl-C ends it)"),
         )  # fmt: skip
 

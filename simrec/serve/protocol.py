@@ -101,6 +101,7 @@ class Sharing(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn calls it."""
         await super().startup([])
+        self._count()
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._accept, args=(loop,), daemon=True).start()
 

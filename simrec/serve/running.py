@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,9 +103,12 @@ class Address:
 
 def run(
     shelf: Shelf, address: Address, listening: socket.socket, stop: threading.Event | None = None,
-    share: Share = ALONE,
+    share: Share = ALONE, ready: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Serves in this process until it is interrupted, or until `stop` is set. share: what it does of the work."""
+    """Serves in this process until it is interrupted, or until `stop` is set.
+
+    share: what it does of the work; ready: called just before the first request can be answered.
+    """
     import uvicorn
 
     from simrec.serve.protocol import Protocol, Sharing
@@ -118,6 +121,7 @@ def run(
     server = uvicorn.Server(config) if share.workers == 1 else Sharing(config, listening, share.open, share.place)
     if stop is not None:
         threading.Thread(target=_end, args=(server, stop), daemon=True).start()
+    ready()
     server.run(sockets=[listening])
 
 
