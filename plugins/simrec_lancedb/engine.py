@@ -311,8 +311,12 @@ class Lance:
         """The files that versions of the table refer to, and those that are being written, by their names in it."""
         assert self._folder is not None
         table = self._folder / f"{self._name}.lance"
-        files = {str(path.relative_to(table)): path for path in table.rglob("*") if path.is_file()}
-        return {name: path for name, path in files.items() if name.startswith(PARTS) or path.name.startswith(".tmp")}
+        files = {path.relative_to(table).as_posix(): path for path in table.rglob("*") if path.is_file()}
+        return {
+            name: path
+            for name, path in files.items()
+            if (name.startswith(PARTS) or path.name.startswith(".tmp")) and _unicode(name)  # all of LanceDB's are
+        }
 
     def _stage(
         self, path: Path, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], opened: Any,
@@ -452,9 +456,12 @@ def _condition(where: Condition, table: Table) -> str:
 
 def _among(column: str, values: Iterable[str]) -> str:
     """A condition that finds rows with these values."""
-    # Texts that aren't Unicode are in no table.
-    there = tuple(value for value in values if value.isascii() or not re.search("[\ud800-\udfff]", value))
+    there = tuple(value for value in values if _unicode(value))  # other texts are in no table
     return to_sql(Among(column, there), {column: column}, {}) if there else "false"
+
+
+def _unicode(text: str) -> bool:
+    return text.isascii() or not re.search("[\ud800-\udfff]", text)
 
 
 def _item(row: dict[str, Any], columns: dict[str, str]) -> Item:
