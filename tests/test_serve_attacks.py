@@ -430,6 +430,16 @@ def test_a_server_without_free_file_descriptors_answers_again_when_it_has_some(
 
 
 @pytest.mark.long
+def test_a_disk_that_is_full_ends_no_process(started: Callable[..., Server], tmp_path: Path) -> None:
+    server = started("demo")
+    fine(server)
+    for one in server.others():
+        maps = Path(f"/proc/{one}/maps").read_text()
+        for name in set(re.findall(r"/\S+\.db", maps)):
+            assert Path(name).stat().st_blocks * 512 >= Path(name).stat().st_size > 0  # all of it is on the disk
+
+
+@pytest.mark.long
 def test_the_other_processes_answer_if_one_dies_and_cant_be_replaced(
     started: Callable[..., Server], tmp_path: Path
 ) -> None:
