@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and ends the process: status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     gc.set_threshold(100_000, 50, 100)  # hardly any of a source's entries is garbage: this saves a 15th of a sync
+    # Python processes that this one starts run no module of the current folder, where strangers' files may lie.
+    os.environ["PYTHONSAFEPATH"] = "1"
     debug = "--debug" in given
     if isinstance(sys.stdout, io.TextIOWrapper):  # print file names that aren't UTF-8 as they are
         sys.stdout.reconfigure(errors="surrogateescape")

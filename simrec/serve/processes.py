@@ -39,8 +39,10 @@ ABSENT = 2**31 - 1
 PAUSE = 10
 """Seconds until a process that couldn't start is started again."""
 
-SAFE = {"PYTHONSAFEPATH": "1"}
-"""Keeps Python from running modules that lie in the current folder, where strangers' files may be."""
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000"}
+"""Makes glibc give the memory of large pictures back at once: by itself it raises this number after each of them, and
+keeps more and more for later.
+"""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 """The signals that end the server."""
@@ -135,7 +137,7 @@ class _Crew:
         said, saying = self._context.Pipe(duplex=False)
         share = Share(self._open, place, self._folder)
         process = self._context.Process(target=_work, args=(self._task, self._listening, saying, share))
-        with _environment({metrics.FOLDER: str(self._folder), **SAFE}):
+        with _environment({metrics.FOLDER: str(self._folder), **MEMORY}):
             resource_tracker.ensure_running()  # if it started in the block, it would let Ctrl-C through
             with _undisturbed():
                 process.start()
@@ -215,9 +217,8 @@ def _terminable() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    ends = [one for one in SIGNALS if one != signal.SIGINT and signal.getsignal(one) != signal.SIG_IGN]
-    before = {one: signal.signal(one, end) for one in ends}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    ends = [one for one in SIGNALS if one == signal.SIGINT or signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, signal.default_int_handler if one == signal.SIGINT else end) for one in ends}
     try:
         yield
     finally:
