@@ -311,36 +311,46 @@ def test_processes_answer_in_turns_and_one_that_dies_is_replaced(started: Callab
     assert 'simrec_items{recommender="demo"} 10000.0' in text
 
 
+def open_in(process: int) -> set[str]:
+    """What a process has open."""
+    found = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found.add(str(file.readlink()))
+    return found
+
+
+def shares(server: Server) -> list[int]:
+    """How many connections each process has."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{server.port:04X}") and row[3] == "01"}
+    return [len(ours & open_in(one)) for one in server.others()]
+
+
+def connected(server: Server, stack: contextlib.ExitStack) -> list[int]:
+    """The shares with one more connection, which stays open."""
+    before = sum(shares(server))
+    stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+    while sum(there := shares(server)) == before:
+        threading.Event().wait(0.001)
+    return there
+
+
+def answering(server: Server, stack: contextlib.ExitStack) -> None:
+    """Waits until both processes take connections."""
+    begun = time.monotonic()
+    while len(there := connected(server, stack)) < 2 or min(there) == 0:
+        assert time.monotonic() < begun + 9
+
+
 @pytest.mark.long
 def test_each_process_gets_its_share_of_the_connections(started: Callable[..., Server]) -> None:
     server = started("demo")
 
-    def open_in(process: int) -> set[str]:
-        found = set()
-        for file in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-                found.add(str(file.readlink()))
-        return found
-
-    def counts() -> list[int]:
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{server.port:04X}") and row[3] == "01"}
-        return [len(ours & open_in(one)) for one in server.others()]
-
     with contextlib.ExitStack() as stack:
-
-        def connected() -> list[int]:
-            before = sum(counts())
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            while sum(there := counts()) == before:
-                threading.Event().wait(0.001)
-            return there
-
-        begun = time.monotonic()
-        while len(there := connected()) < 2 or min(there) == 0:  # the second process is still starting
-            assert time.monotonic() < begun + 9
+        answering(server, stack)
         for _ in range(40):
-            there = connected()
+            there = connected(server, stack)
     assert len(there) == 2
     assert max(there) - min(there) <= 2, there
 
@@ -415,7 +425,8 @@ def test_a_server_without_free_file_descriptors_answers_again_when_it_has_some(
     started: Callable[..., Server],
 ) -> None:
     server = started("demo")
-    threading.Event().wait(3)  # until both accept
+    with contextlib.ExitStack() as stack:
+        answering(server, stack)
     for one in server.others():
         count = len(list(Path(f"/proc/{one}/fd").iterdir())) + 20
         resource.prlimit(one, resource.RLIMIT_NOFILE, (count, count))
@@ -432,10 +443,13 @@ def test_a_server_without_free_file_descriptors_answers_again_when_it_has_some(
 @pytest.mark.long
 def test_a_disk_that_is_full_ends_no_process(started: Callable[..., Server], tmp_path: Path) -> None:
     server = started("demo")
-    fine(server)
+    with contextlib.ExitStack() as stack:
+        answering(server, stack)
     for one in server.others():
         maps = Path(f"/proc/{one}/maps").read_text()
-        for name in set(re.findall(r"/\S+\.db", maps)):
+        names = set(re.findall(r"/\S+\.db", maps))
+        assert names
+        for name in names:
             assert Path(name).stat().st_blocks * 512 >= Path(name).stat().st_size > 0  # all of it is on the disk
 
 
@@ -445,7 +459,8 @@ def test_the_other_processes_answer_if_one_dies_and_cant_be_replaced(
 ) -> None:
     shutil.copytree(library.shipped() / "demo", tmp_path / "mine")
     server = started(str(tmp_path / "mine"))
-    threading.Event().wait(3)  # until both answer
+    with contextlib.ExitStack() as stack:
+        answering(server, stack)
     shutil.rmtree(tmp_path / "mine")
     first, _ = server.others()
     os.kill(first, signal.SIGKILL)
