@@ -379,6 +379,23 @@ def test_a_rollback_to_a_damaged_generation_is_refused(photos: Path, own_home: P
     assert len(ids()) == 13
 
 
+def test_the_tables_of_two_segments_with_the_same_codes_cannot_be_exchanged(
+    photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simrec.build("mine", from_scratch=True, dtype="binary")
+    for number in (20, 30):  # pictures that are this much alike have the same bits
+        save(photos, number)
+        index.sync("mine")
+    *_, first, second = [own_home / "mine" / one.record.folder for one in simrec.open("mine").catalogue.segments]
+    codes = {(folder / "codes.faiss").read_bytes() for folder in (first, second)}
+    assert len(codes) == 1
+    (second / "items.sqlite").unlink()
+    shutil.copy(first / "items.sqlite", second / "items.sqlite")
+    monkeypatch.setattr(store, "SMALL", 0)  # a large table's digest isn't checked at every look-up
+    with pytest.raises(StoreError, match="it is another segment's"):
+        simrec.open("mine").similar(photos / "000.png", 100)
+
+
 def test_there_is_nothing_before_the_first_generation(photos: Path, own_home: Path) -> None:
     refused(lambda: generations.rollback("mine"), RequestError, "no earlier generation to go back to", own_home)
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from simrec.catalogue.fields import Columns, Kind
     from simrec.index import Index
 
+NO_PLACE = 0
+"""The `application_id` of tables that an older simrec wrote: see `place_of`."""
+
 _HEADER = 1000
 """Maximum bytes of a .npy file's header."""
 
@@ -510,8 +513,9 @@ class Segment:
                 raise self._damaged(f"it holds other tables: {', '.join(sorted(str(n) for _, n, _ in held))}")
             codes = self._generation.manifest.files.get(self._codes)
             if self.record.format > 3 and codes is not None:
+                (place,) = self._connection.execute("PRAGMA application_id").fetchone()
                 (mark,) = self._connection.execute("PRAGMA user_version").fetchone()
-                if mark != mark_of(codes.sha256):
+                if mark != mark_of(codes.sha256) or place not in (place_of(self.record.folder), NO_PLACE):
                     raise self._damaged("it is another segment's")
             last = self._connection.execute("SELECT max(row) FROM items").fetchone()[0]
             if last != len(self) - 1:
@@ -603,6 +607,13 @@ def mark_of(sha256: str) -> int:
     beside it.
     """
     return int(sha256[:7], 16)
+
+
+def place_of(folder: str) -> int:
+    """The `application_id` of a table, which ties it to its segment's folder: segments can have the same codes, above
+    all binary ones of a few items.
+    """
+    return zlib.crc32(folder.encode()) >> 1 or 1
 
 
 def checksum(texts: Sequence[str], preview: int, origin: int | None) -> int:

@@ -117,6 +117,7 @@ class SegmentWriter:
         codes = self._index.to_bytes()
         with _as_os_error():
             self._table.execute(segment.INDEX)
+            self._table.execute(f"PRAGMA application_id = {segment.place_of(self._folder)}")
             self._table.execute(f"PRAGMA user_version = {segment.mark_of(hashlib.sha256(codes).hexdigest())}")
             self._table.execute("COMMIT")
             self._table.close()
