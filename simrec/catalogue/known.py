@@ -38,5 +38,6 @@ class Nearest:
 
     def items(self) -> dict[int, Item]:
         """All these items by row, each read once."""
-        wanted = sorted(set(self.rows.ravel().tolist()) - {-1})  # np.unique would import numpy.ma
+        rows = np.sort(self.rows, axis=None)
+        wanted = rows[np.diff(rows, prepend=-1) > 0].tolist()  # np.unique would import numpy.ma
         return dict(zip(wanted, self.at(wanted), strict=True))

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,9 +154,12 @@ class LocalCatalogue:
 
     def at(self, rows: Sequence[int]) -> list[Item]:
         """The items in those rows, in that order, with their fields."""
-        found = {row: item for row in rows if (item := self._read.get(row)) is not None}
+        read = list(map(self._read.get, rows))
+        if None not in read:
+            return cast(list[Item], read)
+        found = {row: item for row, item in zip(rows, read, strict=True) if item is not None}
         places: dict[int, list[int]] = defaultdict(list)
-        for row in rows if len(found) < len(rows) else ():
+        for row in rows:
             if row not in found:
                 places[bisect_right(self._starts, row) - 1].append(row)
         for number, some in places.items():
@@ -167,10 +170,9 @@ class LocalCatalogue:
                 pairs = zip(items, one.fields(local), strict=True)
                 items = [item._replace(fields=fields) for item, fields in pairs]
             found.update(zip(some, items, strict=True))
-        if places:
-            if len(self._read) > READ:
-                self._read = {}
-            self._read.update(found)
+        if len(self._read) > READ:
+            self._read = {}
+        self._read.update(found)
         return [found[row] for row in rows]
 
     def items(self, ids: Sequence[str]) -> list[Item]:

@@ -21,6 +21,9 @@ from simrec.onnx_encoder import OnnxEncoder
 TOLERANCE = 1e-4
 """Maximum difference between ONNX Runtime and torch, in codes and in rebuilt pixels (0..1)."""
 
+OPSET = 18
+"""ONNX Runtime computes the AveragePool of opset 18 much faster than that of later ones."""
+
 
 class NotExportable(Exception):  # noqa: N818 - it is an answer, not a failure: such an encoder runs as a plugin
     """torch.onnx cannot express this network."""
@@ -54,7 +57,7 @@ def trace(model: Any) -> torch.onnx.ONNXProgram:
     with _exporting():
         program = torch.onnx.export(
             whole, tuple(feeds.values()), input_names=list(feeds), output_names=_coded(model) + _rebuilt(model),
-            dynamo=True, verbose=False, optimize=False, dynamic_shapes=_any_number(feeds),
+            dynamo=True, verbose=False, optimize=False, dynamic_shapes=_any_number(feeds), opset_version=OPSET,
         )  # fmt: skip
     return cast(torch.onnx.ONNXProgram, program)  # None is for the older exporter
 

@@ -1,13 +1,14 @@
 """Measures what syncing a catalogue, adding to it, filtered look-ups and many look-ups cost.
 
-    python tests/benchmarks/catalogues.py [sync] [add] [filter] [batch] [--large 1000000]
+    python tests/benchmarks/catalogues.py [sync] [add] [filter] [batch] [--large 1000000] [--encoder demo]
 
 sync: `simrec index sync` of 100,000 unchanged files, in its own process. add: adds 1,000 JPEG files to a catalogue of
 60,000 (the mean of 50 times, in process) and to one of --large items, compared with building the 60,000. filter:
 look-ups with expressions that weren't used before, by the share of items that match, compared with unfiltered ones.
-batch: 10,000 pictures in memory looked up among 60,000, compared with encoding them and FAISS alone.
+batch: 10,000 pictures in memory looked up among 60,000 by that recommender's encoder, compared with encoding them and
+FAISS alone.
 
-The pictures are Fashion-MNIST's: see million.py for where a million come from. The codes are `demo`'s.
+The pictures are Fashion-MNIST's: see million.py for where a million come from. The other codes are `demo`'s.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ def filtered(folder: Path, large: int) -> None:
         print(f", LIKE and IN {1000 * statistics.median(taken):.2f}")
 
 
-def batch(folder: Path) -> None:
-    simrec.build("train", "fashion-mnist", encoder="demo")
+def batch(encoder: str) -> None:
+    simrec.build("train", "fashion-mnist", encoder=encoder)
     opened = simrec.open("train")
     pictures = list(load("fashion-mnist:test", ImageSpec(), notice=silent).images[:ASKED])
     opened.similar(pictures[:100], 10)
@@ -157,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["sync", "add", "filter", "batch", []])
     parser.add_argument("--large", type=int, default=1_000_000)
+    parser.add_argument("--encoder", default="demo", help="a recommender's name or folder, for the batch")
     given = parser.parse_args()
     parts = given.parts or ["sync", "add", "filter", "batch"]
     gc.set_threshold(100_000, 50, 100)  # as the command line does
@@ -172,7 +174,7 @@ def main() -> None:
         if "add" in parts:
             add(folder, given.large)
         if "batch" in parts:
-            batch(folder)
+            batch(given.encoder)
 
 
 if __name__ == "__main__":
