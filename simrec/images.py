@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from simrec import picture_files
 from simrec.contracts import Images, ImageSpec, Rebuilt, content
@@ -384,13 +384,8 @@ def _item_box_2(picture: Image.Image, background: tuple[int, int, int]) -> tuple
         least, most = max(0, background[0] - int(TRIM * 255)), min(255, background[0] + int(TRIM * 255))
         other = np.asarray(picture) - np.uint8(least) > most - least  # below least it wraps around
         return Image.fromarray(other.view(np.uint8)).getbbox()
-    return picture.point(_away(background)).convert("L", (1, 1, 1, -3 * TRIM * 255)).getbbox()
-
-
-@functools.lru_cache(1000)
-def _away(colour: tuple[int, int, int]) -> list[int]:
-    """How far each value of each channel is from a colour's, (3 * 256,)."""
-    return [abs(value - one) for one in colour for value in range(256)]
+    away = ImageChops.difference(picture, Image.new("RGB", picture.size, background))
+    return away.convert("L", (1, 1, 1, -3 * TRIM * 255)).getbbox()
 
 
 @functools.cache
