@@ -23,6 +23,7 @@ from PIL import Image
 import simrec
 from simrec import host, reading
 from simrec.catalogue import building, revising
+from simrec.catalogue.segment import place_of
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
@@ -119,12 +120,15 @@ def test_a_stream_that_nobody_takes_to_its_end_ends_its_thread() -> None:
 # Building.
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(folder: Path) -> dict[str, bytes | bytearray]:
     """The catalogue's files by what they are, without the random names of their folders."""
-    found = {}
+    found: dict[str, bytes | bytearray] = {}
     for number, record in enumerate(simrec.open(str(folder)).manifest.catalogue.segments):  # type: ignore[union-attr]
         for path in (folder / record.folder).iterdir():
-            found[f"{number} {path.name}"] = path.read_bytes()
+            found[f"{number} {path.name}"] = data = bytearray(path.read_bytes())
+            if path.name == "items.sqlite":  # its application_id says which folder it belongs to
+                assert int.from_bytes(data[68:72]) == place_of(record.folder)
+                data[68:72] = bytes(4)
         if record.fields:
             found[f"{number} fields"] = (folder / record.fields).read_bytes()
     return found
@@ -213,6 +217,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import simrec, test_streams
 from simrec import host
 from simrec.catalogue import building, revising
+from simrec.catalogue.segment import place_of
 real = host._discover
 host._discover = lambda *given: test_streams.with_numbers(real(*given))
 """
