@@ -1,5 +1,19 @@
-"""`python -m simrec` is the `simrec` command."""
+"""The command `simrec`, also as `python -m simrec`."""
 
-from simrec.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Runs the command line: see `simrec.cli.main`. Ctrl-C ends it quietly even before it has been imported."""
+    try:
+        from simrec.cli import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

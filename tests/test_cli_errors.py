@@ -301,3 +301,18 @@ def test_a_file_whose_name_is_not_utf_8_is_looked_up_and_indexed_like_any_other(
         done = simrec(*words, env=strict)
         assert done.returncode == ("missing.png" in str(words)), done.stderr
         assert b"bug in simrec" not in done.stderr
+
+
+def test_ctrl_c_before_the_command_line_is_imported_ends_it_quietly() -> None:
+    pressed = """
+import sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+from simrec.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", pressed], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
