@@ -8,6 +8,7 @@ from itertools import compress, count, islice, repeat
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simrec.catalogue import Catalogue
@@ -118,9 +119,7 @@ def answers(
         if query.own:
             others = [item.id not in query.own for item in nearest]
             columns = [compress(column, others) for column in columns]
-        values = zip(repeat(query.name), count(1), *columns, repeat(None))
-        # What `Match` does, without a call of Python for each: a batch has a hundred thousand.
-        answered.append(list(islice(map(tuple.__new__, repeat(Match), values), n)))
+        answered.append(list(islice(map(Match, repeat(query.name), count(1), *columns), n)))
     return answered
 
 
@@ -237,7 +236,7 @@ class _Choice:
             same, details = self._same_as(item)
             if same is not None:
                 match = self.matches[same]
-                self.matches[same] = match._replace(alike=(match.alike or 0) + 1)
+                self.matches[same] = replace(match, alike=(match.alike or 0) + 1)
                 return
         alike = 0 if self._narrowing.distinct else None
         self.matches.append(Match(self._query.name, len(self.matches) + 1, item, score, distance, percentile, alike))

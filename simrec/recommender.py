@@ -393,7 +393,7 @@ class Recommender:
         """
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
-        several = isinstance(query, list | tuple) and not isinstance(query, Item | Match)  # which are tuples
+        several = isinstance(query, list | tuple) and not isinstance(query, Item)  # which is a tuple
         asked: Sequence[Asked] = cast(Any, query if several else [query])
         parts = chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
         queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
