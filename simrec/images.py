@@ -170,7 +170,7 @@ def of_picture(
     It is prepared as its file would be. name: what errors call it. crop: the part to take. Raises ImageError for a
     picture without pixels, and for one that Pillow has opened but can't read.
     """
-    if isinstance(picture, np.ndarray) and crop is None and _ready(picture, spec):
+    if isinstance(picture, np.ndarray) and crop is None and ready(picture, spec):
         return _with_channels(picture, spec.channels)[np.newaxis]
     with picture_files.explained(name):
         return prepare(_flattened(picture, None if crop else needed(spec), name, crop), spec)[np.newaxis]
@@ -215,9 +215,15 @@ def _part(picture: Image.Image, crop: Crop | None, whole: tuple[int, int], calle
         raise ImageError(f"{called}: {error}") from error
 
 
-def _ready(pixels: NDArray[np.uint8], spec: ImageSpec) -> bool:
-    """Whether an array is already an encoder's image."""
-    return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size)
+def ready(pixels: NDArray[Any], spec: ImageSpec) -> bool:
+    """Whether an array is already an encoder's image, except for the axis of its channels."""
+    return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size) and pixels.dtype == np.uint8
+
+
+def of_ready(pictures: Sequence[NDArray[np.uint8]], spec: ImageSpec) -> tuple[Images, list[str]]:
+    """`ready` arrays as images (n, size, size, channels), and the digests of their pixels."""
+    pixels = np.concatenate(pictures).reshape(-1, spec.size, spec.size)  # several times as fast as np.stack
+    return np.repeat(pixels[..., np.newaxis], spec.channels, axis=3), [content(picture.tobytes()) for picture in pixels]
 
 
 def needed(spec: ImageSpec) -> Enough | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 from simrec.catalogue import Catalogue
@@ -32,7 +33,7 @@ NOTHING = 1e-6
 """Minimum length of a combined direction: directions that cancel out leave less."""
 
 
-class Match(msgspec.Struct, frozen=True, gc=False):  # a batch has a hundred thousand: nothing is made faster
+class Match(msgspec.Struct, frozen=True, gc=False):  # a batch has a hundred thousand, and a dataclass takes longer
     """One answer: better ones have a higher score and a lower distance (see `simrec.index`).
 
     percentile: the per cent of the catalogue's items that are farther from their nearest neighbour than this match is
@@ -85,8 +86,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):  # a batch has a hundred tho
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A picture to look up, a part of one, or several combined.
 
     images: the encoder's input, (1, h, w, c); None for a whole item and for a code. own: the ids of the queried item
@@ -127,6 +127,10 @@ class Reader:
         name: str = "",
     ) -> list[Query]:  # fmt: skip
         """The query for each: see `Recommender.read`. Looks for the copies of all of them in one go."""
+        if crop is None and not shown and (ready := self._ready(asked)):
+            from simrec import images
+
+            return self._of_images(["array"] * len(asked), *images.of_ready(ready, self.encoder.input), with_copies)
         queries: list[Query | None] = []
         pictures: list[tuple[str, Read]] = []
         for one in asked:
@@ -146,15 +150,31 @@ class Reader:
 
     def of_batch(self, batch: Batch, *, with_copies: bool = False) -> list[Query]:
         """The queries for pictures that a source has read, named by their ids."""
-        queries = [
-            Query(entry.id, batch.images[row : row + 1], picture=batch.previews[row])
-            for row, entry in enumerate(batch.entries)
-        ]
-        own = self._own_of(list(batch.contents), batch.images)
+        names = [entry.id for entry in batch.entries]
+        return self._of_images(names, batch.images, batch.contents, with_copies, batch.previews)
+
+    def _of_images(
+        self, names: Sequence[str], images: Images, contents: Sequence[str], with_copies: bool,
+        pictures: Sequence[bytes] = (),
+    ) -> list[Query]:  # fmt: skip
+        """The queries for images (n, h, w, c) with these names, contents and, for people to see, pictures."""
+        own = self._own_of(list(contents), images)
         return [
-            replace(query, own=frozenset() if with_copies else ids, copies=max(0, len(ids) - 1)) if ids else query
-            for query, ids in zip(queries, own, strict=True)
-        ]
+            Query(
+                name, images[row : row + 1], frozenset() if with_copies else ids, max(0, len(ids) - 1),
+                picture=pictures[row] if pictures else None,
+            )
+            for row, (name, ids) in enumerate(zip(names, own, strict=True))
+        ]  # fmt: skip
+
+    def _ready(self, asked: Sequence[object]) -> list[NDArray[np.uint8]]:
+        """The arrays, if all that was asked for are arrays that need no preparing; else nothing."""
+        arrays = [one[:, :, 0] if one.shape[2:] == (1,) else one for one in asked if isinstance(one, np.ndarray)]
+        if len(arrays) < len(asked):
+            return []
+        from simrec import images
+
+        return arrays if all(images.ready(one, self.encoder.input) for one in arrays) else []
 
     def _without_picture(self, asked: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
         """The query for something that has a code already; None for a picture."""
@@ -199,7 +219,7 @@ class Reader:
             raise RequestError(f"{asked}: it has no picture to take a part of: name a picture file")
         else:
             read = images.of_picture_with_preview(preview, self.encoder.input, asked, shown=shown, crop=crop)
-        return replace(whole, images=read.image[np.newaxis], code=None, encoder="", picture=read.preview or None)
+        return changed(whole, images=read.image[np.newaxis], code=None, encoder="", picture=read.preview or None)
 
     def _copies(self, reads: Sequence[Read]) -> list[frozenset[str]]:
         """The ids of each picture's exact copies in the catalogue."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, Unpack, cast
 
 import numpy as np
+from msgspec.structs import replace as changed
 
 from simrec.answers import Narrowing, Wishes, strange
 from simrec.contracts import Codes, Images
@@ -215,5 +216,5 @@ def _encoded(works: Sequence[Work]) -> list[list[Query]]:
         images = np.concatenate([cast(Images, coded[number][place].images) for number, place in places])
         codes = works[places[0][0]].opened.encode(images)
         for (number, place), code in zip(places, codes, strict=True):
-            coded[number][place] = replace(coded[number][place], code=code[np.newaxis], encoder=digest)
+            coded[number][place] = changed(coded[number][place], code=code[np.newaxis], encoder=digest)
     return coded
