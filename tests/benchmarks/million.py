@@ -202,7 +202,7 @@ def shared(machine: Machine, folder: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask) for _ in range(8)]
             for _ in range(3):
-                machine.run("index", "build", "small", f"many:{SMALL}", "--encoder", "demo")
+                machine.run("index", "build", "small", f"many:{SMALL}", "--encoder", "demo", "--from-scratch")
             refreshed = opened.refresh()
             time.sleep(1)
             ending.set()
