@@ -69,6 +69,14 @@ def test_encoding_building_and_evaluating_import_no_torch(photos: Path) -> None:
     assert not imported(command("evaluate", "mine", "--stress")) & {"torch", "torchvision"}
 
 
+def test_reading_the_fields_of_an_answer_imports_only_what_it_needs(photos: Path) -> None:
+    imported(command("index", "build", "mine", str(photos), "--encoder", "demo"))
+    item = next((photos / "Bag").iterdir())
+    modules = imported(command("similar", str(item), "--index", "mine", "--show", "width"))
+    assert "pyarrow" in modules
+    assert not modules & {"pandas", "pyarrow.compute", "torch"}
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not imported("import simrec") & {"numpy", "faiss", "onnxruntime", *HEAVY}
 

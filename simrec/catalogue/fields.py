@@ -10,12 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from simrec.contracts import Value
 
 Kind = Literal["int64", "double", "string"]
 
 LARGEST = 1000
 """Maximum number of columns."""
+
+FEW = 100
+"""How many rows are read value by value: a look-up needs no more, and reading them at once imports pyarrow.compute."""
 
 LOOKED_AT = 4096
 """How many texts of a column decide whether most of its texts differ."""
@@ -143,7 +148,11 @@ class Columns:
         """The fields of those rows."""
         import pyarrow as pa
 
-        found: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
+        if len(rows) <= FEW:
+            columns = list(zip(self._table.column_names, self._table.columns, strict=True))
+            return [{name: column[row].as_py() for name, column in columns} for row in rows]
+        # From a list, pyarrow would import pandas.
+        found: list[dict[str, Value]] = self._table.take(pa.array(np.array(rows, np.int64))).to_pylist()
         return found
 
 
