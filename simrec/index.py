@@ -31,6 +31,10 @@ FEWEST, MOST = 64, 1024
 more, cores wait for the last one. FAISS would divide them between OpenMP's threads, which wait for each other all the
 time, and long if other programs use their cores."""
 
+LARGE = 1 << 23
+"""From so many numbers in all codes on, the segments of a catalogue are searched at the same time, even for one query:
+they take longer to read than threads to wake."""
+
 PRODUCT = 4
 """From so many queries on, cosines are computed as one product of matrices: for 64 queries over 60,000 codes of 64
 numbers that takes a quarter of the time, for a single query three times as long. FAISS 1.15 would do so from 2,000 on.
@@ -323,8 +327,14 @@ class Together:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `Searchable`; rows: for each segment a mask of the rows that may be found, by default all."""
         masks = [None] * len(self._indexes) if rows is None else rows
-        found = [index.search(codes, n, mask) for index, mask in zip(self._indexes, masks, strict=True)]
-        return self._nearest(found, n)
+
+        def searched(number: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            return self._indexes[number].search(codes, n, masks[number])
+
+        # More queries than that are divided themselves.
+        together = len(codes) <= FEWEST and len(self) * codes.shape[1] >= LARGE
+        found = (cores().map if together else map)(searched, range(len(self._indexes)))
+        return self._nearest(list(found), n)
 
     def search_rows(self, rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n rows nearest to the codes in some rows, including those rows themselves: see `Searchable.search`."""

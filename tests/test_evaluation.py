@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+import simrec.index
 from simrec import evaluation
 from simrec.contracts import Dtype, Metric
 from simrec.index import Index, Together, kmeans
@@ -155,8 +156,12 @@ def test_removed_rows_are_never_found_and_cost_no_answer(
     assert sorted(everything[0].tolist()) == [row for row in range(500) if row not in removed]
 
 
+@pytest.mark.parametrize("large", [0, simrec.index.LARGE], ids=["at once", "in turn"])
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
-def test_segments_together_find_what_one_index_of_all_finds(codes: np.ndarray, dtype: Dtype) -> None:
+def test_segments_together_find_what_one_index_of_all_finds(
+    codes: np.ndarray, dtype: Dtype, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simrec.index, "LARGE", large)
     whole = Index(codes[:500], "cosine", dtype)
     bounds = [0, 120, 121, 400, 500]
     parts = [Index(codes[a:b], "cosine", dtype, trained=codes[:500]) for a, b in zip(bounds, bounds[1:], strict=False)]
