@@ -215,9 +215,9 @@ def _part(picture: Image.Image, crop: Crop | None, whole: tuple[int, int], calle
         raise ImageError(f"{called}: {error}") from error
 
 
-def ready(pixels: NDArray[Any], spec: ImageSpec) -> bool:
+def ready(pixels: NDArray[np.uint8], spec: ImageSpec) -> bool:
     """Whether an array is already an encoder's image, except for the axis of its channels."""
-    return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size) and pixels.dtype == np.uint8
+    return spec.recipe == "fashion" and pixels.shape == (spec.size, spec.size)
 
 
 def of_ready(pictures: Sequence[NDArray[np.uint8]], spec: ImageSpec) -> tuple[Images, list[str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simrec.contracts import Codes, Dtype, Metric
 from simrec.errors import StoreError
-from simrec.streams import CORES, cores
+from simrec.streams import CORES, spread
 
 # Read when FAISS is loaded. By default its waiting threads spin, and take the cores from threads that have work to do:
 # beside other programs on two cores, 10,000 queries over 60,000 codes take 2.7 s with this setting and 6.1 s without.
@@ -31,9 +31,9 @@ FEWEST, MOST = 64, 1024
 more, cores wait for the last one. FAISS would divide them between OpenMP's threads, which wait for each other all the
 time, and long if other programs use their cores."""
 
-LARGE = 1 << 23
-"""From so many numbers in all codes on, the segments of a catalogue are searched at the same time, even for one query:
-they take longer to read than threads to wake."""
+LARGE = 1 << 25
+"""A catalogue with at least this many bytes of codes has its segments searched in parallel, even for one query. Smaller
+ones are read before another thread has woken up."""
 
 PRODUCT = 4
 """From so many queries on, cosines are computed as one product of matrices: for 64 queries over 60,000 codes of 64
@@ -194,6 +194,11 @@ class Index:
         return int(self._faiss.ntotal)
 
     @property
+    def size(self) -> int:
+        """Bytes of all its codes."""
+        return len(self) * int(self._faiss.code_size)
+
+    @property
     def codes(self) -> Codes:
         """See `Searchable`; includes rows that were removed."""
         return self.some_codes(0, len(self)) if self._mapped is None else self._mapped
@@ -220,9 +225,13 @@ class Index:
         product = PRODUCT * codes.shape[1] if many else _PRODUCT
 
         def nearest(some: Codes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            faiss.omp_set_num_threads(1)  # holds for this thread only
+            threads = faiss.omp_get_max_threads()
+            faiss.omp_set_num_threads(1)  # in this thread, which may be the caller's and have other work for OpenMP
             faiss.cvar.distance_compute_blas_threshold = product  # counts the numbers of all queries
-            return self._nearest(some, n) if wanted is None else self._nearest_among(wanted, some, n)
+            try:
+                return self._nearest(some, n) if wanted is None else self._nearest_among(wanted, some, n)
+            finally:
+                faiss.omp_set_num_threads(threads)
 
         found, numbers = _divided(nearest, codes)
         if (numbers < 0).any() or np.isnan(found).any():  # FAISS's answer if codes aren't numbers
@@ -331,10 +340,10 @@ class Together:
         def searched(number: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             return self._indexes[number].search(codes, n, masks[number])
 
-        # More queries than that are divided themselves.
-        together = len(codes) <= FEWEST and len(self) * codes.shape[1] >= LARGE
-        found = (cores().map if together else map)(searched, range(len(self._indexes)))
-        return self._nearest(list(found), n)
+        numbers = range(len(self._indexes))
+        # `Index.search` itself divides more than FEWEST queries.
+        parallel = len(codes) <= FEWEST and sum(index.size for index in self._indexes) >= LARGE
+        return self._nearest(spread(searched, numbers) if parallel else list(map(searched, numbers)), n)
 
     def search_rows(self, rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n rows nearest to the codes in some rows, including those rows themselves: see `Searchable.search`."""
@@ -407,7 +416,7 @@ def _divided(
         return nearest(codes)
     size = min(MOST, max(FEWEST, -(-len(codes) // CORES)))
     pieces = [codes[start : start + size] for start in range(0, len(codes), size)]
-    found, numbers = zip(*cores().map(nearest, pieces), strict=True)
+    found, numbers = zip(*spread(nearest, pieces), strict=True)
     return np.concatenate(found), np.concatenate(numbers)
 
 

@@ -169,9 +169,10 @@ class Reader:
 
     def _ready(self, asked: Sequence[object]) -> list[NDArray[np.uint8]]:
         """The arrays, if all that was asked for are arrays that need no preparing; else nothing."""
-        arrays = [one[:, :, 0] if one.shape[2:] == (1,) else one for one in asked if isinstance(one, np.ndarray)]
-        if len(arrays) < len(asked):
+        pictures = [one for one in asked if type(one) is np.ndarray and one.dtype == np.uint8]
+        if len(pictures) < len(asked):
             return []
+        arrays = [one[:, :, 0] if one.shape[2:] == (1,) else one for one in pictures]
         from simrec import images
 
         return arrays if all(images.ready(one, self.encoder.input) for one in arrays) else []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 CORES = os.cpu_count() or 1
@@ -67,10 +69,38 @@ def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-@cache
-def cores() -> ThreadPoolExecutor:
-    """A pool with a thread per core, for all code in this process that splits up large work.
+def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
+    """What some work gives for each of `over`, in that order, computed by this thread and by the cores that are free.
 
-    Work in the pool must not submit more work to it.
+    It waits for no core that is busy with something else, so work may spread work of its own. After a fork, and while
+    Python ends, this thread does all of it.
     """
+    results: dict[int, T] = {}
+    left = deque(range(len(over)))
+
+    def help_() -> None:
+        while left:
+            try:
+                place = left.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            results[place] = work(over[place])
+
+    helpers: list[Future[None]] = []
+    with suppress(RuntimeError):  # Python ends
+        helpers = [_pool().submit(help_) for _ in range(min(CORES, len(over)) - 1)]
+    try:
+        help_()
+    finally:
+        left.clear()
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()
+    return [results[place] for place in range(len(over))]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that help, for all code in this process that splits up large work."""
     return ThreadPoolExecutor(CORES, "simrec-work")

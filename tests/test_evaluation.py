@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import simrec.index
-from simrec import evaluation
+from simrec import evaluation, streams
 from simrec.contracts import Dtype, Metric
 from simrec.index import Index, Together, kmeans
 from simrec.recommender import Recommender
@@ -162,6 +162,10 @@ def test_segments_together_find_what_one_index_of_all_finds(
     codes: np.ndarray, dtype: Dtype, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simrec.index, "LARGE", large)
+    spread_over: list[int] = []
+    monkeypatch.setattr(
+        simrec.index, "spread", lambda work, over: spread_over.append(len(over)) or streams.spread(work, over)
+    )
     whole = Index(codes[:500], "cosine", dtype)
     bounds = [0, 120, 121, 400, 500]
     parts = [Index(codes[a:b], "cosine", dtype, trained=codes[:500]) for a, b in zip(bounds, bounds[1:], strict=False)]
@@ -172,6 +176,7 @@ def test_segments_together_find_what_one_index_of_all_finds(
     if dtype != "binary":  # whose distances are often equal
         assert (expected[0] == found[0]).mean() > 0.99
     assert np.allclose(together.codes, whole.codes, atol=1e-6)  # BLAS rounds by the number of rows
+    assert spread_over == ([4] if large == 0 else [])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])

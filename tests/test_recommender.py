@@ -317,6 +317,22 @@ def test_a_picture_in_any_form_is_looked_up_the_same(demo: Recommender, shoe: Pa
     assert ["test/00000" in answer for answer in answers] == [True] * 4 + [False] * 3 + [True]
 
 
+def test_a_list_of_arrays_is_answered_like_each_array_by_itself(demo: Recommender) -> None:
+    first, *others = demo.originals(demo.catalogue.at(range(4)))
+    asked = [first, *(np.asfortranarray(other[:, :, 0]) for other in others)]
+    for with_copies in (False, True):
+        read = demo._now.reader.read(asked, with_copies=with_copies)
+        by_itself = [demo.read(one, with_copies=with_copies) for one in asked]
+        assert [query.own for query in read] == [query.own for query in by_itself]
+        assert [query.copies for query in read] == [query.copies for query in by_itself]
+        assert all(np.array_equal(one.images, other.images) for one, other in zip(read, by_itself, strict=True))
+    assert "test/00000" in demo.read(first).own
+    alone = [demo.similar(one, 5) for one in asked]
+    for matches, expected in zip(demo.similar(asked, 5), alone, strict=True):
+        assert [match.id for match in matches] == [match.id for match in expected]
+        assert [match.distance for match in matches] == pytest.approx([m.distance for m in expected], abs=1e-5)
+
+
 def test_a_code_is_looked_up_as_its_picture_is(demo: Recommender, shoe: Path) -> None:
     query = demo.read(shoe)
     (code,) = demo.encode(demo.images(query))

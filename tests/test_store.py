@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 from PIL import Image
 
 import simrec
@@ -514,7 +515,8 @@ def test_a_recommender_of_an_older_format_answers_and_can_be_built_again(tmp_pat
     answers = opened.similar("id:test/00000", 3)
     assert [match.label for match in answers] == ["Ankle boot"] * 3
     assert opened.similar(opened.originals(opened.catalogue.at([0]))[0], 3) == [
-        match._replace(
+        changed(
+            match,
             query="array",
             score=pytest.approx(match.score, abs=0.01),
             distance=pytest.approx(match.distance, abs=0.01),

@@ -28,7 +28,7 @@ from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
 from simrec.sources.load import collected, load, open_source
-from simrec.streams import ahead, chunks
+from simrec.streams import CORES, ahead, chunks, spread
 from simrec.verbs.encoding import Unread
 from simrec.verbs.train import Watch
 
@@ -115,6 +115,58 @@ def test_a_stream_that_nobody_takes_to_its_end_ends_its_thread() -> None:
     with ahead(itertools.count()) as stream:
         next(stream)
     assert threading.active_count() == before
+
+
+def test_spread_work_gives_its_results_in_order_and_raises_its_errors() -> None:
+    assert spread(lambda number: number * number, range(1000)) == [number * number for number in range(1000)]
+    assert spread(str, []) == []
+    done = []
+
+    def failing(number: int) -> None:
+        done.append(number)
+        if number == 7:
+            raise KeyError("seven")
+
+    with pytest.raises(KeyError, match="seven"):
+        spread(failing, range(100_000))
+    assert len(done) < 100_000  # the others don't go on
+
+
+def test_spread_work_waits_for_no_busy_core_and_may_spread_work_itself() -> None:
+    inner = [spread(lambda number: number + 1, range(10))] * 20
+    assert spread(lambda _: spread(lambda number: number + 1, range(10)), range(20)) == inner
+    ending, begun = threading.Event(), threading.Semaphore(0)
+
+    def busy(_: int) -> None:
+        begun.release()
+        ending.wait()
+
+    with ThreadPoolExecutor(CORES) as pool:
+        waiting = [pool.submit(spread, busy, range(2)) for _ in range(CORES)]  # takes all helpers, and their callers
+        for _ in range(2 * CORES):
+            assert begun.acquire(timeout=10)
+        assert spread(str, range(3)) == ["0", "1", "2"]
+        ending.set()
+        assert [one.result() for one in waiting] == [[None, None]] * CORES
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_spread_work_is_done_after_a_fork_and_when_python_ends() -> None:
+    script = """
+import os, threading, time
+from simrec.streams import spread
+assert spread(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
+child = os.fork()
+if not child:
+    os._exit(spread(abs, range(-3, 3)) != [3, 2, 1, 0, 1, 2])
+assert os.waitpid(child, 0)[1] == 0
+def late():
+    threading.main_thread().join()
+    print(spread(abs, range(-3, 3)))
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[3, 2, 1, 0, 1, 2]\n", "")
 
 
 # Building.
@@ -217,7 +269,6 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import simrec, test_streams
 from simrec import host
 from simrec.catalogue import building, revising
-from simrec.catalogue.segment import place_of
 real = host._discover
 host._discover = lambda *given: test_streams.with_numbers(real(*given))
 """

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from simrec.contracts import Value
 
 Kind = Literal["int64", "double", "string"]
@@ -19,8 +17,10 @@ Kind = Literal["int64", "double", "string"]
 LARGEST = 1000
 """Maximum number of columns."""
 
-FEW = 100
-"""How many rows are read value by value: a look-up needs no more, and reading them at once imports pyarrow.compute."""
+FEW = 500
+"""Up to this many values are read one by one. It saves a cold look-up from importing pyarrow.compute, and pandas, which
+pyarrow imports to make an array, if it is installed. More values are read faster at once.
+"""
 
 LOOKED_AT = 4096
 """How many texts of a column decide whether most of its texts differ."""
@@ -146,13 +146,12 @@ class Columns:
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
+        columns = list(zip(self._table.column_names, self._table.columns, strict=True))
+        if len(rows) * len(columns) <= FEW:
+            return [{name: column[row].as_py() for name, column in columns} for row in rows]
         import pyarrow as pa
 
-        if len(rows) <= FEW:
-            columns = list(zip(self._table.column_names, self._table.columns, strict=True))
-            return [{name: column[row].as_py() for name, column in columns} for row in rows]
-        # From a list, pyarrow would import pandas.
-        found: list[dict[str, Value]] = self._table.take(pa.array(np.array(rows, np.int64))).to_pylist()
+        found: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
         return found
 
 

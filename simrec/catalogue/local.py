@@ -1,4 +1,4 @@
-"""A catalogue in local files: segments, searched one by one, minus the removed rows.
+"""A catalogue in local files: segments, searched together, minus the removed rows.
 
 An item's row is its place in the catalogue of one generation: the rows of the first segment, then those of the next.
 """

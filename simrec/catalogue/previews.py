@@ -54,9 +54,9 @@ def check(data: bytes, edge: int = EDGE) -> None:
             raise ValueError("it has other chunks than a preview")
         if max(struct.unpack(">2I", data[16:24])) > edge:
             raise ValueError("it has more pixels than a preview")
-    # Most have a single marker of a scan, and counting those is much faster than following the segments.
     elif not data.startswith(b"\xff\xd8\xff") or (
-        data.count(b"\xff\xda") > 1 and picture_files.scans(io.BytesIO(data)) > 1
+        data.count(b"\xff\xda") > 1  # most have one marker for the start of a scan, and counting is fast
+        and picture_files.scans(io.BytesIO(data)) > 1
     ):
         raise ValueError("neither a PNG nor a JPEG of one scan")
 

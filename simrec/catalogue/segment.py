@@ -610,8 +610,8 @@ def mark_of(sha256: str) -> int:
 
 
 def place_of(folder: str) -> int:
-    """The `application_id` of a table, which ties it to its segment's folder: segments can have the same codes, above
-    all binary ones of a few items.
+    """The `application_id` of a table, which ties it to its segment's folder: segments can have the same codes,
+    especially binary ones of a few items.
     """
     return zlib.crc32(folder.encode()) >> 1 or 1
 

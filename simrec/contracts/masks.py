@@ -55,12 +55,15 @@ def _mask(condition: Condition, column: Columns, rows: int) -> NDArray[np.bool_]
         for part in condition.parts:
             joined(found, _mask(part, column, rows), out=found)
         return found
-    held: NDArray[np.bool_] = _held(condition, column).fill_null(False).to_numpy(zero_copy_only=False)
-    return held
+    held = _held(condition, column)
+    known: NDArray[np.bool_] = (
+        held if isinstance(held, np.ndarray) else held.fill_null(False).to_numpy(zero_copy_only=False)
+    )
+    return known
 
 
 def _held(condition: Compared | ComparedColumns | Among | Like | Empty, column: Columns) -> Any:
-    """Whether each row matches, a BooleanArray; null where that is unknown."""
+    """Whether each row matches: a BooleanArray, null where that is unknown, or a numpy array if all are known."""
     if isinstance(condition, ComparedColumns):
         return _of_columns(condition.operator, column(condition.left), column(condition.right))
     array = column(condition.column)
@@ -79,7 +82,9 @@ def _held(condition: Compared | ComparedColumns | Among | Like | Empty, column: 
         found = _of_texts(array, lambda texts: _or_null(texts, pc.is_in(texts, value_set=wanted)))
     else:
         found = _among_numbers(array, [value for value in condition.values if not isinstance(value, str)])
-    return pc.invert(found) if condition.negated else found
+    if not condition.negated:
+        return found
+    return ~found if isinstance(found, np.ndarray) else pc.invert(found)
 
 
 def fitted(condition: Condition, kinds: Callable[[str], str | None]) -> Condition:
@@ -148,7 +153,9 @@ def _of_texts(array: Any, test: Callable[[Any], Any]) -> Any:
         return _everywhere(array, False)
     if len(true) == 1:
         return pc.equal(array.indices, pa.scalar(int(true[0]), array.indices.type))
-    return pc.take(pa.array(held), array.indices)
+    if array.null_count:
+        return pc.take(pa.array(held), array.indices)
+    return np.take(held, array.indices.to_numpy())  # several times as fast
 
 
 def _of_numbers(operator: Operator, array: Any, number: Number) -> Any:
