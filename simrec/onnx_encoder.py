@@ -24,7 +24,7 @@ import onnxruntime  # noqa: E402
 from simrec import onnx_graph  # noqa: E402
 from simrec.contracts import Codes, Images, ImageSpec, Rebuilt  # noqa: E402
 from simrec.errors import ImageError, StoreError  # noqa: E402
-from simrec.streams import spread  # noqa: E402
+from simrec.streams import queued  # noqa: E402
 
 MEMORY = 4 << 30
 """Bytes that all graphs of a process may take together."""
@@ -160,7 +160,7 @@ class _Graph:
             out[start : start + size] = self._part(rows[start : start + size], result, shape)
 
         if self._divided and len(pieces) > 1:
-            spread(compute, pieces)
+            queued(compute, pieces)
         else:
             for start in pieces:
                 compute(start)

@@ -69,11 +69,25 @@ def ahead(stream: Iterable[T], count: int = 2) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
-    """What some work gives for each of `over`, in that order, computed by this thread and by the cores that are free.
+def queued(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
+    """What some work gives for each of `over`, in that order, computed by a thread per core.
 
-    It waits for no core that is busy with something else, so work may spread work of its own. After a fork, and while
-    Python ends, this thread does all of it.
+    All large work in this process waits for those threads, because more threads than cores get in each other's way. So
+    the work must not queue work of its own.
+    """
+    futures: list[Future[T]] = []
+    with suppress(RuntimeError):  # Python ends, and starts no more threads
+        futures = [_pool(os.getpid()).submit(work, one) for one in over]
+    try:
+        return [future.result() for future in futures] if futures else list(map(work, over))
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
+    """As `queued`, but computed by this thread and by those of the other threads that are free: for work that is short,
+    and should not wait behind large work.
     """
     results: dict[int, T] = {}
     left = deque(range(len(over)))
@@ -88,7 +102,7 @@ def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
 
     helpers: list[Future[None]] = []
     with suppress(RuntimeError):  # Python ends
-        helpers = [_pool().submit(help_) for _ in range(min(CORES, len(over)) - 1)]
+        helpers = [_pool(os.getpid()).submit(help_) for _ in range(min(CORES, len(over)) - 1)]
     try:
         help_()
     finally:
@@ -101,6 +115,6 @@ def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that help, for all code in this process that splits up large work."""
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads for all work that is split up in this process. process: its number, as a fork copies no threads."""
     return ThreadPoolExecutor(CORES, "simrec-work")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
 from simrec.sources.load import collected, load, open_source
-from simrec.streams import CORES, ahead, chunks, spread
+from simrec.streams import CORES, ahead, chunks, queued, spread
 from simrec.verbs.encoding import Unread
 from simrec.verbs.train import Watch
 
@@ -117,9 +117,10 @@ def test_a_stream_that_nobody_takes_to_its_end_ends_its_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_spread_work_gives_its_results_in_order_and_raises_its_errors() -> None:
-    assert spread(lambda number: number * number, range(1000)) == [number * number for number in range(1000)]
-    assert spread(str, []) == []
+@pytest.mark.parametrize("divided", [queued, spread])
+def test_divided_work_gives_its_results_in_order_and_raises_its_errors(divided: Callable[..., list[Any]]) -> None:
+    assert divided(lambda number: number * number, range(1000)) == [number * number for number in range(1000)]
+    assert divided(str, []) == []
     done = []
 
     def failing(number: int) -> None:
@@ -128,8 +129,8 @@ def test_spread_work_gives_its_results_in_order_and_raises_its_errors() -> None:
             raise KeyError("seven")
 
     with pytest.raises(KeyError, match="seven"):
-        spread(failing, range(100_000))
-    assert len(done) < 100_000  # the others don't go on
+        divided(failing, range(100_000))
+    assert divided is queued or len(done) < 100_000  # the others don't go on
 
 
 def test_spread_work_waits_for_no_busy_core_and_may_spread_work_itself() -> None:
@@ -151,18 +152,19 @@ def test_spread_work_waits_for_no_busy_core_and_may_spread_work_itself() -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_spread_work_is_done_after_a_fork_and_when_python_ends() -> None:
-    script = """
+@pytest.mark.parametrize("divided", ["queued", "spread"])
+def test_divided_work_is_done_after_a_fork_and_when_python_ends(divided: str) -> None:
+    script = f"""
 import os, threading, time
-from simrec.streams import spread
-assert spread(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
+from simrec.streams import {divided} as divided
+assert divided(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
 child = os.fork()
 if not child:
-    os._exit(spread(abs, range(-3, 3)) != [3, 2, 1, 0, 1, 2])
+    os._exit(divided(abs, range(-3, 3)) != [3, 2, 1, 0, 1, 2])
 assert os.waitpid(child, 0)[1] == 0
 def late():
     threading.main_thread().join()
-    print(spread(abs, range(-3, 3)))
+    print(divided(abs, range(-3, 3)))
 threading.Thread(target=late).start()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
