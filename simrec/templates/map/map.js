@@ -213,32 +213,43 @@ const limited = (k) => Math.min(Math.max(k, least / 2), Math.max(most, 4 * least
 // many points, drawing in a screen's finer pixels would cost four times as much, and show hardly more.
 
 let stamped = "";
-let stamps = { offsets: [], weights: [] };
+let inked = null; // the look whose colours `mixed` has
+let stamps = [];
+let mixed = []; // stamps in a colour: see `mixedStamp`
 let half = 0;
 
 function makeStamps(radius, strength) {
   const key = `${radius.toFixed(2)} ${strength}`;
-  if (key === stamped) return;
-  stamped = key;
+  if (key === stamped && inked === look) return;
+  [stamped, inked] = [key, look];
   half = Math.ceil(radius + 0.5);
   const side = 2 * half + 2;
-  stamps = { offsets: [], weights: [] };
+  [stamps, mixed] = [[], []];
   for (let phase = 0; phase < 16; phase++) {
     const [x, y] = [half + (phase & 3) / 4 + 0.125, half + (phase >> 2) / 4 + 0.125];
-    const [offsets, weights] = [[], []];
+    const stamp = [];
     for (let row = 0; row < side; row++) {
       for (let column = 0; column < side; column++) {
         const far = Math.hypot(column + 0.5 - x, row + 0.5 - y);
         const weight = Math.round(256 * strength * Math.min(Math.max(radius + 0.5 - far, 0), 1));
         if (weight > 12) {
-          offsets.push(row * pointsCanvas.width + column);
-          weights.push(weight);
+          stamp.push([row * pointsCanvas.width + column, weight]);
         }
       }
     }
-    stamps.offsets.push(Int32Array.from(offsets));
-    stamps.weights.push(Int32Array.from(weights));
+    stamps.push(stamp);
   }
+}
+
+// For each pixel of a stamp: where it is, its colour's red with blue and its green, both multiplied by its weight, and
+// the weight of what lies below.
+function mixedStamp(phase, colour, faded) {
+  return Int32Array.from(
+    stamps[phase].flatMap(([offset, full]) => {
+      const weight = full >> faded;
+      return [offset, Math.imul(colour & 0xff00ff, weight), Math.imul(colour & 0x00ff00, weight), 256 - weight];
+    }),
+  );
 }
 
 function drawPoints() {
@@ -259,19 +270,16 @@ function drawPoints() {
     const column = x | 0;
     const row = y | 0;
     const phase = (((y - row) * 4) << 2) | ((x - column) * 4);
-    const offsets = stamps.offsets[phase];
-    const weights = stamps.weights[phase];
-    const colour = packed[numbers[i]];
-    const red = colour & 0xff00ff;
-    const green = colour & 0x00ff00;
-    const faded = only >= 0 && numbers[i] !== only ? 3 : 0;
+    const number = numbers[i];
+    const faded = only >= 0 && number !== only ? 3 : 0;
+    const key = (number * 16 + phase) * 2 + (faded & 1);
+    const stamp = (mixed[key] ??= mixedStamp(phase, packed[number], faded));
     const start = row * stride + column;
-    for (let j = 0; j < offsets.length; j++) {
-      const weight = weights[j] >> faded;
-      const at = start + offsets[j];
+    for (let j = 0; j < stamp.length; j += 4) {
+      const at = start + stamp[j];
       const under = pixels[at];
-      const r = (Math.imul(red, weight) + Math.imul(under & 0xff00ff, 256 - weight)) >>> 8;
-      const g = (Math.imul(green, weight) + Math.imul(under & 0x00ff00, 256 - weight)) >>> 8;
+      const r = (stamp[j + 1] + Math.imul(under & 0xff00ff, stamp[j + 3])) >>> 8;
+      const g = (stamp[j + 2] + Math.imul(under & 0x00ff00, stamp[j + 3])) >>> 8;
       pixels[at] = 0xff000000 | (r & 0xff00ff) | (g & 0x00ff00);
     }
   }
