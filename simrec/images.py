@@ -185,8 +185,6 @@ def of_picture_with_preview(
     shown: the preview's longest edge in pixels, 0 for none.
     """
     image = of_picture(picture, spec, name, crop)[0]
-    if not shown and isinstance(picture, np.ndarray):
-        return Read(image, b"", content(picture.tobytes()))
     with picture_files.explained(name):
         seen = b""
         if shown:

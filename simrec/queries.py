@@ -242,6 +242,13 @@ class Reader:
         from simrec import images
 
         spec = self.encoder.input
+        if isinstance(asked, str | Path):
+            return str(asked), _of_file(Path(asked), str(asked), self.encoder, crop, shown)
+        if isinstance(asked, bytes | bytearray):
+            called = name or "bytes"
+            return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
+        if isinstance(asked, Image.Image):
+            return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
         if isinstance(asked, np.ndarray):
             if asked.dtype != np.uint8 or asked.ndim not in (2, 3) or asked.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
@@ -250,13 +257,6 @@ class Reader:
                 )
             pixels = asked.squeeze(2) if asked.shape[2:] == (1,) else asked
             return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
-        if isinstance(asked, str | Path):
-            return str(asked), _of_file(Path(asked), str(asked), self.encoder, crop, shown)
-        if isinstance(asked, bytes | bytearray):
-            called = name or "bytes"
-            return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
-        if isinstance(asked, Image.Image):
-            return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
         if hasattr(asked, "read"):
             from simrec.picture_files import LARGEST_FILE
 
