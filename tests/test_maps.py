@@ -587,3 +587,9 @@ def test_100_000_points_take_a_browser_less_than_a_frame_of_60(visit: Open, tmp_
     spent = sorted(page.evaluate("spent"))
     assert len(spent) > 30
     assert spent[len(spent) // 2] < 16  # milliseconds; half of the frames, as others work on the machine too
+    page.wait_for_timeout(500)
+    assert page.evaluate("pointsCanvas.style.transform") == ""
+    part_by_part = page.evaluate("pointsCanvas.toDataURL()")
+    page.evaluate("resize()")
+    page.wait_for_timeout(500)
+    assert page.evaluate("pointsCanvas.toDataURL()") == part_by_part  # resizing draws all points at once

@@ -198,6 +198,7 @@ function resize() {
   image = pointsContext.createImageData(pointsCanvas.width, pointsCanvas.height);
   pixels = new Uint32Array(image.data.buffer);
   stamped = "";
+  drawing = drawn = null;
   const all = around(box, narrow() ? 24 : 60);
   least = all.k;
   // Where the closest pictures of the last level have come out.
@@ -252,18 +253,45 @@ function mixedStamp(phase, colour, faded) {
   );
 }
 
+// Drawing all points can take longer than a frame. It stops after so many milliseconds and goes on in the next frame;
+// until it is done, the last drawing moves with the view.
+const SLICE = 6;
+let drawing = null; // has been begun, but isn't on the canvas
+let drawn = null; // is on the canvas
+
+const current = ({ x, y, k }) => x === view.x && y === view.y && k === view.k;
+const coloured = (one) => one.only === only && one.look === look;
+const settled = () => drawn && current(drawn) && coloured(drawn);
+
 function drawPoints() {
+  const until = drawn ? performance.now() + SLICE : Infinity;
+  if (!settled() && !(drawing && coloured(drawing))) begin();
+  if (drawing) goOn(until);
+  const grown = view.k / drawn.k;
+  const [right, below] = [(drawn.x - view.x) * view.k, (drawn.y - view.y) * view.k];
+  pointsCanvas.style.transform = current(drawn) ? "" : `translate(${right}px, ${below}px) scale(${grown})`;
+}
+
+function begin() {
   const grown = Math.max(view.k / least, 1) ** 0.3;
   const base = count > 50000 ? 0.9 : count > 5000 ? 1.5 : 2.6;
   const strength = count > 50000 ? 0.6 : 0.8;
   makeStamps(Math.min(base * grown, 5) * fine, strength);
   pixels.fill(look.ground);
-  const scale = view.k * fine;
-  const left = (width * fine) / 2 - view.x * scale + MARGIN - half;
-  const top = (height * fine) / 2 - view.y * scale + MARGIN - half;
+  drawing = { ...view, only, look, rest: count };
+}
+
+function goOn(until) {
+  const scale = drawing.k * fine;
+  const left = (width * fine) / 2 - drawing.x * scale + MARGIN - half;
+  const top = (height * fine) / 2 - drawing.y * scale + MARGIN - half;
   const [wide, high, stride] = [pointsCanvas.width - 2 * half - 2, pointsCanvas.height - 2 * half - 2, pointsCanvas.width];
   const { packed } = look;
-  for (let i = count - 1; i >= 0; i--) {
+  for (let i = drawing.rest - 1; i >= 0; i--) {
+    if (!(i & 1023) && performance.now() > until) {
+      drawing.rest = i + 1;
+      return;
+    }
     const x = places[2 * i] * scale + left;
     const y = places[2 * i + 1] * scale + top;
     if (x < 0 || y < 0 || x >= wide || y >= high) continue;
@@ -284,6 +312,7 @@ function drawPoints() {
     }
   }
   pointsContext.putImageData(image, 0, 0);
+  [drawn, drawing] = [drawing, null];
 }
 
 // A level's pictures appear once there is room between them, and grow to their full size.
@@ -368,7 +397,7 @@ function frame(now) {
   drawPictures();
   drawSelection();
   drawCross();
-  if (flight) redraw();
+  if (flight || !settled()) redraw();
 }
 
 function redraw() {
