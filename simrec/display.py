@@ -50,8 +50,8 @@ class Display:
             (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
             (self._originals.gone, "are gone or have changed since"),
         ]
-        told = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
-        return told and f"Drawn from the catalogue's small previews, instead of their files: {told}."
+        reasons = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
+        return reasons and f"Drawn from the catalogue's small previews, instead of their files: {reasons}."
 
 
 def text_of(value: Value) -> str:

@@ -372,14 +372,14 @@ def _threads(opened: Open) -> None:
         ended = False
 
         def ask(place: int) -> int:
-            asked = 0
-            while not ended or not asked:
+            count = 0
+            while not ended or not count:
                 (hits,) = engine.search(codes[place][np.newaxis], 100)
                 states = {item.fields["state"] for item, _ in hits}
                 assert len(hits) == 100 and len(states) == 1, (len(hits), states)
                 assert hits[0][0].id == f"{place:04d}"
-                asked += 1
-            return asked
+                count += 1
+            return count
 
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(ask, place) for place in range(8)]
@@ -452,14 +452,14 @@ def _compare(
     """Raises AssertionError if the ten nearest of some rows aren't those that FAISS finds; ties may swap."""
     table = engine.table
     assert table is not None
-    asked = np.stack([row.code for row in (among or rows)[:queries]])
-    found = engine.search(asked, 10, where)
+    vectors = np.stack([row.code for row in (among or rows)[:queries]])
+    found = engine.search(vectors, 10, where)
     if not rows:
-        assert found == [[]] * len(asked), where
+        assert found == [[]] * len(vectors), where
         return
     codes = np.stack([row.code for row in rows])
-    places, distances = Index(codes, table.metric).search(asked, 10)
-    for hits, right, expected, code in zip(found, places, distances, asked, strict=True):
+    places, distances = Index(codes, table.metric).search(vectors, 10)
+    for hits, right, expected, code in zip(found, places, distances, vectors, strict=True):
         assert len(hits) == len(right), (where, len(hits), len(right))
         given = np.array([distance for _, distance in hits])
         # FAISS takes Euclidean distances from squares, which loses half of the digits near 0.

@@ -20,25 +20,25 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class Exam:
-    """A test of a catalogue: the classes of the queries, asked (m,), and of its items, labels (n,).
+    """A test of a catalogue: the classes of its queries, query_labels (m,), and of its items, labels (n,).
 
     Classes are numbers, -1 for none: a query without a class is not scored, an item without one is never a hit.
     classes: their names. leave_one_out: the queries are the catalogue's own items, row by row, and each is left out of
     its own answer.
     """
 
-    asked: NDArray[np.int64]
+    query_labels: NDArray[np.int64]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     leave_one_out: bool
 
     @classmethod
-    def of_labels(cls, asked: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
+    def of_labels(cls, query_labels: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
         """From the labels of the queries and of the items, "" for none."""
         known = {label: i for i, label in enumerate(LABELS)}  # these keep their order, others are sorted
-        classes = sorted({*asked, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
+        classes = sorted({*query_labels, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
         numbers = {label: number for number, label in enumerate(classes)}
-        queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (asked, labels))
+        queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (query_labels, labels))
         return cls(queries, items, tuple(classes), leave_one_out)
 
     def found(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
@@ -52,7 +52,7 @@ class Exam:
         class, and the "share" of the first ten answers to the one that are of the other.
         """
         found = self.found(index, queries)
-        shares = answered(found, self.asked, len(self.classes))
+        shares = confusion(found, self.query_labels, len(self.classes))
         numbered = list(enumerate(self.classes))
         pairs: list[dict[str, Any]] = [
             {"query": query, "answer": answer, "share": float(shares[i, j])}
@@ -61,8 +61,8 @@ class Exam:
             if i != j and shares[i, j] > 0
         ]
         return {
-            **ranking_figures(found, self.asked),
-            "classes": {label: float(shares[i, i]) for i, label in numbered if (self.asked == i).any()},
+            **ranking_figures(found, self.query_labels),
+            "classes": {label: float(shares[i, i]) for i, label in numbered if (self.query_labels == i).any()},
             "confused": sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:10],
         }
 
@@ -83,29 +83,30 @@ def neighbours(index: Searchable, queries: Codes, n: int, *, leave_one_out: bool
     return others
 
 
-def ranking_figures(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
+def ranking_figures(found: NDArray[np.int64], query_labels: NDArray[np.int64]) -> dict[str, float]:
     """Figures from the labels of the neighbours (m, k), nearest first, and of the queries (m,); skips label -1.
 
     P@k is the mean share of hits in the first k. MAP@100 averages the precision at each hit's rank over a query's hits
     in the first 100 (0 for a query without a hit), then over queries. 10-NN predicts the most frequent label of the
     first 10, the lowest of several.
     """
-    found, asked = found[asked >= 0], asked[asked >= 0]
-    hits = found == asked[:, np.newaxis]
+    found, query_labels = found[query_labels >= 0], query_labels[query_labels >= 0]
+    hits = found == query_labels[:, np.newaxis]
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     average = (precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
-    votes = np.zeros((len(found), int(max(found.max(), asked.max())) + 2), np.int64)  # the last column is label -1's
+    largest = int(max(found.max(), query_labels.max()))
+    votes = np.zeros((len(found), largest + 2), np.int64)  # the last column is label -1's
     for column in found[:, :10].T:
         np.add.at(votes, (np.arange(len(found)), column), 1)
     return {
         **{f"P@{k}": float(precision[:, min(k, hits.shape[1]) - 1].mean()) for k in (1, 10, 100)},
         "MAP@100": float(average.mean()),
-        "10-NN": float((votes.argmax(axis=1) == asked).mean()),
+        "10-NN": float((votes.argmax(axis=1) == query_labels).mean()),
     }
 
 
-def answered(found: NDArray[np.int64], asked: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def confusion(found: NDArray[np.int64], query_labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """The share of each class among the first ten answers to each class: (classes, classes).
 
     Takes the labels of the neighbours (m, k), nearest first, and of the queries (m,). The diagonal is P@10 by class. An
@@ -113,7 +114,7 @@ def answered(found: NDArray[np.int64], asked: NDArray[np.int64], classes: int) -
     """
     counts = np.zeros((classes + 1, classes + 1))  # the last ones are label -1's
     first = found[:, :10]
-    np.add.at(counts, (asked[:, np.newaxis], first), 1)
+    np.add.at(counts, (query_labels[:, np.newaxis], first), 1)
     with np.errstate(invalid="ignore"):
         shares: NDArray[np.float64] = (counts / counts.sum(axis=1, keepdims=True))[:-1, :-1]
     return shares
@@ -210,10 +211,10 @@ def negative_elbo(encoder: Any, images: Images, seed: int = 0) -> float:
     """
     means, log_variances = encoder.encode(images), encoder.log_variances(images)
     drawn = np.random.default_rng(seed).standard_normal(means.shape).astype(np.float32)
-    told = encoder.decode(means + drawn * np.exp(log_variances / 2)).reshape(len(images), -1)
-    told = np.clip(told, 1e-7, 1 - 1e-7)  # a float32 sigmoid can reach 0 and 1
+    rebuilt = encoder.decode(means + drawn * np.exp(log_variances / 2)).reshape(len(images), -1)
+    rebuilt = np.clip(rebuilt, 1e-7, 1 - 1e-7)  # a float32 sigmoid can reach 0 and 1
     x = pixels(images)
-    missed = -(x * np.log(told) + (1 - x) * np.log1p(-told)).sum(axis=1)
+    missed = -(x * np.log(rebuilt) + (1 - x) * np.log1p(-rebuilt)).sum(axis=1)
     divergence = (means**2 + np.exp(log_variances) - 1 - log_variances).sum(axis=1) / 2
     return float((missed + divergence).mean(dtype=np.float64))
 

@@ -105,14 +105,14 @@ class Query(msgspec.Struct, frozen=True):
     parts: tuple[Query, ...] = ()
 
 
-Asked: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
+QueryLike: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
 """What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open file, a Pillow picture, an array uint8
 (h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns what people ask for into queries for one encoder and, if there is one, its catalogue.
+    """Turns what people look up into queries for one encoder and, if there is one, its catalogue.
 
     name: the recommender's. home: where the user's own folders are remembered, by default the user's home.
     """
@@ -123,30 +123,30 @@ class Reader:
     home: Path | None = None
 
     def read(
-        self, asked: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0,
+        self, queries: Sequence[object], *, crop: Crop | None = None, with_copies: bool = False, shown: int = 0,
         name: str = "",
     ) -> list[Query]:  # fmt: skip
         """The query for each: see `Recommender.read`. Looks for the copies of all of them in one go."""
-        if crop is None and not shown and (ready := self._ready(asked)):
+        if crop is None and not shown and (ready := self._ready(queries)):
             from simrec import images
 
-            return self._of_images(["array"] * len(asked), *images.of_ready(ready, self.encoder.input), with_copies)
-        queries: list[Query | None] = []
+            return self._of_images(["array"] * len(queries), *images.of_ready(ready, self.encoder.input), with_copies)
+        made: list[Query | None] = []
         pictures: list[tuple[str, Read]] = []
-        for one in asked:
-            query = one if isinstance(one, Query) else self._without_picture(one, crop, with_copies, shown)
-            queries.append(query)
-            if query is None:
-                pictures.append(self._picture(one, crop, shown, name))
+        for query in queries:
+            known = query if isinstance(query, Query) else self._without_picture(query, crop, with_copies, shown)
+            made.append(known)
+            if known is None:
+                pictures.append(self._picture(query, crop, shown, name))
         own = self._copies([read for _, read in pictures])
-        looked_at = iter(
+        of_pictures = iter(
             Query(
                 name, read.image[np.newaxis], frozenset() if with_copies else ids, max(0, len(ids) - 1),
                 picture=read.preview or None,
             )
             for (name, read), ids in zip(pictures, own, strict=True)
         )  # fmt: skip
-        return [next(looked_at) if query is None else query for query in queries]
+        return [next(of_pictures) if query is None else query for query in made]
 
     def of_batch(self, batch: Batch, *, with_copies: bool = False) -> list[Query]:
         """The queries for pictures that a source has read, named by their ids."""
@@ -167,59 +167,59 @@ class Reader:
             for row, (name, ids) in enumerate(zip(names, own, strict=True))
         ]  # fmt: skip
 
-    def _ready(self, asked: Sequence[object]) -> list[NDArray[np.uint8]]:
-        """The arrays, if all that was asked for are arrays that need no preparing; else nothing."""
-        pictures = [one for one in asked if type(one) is np.ndarray and one.dtype == np.uint8]
-        if len(pictures) < len(asked):
+    def _ready(self, queries: Sequence[object]) -> list[NDArray[np.uint8]]:
+        """The arrays, if all queries are arrays that need no preparing; else nothing."""
+        pictures = [one for one in queries if type(one) is np.ndarray and one.dtype == np.uint8]
+        if len(pictures) < len(queries):
             return []
         arrays = [one[:, :, 0] if one.shape[2:] == (1,) else one for one in pictures]
         from simrec import images
 
         return arrays if all(images.ready(one, self.encoder.input) for one in arrays) else []
 
-    def _without_picture(self, asked: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
+    def _without_picture(self, query: object, crop: Crop | None, with_copies: bool, shown: int) -> Query | None:
         """The query for something that has a code already; None for a picture."""
-        if isinstance(asked, str) and asked.startswith("id:"):
-            return self._part(asked, crop, with_copies, shown) if crop else self._item(asked, with_copies, shown)
+        if isinstance(query, str) and query.startswith("id:"):
+            return self._part(query, crop, with_copies, shown) if crop else self._item(query, with_copies, shown)
         dim = self.encoder.dim
-        if isinstance(asked, np.ndarray) and asked.dtype == np.float32 and asked.shape in ((dim,), (1, dim)):
-            return Query("code", None, code=asked.reshape(1, dim), encoder=self.encoder.digest)
+        if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
+            return Query("code", None, code=query.reshape(1, dim), encoder=self.encoder.digest)
         return None
 
-    def _item(self, asked: str, with_copies: bool, shown: int) -> Query:
+    def _item(self, query: str, with_copies: bool, shown: int) -> Query:
         if self.catalogue is None:
             raise no_catalogue(self.name)
-        found = self.catalogue.items([asked[3:]])
+        found = self.catalogue.items([query[3:]])
         if not found:
             raise RequestError(
-                f"no item {asked[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
+                f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
             )
         itself = frozenset([found[0].id])
         alike = itself.union(*self.catalogue.copies_of([found[0].content]))
         return Query(
-            asked, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(found[0].id),
+            query, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(found[0].id),
             self.encoder.digest, self.catalogue.preview(found[0].id) if shown else None,
         )  # fmt: skip
 
-    def _part(self, asked: str, crop: Crop, with_copies: bool, shown: int) -> Query:
+    def _part(self, query: str, crop: Crop, with_copies: bool, shown: int) -> Query:
         """A part of an item's picture: from its file if that may be read again, else from its preview."""
         from simrec import images
 
-        whole = self._item(asked, with_copies, 0)
+        whole = self._item(query, with_copies, 0)
         assert self.catalogue is not None
-        (item,) = self.catalogue.items([asked[3:]])
+        (item,) = self.catalogue.items([query[3:]])
         path = Originals(roots(self.home or default()), 0).path(item)
         if path is not None:
-            read = _of_file(path, asked, self.encoder, crop, shown)
+            read = _of_file(path, query, self.encoder, crop, shown)
         elif not crop.per_cent:
             raise RequestError(
-                f"{asked}: its file can't be read, and its preview has another size: give the part in per cent, such "
+                f"{query}: its file can't be read, and its preview has another size: give the part in per cent, such "
                 f"as 10%,0%,90%,50%"
             )
         elif (preview := self.catalogue.picture(item.id)) is None:
-            raise RequestError(f"{asked}: it has no picture to take a part of: name a picture file")
+            raise RequestError(f"{query}: it has no picture to take a part of: name a picture file")
         else:
-            read = images.of_picture_with_preview(preview, self.encoder.input, asked, shown=shown, crop=crop)
+            read = images.of_picture_with_preview(preview, self.encoder.input, query, shown=shown, crop=crop)
         return changed(whole, images=read.image[np.newaxis], code=None, encoder="", picture=read.preview or None)
 
     def _copies(self, reads: Sequence[Read]) -> list[frozenset[str]]:
@@ -235,35 +235,35 @@ class Reader:
             contents = [blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images]
         return self.catalogue.copies_of(contents)
 
-    def _picture(self, asked: object, crop: Crop | None, shown: int, name: str) -> tuple[str, Read]:
+    def _picture(self, query: object, crop: Crop | None, shown: int, name: str) -> tuple[str, Read]:
         """The name of a picture that isn't an item's, and what was read from it."""
         from PIL import Image
 
         from simrec import images
 
         spec = self.encoder.input
-        if isinstance(asked, str | Path):
-            return str(asked), _of_file(Path(asked), str(asked), self.encoder, crop, shown)
-        if isinstance(asked, bytes | bytearray):
+        if isinstance(query, str | Path):
+            return str(query), _of_file(Path(query), str(query), self.encoder, crop, shown)
+        if isinstance(query, bytes | bytearray):
             called = name or "bytes"
-            return called, _of_file(bytes(asked), called, self.encoder, crop, shown)
-        if isinstance(asked, Image.Image):
-            return "picture", images.of_picture_with_preview(asked, spec, "the picture", shown=shown, crop=crop)
-        if isinstance(asked, np.ndarray):
-            if asked.dtype != np.uint8 or asked.ndim not in (2, 3) or asked.shape[2:] not in ((), (1,), (3,)):
+            return called, _of_file(bytes(query), called, self.encoder, crop, shown)
+        if isinstance(query, Image.Image):
+            return "picture", images.of_picture_with_preview(query, spec, "the picture", shown=shown, crop=crop)
+        if isinstance(query, np.ndarray):
+            if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
-                    f"an array {asked.dtype} {asked.shape} is not a picture: give uint8 (h, w), (h, w, 1) or "
+                    f"an array {query.dtype} {query.shape} is not a picture: give uint8 (h, w), (h, w, 1) or "
                     f"(h, w, 3), or a code of float32 ({self.encoder.dim},)"
                 )
-            pixels = asked.squeeze(2) if asked.shape[2:] == (1,) else asked
+            pixels = query.squeeze(2) if query.shape[2:] == (1,) else query
             return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
-        if hasattr(asked, "read"):
+        if hasattr(query, "read"):
             from simrec.picture_files import LARGEST_FILE
 
-            data = cast(BinaryIO, asked).read(LARGEST_FILE + 1)
+            data = cast(BinaryIO, query).read(LARGEST_FILE + 1)
             return "-", _of_file(data, "standard input", self.encoder, crop, shown)
         raise RequestError(
-            f"{type(asked).__name__} is not a query: give a path, bytes, an open file, a Pillow picture, an array "
+            f"{type(query).__name__} is not a query: give a path, bytes, an open file, a Pillow picture, an array "
             f"uint8 (h, w, c), 'id:ITEM', or a list of these"
         )
 

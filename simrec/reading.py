@@ -33,7 +33,7 @@ ALONE = 400
 """How many files this process decodes itself before it starts others."""
 
 AT_ONCE = 16
-"""How many files a process is asked for at a time."""
+"""How many files a process gets at a time."""
 
 IDLE = 20.0
 """Seconds after which an idle process ends."""
@@ -46,7 +46,7 @@ READY = b"ready"
 """What a process sends first."""
 
 
-class _Asked(msgspec.Struct):
+class _Request(msgspec.Struct):
     """A question to a process: paths of files as bytes, and the encoder's spec."""
 
     paths: list[bytes]
@@ -156,7 +156,7 @@ class _Processes:
 
         Raises ChildProcessError if it died of one of the files.
         """
-        asked = _Asked([os.fsencode(path.absolute()) for path in paths], spec)
+        request = _Request([os.fsencode(path.absolute()) for path in paths], spec)
         try:
             process: subprocess.Popen[bytes] | None = self._idle.get_nowait()
         except queue.Empty:
@@ -165,7 +165,7 @@ class _Processes:
             if process is None:
                 return [None] * len(paths)
             try:
-                answers = _answers(process, asked)
+                answers = _answers(process, request)
             except ChildProcessError:
                 _ended(process)
                 process = self._started()
@@ -210,10 +210,10 @@ def _started() -> subprocess.Popen[bytes] | None:
     return None
 
 
-def _answers(process: subprocess.Popen[bytes], asked: _Asked) -> list[_Answer]:
+def _answers(process: subprocess.Popen[bytes], request: _Request) -> list[_Answer]:
     """A process's answers. Raises ChildProcessError if it has ended, or ends because of the question."""
     try:
-        _send(_pipe(process.stdin), msgspec.msgpack.encode(asked))
+        _send(_pipe(process.stdin), msgspec.msgpack.encode(request))
         return msgspec.msgpack.decode(_received(_pipe(process.stdout)), type=list[_Answer])
     except (OSError, struct.error, msgspec.MsgspecError) as error:
         raise ChildProcessError from error
@@ -239,9 +239,9 @@ def serve() -> None:
     with contextlib.suppress(OSError, struct.error, KeyboardInterrupt):
         _send(answers, READY)
         while os.name == "nt" or select.select([questions], [], [], IDLE)[0]:
-            asked = msgspec.msgpack.decode(_received(questions), type=_Asked)
-            files = [Path(os.fsdecode(path)) for path in asked.paths]
-            reads = [_alone(file, asked.spec) for file in files]
+            request = msgspec.msgpack.decode(_received(questions), type=_Request)
+            files = [Path(os.fsdecode(path)) for path in request.paths]
+            reads = [_alone(file, request.spec) for file in files]
             _send(answers, msgspec.msgpack.encode([_answer(read) for read in reads]))
 
 

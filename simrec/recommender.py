@@ -29,7 +29,7 @@ from simrec.faults import blamed_on, decoded, encoded
 from simrec.home import databases, default, roots
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
-from simrec.queries import SHOWN, Asked, Match, Query, Reader, combined, no_catalogue
+from simrec.queries import SHOWN, Match, Query, QueryLike, Reader, combined, no_catalogue
 from simrec.reports import Answer
 from simrec.streams import ahead, chunks
 
@@ -336,10 +336,10 @@ class Recommender:
         return self.to_arrow(where).to_pandas()
 
     def read(
-        self, query: Asked, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
+        self, query: QueryLike, *, crop: Crop | str | Sequence[int] | None = None, with_copies: bool = False,
         shown: int = SHOWN, name: str = "",
     ) -> Query:  # fmt: skip
-        """Reads a query from a picture in any form: see `Asked`.
+        """Reads a query from a picture in any form: see `QueryLike`.
 
         The answer leaves out the item itself and its exact copies; with_copies: only an item that was named by its id.
         crop: look up only this part of the picture: its left, top, right and bottom edges in pixels, or as a text in
@@ -354,7 +354,7 @@ class Recommender:
         return reader.read([query], crop=_crop(crop), with_copies=with_copies, shown=shown, name=name)[0]
 
     def combined(
-        self, queries: Sequence[Asked], *, weights: Sequence[float] | None = None, less: Sequence[Asked] = ()
+        self, queries: Sequence[QueryLike], *, weights: Sequence[float] | None = None, less: Sequence[QueryLike] = ()
     ) -> Query:
         """Several pictures as one query: the mean of their directions, or of their codes unless the metric is cosine.
 
@@ -372,15 +372,15 @@ class Recommender:
         return combined(read, self._codes_of(now, read), given, len(less), record.metric, record.digest)
 
     @overload
-    def similar(self, query: Asked, n: int = 10, **wishes: Unpack[Wishes]) -> Answer: ...
+    def similar(self, query: QueryLike, n: int = 10, **wishes: Unpack[Wishes]) -> Answer: ...
 
     @overload
     def similar(
-        self, query: list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
+        self, query: list[QueryLike] | tuple[QueryLike, ...], n: int = 10, **wishes: Unpack[Wishes]
     ) -> list[Answer]: ...
 
     def similar(
-        self, query: Asked | list[Asked] | tuple[Asked, ...], n: int = 10, **wishes: Unpack[Wishes]
+        self, query: QueryLike | list[QueryLike] | tuple[QueryLike, ...], n: int = 10, **wishes: Unpack[Wishes]
     ) -> Answer | list[Answer]:
         """The n items most similar to a picture, best first, without that item itself; for a list, an answer for each.
 
@@ -394,11 +394,11 @@ class Recommender:
         now = self._now
         narrowing = self._narrowing(now, n, wishes)
         several = isinstance(query, list | tuple) and not isinstance(query, Item)  # which is a tuple
-        asked: Sequence[Asked] = cast(Any, query if several else [query])
-        parts = chunks(asked, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
+        all_queries: Sequence[QueryLike] = cast(Any, query if several else [query])
+        parts = chunks(all_queries, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
         queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
         found: list[list[Match]] = []
-        with ahead(queries) if len(asked) > TOGETHER else nullcontext(queries) as stream:
+        with ahead(queries) if len(all_queries) > TOGETHER else nullcontext(queries) as stream:
             for read, codes in stream:
                 found += answers(now.catalogue, read, codes, n, narrowing)
         shown = [Answer(matches, self._display) for matches in found]

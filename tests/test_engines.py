@@ -68,7 +68,7 @@ def held(place: str, opened: Engine) -> set[str]:
     if place.startswith("qdrant"):
         from qdrant_client import models
 
-        with opened._asked() as client:  # type: ignore[attr-defined]
+        with opened._client() as client:  # type: ignore[attr-defined]
             names = {one.name for one in client.get_collections().collections}
             return names | {
                 f"{name} {point.id} {point.payload}"

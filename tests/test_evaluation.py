@@ -79,11 +79,11 @@ def test_average_precision_by_hand() -> None:
 def test_what_classes_are_answered_with_agrees_with_scikit_learn(codes: np.ndarray, labels: np.ndarray) -> None:
     found = labels[:2000][evaluation.neighbours(Index(codes[:2000], "l2"), codes[2000:], 20, leave_one_out=False)]
     expected = confusion_matrix(np.repeat(labels[2000:], 10), found[:, :10].ravel(), normalize="true")
-    np.testing.assert_allclose(evaluation.answered(found, labels[2000:], 10), expected, atol=1e-12)
+    np.testing.assert_allclose(evaluation.confusion(found, labels[2000:], 10), expected, atol=1e-12)
 
 
 def test_answers_without_a_label_count_for_no_class() -> None:
-    shares = evaluation.answered(np.array([[0, -1], [1, 0]]), np.array([0, -1]), 2)
+    shares = evaluation.confusion(np.array([[0, -1], [1, 0]]), np.array([0, -1]), 2)
     assert shares[0].tolist() == [0.5, 0.0]
     assert np.isnan(shares[1]).all()  # no query of that class
 

@@ -122,19 +122,19 @@ class Lance:
     @property
     def table(self) -> Table | None:
         """See `simrec.contracts.Engine`."""
-        with self._asked():
+        with self._explained():
             opened = self._opened()
             return None if opened is None else self._says(opened)
 
     def __len__(self) -> int:
-        with self._asked():
+        with self._explained():
             return int(self._there()[0].count_rows())
 
     def search(
         self, codes: Codes, n: int, where: Condition | None = None, *, exact: bool = False
     ) -> list[list[tuple[Item, float]]]:
         """See `simrec.contracts.Engine`. If the index gives fewer than n, all rows that match are compared."""
-        with self._asked():
+        with self._explained():
             opened, table = self._there()
             condition = None if where is None else _condition(where, table)
             columns, cosine = _columns(table), table.metric == "cosine"
@@ -159,7 +159,7 @@ class Lance:
 
     def count(self, where: Condition) -> int:
         """See `simrec.contracts.Engine`."""
-        with self._asked():
+        with self._explained():
             opened, table = self._there()
             return int(opened.count_rows(_condition(where, table)))
 
@@ -168,7 +168,7 @@ class Lance:
         contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
     ) -> Iterator[Sequence[Row]]:  # fmt: skip
         """See `simrec.contracts.Engine`."""
-        with self._asked():
+        with self._explained():
             opened, table = self._there()
             conditions = [] if where is None else [_condition(where, table)]
             for name, wanted in (("id", ids), ("content", contents)):
@@ -193,7 +193,7 @@ class Lance:
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """See `simrec.contracts.Engine`."""
-        with self._asked():
+        with self._explained():
             for batch in self._there()[0].search().select(["id", "digest"]).to_batches():
                 yield from zip(batch["id"].to_pylist(), batch["digest"].to_pylist(), strict=True)
 
@@ -201,7 +201,7 @@ class Lance:
         """See `simrec.contracts.Engine`."""
         with self._alone() as folder:
             staged, writing = folder / f"{self._name}.simrec-new", folder / f"{self._name}.simrec-writing"
-            with self._asked():
+            with self._explained():
                 opened = self._opened()
                 before = None if opened is None or replace else self._says(opened)
                 interrupted = writing.exists()
@@ -209,7 +209,7 @@ class Lance:
                     self._undo(writing, opened)
             try:
                 gone, whole = self._stage(staged, table, rows, removed, opened, before)
-                with self._asked():
+                with self._explained():
                     self._note(writing, opened)
                     opened = self._commit(staged, opened, gone, whole)
             finally:
@@ -228,7 +228,7 @@ class Lance:
             self._connection = None
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turns whatever goes wrong into a StoreError of one line."""
         try:
             yield
@@ -280,7 +280,7 @@ class Lance:
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder)
             return
-        with self._asked():
+        with self._explained():
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self._folder / f"{self._name}.simrec-lock")
             lock.acquire()
@@ -326,18 +326,18 @@ class Lance:
         and whether it is written again.
         """
         written: set[str] = set()
-        with self._asked():
+        with self._explained():
             file = pa.OSFile(str(path), "wb")
         with file, pa.ipc.new_stream(file, _schema(table)) as writer:
             for some in rows:
                 batch = self._batch(some, table)
-                with self._asked():
+                with self._explained():
                     writer.write_batch(batch)
                 written |= {row.item.id for row in some}
             gone = set(removed) - written
             whole = before != table or len(gone) > MERGED
             if before is not None and whole:
-                with self._asked():
+                with self._explained():
                     for batch in _staying(opened, before, table, written | gone):
                         writer.write_batch(batch)
         return gone, whole

@@ -77,7 +77,7 @@ class Postgres:
         self._lock = threading.Lock()
         weakref.finalize(self, _close, self._idle)
         self._known: tuple[Table | None] | None = None
-        with self._asked() as connection:
+        with self._connected() as connection:
             version = connection.info.server_version
         # PostgreSQL 17 has a collation that knows the capitals of all alphabets, the same on every system; for it 'İ'
         # is 'i', and 'ſ' isn't 's'. PostgreSQL 18 has a function that folds case as filters do elsewhere.
@@ -88,12 +88,12 @@ class Postgres:
         """See `simrec.contracts.Engine`."""
         with self._lock:
             if self._known is None:
-                with self._asked() as connection:
+                with self._connected() as connection:
                     self._known = (self._read_table(connection),)
             return self._known[0]
 
     def __len__(self) -> int:
-        with self._asked() as connection:
+        with self._connected() as connection:
             (count,) = _one(connection.execute(self._sql("SELECT count(*) FROM {table}")))
         return int(count)
 
@@ -106,7 +106,7 @@ class Postgres:
         table = self._there()
         cosine = table.metric == "cosine"
         found = []
-        with self._asked() as connection:
+        with self._connected() as connection:
             condition, values = self._condition(where, table)
             ask = self._sql(
                 "SELECT {columns}, code {operator} %s AS distance FROM {table} WHERE {condition} "
@@ -129,7 +129,7 @@ class Postgres:
         """See `simrec.contracts.Engine`."""
         condition, values = self._condition(where, self._there())
         ask = self._sql("SELECT count(*) FROM {table} WHERE {condition}", condition=condition)
-        with self._asked() as connection:
+        with self._connected() as connection:
             return int(_one(connection.execute(ask, values))[0])
 
     def rows(
@@ -149,7 +149,7 @@ class Postgres:
             code=sql.SQL("code" if codes else "NULL"), preview=sql.SQL("preview" if previews else "NULL"),
         )  # fmt: skip
         with (
-            self._asked() as connection,
+            self._connected() as connection,
             connection.transaction(),
             connection.cursor("rows", binary=True) as cursor,
         ):
@@ -160,7 +160,11 @@ class Postgres:
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """See `simrec.contracts.Engine`."""
-        with self._asked() as connection, connection.transaction(), connection.cursor("digests", binary=True) as cursor:
+        with (
+            self._connected() as connection,
+            connection.transaction(),
+            connection.cursor("digests", binary=True) as cursor,
+        ):
             cursor.itersize = 10 * READ
             cursor.execute(self._sql("SELECT id, digest FROM {table}"))
             yield from cursor
@@ -170,7 +174,7 @@ class Postgres:
         self._check(table)
         with self._lock:
             self._known = None
-        with self._asked() as connection, connection.transaction():
+        with self._connected() as connection, connection.transaction():
             try:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except psycopg.Error as error:
@@ -204,7 +208,7 @@ class Postgres:
         _close(self._idle)
 
     @contextmanager
-    def _asked(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection for this thread. Turns database errors into one-line StoreErrors."""
         try:
             connection = self._connection()

@@ -72,7 +72,7 @@ class TaughtNetwork(SphereNetwork):
             numbers = smoothed(numbers, torch.cat([edges, numbers], 1), self.settings.neighbours)
         return pictures, edges, numbers
 
-    def told(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def prediction_loss(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a bottleneck (n, dim) in predicting pictures (n, c, h, w), edges and the teacher's numbers."""
         edges, taught = targets
         logits, predicted = self.decoder.both(bottleneck)

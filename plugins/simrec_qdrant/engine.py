@@ -168,7 +168,7 @@ class Qdrant:
         self._parts, self._lock, self._pushing = parts, Lock(), Lock()
         self._open: Folder | QdrantClient | None = None
         self._check_address()
-        with suppress(GoneError), self._asked():
+        with suppress(GoneError), self._client():
             pass
 
     def _check_address(self) -> None:
@@ -219,16 +219,16 @@ class Qdrant:
         """See `simrec.contracts.Engine`. If the index gives fewer than n, all points that match are compared."""
 
         def found(state: State) -> Hits:
-            asked = _comparable(codes, state.table)
+            vectors = _comparable(codes, state.table)
             # The state has no vector, so while nobody writes there is nothing to filter out.
             wanted, rest = state.wanted(where) if where or state.writing else (None, None)
             if rest is None:
-                return self._nearest(state, asked, n, wanted, exact)
+                return self._nearest(state, vectors, n, wanted, exact)
             assert wanted is not None
             matching = set(self._matching(state, wanted, rest))
             if len(matching) <= RANKED:
-                return self._ranked(state, asked, n, sorted(matching))
-            return [self._nearest_of(state, code, n, wanted, matching, exact) for code in asked]
+                return self._ranked(state, vectors, n, sorted(matching))
+            return [self._nearest_of(state, code, n, wanted, matching, exact) for code in vectors]
 
         table, hits = self._steadily(lambda state: (state.table, found(state)))
         return [[(item_of(hit.payload, table), hit.distance) for hit in some] for some in hits]
@@ -251,7 +251,7 @@ class Qdrant:
         found.sort()
         keys = [*shown(state.table), "length", "digest", "simrec_from", "simrec_until"]
         for some in _chunks(found, READ):
-            with self._asked() as client:
+            with self._client() as client:
                 points = client.retrieve(
                     state.collection, [point for _, point in some], with_vectors=codes,
                     with_payload=[*keys, "preview"] if previews else keys,
@@ -278,7 +278,7 @@ class Qdrant:
         with self._said():
             if not self._parts.netloc:
                 folders.made(Path(unquote(self._parts.path)))
-        with self._asked():
+        with self._client():
             pushing = self._open.pushing if isinstance(self._open, Folder) else self._pushing
         with pushing:
             state = self._state()
@@ -316,12 +316,12 @@ class Qdrant:
         return GoneError(f"{self._shown}: there is no such collection: 'simrec index push' makes it")
 
     @contextmanager
-    def _asked(self) -> Iterator[Any]:
+    def _client(self) -> Iterator[Any]:
         """The client."""
         with self._said():
             with self._lock:
                 place = self._open = self._open or self._opened()
-            with place.asked() if isinstance(place, Folder) else nullcontext(place) as client:
+            with place.locked() if isinstance(place, Folder) else nullcontext(place) as client:
                 yield client
 
     # The state.
@@ -329,7 +329,7 @@ class Qdrant:
     def _state(self) -> State | None:
         """The state, None if there is no such collection. Raises StoreError if simrec didn't make the collection."""
         try:
-            with self._asked() as client:
+            with self._client() as client:
                 points = client.retrieve(self._name, [STATE], with_payload=True)
         except GoneError:
             return None
@@ -347,7 +347,7 @@ class Qdrant:
     def _put(self, state: State) -> None:
         """Replaces the state."""
         payload = {"simrec": 1, **asdict(state)}
-        with self._asked() as client:
+        with self._client() as client:
             client.upsert(state.collection, [models.PointStruct(id=STATE, vector={}, payload=payload)], wait=True)
 
     def _steadily(self, run: Callable[[State], T]) -> T:
@@ -374,14 +374,14 @@ class Qdrant:
     # Reading.
 
     def _counted(self, state: State, wanted: models.Filter) -> int:
-        with self._asked() as client:
+        with self._client() as client:
             return int(client.count(state.collection, count_filter=wanted, exact=True).count)
 
     def _scrolled(self, state: State, wanted: models.Filter, keys: list[str]) -> Iterator[list[Any]]:
         """The points that match a filter, in batches."""
         after = None
         while True:
-            with self._asked() as client:
+            with self._client() as client:
                 points, after = client.scroll(
                     state.collection, scroll_filter=wanted, limit=READ, offset=after, with_payload=keys
                 )
@@ -413,7 +413,7 @@ class Qdrant:
         slots: dict[str, int] = {}
         for some in _chunks(ids, READ):
             points = {id_of(id_, slot): (id_, slot) for id_ in some for slot in (0, 1)}
-            with self._asked() as client:
+            with self._client() as client:
                 found = client.retrieve(state.collection, list(points), with_payload=["simrec_from", "simrec_until"])
             slots.update(points[point.id] for point in found if state.sees(point.payload))
         return slots
@@ -445,7 +445,7 @@ class Qdrant:
                 )
                 for code in some
             ]
-            with self._asked() as client:
+            with self._client() as client:
                 answers = client.query_batch_points(state.collection, requests)
             found += [[Hit.of(point, state.table) for point in answer.points] for answer in answers]
         for place, hits in enumerate(found):
@@ -470,7 +470,7 @@ class Qdrant:
         """The nearest of a few points, compared here."""
         points: list[Any] = []
         for some in _chunks(matching, READ):
-            with self._asked() as client:
+            with self._client() as client:
                 points += client.retrieve(
                     state.collection, some, with_vectors=True,
                     with_payload=shown(state.table),
@@ -493,7 +493,7 @@ class Qdrant:
     def _clear(self, state: State | None) -> None:
         """Deletes what killed pushes left behind."""
         kept = state.collection if state else None
-        with self._asked() as client:
+        with self._client() as client:
             known = {one.name for one in client.get_collections().collections}
             for collection in known:
                 if self._is_own(collection) and collection != kept:
@@ -510,7 +510,7 @@ class Qdrant:
         later, earlier = _ranged("simrec_from", gt=state.generation), _ranged("simrec_until", lte=state.generation)
         unseen = models.FilterSelector(filter=models.Filter(should=[later, earlier]))
         ending = models.Filter(must=[_ranged("simrec_until", gt=state.generation, lt=NEVER)])
-        with self._asked() as client:
+        with self._client() as client:
             client.delete(state.collection, unseen, wait=True)
             client.set_payload(
                 state.collection, {"simrec_until": NEVER}, models.FilterSelector(filter=ending), wait=True
@@ -527,7 +527,7 @@ class Qdrant:
         distance = models.Distance.DOT if table.metric == "cosine" else models.Distance.EUCLID
         code = models.VectorParams(size=table.dim, distance=distance, datatype=datatype)
         try:
-            with self._asked() as client:
+            with self._client() as client:
                 client.create_collection(
                     new.collection, vectors_config={"code": code}, hnsw_config=_hnsw(table)
                 )  # fmt: skip
@@ -545,11 +545,11 @@ class Qdrant:
         except BaseException:
             with suppress(StoreError):
                 if self._state() == state:
-                    with self._asked() as client:
+                    with self._client() as client:
                         client.delete_collection(new.collection)
             raise
         if state:
-            with self._tidying(), self._asked() as client:
+            with self._tidying(), self._client() as client:
                 client.delete_collection(state.collection)
 
     def _lead_to(self, new: State, state: State | None) -> None:
@@ -559,7 +559,7 @@ class Qdrant:
         if state:
             delete = models.DeleteAlias(alias_name=self._name)
             steps.insert(0, models.DeleteAliasOperation(delete_alias=delete))
-        with self._asked() as client:
+        with self._client() as client:
             client.update_collection_aliases(steps)
 
     def _write_into(self, state: State, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str]) -> None:
@@ -578,7 +578,7 @@ class Qdrant:
             before += [id_of(id_, slot) for id_, slot in self._slots(state, list(removed)).items()]
             self._check_ours(number)
             for some_points in _chunks(before, READ):
-                with self._asked() as client:
+                with self._client() as client:
                     client.set_payload(state.collection, {"simrec_until": number}, some_points, wait=True)
             self._put(new)
         except BaseException:
@@ -588,7 +588,7 @@ class Qdrant:
                     self._undo(replace(state, writing=number))
             raise
         with self._tidying():
-            with self._asked() as client:
+            with self._client() as client:
                 nobodys = models.Filter(must=[_ranged("simrec_until", lte=number)])
                 client.delete(state.collection, models.FilterSelector(filter=nobodys), wait=True)
             self._put(replace(new, writing=0))
@@ -613,7 +613,7 @@ class Qdrant:
             if field not in there
             for part in parts_of(keys[field], kind)
         }
-        with self._asked() as client:
+        with self._client() as client:
             for key, kind in (fields if before else kinds | fields).items():
                 client.create_payload_index(new.collection, key, INDEXES[kind], wait=True)
             if before and before.approximate != new.table.approximate:
@@ -629,7 +629,7 @@ class Qdrant:
                 )
                 for row in some
             ]  # fmt: skip
-            with self._asked() as client:
+            with self._client() as client:
                 client.upsert(state.collection, points, wait=True)
 
 

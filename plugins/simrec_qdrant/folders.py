@@ -34,7 +34,7 @@ class Folder:
         finalize(self, self.client.close)
 
     @contextmanager
-    def asked(self) -> Iterator[QdrantClient]:
+    def locked(self) -> Iterator[QdrantClient]:
         """Its client, for one thread at a time, without its warnings about differences from a server."""
         with self.using, warnings.catch_warnings():
             warnings.simplefilter("ignore")

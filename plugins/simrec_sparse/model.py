@@ -42,9 +42,9 @@ class SparseSphere(SphereNetwork):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of the code's predictions, plus its L1 norm."""
         code = self.bottleneck(self.fed(x))
-        told, parts = self.told(code, x, *rest)
+        loss, parts = self.prediction_loss(code, x, *rest)
         penalty = self.settings.penalty * code.sum(1).mean()
-        return told + penalty, {**parts, "penalty": penalty.detach()}
+        return loss + penalty, {**parts, "penalty": penalty.detach()}
 
 
 class SparseArticleMLP(ArticleMLP):

@@ -43,9 +43,9 @@ class VariationalNetwork(SphereNetwork):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of predictions from a sample of the code, plus the KL divergence weighted by beta."""
         mean, log_variance = self.distribution(self.fed(x))
-        told, parts = self.told(sample(mean, log_variance), x, *rest)
+        loss, parts = self.prediction_loss(sample(mean, log_variance), x, *rest)
         divergence = kl_divergence(mean, log_variance)
-        return told + self.settings.beta * divergence, {**parts, "divergence": divergence.detach()}
+        return loss + self.settings.beta * divergence, {**parts, "divergence": divergence.detach()}
 
 
 class ArticleVAE(Network):

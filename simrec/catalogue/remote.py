@@ -126,10 +126,10 @@ def rows_of(
         }
         texts = (id_, source, label, stamp, content, origin, fields, length)
         try:
-            told = encode(texts)
+            described = encode(texts)
         except UnicodeEncodeError:  # a path with bytes that are no text
-            told = repr(texts).encode("utf-8", "surrogatepass")
-        digest = sha256(told + number + preview).hexdigest()[:DIGEST]
+            described = repr(texts).encode("utf-8", "surrogatepass")
+        digest = sha256(described + number + preview).hexdigest()[:DIGEST]
         if fields != held:
             item = Item(id_, source, label, fields, stamp, content, origin)
         rows.append(Row(item, code, length, preview, digest))

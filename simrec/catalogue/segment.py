@@ -338,7 +338,7 @@ class Segment:
         odd = [f"typeof({name}) <> '{kind}'" for name, kind in _STORED.items()]
         if self.record.format > 3:
             odd.append(f"typeof(origin) <> 'integer' OR origin NOT BETWEEN 0 AND {len(self._sources) - 1}")
-        with self._explained(), self._asked(f"SELECT row FROM items WHERE {' OR '.join(odd)} LIMIT 1") as found:
+        with self._explained(), self._cursor(f"SELECT row FROM items WHERE {' OR '.join(odd)} LIMIT 1") as found:
             row = found.fetchone()
         if row is not None:
             raise self._damaged(f"row {row[0]!r:.100} can't be a row of it")
@@ -355,7 +355,7 @@ class Segment:
         lists = ", ".join(f"json_group_array({name})" for name in ("row", *(["origin"] if several else []), *names))
         with self._explained():
             try:
-                with self._asked(
+                with self._cursor(
                     f"SELECT {lists} FROM items WHERE row >= ? AND row < ?", start, start + count
                 ) as answer:
                     rows, *columns = answer.fetchone()
@@ -422,7 +422,7 @@ class Segment:
         if name not in self._read:
             left = self._generation.manifest.files[self._items].size
             texts: list[str | None] = []
-            with self._explained(), self._asked(f"SELECT row, {name} FROM items ORDER BY row") as found:
+            with self._explained(), self._cursor(f"SELECT row, {name} FROM items ORDER BY row") as found:
                 for row, text in found:
                     left -= len(text) if isinstance(text, str) else left + 1
                     if left < 0 or row != len(texts):
@@ -528,11 +528,11 @@ class Segment:
     def _selected(self, condition: str, value: _Values, limit: int | None) -> list[tuple[Any, ...]]:
         most = len(self) + 1 if limit is None else limit
         sql = f"SELECT {_COLUMNS[self.record.format]} FROM items WHERE {condition}"
-        with self._explained(), self._asked(sql, *(value if isinstance(value, list) else [value])) as found:
+        with self._explained(), self._cursor(sql, *(value if isinstance(value, list) else [value])) as found:
             return found.fetchmany(most)
 
     @contextlib.contextmanager
-    def _asked(self, sql: str, *values: str | int | bytes) -> Iterator[sqlite3.Cursor]:
+    def _cursor(self, sql: str, *values: str | int | bytes) -> Iterator[sqlite3.Cursor]:
         """A query's result, to be read in the block, in no more steps than its number of items needs."""
         table, left = self._table, STEPS * (len(self) + 1000)
         batch = 10_000

@@ -177,8 +177,8 @@ class _Reading:
         except TokenError as error:
             raise self.refused("a quote isn't closed: close it, and write '' for one within a text") from error
         except ParseError as error:
-            told = error.errors[0] if error.errors else {}
-            near = f" near {told['highlight']!r}" if told.get("highlight") else ""
+            detail = error.errors[0] if error.errors else {}
+            near = f" near {detail['highlight']!r}" if detail.get("highlight") else ""
             raise self.refused(f"it cannot be read{near}: write it like price < 20 AND colour = 'red'") from error
         if len(trees) != 1 or not isinstance(trees[0], exp.Expression):
             raise self.refused("it is empty: write a condition, such as price < 20")

@@ -50,7 +50,7 @@ def sync(
             outcome = verb.sync(
                 name, source, root=root, dry_run=dry_run, context=context(session, data_dir, progress), **options
             )
-        told(f"{name}: would be " if dry_run else f"{name}: ", outcome)
+        report(f"{name}: would be " if dry_run else f"{name}: ", outcome)
 
     if stay and dry_run:
         raise click.UsageError("--watch does what --dry-run only says: leave one of them out")
@@ -84,7 +84,7 @@ def add(
             name, source, discard=discard, unread=Unread(strict, unread),
             context=context(session, data_dir, progress),
         )  # fmt: skip
-    told(f"{name}: ", outcome)
+    report(f"{name}: ", outcome)
 
 
 @index.command()
@@ -102,7 +102,7 @@ def remove(session: Session, name: str, ids: tuple[str, ...], where: str | None,
 
     if not ids and where is None:
         raise click.UsageError("name the ids of items, or use --where")
-    told(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=context(session)))
+    report(f"{name}: ", verb.remove(name, ids, where=where, yes=yes, context=context(session)))
 
 
 @index.command()
@@ -117,7 +117,7 @@ def fields(session: Session, name: str, source: str) -> None:
     """
     from simrec.verbs import index as verb
 
-    told(f"{name}: ", verb.set_fields(name, source, context=context(session)))
+    report(f"{name}: ", verb.set_fields(name, source, context=context(session)))
 
 
 @index.command()
@@ -236,7 +236,7 @@ def context(session: Session, data_dir: Path | None = None, progress: Any = None
     return Context(progress or silent, session.notice, session.home, data_dir)
 
 
-def told(before: str, outcome: Outcome) -> None:
+def report(before: str, outcome: Outcome) -> None:
     """Prints what a change did."""
     say(f"{before}{outcome}.")
 

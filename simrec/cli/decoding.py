@@ -62,11 +62,11 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
     from simrec.verbs.decode import reconstructed
 
     opened = session.open(name)
-    asked = read(opened, pictures)
-    made = reconstructed(opened, asked.images)
+    queries = read(opened, pictures)
+    made = reconstructed(opened, queries.images)
     rows: list[dict[str, Any]] = [
         {"picture": picture, "MSE": float(error), "SSIM": float(similarity)}
-        for picture, error, similarity in zip(asked.names, made.errors, made.similarities, strict=True)
+        for picture, error, similarity in zip(queries.names, made.errors, made.similarities, strict=True)
     ]
     if form == "json":
         say(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -77,10 +77,10 @@ def reconstruct(session: Session, pictures: tuple[str, ...], name: str | None, o
         table(["", "MSE", "SSIM"], cells, title=f"{opened.name}: {opened.manifest.encoder.dim} numbers")
     if output:
         captions = [(f"MSE {row['MSE']:.4f}", f"SSIM {row['SSIM']:.3f}") for row in rows]
-        versions = {"original": (asked.images, [(picture, "") for picture in asked.names])}
+        versions = {"original": (queries.images, [(picture, "") for picture in queries.names])}
         versions["reconstruction"] = (rounded(made.pictures), captions)
         draw(session, output, versions, f"{opened.manifest.encoder.name}: originals and reconstructions")
-    return 1 if asked.failed else 0
+    return 1 if queries.failed else 0
 
 
 @click.command()
@@ -121,20 +121,20 @@ def denoise(
         else:
             table(["", "PSNR (dB)"], [(row["name"], f"{row['PSNR']:.1f}") for row in figures])
         return 0
-    asked = read(opened, pictures)
-    made = verb.denoised(opened, asked.images, noise, seed)
-    names, cleaned = [(picture, "") for picture in asked.names], rounded(made.cleaned)
+    queries = read(opened, pictures)
+    made = verb.denoised(opened, queries.images, noise, seed)
+    names, cleaned = [(picture, "") for picture in queries.names], rounded(made.cleaned)
     versions = {"given": (made.noisy, names), "denoised": (cleaned, [("", "")] * len(names))}
     if noise:
-        _print_ratios(asked.names, made, form)
+        _print_ratios(queries.names, made, form)
         versions = {
-            "clean": (asked.images, names),
+            "clean": (queries.images, names),
             "noisy": (made.noisy, [(f"{ratio:.1f} dB", "") for ratio in made.before]),
             "denoised": (cleaned, [(f"{ratio:.1f} dB", "") for ratio in made.after]),
         }
     if output:
         draw(session, output, versions, f"{opened.manifest.encoder.name}: denoised")
-    return 1 if asked.failed else 0
+    return 1 if queries.failed else 0
 
 
 def _print_ratios(names: Sequence[str], made: Denoised, form: str) -> None:
@@ -199,8 +199,8 @@ def generate(
         pictures = np.concatenate([ends[0], rounded(opened.between(ends[0], ends[1], number)), ends[1]])
         title = f"{kind}: from one picture to another"
     elif around:
-        asked = read(opened, [around]).images
-        pictures = np.concatenate([asked, rounded(opened.around(asked, number, seed=seed))])
+        queries = read(opened, [around]).images
+        pictures = np.concatenate([queries, rounded(opened.around(queries, number, seed=seed))])
         title = f"{kind}: a picture and variations of it"
     else:
         pictures, title = rounded(opened.generate(number, seed)), f"{kind}: {number} new pictures"

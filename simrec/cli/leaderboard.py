@@ -101,13 +101,13 @@ def _print(
         return
     columns = ["encoder", "seeds", "bytes", *(HEADINGS.get(column, column) for column in COLUMNS)]
     rows = [_cells(standing) for standing in standings]
-    asked = (
+    method = (
         f"{len(board.queries):,} test pictures looked up among {len(board.pictures):,} items"
         if board.how == "test"
         else f"each of {len(board.pictures):,} items looked up among the others"
     )
     reduced = " (REDUCED: a part of the data set)" if board.pictures.reduced else ""
-    title = f"{board.source}: {asked}{reduced}"
+    title = f"{board.source}: {method}{reduced}"
     if form == "table":
         table(columns, rows, title=title)
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from simrec.cli.changing import context, told
+from simrec.cli.changing import context, report
 from simrec.cli.indexing import index, yes_option
 from simrec.cli.terminal import Session
 
@@ -37,7 +37,7 @@ def push(
     how = Pushing(dtype, approximate, replace, yes)
     with session.counting() as progress:
         outcome = verb(name, address, how=how, new=new, context=context(session, progress=progress))
-    told(f"{name}: ", outcome)
+    report(f"{name}: ", outcome)
     if new:
         session.notice(f"{new} answers from the table: {session.simrec} similar PICTURE --index {new}")
 

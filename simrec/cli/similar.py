@@ -130,7 +130,7 @@ def similar(
         Drawing(html, EDGE, show, originals, session.home) if html else None,
         show_input,
     )
-    return _asked(session, opened, question, narrowing, outputs)
+    return _answer(session, opened, question, narrowing, outputs)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Outputs:
     show_input: Path | None
 
 
-def _asked(session: Session, opened: Recommender, question: Question, wishes: Wishes, outputs: _Outputs) -> int:
+def _answer(session: Session, opened: Recommender, question: Question, wishes: Wishes, outputs: _Outputs) -> int:
     from simrec.answers import Narrowing
     from simrec.verbs import asking
 

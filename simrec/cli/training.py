@@ -142,17 +142,17 @@ def _clock(seconds: float) -> str:
 @contextlib.contextmanager
 def _interruptible(session: Session) -> Iterator[Callable[[], bool]]:
     """Inside it, the first Ctrl-C only makes the yielded function true; the second raises KeyboardInterrupt."""
-    asked = False
+    stopping = False
 
     def handle(*_: object) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal stopping
+        if stopping:
             raise KeyboardInterrupt
-        asked = True
+        stopping = True
         session.notice("Stopping after this epoch; the best one so far is kept. Press Ctrl-C again to keep nothing.")
 
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: asked
+        yield lambda: stopping
     finally:
         signal.signal(signal.SIGINT, before)

@@ -100,10 +100,10 @@ def fitted(condition: Condition, kinds: Callable[[str], str | None]) -> Conditio
             return AnyOf(())
         if isinstance(condition.value, str):
             return condition
-        asked, near = (_among_whole if kind == "int64" else _among_doubles)(condition.operator, condition.value)
+        sign, near = (_among_whole if kind == "int64" else _among_doubles)(condition.operator, condition.value)
         if near is None:
-            return Empty(condition.column, negated=True) if asked == "true" else AnyOf(())
-        return Compared(condition.column, asked, near)  # type: ignore[arg-type]
+            return Empty(condition.column, negated=True) if sign == "true" else AnyOf(())
+        return Compared(condition.column, sign, near)  # type: ignore[arg-type]
     if isinstance(condition, Among):
         kind, values = kinds(condition.column), condition.values
         if kind is None:
@@ -163,10 +163,10 @@ def _of_numbers(operator: Operator, array: Any, number: Number) -> Any:
     if _nothing(array):
         return _unknown(array)
     whole = array.type == pa.int64()
-    asked, near = (_among_whole if whole else _among_doubles)(operator, number)
+    sign, near = (_among_whole if whole else _among_doubles)(operator, number)
     if near is None:
-        return _everywhere(array, asked == "true")
-    return _COMPARED[asked](array, pa.scalar(near, array.type))
+        return _everywhere(array, sign == "true")
+    return _COMPARED[sign](array, pa.scalar(near, array.type))
 
 
 def _among_whole(operator: str, number: Number) -> tuple[str, int | None]:

@@ -279,7 +279,7 @@ class SphereNetwork(Network):
         self.whitening = Whitening(s.dim, s.whitening)
 
     def more_numbers(self) -> int:
-        """How many numbers a code must predict beside the picture and its edges; `told` gets them as targets."""
+        """How many numbers a code must predict beside the picture and its edges: targets of `prediction_loss`."""
         return 0
 
     def bottleneck(self, x: Tensor) -> Tensor:
@@ -312,9 +312,9 @@ class SphereNetwork(Network):
 
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """How badly the code predicts the picture, in nats, and its edges."""
-        return self.told(self.bottleneck(self.fed(x)), x, *rest)
+        return self.prediction_loss(self.bottleneck(self.fed(x)), x, *rest)
 
-    def told(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def prediction_loss(self, bottleneck: Tensor, x: Tensor, *targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a bottleneck (n, dim) in predicting pictures (n, c, h, w) and edges (n, edges)."""
         (edges,) = targets
         logits, predicted = self.decoder.both(bottleneck)

@@ -60,9 +60,9 @@ def answers(
     failed: called at the end with the error of each query that can't be answered. wishes: see
     `simrec.answers.Narrowing`. Raises what is wrong with the question as a whole; a single query raises its own error.
     """
-    asked = _Asker(opened, question)
+    asker = _Asker(opened, question)
     if question.together:
-        query = asked.together()
+        query = asker.together()
         yield query, opened.similar(query, question.n, **wishes)
         return
     errors: list[SimrecError] = []
@@ -77,7 +77,7 @@ def answers(
                     unreadable=errors.append, **wishes,
                 )  # fmt: skip
             else:
-                query = asked.one(text)
+                query = asker.one(text)
                 yield query, opened.similar(query, question.n, **wishes)
         except SimrecError as error:
             if len(question.queries) == 1:
@@ -130,9 +130,9 @@ class _Asker:
         return [self._read(text, None) for text in self._question.less]
 
     def _read(self, text: str, crop: str | None) -> Query:
-        asked = self._question.stdin if text == "-" and self._question.stdin else text
+        query = self._question.stdin if text == "-" and self._question.stdin else text
         return self._opened.read(
-            asked, crop=crop, with_copies=self._question.with_copies, shown=self._question.shown
+            query, crop=crop, with_copies=self._question.with_copies, shown=self._question.shown
         )  # fmt: skip
 
     def _weighted(self, text: str) -> tuple[str, float]:

@@ -29,7 +29,7 @@ class Evaluation:
     how: "test" (the test split's pictures are the queries), "leave-one-out" or "reconstruction" (no labels). rows: a
     name, the numbers and bytes of a code, and figures by name (see `simrec.evaluation.Exam.figures`); the recommender's
     own row is first, those of raw pixels and, if its plugin is there, of PCA are last. stress: for each perturbation of
-    the queries a "name" and P@10 by row name, "as they are" first; empty unless asked for. near_duplicates: at least
+    the queries a "name" and P@10 by row name, "as they are" first. near_duplicates: at least
     how many queries have the same photo, saved again, as their first neighbour (see `simrec.near_duplicates`); None
     unless `how` is "leave-one-out". where: the filter that the catalogue's items match, None for all items.
     """
@@ -70,18 +70,18 @@ def evaluate(
     invalid filter and if nothing matches.
     """
     changes = _perturbations(stress, noise)
-    asked = _asked(recommender, where, data_dir, notice)
-    raw = _pixel_index(asked.images)
-    codes = recommender.encode(asked.queries)
-    rows = [*_own_rows(recommender, asked, codes), _pixel_row(raw, asked), *_component_rows(recommender, asked, notice)]
+    test = _test(recommender, where, data_dir, notice)
+    raw = _pixel_index(test.images)
+    codes = recommender.encode(test.queries)
+    rows = [*_own_rows(recommender, test, codes), _pixel_row(raw, test), *_component_rows(recommender, test, notice)]
     stressed = []
-    if changes and asked.how != "reconstruction":
+    if changes and test.how != "reconstruction":
         pixels = next(row for row in rows if row["name"] == RAW)
         clean = {"name": "as they are", recommender.name: rows[0]["P@10"], RAW: pixels["P@10"]}
-        stressed = [clean, *_stressed(recommender, raw, asked, changes)]
-    copies = _near_duplicates(recommender, asked, codes) if asked.how == "leave-one-out" else None
+        stressed = [clean, *_stressed(recommender, raw, test, changes)]
+    copies = _near_duplicates(recommender, test, codes) if test.how == "leave-one-out" else None
     if copies:
-        scored = np.count_nonzero(asked.exam.asked >= 0)
+        scored = np.count_nonzero(test.exam.query_labels >= 0)
         notice(
             f"{recommender.name}: at least {copies:,} of the {scored:,} queries have a near-duplicate (the same photo "
             f"again) as their first neighbour, which flatters these figures."
@@ -89,13 +89,13 @@ def evaluate(
     record = recommender.manifest.catalogue
     assert record is not None
     return Evaluation(
-        recommender.name, recommender.manifest.encoder.title, asked.how, len(asked.queries), len(asked.images),
+        recommender.name, recommender.manifest.encoder.title, test.how, len(test.queries), len(test.images),
         record.reduced, tuple(rows), tuple(stressed), copies, where,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Test:
     """The test in an evaluation: how (see `Evaluation`), the items' pictures (n, h, w, c), an index of their codes, the
     queries (m, h, w, c), and the right answers.
     """
@@ -117,7 +117,7 @@ class _Asked:
         return {**described, **self.exam.figures(index, codes), **nmi}
 
 
-def _asked(recommender: Recommender, where: str | None, data_dir: Path | None, notice: Notice) -> _Asked:
+def _test(recommender: Recommender, where: str | None, data_dir: Path | None, notice: Notice) -> _Test:
     """The test, with the test split's pictures as queries; without a test split or labels, the catalogue's own."""
     from simrec.evaluation import Exam
 
@@ -127,21 +127,21 @@ def _asked(recommender: Recommender, where: str | None, data_dir: Path | None, n
     record, trained_on = recommender.manifest.catalogue, recommender.manifest.encoder.trained_on
     assert record is not None
     images, labels = recommender.originals(items, notice, data_dir), [item.label for item in items]
-    how, queries, asked_labels = "leave-one-out", images, labels
-    test = recommender.pictures(record.test, data_dir, notice) if record.test and any(labels) else None
-    if test and where is not None:
-        test = test.where(np.isin(test.labels, sorted(set(labels) - {""})))
-    if test:
-        how, queries, asked_labels = "test", test.images, list(test.labels)
+    how, queries, query_labels = "leave-one-out", images, labels
+    split = recommender.pictures(record.test, data_dir, notice) if record.test and any(labels) else None
+    if split and where is not None:
+        split = split.where(np.isin(split.labels, sorted(set(labels) - {""})))
+    if split:
+        how, queries, query_labels = "test", split.images, list(split.labels)
     elif not any(labels) or len(images) < 2:
         how = "reconstruction"
     elif record.source == trained_on.source:
         notice(f"{recommender.name} was trained on these very pictures: for other pictures the figures would be lower.")
-    exam = Exam.of_labels(asked_labels, labels, leave_one_out=how == "leave-one-out")
-    return _Asked(how, where, items, recommender.catalogue.chosen(where), images, queries, exam)
+    exam = Exam.of_labels(query_labels, labels, leave_one_out=how == "leave-one-out")
+    return _Test(how, where, items, recommender.catalogue.chosen(where), images, queries, exam)
 
 
-def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dict[str, Any]]:
+def _own_rows(recommender: Recommender, test: _Test, codes: Codes) -> list[dict[str, Any]]:
     """The recommender's row and, if its codes are float32, rows of the smaller ways to keep them.
 
     codes: of the queries (m, dim).
@@ -153,21 +153,21 @@ def _own_rows(recommender: Recommender, asked: _Asked, codes: Codes) -> list[dic
     record, catalogue = recommender.manifest.encoder, recommender.manifest.catalogue
     assert catalogue is not None
     sizes = {"float32": 4 * record.dim, "int8": record.dim, "binary": BITS // 8}
-    own = asked.row(recommender.name, asked.index, codes, sizes[catalogue.dtype])
+    own = test.row(recommender.name, test.index, codes, sizes[catalogue.dtype])
     own["MSE"] = None
     if record.decodes:
-        own["MSE"] = float(squared_errors(recommender.decode(codes), asked.queries).mean())
+        own["MSE"] = float(squared_errors(recommender.decode(codes), test.queries).mean())
     own["zeros"] = sparsity(codes)
-    own["ms"] = milliseconds(lambda image: asked.index.search(recommender.encode(image), 10), asked.queries)
+    own["ms"] = milliseconds(lambda image: test.index.search(recommender.encode(image), 10), test.queries)
     rows, smaller = [own], cast(tuple[Dtype, ...], ("int8", "binary") if catalogue.dtype == "float32" else ())
     for dtype in smaller:
-        kept = np.concatenate([part for _, part in recommender.catalogue.batches(asked.where)])
+        kept = np.concatenate([part for _, part in recommender.catalogue.batches(test.where)])
         index = Index(kept, record.metric, dtype)
-        rows.append(asked.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
+        rows.append(test.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
     return rows
 
 
-def _near_duplicates(recommender: Recommender, asked: _Asked, codes: Codes) -> int:
+def _near_duplicates(recommender: Recommender, test: _Test, codes: Codes) -> int:
     """How many labelled items have the same photo, saved again, as their first neighbour.
 
     codes: of the items (n, dim). Only two previews are in memory at a time.
@@ -175,10 +175,10 @@ def _near_duplicates(recommender: Recommender, asked: _Asked, codes: Codes) -> i
     from simrec.evaluation import neighbours
     from simrec.near_duplicates import same_photo
 
-    catalogue, items = recommender.catalogue, asked.items
-    nearest = neighbours(asked.index, codes, 1, leave_one_out=True)[:, 0]
+    catalogue, items = recommender.catalogue, test.items
+    nearest = neighbours(test.index, codes, 1, leave_one_out=True)[:, 0]
     count = 0
-    for row in np.flatnonzero(asked.exam.asked >= 0).tolist():
+    for row in np.flatnonzero(test.exam.query_labels >= 0).tolist():
         one, other = items[row], items[nearest[row]]
         if one.content and one.content == other.content:
             count += 1
@@ -195,26 +195,26 @@ def _pixel_index(images: Images) -> Index:
     return Index(pixels(images), "cosine")
 
 
-def _pixel_row(raw: Index, asked: _Asked) -> dict[str, Any]:
+def _pixel_row(raw: Index, test: _Test) -> dict[str, Any]:
     """The row of raw pixels."""
     from simrec.evaluation import pixels
 
-    return {**asked.row(RAW, raw, pixels(asked.queries), asked.images[0].size), "MSE": 0.0}
+    return {**test.row(RAW, raw, pixels(test.queries), test.images[0].size), "MSE": 0.0}
 
 
-def _component_rows(recommender: Recommender, asked: _Asked, notice: Notice) -> list[dict[str, Any]]:
+def _component_rows(recommender: Recommender, test: _Test, notice: Notice) -> list[dict[str, Any]]:
     """The row of PCA with as many numbers; no row, and a notice, if PCA isn't available."""
     from simrec.evaluation import principal_components, squared_errors
     from simrec.index import Index
 
     try:
-        pca, metric = principal_components(asked.images, recommender.manifest.encoder.dim)
+        pca, metric = principal_components(test.images, recommender.manifest.encoder.dim)
     except (PluginError, TrainingError) as error:
         notice(f"PCA is left out: {error}")
         return []
-    codes = pca.encode(asked.queries)
-    row = asked.row("PCA", Index(pca.encode(asked.images), metric), codes, codes[0].nbytes)
-    return [{**row, "MSE": float(squared_errors(pca.decode(codes), asked.queries).mean())}]
+    codes = pca.encode(test.queries)
+    row = test.row("PCA", Index(pca.encode(test.images), metric), codes, codes[0].nbytes)
+    return [{**row, "MSE": float(squared_errors(pca.decode(codes), test.queries).mean())}]
 
 
 def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: int = 200) -> float:
@@ -228,7 +228,7 @@ def milliseconds(look_up: Callable[[Images], object], images: Images, repeats: i
 
 
 def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Images], Images]]:
-    """The perturbations that were asked for, by name."""
+    """The requested perturbations, by name."""
     from simrec.perturbations import PERTURBATIONS, check_share, noisy
 
     changes = dict(PERTURBATIONS) if stress else {}
@@ -239,15 +239,15 @@ def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Ima
 
 
 def _stressed(
-    recommender: Recommender, raw: Index, asked: _Asked, changes: Mapping[str, Callable[[Images], Images]]
+    recommender: Recommender, raw: Index, test: _Test, changes: Mapping[str, Callable[[Images], Images]]
 ) -> list[dict[str, Any]]:
     """P@10 of the recommender and of raw pixels, for queries with each change."""
     from simrec.evaluation import pixels
 
     rows = []
     for name, change in changes.items():
-        queries = change(asked.queries)
-        mine = asked.exam.figures(asked.index, recommender.encode(queries))
-        theirs = asked.exam.figures(raw, pixels(queries))
+        queries = change(test.queries)
+        mine = test.exam.figures(test.index, recommender.encode(queries))
+        theirs = test.exam.figures(raw, pixels(queries))
         rows.append({"name": name, recommender.name: mine["P@10"], RAW: theirs["P@10"]})
     return rows

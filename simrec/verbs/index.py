@@ -233,7 +233,7 @@ class _Change:
 
     def _compared(self, catalogue: Catalogue, number: int) -> Difference:
         record, source = self.records[number], self._opened(number)
-        entries = _told(source.entries(), self.context.progress)
+        entries = _counted(source.entries(), self.context.progress)
         contents = partial(_contents, source, self.context.progress)
         if self.command == "index.add":
             return addition(entries, catalogue, contents)
@@ -363,7 +363,7 @@ def _check_revisable(catalogue: Catalogue, name: str) -> None:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
 
 
-def _told(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
+def _counted(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
     """The entries, reporting how many there are so far."""
     count = 0
     for count, entry in enumerate(entries, 1):

@@ -140,12 +140,12 @@ class Leaderboard:
         """
         first = next(iter(runs.values()))
         test = self.pictures.test
-        asked = first.pictures(test, self._data_dir, self._notice).images if test else None
+        query_images = first.pictures(test, self._data_dir, self._notice).images if test else None
         measured = []
         for run in runs.values():
             # Without a test split the queries are the catalogue, whose codes are known; some pictures measure the time.
-            queries = run.codes if asked is None else run.encode(asked)
-            shown = run.originals(list(islice(run.catalogue.all(), 210))) if asked is None else asked
+            queries = run.codes if query_images is None else run.encode(query_images)
+            shown = run.originals(list(islice(run.catalogue.all(), 210))) if query_images is None else query_images
             figures = self._exam.figures(run.catalogue.chosen(), queries)
             figures["ms"] = milliseconds(lambda image, run=run: run.index.search(run.encode(image), 10), shown)  # type: ignore[misc]
             figures["seconds"] = run.manifest.encoder.results.seconds

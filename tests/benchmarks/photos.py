@@ -274,16 +274,16 @@ def measured(contender: Contender, photos: Photos, *, stress: bool, same: bool) 
     lost, again = {}, None
     if stress:
         clean, *others = all_changed(contender, asked, [lambda photo, _: photo, *STRESS.values()])
-        before = ranking_figures(exam.found(index, clean), exam.asked)["P@10"]
+        before = ranking_figures(exam.found(index, clean), exam.query_labels)["P@10"]
         for name, codes in zip(STRESS, others, strict=True):
-            lost[name] = 100 * (ranking_figures(exam.found(index, codes), exam.asked)["P@10"] - before)
+            lost[name] = 100 * (ranking_figures(exam.found(index, codes), exam.query_labels)["P@10"] - before)
     if same:
         (codes,) = all_changed(contender, asked, [found_again])
         everything = Index(np.concatenate([catalogue, queries]), contender.metric)
         own = len(catalogue) + np.arange(len(queries))
         again = float((everything.search(codes, 1)[0][:, 0] == own).mean())
-    hits = (found[:, :10] == exam.asked[:, np.newaxis]).mean(axis=1)
-    figures = ranking_figures(found, exam.asked)
+    hits = (found[:, :10] == exam.query_labels[:, np.newaxis]).mean(axis=1)
+    figures = ranking_figures(found, exam.query_labels)
     return Result(contender.name, queries.shape[1], figures, hits, per_second, lost, again)
 
 

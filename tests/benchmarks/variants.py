@@ -33,11 +33,11 @@ class Consistency(SphereNetwork):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of rebuilding from the code, and the mean squared distance of the two codes."""
         fed = self.bottleneck(self.fed(x))
-        told, parts = self.told(fed, x, *rest)
+        loss, parts = self.prediction_loss(fed, x, *rest)
         with torch.no_grad():
             clean = self.bottleneck(x)
         apart = F.mse_loss(fed, clean)
-        return told + self.WEIGHT * apart, {**parts, "apart": apart.detach()}
+        return loss + self.WEIGHT * apart, {**parts, "apart": apart.detach()}
 
 
 class TwoViews(SphereNetwork):
@@ -46,9 +46,9 @@ class TwoViews(SphereNetwork):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of rebuilding the first view from its code, and the term of both codes."""
         one, other = self.bottleneck(self.fed(x)), self.bottleneck(self.fed(x))
-        told, parts = self.told(one, x, *rest)
+        loss, parts = self.prediction_loss(one, x, *rest)
         term = self.term(one, other)
-        return told + term, {**parts, "term": term.detach()}
+        return loss + term, {**parts, "term": term.detach()}
 
     @abstractmethod
     def term(self, one: Tensor, other: Tensor) -> Tensor:
@@ -118,14 +118,14 @@ class Teacher(SphereNetwork):
     def loss(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of rebuilding from one view's code, and how far its prediction is from the teacher's other code."""
         one = self.bottleneck(self.fed(x))
-        told, parts = self.told(one, x, *rest)
+        loss, parts = self.prediction_loss(one, x, *rest)
         with torch.no_grad():
             if self.training:
                 for slow, fast in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
                     slow.lerp_(fast, 0.01)
             other = F.normalize(self.teacher(self.fed(x)), dim=1)
         missed = 1 - (F.normalize(self.predictor(one), dim=1) * other).sum(1).mean()
-        return told + self.WEIGHT * missed, {**parts, "missed": missed.detach()}
+        return loss + self.WEIGHT * missed, {**parts, "missed": missed.detach()}
 
 
 VARIANTS: Mapping[str, type[SphereNetwork]] = {
