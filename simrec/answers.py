@@ -1,4 +1,4 @@
-"""Answers queries: finds the nearest items and narrows them down as asked for."""
+"""Answers queries: finds the nearest items and narrows them down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MORE = 4
 """If there weren't enough items, the next try asks for so many times as many."""
 
 AT_ONCE = 1 << 19
-"""About how many items are asked for at a time, for all queries together."""
+"""About how many items are searched for at a time, for all queries together."""
 
 READ = 256
 """How many items are read at a time for a distinct or grouped answer."""
@@ -167,7 +167,7 @@ class _Found:
         self._near = None if near.all() else near.sum(axis=1).tolist()
 
     def columns(self) -> Iterator[tuple[list[int], list[float], list[float], list[float | None]]]:
-        """For each query the rows, their distances, scores and percentiles, nearest first."""
+        """Each query's rows with their distances, scores and percentiles, nearest first."""
         rows, distances = self.nearest.rows, self.nearest.distances
         unknown = [[None] * rows.shape[1]] * len(rows)
         known = unknown if self._percentiles is None else self._percentiles.tolist()
@@ -177,7 +177,7 @@ class _Found:
         return ((a[:k], b[:k], c[:k], d[:k]) for (a, b, c, d), k in zip(found, self._near, strict=True))
 
     def each(self) -> Iterator[list[tuple[int, float, float, float | None]]]:
-        """For each query its rows with their distances, scores and percentiles, nearest first."""
+        """Each query's rows with their distances, scores and percentiles, nearest first."""
         return (list(zip(*columns, strict=True)) for columns in self.columns())
 
 

@@ -34,7 +34,7 @@ class Exam:
 
     @classmethod
     def of_labels(cls, query_labels: Sequence[str], labels: Sequence[str], *, leave_one_out: bool) -> Self:
-        """From the labels of the queries and of the items, "" for none."""
+        """Takes the labels of the queries and of the items, "" for none."""
         known = {label: i for i, label in enumerate(LABELS)}  # these keep their order, others are sorted
         classes = sorted({*query_labels, *labels} - {""}, key=lambda label: (known.get(label, len(known)), label))
         numbers = {label: number for number, label in enumerate(classes)}

@@ -38,7 +38,7 @@ TRIM = 0.05
 """How far from the corner's colour still counts as background, as a share of the largest RGB distance."""
 
 FINE = 1024
-"""In pixels. A longest edge of at least twice that is averaged down first, which saves memory and time."""
+"""Pixels. A picture whose longest edge is at least twice that is averaged down first, which saves memory and time."""
 
 BAND = 250_000
 """How many pixels are compared with the background at a time."""
@@ -120,8 +120,8 @@ class Read:
     """What decoding a picture file once gives.
 
     image: the encoder's input, (size, size, channels). preview: for people to see, a JPEG or PNG whose longest edge is
-    at most PREVIEW, or b"" if it was not asked for. content: a digest of the file's bytes, see
-    `simrec.picture_files.digest`. size: width and height of the whole picture, upright; (0, 0) if not asked for.
+    at most PREVIEW, or b"" without one. content: a digest of the file's bytes, see
+    `simrec.picture_files.digest`. size: width and height of the whole picture, upright; (0, 0) if not known.
     """
 
     image: NDArray[np.uint8]

@@ -36,7 +36,7 @@ LARGE = 1 << 25
 ones are read before another thread has woken up."""
 
 PRODUCT = 4
-"""From so many queries on, cosines are computed as one product of matrices: for 64 queries over 60,000 codes of 64
+"""For at least so many queries, cosines are computed as one product of matrices: for 64 queries over 60,000 codes of 64
 numbers that takes a quarter of the time, for a single query three times as long. FAISS 1.15 would do so from 2,000 on.
 Euclidean distances are rounded more that way, as they come from the difference of two large numbers, so for them
 FAISS's own threshold stays."""

@@ -178,7 +178,7 @@ class EncoderRecord:
 
     @property
     def title(self) -> str:
-        """For errors and exports: name, preset, code size, first digits of the digest."""
+        """A description for errors and exports: name, preset, code size, first digits of the digest."""
         return f"{self.name}/{self.preset}-{self.dim}@{self.digest[:12]}"
 
 

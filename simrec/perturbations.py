@@ -73,7 +73,7 @@ PERTURBATIONS: Mapping[str, Callable[[Images], Images]] = {
     "rotated by 8 degrees": rotated,
     "darkened by 40 %": darkened,
 }
-"""By name, each from images (n, h, w, c) to images of the same shape. What moves in from outside is black."""
+"""Functions by name. Each changes images (n, h, w, c) and keeps their shape; what moves in from outside is black."""
 
 
 def _each(images: Images, change: Callable[[Image.Image, int], Image.Image]) -> Images:

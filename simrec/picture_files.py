@@ -58,7 +58,7 @@ BESIDE = 16_000_000
 """Bytes that converting and preparing a picture takes beside its own pixels: bands, small versions."""
 
 LARGE = 100_000_000
-"""From so many bytes on, a picture's memory is returned to the system at once."""
+"""The memory of a picture of this many bytes or more is returned to the system at once."""
 
 ORDINARY = 16_000_000
 """Up to so many pixels a picture keeps its size. A larger one is averaged down by a whole factor while it is read."""
@@ -168,8 +168,8 @@ Contents = _InMemory | _OnDisk
 
 
 class _Budget:
-    """Memory that threads share; a thread that asks for more than is left waits. size: in bytes. large: a file; whoever
-    needs more than `size` locks it, one process at a time.
+    """Memory that threads share; a thread that needs more than is left waits. size: in bytes. large: a file that a
+    process locks while it needs more than `size`, so that only one does at a time.
     """
 
     def __init__(self, size: int, large: Path | None = None) -> None:

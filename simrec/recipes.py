@@ -52,7 +52,7 @@ def steps(spec: ImageSpec) -> list[Step]:
 
 
 def _reading(spec: ImageSpec) -> list[Step]:
-    """From the file to an upright picture in grey or colour."""
+    """The steps from the file to an upright picture in grey or colour."""
     enough = images.needed(spec)
     pixels = None if enough is None else enough.pixels
     edge = "shortest" if enough and enough.shortest else "longest"
@@ -76,7 +76,7 @@ def _reading(spec: ImageSpec) -> list[Step]:
 
 
 def _preparing(spec: ImageSpec) -> list[Step]:
-    """From an upright picture to the canvas."""
+    """The steps from an upright picture to the canvas."""
     square = {"width": spec.size, "height": spec.size}
     if spec.recipe == "fashion":
         # A colour picture of the canvas's size is prepared as in version 1.

@@ -664,14 +664,14 @@ def _outcome(call: Callable[[], Any]) -> Any:
 
 
 def _or_raise(outcome: Any) -> Any:
-    """For the check to which a failure belongs."""
+    """The outcome of a step, unless it failed: then the check that took the step fails with its error."""
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
 def _usable(outcome: Any, why: str) -> Any:
-    """For the checks that depend on what failed."""
+    """The outcome of a step, unless it failed: then a check that needs it doesn't apply."""
     if isinstance(outcome, BaseException):
         raise NotApplicable(why)
     return outcome

@@ -251,11 +251,11 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
     "source-of-words": (broken_source(read=read_as(IMAGES, contents="['red'] * 3")), "contents that"),
     "source-of-strangers": (
         broken_source(read=read_as(IMAGES, entries="[Entry(i, '') for i in 'xyz']")),
-        "other entries than it was asked for",
+        "other entries than those it was given",
     ),
     "source-that-mixes": (
         broken_source(read=read_as(IMAGES, entries="entries[::-1]")),
-        "other entries than it was asked for",
+        "other entries than those it was given",
     ),
 }
 """Plugins with a source that fails when it is used."""

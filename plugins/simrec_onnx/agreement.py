@@ -25,10 +25,10 @@ BESIDE = 0.5
 """How often the other picture of a pair is a neighbour."""
 
 SMALLEST, LIGHT = 0.7, 0.2
-"""For a copy: the smallest share of a picture's edges that it shows, and how far each channel's light changes."""
+"""How far a copy may differ: the smallest share of a picture's edges that it shows, and how far its light changes."""
 
 Copied = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""For some pictures: the number of a copy (0 is the picture itself), and the picture's row; (n,) each."""
+"""Some views of pictures: the number of a copy (0 is the picture itself), and the picture's row; (n,) each."""
 
 
 def changed(images: Images, first: int, seed: int, number: int) -> Images:

@@ -55,7 +55,7 @@ SAMPLE = 100
 """How many such photos: evenly from the folder's sorted files."""
 
 PLACES = 200
-"""At how many places in each layer of a photo the weights' inputs are observed."""
+"""How many places of a photo the weights' inputs are observed at, in each layer."""
 
 WIDER = (1.0, 1.125, 1.25, 1.5, 1.75, 2.0)
 """How many times wider than necessary a channel's scale may be: with 2, hardly any neighbours reach BOUND."""

@@ -143,7 +143,7 @@ class Hit:
 
     @classmethod
     def of(cls, point: Any, table: Table) -> Hit:
-        """From what Qdrant found."""
+        """Made of a point that Qdrant found."""
         return cls(point.id, point.payload, max(0.0, 1 - point.score if table.metric == "cosine" else point.score))
 
 
@@ -284,7 +284,7 @@ class Qdrant:
             state = self._state()
             self._clear(state)
             if state is None or replace or not _becomes(state.table, table):
-                self._write_anew(table, rows, removed, state, keep=not replace)
+                self._rewrite(table, rows, removed, state, keep=not replace)
             else:
                 self._write_into(state, table, rows, removed)
 
@@ -517,7 +517,7 @@ class Qdrant:
             )
         self._put(replace(state, writing=0))
 
-    def _write_anew(
+    def _rewrite(
         self, table: Table, rows: Iterable[Sequence[Row]], removed: Iterable[str], state: State | None, *, keep: bool
     ) -> None:
         """Writes another collection and makes the name lead to it. keep: existing rows that stay."""

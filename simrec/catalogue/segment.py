@@ -125,7 +125,7 @@ _STORED = dict.fromkeys(("start", "length", "preview", "checksum"), "integer") |
 """How SQLite stores columns that aren't ids, sources and labels."""
 
 _PLACE = itemgetter(0, 7, 8, 9)
-"""From a selected row: its number, and its preview's start, length and checksum."""
+"""Picks from a selected row its number, and its preview's start, length and checksum."""
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ NEEDED = ("starlette", "uvicorn", "python_multipart", "httptools", "prometheus_c
 """The modules of the extra `serve`."""
 
 MOST = 4
-"""Maximum number of processes, unless more are asked for: each takes about a hundred megabytes."""
+"""Maximum number of processes without --workers: each takes about a hundred megabytes."""
 
 
 @click.command()

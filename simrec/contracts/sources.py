@@ -1,4 +1,4 @@
-"""What a source of pictures is: it lists entries without decoding anything, and reads those that are asked for."""
+"""What a source of pictures is: it lists entries without decoding anything, and reads those that the caller chooses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry:
 class Batch:
     """Some entries, read.
 
-    entries: those that could be read, in the order in which they were asked for. images: uint8 (n, h, w, c), as the
+    entries: those that could be read, in the given order. images: uint8 (n, h, w, c), as the
     encoder takes them. previews: for people to see, a JPEG or PNG file each, in colour, longest edge at most 128
     pixels. contents: `content` of each picture's file: items with the same content are exact copies. errors: the
     entries that could not be read, and why. fields: what reading found out about each picture, such as its width; the

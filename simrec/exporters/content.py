@@ -40,7 +40,7 @@ class Content:
 
     @property
     def digest(self) -> str:
-        """In hex."""
+        """The digest in hexadecimal."""
         return hashlib.sha256(b"".join(one.digest() for one in (self._lengths, self._ids, self._codes))).hexdigest()
 
 

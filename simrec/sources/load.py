@@ -178,7 +178,7 @@ class Held:
         wanted = {entry.id: place for place, entry in enumerate(entries)}
         places = [wanted.get(entry.id, -1) for entry in batch.entries]
         if -1 in places or places != sorted(set(places)):
-            raise PluginError(f"{self._culprit} returned other entries than it was asked for: fix the plugin")
+            raise PluginError(f"{self._culprit} returned other entries than those it was given: fix the plugin")
         return batch
 
     def contents(self, entries: Sequence[Entry]) -> list[str | None]:

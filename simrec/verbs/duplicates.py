@@ -20,7 +20,7 @@ NEIGHBOURS = 10
 """How many neighbours are compared with each item; duplicates beyond these are found through them."""
 
 BLOCK = 1024
-"""For how many items neighbours are searched at a time."""
+"""How many items' neighbours are searched at a time."""
 
 Kind = Literal["identical files", "identical pictures", "near-duplicates"]
 
@@ -30,7 +30,7 @@ class Group:
     """At least two duplicate items, in the order of the catalogue.
 
     kind: "identical files" have the same bytes, "identical pictures" the same preview, "near-duplicates" show the same
-    photo, or are as close as was asked for; a mixed group has the loosest of these.
+    photo, or are as close as the threshold demands; a mixed group has the loosest of these.
     """
 
     kind: Kind
@@ -109,7 +109,7 @@ class _Looks:
         return cls(rows, contents, shown, details)
 
     def kind(self, places: Sequence[int], by_pixels: bool) -> Kind:
-        """In which way the items in some places are duplicates."""
+        """The kind of duplicates that the items in some places are."""
         if (self.contents[places] == self.contents[places[0]]).all():
             return "identical pictures" if by_pixels else "identical files"
         same = (self.previews[places] == self.previews[places[0]]).all()

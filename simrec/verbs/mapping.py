@@ -39,7 +39,7 @@ FEWEST = 3
 """Minimum number of items in a map."""
 
 FEW = 50
-"""With fewer items the principal components make the better map: the other methods need neighbours."""
+"""Fewer items than this are placed by principal components: the other methods need neighbours."""
 
 NEIGHBOURS = 10
 """How many neighbours an item's panel shows."""
@@ -48,7 +48,7 @@ COPIES = 200
 """Maximum number of exact copies of an item that are skipped in the search for its neighbours."""
 
 BLOCK = 1024
-"""For how many items neighbours are searched, or pictures read, at a time."""
+"""How many items' neighbours are searched, and how many pictures are read, at a time."""
 
 FIELDS = 8_000_000
 """About how many characters of field values a page holds: further fields are left out."""

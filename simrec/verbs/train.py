@@ -38,7 +38,7 @@ FEW = 100
 """The same for an encoder without a decoder, where only the share of numbers close to zero is needed."""
 
 HELD_OUT = 10
-"""From a source without a test split, every tenth picture is held out for validation."""
+"""If a source has no test split, every tenth picture is held out for validation."""
 
 
 @dataclass(frozen=True)
