@@ -6,6 +6,7 @@
     │   └── NotInstalledError  one that needs what only an extra installs, such as `simrec[train]`
     ├── ImageError        a file that is not a picture simrec can read
     ├── DataError         a source of pictures that is not there or not what it should be
+    │   └── EmptyError    one without a picture
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
     └── StoreError        a recommender on disk that cannot be read or written
         └── VersionError  one, or a container of codes, written by a newer simrec
@@ -42,6 +43,10 @@ class ImageError(SimrecError):
 
 class DataError(SimrecError):
     """A source of pictures that is not there or not what it should be."""
+
+
+class EmptyError(DataError):
+    """A source without a picture."""
 
 
 class TrainingError(SimrecError):

@@ -24,7 +24,7 @@ from simrec.catalogue import revising
 from simrec.errors import DataError, ImageError, RequestError, SimrecError, StoreError
 from simrec.recommender import Recommender
 from simrec.verbs import generations, index
-from simrec.verbs.encoding import Unread
+from simrec.verbs.encoding import Context, Unread
 
 
 @pytest.fixture
@@ -271,6 +271,31 @@ def test_ids_that_clash_are_refused_before_anything_is_written(photos: Path, mor
     refused(lambda: index.sync("mine"), DataError, "an item of .*more already has its id '101.png'", own_home)
 
 
+def test_files_that_move_between_two_sources_keep_their_codes(photos: Path, more: Path, encoded: list[int]) -> None:
+    index.add("mine", str(more))
+    encoded.clear()
+    (photos / "003.png").rename(more / "003.png")
+    outcome = index.sync("mine")
+    assert (outcome.renamed, outcome.unchanged, outcome.added, outcome.removed) == (1, 15, 0, 0)
+    for path in more.iterdir():
+        path.rename(photos / path.name)
+    assert index.sync("mine", dry_run=True).renamed == 5
+    assert index.sync("mine").renamed == 5
+    assert index.sync("mine").unchanged == 16  # of the folder that is now empty, nothing is missing
+    more.rmdir()
+    assert index.sync("mine").unchanged == 16
+    assert encoded == []
+    assert {item.origin for item in simrec.open("mine").catalogue.all()} == {str(photos)}
+    assert ids() == sorted(path.name for path in photos.iterdir())
+
+
+def test_an_id_that_two_sources_get_at_once_is_refused(photos: Path, more: Path, own_home: Path) -> None:
+    index.add("mine", str(more))
+    save(photos, 30)
+    save(more, 30)
+    refused(lambda: index.sync("mine"), DataError, "another source has its id '030.png' too", own_home)
+
+
 def test_items_are_removed_by_id_and_a_sync_brings_them_back(photos: Path, own_home: Path) -> None:
     refused(lambda: index.remove("mine", ["000.png", "none.png"]), RequestError, "no item 'none.png' in mine", own_home)
     assert ran("index", "remove", "mine", "000.png", "011.png")[1].startswith("mine: 0 added, 0 changed, 2 removed")
@@ -298,6 +323,82 @@ def test_all_items_can_be_removed_and_added_again(photos: Path) -> None:
     assert len(simrec.open("mine").similar(photos / "000.png", 100)) == 11
 
 
+# Fields that follow a list.
+
+
+def priced(photos: Path, *prices: object, name: str = "prices.csv") -> Path:
+    """A list of the first pictures with these prices."""
+    lines = [f"photos/{number:03d}.png,{number:03d},{price}" for number, price in enumerate(prices)]
+    return written(photos.parent / name, "path,id,price", *lines)
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def prices(name: str = "shop") -> dict[str, object]:
+    return {item.id: item.fields.get("price") for item in simrec.open(name).catalogue.all()}
+
+
+def test_a_column_is_numbers_again_when_its_last_text_is_corrected(photos: Path) -> None:
+    notices: list[str] = []
+    context = Context(notice=notices.append)
+    simrec.build("shop", str(priced(photos, 5, 10, 15, 20)), encoder="tiny")
+    priced(photos, 5, "n/a", 15, 20)
+    assert index.sync("shop", context=context).changed == 1
+    assert "shop: column 'price' held numbers; it is kept as text from now on" in notices[-1]
+    assert index.sync("shop").unchanged == 4
+    assert prices() == {"000": "5", "001": "n/a", "002": "15", "003": "20"}
+    priced(photos, 5, 12, 15, 20)
+    assert index.sync("shop").changed == 1
+    assert prices() == {"000": 5, "001": 12, "002": 15, "003": 20}
+    assert index.sync("shop").unchanged == 4
+    assert simrec.open("shop").catalogue.matching("price < 13") == 2
+    assert len(generations.history("shop")) == 3
+
+
+def test_numbers_stay_texts_beside_another_sources_texts(photos: Path, more: Path) -> None:
+    simrec.build("shop", str(priced(photos, 5, 10.5, 15)), encoder="tiny")
+    other = written(photos.parent / "other.csv", "path,price", "more/100.png,on request", "more/101.png,00123")
+    assert index.add("shop", str(other)).added == 2
+    assert index.sync("shop").unchanged == 5
+    written(other, "path,price", "more/100.png,7", "more/101.png,00123")  # 00123 isn't a number
+    assert index.sync("shop").changed == 1
+    assert prices()["more/101.png"] == "00123"
+    assert index.sync("shop").unchanged == 5
+    written(other, "path,price", "more/100.png,7", "more/101.png,123")
+    assert index.sync("shop").changed == 1
+    assert prices() == {"000": 5, "001": 10.5, "002": 15, "more/100.png": 7, "more/101.png": 123}
+
+
+def test_an_item_whose_picture_is_gone_from_the_disk_follows_its_row(photos: Path) -> None:
+    notices: list[str] = []
+    simrec.build("shop", str(priced(photos, 5, 10, 15)), encoder="tiny")
+    (photos / "001.png").unlink()
+    priced(photos, 50, 100, 150)
+    outcome = index.sync("shop", context=Context(notice=notices.append))
+    assert (outcome.changed, outcome.unchanged, outcome.unreadable, outcome.items) == (3, 0, 1, 3)
+    assert prices() == {"000": 50, "001": 100, "002": 150}
+    assert any(line.startswith(f"kept the old picture of {photos / '001.png'}: ") for line in notices)
+    priced(photos, 50, 100)
+    assert index.sync("shop").removed == 1
+
+
+def test_fields_are_counted_when_they_change(photos: Path, own_home: Path) -> None:
+    list_ = written(photos.parent / "sale.csv", "id,price", "000.png,3", "001.png,4", "none.png,5")
+    assert ran("index", "fields", "mine", str(list_))[1].startswith(
+        "mine: 0 added, 2 changed, 0 removed, 0 renamed, 10 "
+    )
+    made = len(generations.history("mine"))
+    assert ran("index", "fields", "mine", str(list_))[1].startswith(
+        "mine: 0 added, 0 changed, 0 removed, 0 renamed, 12 "
+    )
+    assert len(generations.history("mine")) == made
+    empty = written(photos.parent / "labels.csv", "id,label", "000.png,a")
+    refused(lambda: index.set_fields("mine", str(empty)), RequestError, "no other column: add a column", own_home)
+
+
 # Catalogues that move.
 
 
@@ -310,6 +411,35 @@ def test_a_folder_that_moved_is_followed_without_encoding_anything(photos: Path,
     opened = simrec.open("mine")
     assert all(Path(item.source).parent == moved for item in opened.catalogue.all())
     assert index.sync("mine").unchanged == 13
+
+
+def test_each_of_two_folders_that_moved_is_followed(
+    photos: Path, more: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add("mine", str(more))
+    encoded.clear()
+    elsewhere = photos.parent / "elsewhere"
+    elsewhere.mkdir()
+    newer = more.rename(elsewhere / "more")
+    assert index.sync("mine", root=newer).unchanged == 4
+    monkeypatch.chdir(photos.parent)
+    moved = photos.rename(elsewhere / "photos")
+    again = newer.rename(elsewhere / "again")
+    assert index.sync("mine", "photos", root=moved).unchanged == 12
+    assert index.sync("mine", str(newer), root=again).unchanged == 4
+    assert encoded == []
+    assert index.sync("mine").unchanged == 16
+    assert {Path(item.source).parent for item in simrec.open("mine").catalogue.all()} == {moved, again}
+
+
+@pytest.mark.parametrize("how", [{"encoder": "demo"}, {"dtype": "int8"}, {"from_scratch": True}])
+def test_a_build_that_would_lose_most_items_is_refused(photos: Path, own_home: Path, how: dict[str, Any]) -> None:
+    for number in range(7):
+        (photos / f"{number:03d}.png").unlink()
+    with pytest.raises(StoreError, match="only 5 of its pictures are left, more than half are gone: .* --yes"):
+        simrec.build("mine", **how)
+    assert len(ids()) == 12
+    assert simrec.build("mine", yes=True, **how).catalogue.record.count == 5
 
 
 def test_a_new_encoder_keeps_ids_and_fields_and_the_old_catalogue_answers_until_it_is_done(

@@ -33,7 +33,8 @@ class Difference:
     added, changed: entries whose pictures must be encoded, the changed ones with the item that they replace. copied:
     new entries with the same picture as an item, whose code they share. renamed: entries with the item that they were.
     touched: the same picture with another stamp or path; relabelled: with another label. fields: items with the fields
-    that changed. removed: items whose entry is gone. unchanged: how many entries are as they were.
+    that changed. removed: items whose entry is gone. foreign: entries with the id of another source's item, see
+    `settle`. numbers: columns of texts for which the source gives numbers. unchanged: how many entries didn't change.
     """
 
     added: list[Entry] = field(default_factory=list)
@@ -44,6 +45,8 @@ class Difference:
     relabelled: list[tuple[Entry, Known]] = field(default_factory=list)
     fields: list[tuple[Known, Mapping[str, Value]]] = field(default_factory=list)
     removed: list[Known] = field(default_factory=list)
+    foreign: list[tuple[Entry, Known]] = field(default_factory=list)
+    numbers: set[str] = field(default_factory=set)
     unchanged: int = 0
 
     @property
@@ -84,13 +87,38 @@ def _taken(catalogue: Catalogue, entry: Entry, item: Known) -> DataError:
     )
 
 
+def settle(found: Mapping[int, Difference], catalogue: Catalogue, contents: Callable[[int], Contents]) -> None:
+    """Settles which source has an item that moved from one to another. found: the differences by the source's number.
+
+    contents: gives each source's. Raises DataError for an id that two sources list.
+    """
+    gone = {item.id for one in found.values() for item in one.removed}
+    new: set[str] = set()
+    for one in found.values():
+        for entry, item in one.foreign:
+            if item.id not in gone:
+                raise _taken(catalogue, entry, item)
+        for entry in [*one.added, *(entry for entry, _ in [*one.copied, *one.renamed, *one.foreign])]:
+            if entry.id in new:
+                raise DataError(f"{entry.source}: another source has its id {entry.id!r} too: rename one of the two")
+            new.add(entry.id)
+    for number, one in found.items():
+        doubtful = [(entry, item) for entry, item in one.foreign if entry.stamp != item.stamp]
+        digests = contents(number)([entry for entry, _ in doubtful]) if doubtful else []
+        one.changed += [pair for pair, digest in zip(doubtful, digests, strict=True) if digest != pair[1].content]
+        changed = {entry.id for entry, _ in one.changed}
+        one.renamed += [pair for pair in one.foreign if pair[0].id not in changed]
+    moved = {item.id for one in found.values() for _, item in one.foreign}
+    for one in found.values():
+        one.removed = [item for item in one.removed if item.id not in moved]
+
+
 def difference(
     entries: Iterable[Entry], catalogue: Catalogue, origin: int, contents: Contents
 ) -> Difference:  # fmt: skip
     """Compares what a source lists with the items that came from it. origin: the source's number.
 
-    contents: called only for entries that may have an item's picture. Raises DataError for an id that an item of
-    another source has.
+    contents: called only for entries that may have an item's picture.
     """
     known = {item.id: item for item in catalogue.known()}
     own = {id_ for id_, item in known.items() if item.origin == origin}
@@ -102,7 +130,8 @@ def difference(
             new.append(entry)
             continue
         if item.origin != origin:
-            raise _taken(catalogue, entry, item)
+            found.foreign.append((entry, item))
+            continue
         own.discard(entry.id)
         if item.stamp != entry.stamp:
             doubtful.append((entry, item))
@@ -116,12 +145,13 @@ def difference(
     gone = {id_: known[id_] for id_ in known if id_ in own}
     _sort_new(found, new, gone, known, contents)
     found.removed = list(gone.values())
+    found.numbers = columns.numbers
     return found
 
 
 def _sort(found: Difference, entry: Entry, item: Known, columns: FieldsOf, *, same_stamp: bool) -> None:
     """Sorts in an entry whose picture hasn't changed."""
-    changes = columns.changes(entry, item)
+    changes = columns.changes(entry.fields, item)
     if entry.label != item.label:
         found.relabelled.append((entry, item))
     elif not same_stamp or entry.source != item.source:
@@ -165,10 +195,14 @@ def _size(stamp: str) -> str:
 
 
 class FieldsOf:
-    """The fields of a catalogue's items, kept in memory after the first use."""
+    """The fields of a catalogue's items, kept in memory after the first use.
+
+    numbers: columns of texts for which `changes` was given numbers.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self.numbers: set[str] = set()
         self._columns: dict[int, dict[str, list[Value]]] = {}
 
     def of(self, item: Known) -> dict[str, Value]:
@@ -180,13 +214,19 @@ class FieldsOf:
             self._columns[segment] = self._catalogue.columns_of(segment)
         return self._columns[segment]
 
-    def changes(self, entry: Entry, item: Known) -> dict[str, Value]:
-        """The fields of an entry that the item lacks or has with other values."""
-        if not entry.fields:
+    def changes(self, fields: Mapping[str, Value], item: Known) -> dict[str, Value]:
+        """Those of an entry's fields that the item lacks or has with other values."""
+        if not fields:
             return {}
         held, row = self._held(item.segment), item.row
         changes = {}
-        for name, value in entry.fields.items():
-            if (held[name][row] if name in held else None) != value:
+        for name, value in fields.items():
+            before = held[name][row] if name in held else None
+            if before == value:
+                continue
+            if isinstance(before, str) and isinstance(value, int | float):
+                self.numbers.add(name)
+            # In a column with numbers and texts, the numbers are kept as texts.
+            if None in (before, value) or str(before) != str(value):
                 changes[name] = value
         return changes

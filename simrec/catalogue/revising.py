@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,10 @@ class _Copy:
 
 
 class Revision:
-    """Changes to a generation's catalogue, None for a new catalogue; `finish` writes them."""
+    """Changes to a generation's catalogue, None for a new catalogue; `finish` writes them.
+
+    numbers: columns of texts that become columns of numbers if every text is one.
+    """
 
     def __init__(self, before: LocalCatalogue | None) -> None:
         self._segments: Sequence[Segment] = before.segments if before else ()
@@ -86,6 +90,7 @@ class Revision:
         self._fields: dict[int, dict[int, Mapping[str, Value]]] = defaultdict(dict)
         self._copies: dict[int, list[_Copy]] = defaultdict(list)
         self._indexes: list[Callable[[], Index]] = []
+        self.numbers: Set[str] = frozenset()
 
     def remove(self, segment: int, row: int) -> None:
         """Removes the item in that row."""
@@ -173,7 +178,22 @@ class Revision:
             columns = kinds(changes.values(), columns)
         for copies in self._copies.values():
             columns = kinds((copy.entry.fields for copy in copies), columns)
+        for name in self.numbers:
+            if columns.get(name) == "string" and (kind := self._number_kind(name, new)):
+                columns[name] = kind
         return columns
+
+    def _number_kind(self, name: str, new: Mapping[str, Kind]) -> Kind | None:
+        """The type of a column whose texts are all numbers, as Python writes them; None if one is not."""
+        found: dict[str, Kind] = {name: new[name]} if name in new else {}
+        for segment, one in enumerate(self._segments):
+            column = one.columns.values(name) if one.columns and name in one.kinds else [None] * len(one)
+            gone, changes = self._gone_of(segment), self._fields[segment]
+            values = [changes.get(row, {}).get(name, value) for row, value in enumerate(column) if row not in gone]
+            for copy in self._copies[segment]:
+                values.append(copy.entry.fields.get(name, column[copy.row] if copy.same else None))
+            found = kinds(({name: _number(value)} for value in values), found)
+        return None if found.get(name) == "string" else found.get(name)
 
     def _gone_of(self, number: int) -> set[int]:
         """The removed rows of a segment."""
@@ -297,6 +317,17 @@ def _index(path: Path, rows: int, kept: Kept) -> Index:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         held = Path(f"/proc/self/fd/{file.fileno()}")  # FAISS can't open paths that aren't UTF-8
         return Index.opened(data, held if held.exists() else path, rows, kept.dim, kept.metric, kept.dtype)
+
+
+def _number(value: Value) -> Value:
+    """The number of 64 bits that Python writes as this text; any other value as it is."""
+    if isinstance(value, str):
+        for make in (int, float):
+            with suppress(ValueError):
+                number = make(value)
+                if str(number) == value and -(2**63) <= number < 2**63:
+                    return number
+    return value
 
 
 def _entry_of(row: Row, fields: Mapping[str, Value]) -> Entry:

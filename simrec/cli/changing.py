@@ -37,7 +37,8 @@ def sync(
 ) -> None:  # fmt: skip
     """Bring the catalogue of NAME up to date with its sources.
 
-    Only new and changed pictures are read. Renamed files keep their codes; items whose files are gone are removed.
+    Only new and changed pictures are read. Renamed files keep their codes; items that a folder or list no longer has
+    are removed.
     SOURCE: one of its sources, by default all of them.
     """
     from simrec.verbs import index as verb

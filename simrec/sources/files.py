@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from simrec.contracts import Batch, Entry, ImageSpec, Notice, Source, Value
-from simrec.errors import DataError
+from simrec.errors import DataError, EmptyError
 
 PICTURE_ENDINGS = frozenset(
     (".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm",
@@ -111,7 +111,7 @@ class Folder(Files):
             self._said = True
             self._notice(_summed_up(self._path, passed))
         if not found:
-            raise DataError(
+            raise EmptyError(
                 f"{self._path}: no pictures in this folder: put PNG, JPEG, WebP, ... files there, labels as sub-folders"
             )
 

@@ -32,7 +32,7 @@ from msgspec import DecodeError
 from msgspec.json import Decoder
 
 from simrec.contracts import Entry, Notice, Value
-from simrec.errors import DataError, reason
+from simrec.errors import DataError, EmptyError, reason
 from simrec.files import opened
 from simrec.sources.files import Files, printable, stamp_of, status_of
 
@@ -109,7 +109,7 @@ class List(Files):
                     fields=_fields(row, self._kinds),
                 )
         if not found:
-            raise DataError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
+            raise EmptyError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
 
 
 def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]]]:

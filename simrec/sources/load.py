@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
-from simrec.errors import DataError, ImageError, PluginError
+from simrec.errors import DataError, EmptyError, ImageError, PluginError
 from simrec.faults import blamed_on
 from simrec.files import replacing
 from simrec.sources.exports import is_export
@@ -152,7 +152,7 @@ class Held:
                 seen.add(key)
                 yield entry
         if not seen:
-            raise DataError(f"{self.name}: no pictures in this source: name another")
+            raise EmptyError(f"{self.name}: no pictures in this source: name another")
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Reads entries from the source and checks the batch."""
@@ -196,11 +196,12 @@ class Held:
 class LeftOut:
     """The pictures of a source that could not be read: reports them as they come, counts them, sums them up at the end.
 
-    strict: raise an error for the first one.
+    strict: raise an error for the first one. kept: ids of items that stay as they are if their picture can't be read.
     """
 
     notice: Notice
     strict: bool = False
+    kept: Set[str] = frozenset()
     count: int = 0
     first: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
@@ -211,16 +212,16 @@ class LeftOut:
         for entry, error in errors:
             if self.strict:
                 raise error
-            self.say(entry.source, " ".join(str(error).splitlines()))
+            self.say(entry.source, " ".join(str(error).splitlines()), kept=entry.id in self.kept)
 
-    def say(self, source: str, error: str) -> None:
-        """Counts one. error: its one-line message."""
+    def say(self, source: str, error: str, *, kept: bool = False) -> None:
+        """Counts one. error: its one-line message. kept: whether an item stays."""
         self.count += 1
         self.first = self.first or error
         self.reasons[error.removeprefix(f"{source}: ").partition(": ")[0].partition(" (")[0]] += 1
         self.lines.append(error)
         if self.count <= SAID:
-            self.notice(f"left out {error}")
+            self.notice(f"kept the old picture of {error}" if kept else f"left out {error}")
 
     def end(self, file: Path | None = None) -> None:
         """Sums up those that were not reported one by one. file: where to write all of them, one line each."""

@@ -52,9 +52,9 @@ def build(
     whose encoder to take; by default `name` itself, else a shipped one that suits the source. If the catalogue has
     another encoder's codes, its items are encoded again, with their ids and fields. dtype: how codes are kept (see
     `simrec.index`); by default as before, else float32. replace: overwrite the catalogue of another source.
-    from_scratch: encode everything, even what hasn't changed. yes: see `sync`. discard: throw away what an interrupted
-    build has finished. progress: called with a stage ("encoding", "writing"), how many pictures are done, and of how
-    many (0 while that isn't known).
+    from_scratch: encode everything, even what hasn't changed. yes: whether more than half of the items may go. discard:
+    throw away what an interrupted build has finished. progress: called with a stage ("encoding", "writing"), how many
+    pictures are done, and of how many (0 while that isn't known).
 
     Raises RequestError or StoreError if the recommender doesn't exist, is a shipped one, or has another source's
     catalogue; DataError and ImageError for the source. After any error the old catalogue still answers.
@@ -103,7 +103,8 @@ def build(
         notice(f"{name}: {outcome}.")
         built = outcome.recommender
     kept_as: Dtype = dtype or (catalogue.dtype if catalogue else "float32")
-    built = built or _built(folder, origin, opened, kept_as, discard, unread, context, again=again)
+    least = catalogue.count // 2 if catalogue and catalogue.source == coming and not yes else 0
+    built = built or _built(folder, origin, opened, kept_as, discard, unread, context, again=again, least=least)
     if source is not None:
         remember(context, opened[0])
     return built
@@ -119,10 +120,10 @@ def _export(source: str | None, folder: Path) -> Path | None:
 
 def _built(
     folder: Path, origin: Recommender, sources: Sequence[Held], dtype: Dtype, discard: bool, unread: Unread,
-    context: Context, *, again: bool = False,
+    context: Context, *, again: bool = False, least: int = 0,
 ) -> Recommender:  # fmt: skip
     """Builds a catalogue of everything that the sources list; again: of the items that it already has, with their
-    fields.
+    fields. least: raises StoreError if there are fewer items in the end.
     """
     record = origin.manifest.encoder
     left_out = LeftOut(context.notice, unread.strict)
@@ -141,6 +142,11 @@ def _built(
             if not building.rows:
                 raise DataError(
                     f"{sources[0].name}: none of its {left_out.count:,} pictures can be read: {left_out.first}"
+                )
+            if building.rows < least:
+                raise StoreError(
+                    f"{folder.name}: only {building.rows:,} of its pictures are left, more than half are gone: check "
+                    f"that the disk is there, or add --yes to go on without them"
                 )
         left_out.end(unread.list)
         revision = Revision(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from functools import partial
@@ -12,18 +12,21 @@ from pathlib import Path
 from simrec import library, store
 from simrec.catalogue import Catalogue, LocalCatalogue
 from simrec.catalogue.building import Building, New, Plan
-from simrec.catalogue.comparing import Difference, addition, difference
+from simrec.catalogue.comparing import Contents, Difference, FieldsOf, addition, difference, settle
 from simrec.catalogue.known import Known
 from simrec.catalogue.remote import RemoteRevision
 from simrec.catalogue.revising import Coding, Revision
-from simrec.contracts import Entry
-from simrec.errors import DataError, RequestError, StoreError
+from simrec.contracts import Entry, Value
+from simrec.errors import DataError, EmptyError, RequestError, StoreError
 from simrec.home import default
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.sources.load import READ, Held, LeftOut, open_source
 from simrec.streams import chunks
 from simrec.verbs.encoding import Context, Unread, encode, keeping, no_codes, remember, source_record
+
+OF_FILE = ("bytes", "modified")
+"""Fields that describe a picture's file. An item keeps them, with its picture, if the new file can't be read."""
 
 DRIFT = 0.1
 """Items' distances are measured again after a catalogue has grown or shrunk by this share."""
@@ -75,17 +78,17 @@ def sync(
     records = list(_record(folder, name).sources)
     chosen = list(range(len(records)))
     opened: Held | None = None
-    if source is not None or root is not None:
-        text = source if root is None else _moved(records, source, root)
-        assert text is not None
-        opened = open_source(text, data_dir=context.data_dir, notice=context.notice)
+    if root is not None:
+        chosen = [_moved(records, source, root)]
+        opened = open_source(_elsewhere(records[chosen[0]], root), data_dir=context.data_dir, notice=context.notice)
+        records[chosen[0]] = source_record(opened)
+    elif source is not None:
+        opened = open_source(source, data_dir=context.data_dir, notice=context.notice)
         same = [number for number in chosen if records[number].name == opened.name]
-        if root is not None:
-            same = [number for number in chosen if _elsewhere(records[number], root) == text]
         if not same and len(records) > 1:
             raise RequestError(
                 f"{opened.name}: not a source of {name}, which has {', '.join(one.name for one in records)}: "
-                f"'simrec index add {name} {text}' adds it"
+                f"'simrec index add {name} {source}' adds it"
             )
         chosen = same or [0]
         records[chosen[0]] = source_record(opened)
@@ -158,22 +161,32 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
         before = Recommender(folder, home=context.home)
         _check_revisable(before.catalogue, name)
         known = {item.id: item for item in before.catalogue.known()}
-        revision, unknown, changed = _revision(before.catalogue), 0, 0
+        revision, columns = _revision(before.catalogue), FieldsOf(before.catalogue)
+        unknown = listed = changed = 0
         for id_, fields in rows_of(source, context.notice):
             item = known.get(id_)
             if item is None:
                 unknown += 1
-            elif fields:
-                revision.update(item.segment, item.row, fields)
-                changed += 1
-        if not changed:
+            elif not fields:
+                raise RequestError(f"{source}: it has ids and no other column: add a column for each field")
+            else:
+                listed += 1
+                if changes := columns.changes(fields, item):
+                    revision.update(item.segment, item.row, changes)
+                    changed += 1
+        if not listed:
             raise RequestError(
                 f"{source}: none of its {unknown:,} ids is an item of {name}: its column 'id' names them"
             )
         if unknown:
             context.notice(f"{source}: {unknown:,} of its ids are not in {name}, and were skipped.")
+        if not changed:
+            return Outcome(before, len(known), unchanged=len(known))
+        if isinstance(revision, Revision):
+            revision.numbers = columns.numbers
         change = ChangeRecord("index.fields", source, changed=changed)
-        return _committed(writer, before, revision, before.manifest.catalogue, change, context)
+        made = _committed(writer, before, revision, before.manifest.catalogue, change, context)
+        return replace_fields(made, unchanged=len(known) - changed)
 
 
 def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[None]:
@@ -218,11 +231,11 @@ class _Change:
     def made(self) -> Outcome:
         if self.dry_run:
             before = self._before()
-            found = [self._compared(before.catalogue, number) for number in self.chosen]
+            found = self._compared(before.catalogue)
             return self._outcome(before, found, 0, before.manifest.catalogue.count)  # type: ignore[union-attr]
         with store.Writer(self.folder) as writer:
             before = self._before()
-            found = [self._compared(before.catalogue, number) for number in self.chosen]
+            found = self._compared(before.catalogue)
             return self._written(writer, before, found)
 
     def _before(self) -> Recommender:
@@ -231,21 +244,40 @@ class _Change:
         _check_revisable(before.catalogue, before.name)
         return before.with_sources(tuple(self.records))
 
-    def _compared(self, catalogue: Catalogue, number: int) -> Difference:
-        record, source = self.records[number], self._opened(number)
-        entries = _counted(source.entries(), self.context.progress)
-        contents = partial(_contents, source, self.context.progress)
+    def _compared(self, catalogue: Catalogue) -> list[Difference]:
+        """What must change, for each chosen source."""
         if self.command == "index.add":
-            return addition(entries, catalogue, contents)
-        found = difference(entries, catalogue, number, contents)
-        held = len(found.removed) + found.unchanged + len(found.changed) + len(found.renamed)
-        held += len(found.relabelled) + len(found.fields)
-        if 2 * len(found.removed) > held and not self.yes:
-            raise StoreError(
-                f"{record.name}: {len(found.removed):,} of its {held:,} items are gone, more than half: check that "
-                f"the disk is there, or add --yes to remove them from {self.folder.name}"
-            )
-        return found
+            source = self._opened(self.chosen[0])
+            return [addition(self._entries(source), catalogue, self._contents(source))]
+        found, empty = {}, {}
+        for number in self.chosen:
+            root = self.records[number].root
+            if root is not None and not Path(root).exists() and number not in {one.origin for one in catalogue.known()}:
+                found[number] = Difference()  # all its items have moved to other sources
+                continue
+            source = self._opened(number)
+            try:
+                found[number] = difference(self._entries(source), catalogue, number, self._contents(source))
+            except EmptyError as error:
+                found[number], empty[number] = difference((), catalogue, number, self._contents(source)), error
+        settle(found, catalogue, lambda number: self._contents(self._opened(number)))
+        for number, one in found.items():
+            if one.removed and number in empty:
+                raise empty[number]
+            held = len(one.removed) + one.unchanged + len(one.changed) + len(one.renamed)
+            held += len(one.relabelled) + len(one.fields)
+            if 2 * len(one.removed) > held and not self.yes:
+                raise StoreError(
+                    f"{self.records[number].name}: {len(one.removed):,} of its {held:,} items are gone, more than "
+                    f"half: check that the disk is there, or add --yes to remove them from {self.folder.name}"
+                )
+        return [found[number] for number in self.chosen]
+
+    def _entries(self, source: Held) -> Iterator[Entry]:
+        return _counted(source.entries(), self.context.progress)
+
+    def _contents(self, source: Held) -> Contents:
+        return partial(_contents, source, self.context.progress)
 
     def _written(self, writer: store.Writer, before: Recommender, found: Sequence[Difference]) -> Outcome:
         catalogue, context = before.catalogue, self.context
@@ -254,27 +286,51 @@ class _Change:
         listed = [
             (number, entry) for number, one in zip(self.chosen, found, strict=True) for entry in one.encoded
         ]  # fmt: skip
-        left_out = LeftOut(context.notice, self.unread.strict)
+        changed = {entry.id: (entry, item) for one in found for entry, item in one.changed}
+        left_out = LeftOut(context.notice, self.unread.strict, frozenset(changed))
         sources = [(one.name, one.root) for one in self.records]
         plan = Plan(self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype)
         building = Building(self.folder, plan)
         building.begin(discard=self.discard)
         if listed:
-            opened = {number: self._opened(number) for number in self.chosen}
+            opened = {number: self._opened(number) for number in dict(listed)}
             with keeping(building, context.notice):
                 encode(building, iter(listed), opened, before, left_out, context, lambda: listed)
         else:
             building.resumed(iter(()))  # nothing is listed any more of what an interrupted build has finished
         left_out.end(self.unread.list)
         live = store.current(self.folder, hold=False).manifest.catalogue
-        if not building.rows and all(one.nothing_else for one in found) and live == record:
+        read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
+        unread = [pair for id_, pair in changed.items() if id_ not in read]
+        kept, numbers = _fields_kept_up(catalogue, unread)
+        if not building.rows and not kept and all(one.nothing_else for one in found) and live == record:
             building.end()
             return replace_fields(self._outcome(before, found, left_out.count, record.count), added=0, changed=0)
-        revision = _revision(catalogue)
-        changed = {entry.id: item for one in found for entry, item in one.changed}
-        read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
+        revision = self._revision(catalogue, found)
+        if isinstance(revision, Revision):
+            revision.numbers = numbers.union(*(one.numbers for one in found))
         for id_ in changed.keys() & read:
-            revision.remove(changed[id_].segment, changed[id_].row)
+            revision.remove(changed[id_][1].segment, changed[id_][1].row)
+        for item, fields in kept:
+            revision.update(item.segment, item.row, fields)
+        new = _with_fields_kept(building.stream(), {id_: item for id_, (_, item) in changed.items()}, catalogue)
+        outcome = self._outcome(before, found, left_out.count, revision.count + building.rows)
+        outcome = replace_fields(
+            outcome, added=outcome.added - left_out.count + len(unread),
+            changed=outcome.changed - len(unread) + len(kept),
+        )  # fmt: skip
+        note = "" if live and live.sources == tuple(self.records) else f"of {self.records[self.chosen[0]].name}"
+        change = ChangeRecord(self.command, note, outcome.added, outcome.changed, outcome.removed, outcome.renamed)
+        coming = replace_fields(
+            record, sources=tuple(self.records), labelled=record.labelled or building.labelled
+            or any(entry.label for one in found for entry, _ in [*one.relabelled, *one.copied, *one.renamed]),
+        )  # fmt: skip
+        made = _committed(writer, before, revision, coming, change, context, building, new)
+        return replace_fields(outcome, recommender=made.recommender, items=made.items)
+
+    def _revision(self, catalogue: Catalogue, found: Sequence[Difference]) -> Revision | RemoteRevision:
+        """A revision with all that needs no encoding."""
+        revision = _revision(catalogue)
         for number, one in zip(self.chosen, found, strict=True):
             for entry, item in [*one.renamed, *one.touched, *one.relabelled]:
                 revision.copy(item.segment, item.row, entry, number)
@@ -285,20 +341,7 @@ class _Change:
                 revision.update(item.segment, item.row, fields)
             for item in one.removed:
                 revision.remove(item.segment, item.row)
-        new = _with_fields_kept(building.stream(), changed, catalogue)
-        outcome = self._outcome(before, found, left_out.count, revision.count + building.rows)
-        outcome = replace_fields(
-            outcome, added=outcome.added - left_out.count + len(changed.keys() - read),
-            changed=outcome.changed - len(changed.keys() - read),
-        )  # fmt: skip
-        note = "" if live and live.sources == tuple(self.records) else f"of {self.records[self.chosen[0]].name}"
-        change = ChangeRecord(self.command, note, outcome.added, outcome.changed, outcome.removed, outcome.renamed)
-        coming = replace_fields(
-            record, sources=tuple(self.records), labelled=record.labelled or building.labelled
-            or any(entry.label for one in found for entry, _ in [*one.relabelled, *one.copied, *one.renamed]),
-        )  # fmt: skip
-        made = _committed(writer, before, revision, coming, change, context, building, new)
-        return replace_fields(outcome, recommender=made.recommender, items=made.items)
+        return revision
 
     def _opened(self, number: int) -> Held:
         record = self.records[number]
@@ -336,17 +379,21 @@ def _record(folder: Path, name: str) -> CatalogueRecord:
     return record
 
 
-def _moved(records: Sequence[SourceRecord], source: str | None, root: Path) -> str:
-    """The new name of the source whose folder has moved: the named source, the only one, or the only one whose folder
-    is gone.
+def _moved(records: Sequence[SourceRecord], source: str | None, root: Path) -> int:
+    """The number of the source whose folder has moved: the named source, the only one, or the only one whose folder is
+    gone.
     """
-    rooted = [one for one in records if one.root is not None and source in (None, one.name, one.root)]
-    gone = [one for one in rooted if not Path(str(one.root)).exists()]
+    named = {source, source and Path(source.removeprefix("list:").removeprefix("folder:")).absolute().as_posix()}
+    rooted = [
+        number for number, one in enumerate(records)
+        if one.root is not None and (source is None or named & {one.name, one.name.removeprefix("list:"), one.root})
+    ]  # fmt: skip
+    gone = [number for number in rooted if not Path(str(records[number].root)).exists()]
     chosen = rooted if len(rooted) == 1 else gone
     if len(chosen) != 1:
         names = ", ".join(one.name for one in records)
         raise RequestError(f"--root {root}: which source is there now? Name it before --root: {names}")
-    return _elsewhere(chosen[0], root)
+    return chosen[0]
 
 
 def _elsewhere(record: SourceRecord, root: Path) -> str:
@@ -392,6 +439,19 @@ def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: 
         yield replace_fields(some, entries=entries)
 
 
+def _fields_kept_up(
+    catalogue: Catalogue, unread: Sequence[tuple[Entry, Known]]
+) -> tuple[list[tuple[Known, Mapping[str, Value]]], set[str]]:
+    """The changed fields of items whose pictures couldn't be read, and the columns of texts that got numbers."""
+    columns = FieldsOf(catalogue)
+    kept: list[tuple[Known, Mapping[str, Value]]] = []
+    for entry, item in unread:
+        given = {name: value for name, value in entry.fields.items() if name not in OF_FILE}
+        if changes := columns.changes(given, item):
+            kept.append((item, changes))
+    return kept, columns.numbers
+
+
 def _committed(
     writer: store.Writer, before: Recommender, revision: Revision | RemoteRevision, record: CatalogueRecord | None,
     change: ChangeRecord, context: Context, building: Building | None = None, new: Iterable[New] = (),
@@ -399,6 +459,7 @@ def _committed(
     """Makes a revision the live generation."""
     assert record is not None
     encoder, coming = before.manifest.encoder, building.rows if building else 0
+    kinds = before.catalogue.kinds
     writer.keep(before.generation, encoder.folder)
     count = revision.count + coming
     coding = Coding(encoder.dim, encoder.metric, record.dtype, building.sample() if building else no_codes(encoder))
@@ -414,5 +475,12 @@ def _committed(
         measured=measured,
     )  # fmt: skip
     writer.commit(Manifest.new(encoder, made, change), built=building is not None)
+    after = Recommender(before.folder, home=context.home)
+    for column, kind in after.catalogue.kinds.items():
+        if kind == "string" and kinds.get(column) in ("int64", "double"):
+            context.notice(
+                f"{before.name}: column {column!r:.100} held numbers; it is kept as text from now on, because some of "
+                f"its new values are texts."
+            )
     counts = {name: getattr(change, name) for name in ("added", "changed", "removed", "renamed")}
-    return Outcome(Recommender(before.folder, home=context.home), count, **counts)
+    return Outcome(after, count, **counts)
