@@ -9,6 +9,7 @@
     │   └── EmptyError    one without a picture
     ├── TrainingError     a training that cannot go on, or an export that disagrees with it
     └── StoreError        a recommender on disk that cannot be read or written
+        ├── BusyError     one that another process is writing
         └── VersionError  one, or a container of codes, written by a newer simrec
 
 Each message is one sentence that says what went wrong, where, and what to do.
@@ -55,6 +56,10 @@ class TrainingError(SimrecError):
 
 class StoreError(SimrecError):
     """A recommender on disk that cannot be read or written."""
+
+
+class BusyError(StoreError):
+    """A recommender that another process is writing."""
 
 
 class VersionError(StoreError):

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from simrec import files
-from simrec.errors import StoreError, reason
+from simrec.errors import BusyError, StoreError, reason
 from simrec.files import explained
 from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 
@@ -606,7 +606,7 @@ def _locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     def taken() -> StoreError:
-        return StoreError(f"{folder}: another simrec is writing it{_holder(folder)}: wait until that one is done")
+        return BusyError(f"{folder}: another simrec is writing it{_holder(folder)}: wait until that one is done")
 
     with contextlib.ExitStack() as locks:
         if os.name != "nt":

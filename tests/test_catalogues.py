@@ -638,12 +638,62 @@ def test_watching_reports_new_files(photos: Path) -> None:
 
     thread = threading.Thread(target=write)
     thread.start()
-    bursts: Iterator[None] = index.changes("mine", stop=stop)
+    bursts: Iterator[bool] = index.changes("mine", stop=stop)
     try:
         with closing(bursts):  # type: ignore[type-var]
-            next(bursts)
+            assert any(bursts)
     finally:
         ended.set()
         stop.set()
         thread.join()
     assert index.sync("mine").added == 1
+
+
+def test_watching_waits_for_another_writer(photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def changes(*_: object, **__: object) -> Iterator[bool]:
+        save(photos, 50)
+        with store.Writer(own_home / "mine"):
+            yield True  # it can't sync now
+        steps.append(len(ids()))
+        yield False  # so it does now
+        steps.append(len(ids()))
+        save(photos, 51)
+        yield False  # nothing is left to do
+        steps.append(len(ids()))
+
+    monkeypatch.setattr(index, "changes", changes)
+    status, said, errors = ran("index", "sync", "mine", "--watch")
+    assert status == 0
+    assert steps == [12, 13, 13]
+    assert errors.count("another simrec is writing it") == 1
+    assert said.count("mine: 1 added") == 1
+
+
+def test_a_source_that_is_added_is_watched_too(photos: Path, more: Path) -> None:
+    stop = threading.Event()
+    bursts: Iterator[bool] = index.changes("mine", stop=stop)
+    with closing(bursts):  # type: ignore[type-var]
+        assert not next(bursts)
+        index.add("mine", str(more))
+        assert not next(bursts)  # from now on it watches both
+        assert not next(bursts)
+        save(more, 110)
+        assert any(bursts)
+    stop.set()
+
+
+def test_the_list_that_a_catalogue_is_made_from_is_not_overwritten(photos: Path) -> None:
+    list_ = priced(photos, 5, 10)
+    simrec.build("shop", str(list_), encoder="tiny")
+    before = list_.read_bytes()
+    status, _, errors = ran("export", "shop", "-o", str(list_))
+    assert (status, errors) == (1, f"Error: {list_}: shop is made from this list: name another file\n")
+    assert list_.read_bytes() == before
+
+
+def test_a_source_that_a_catalogue_has_already_is_updated_by_a_sync(photos: Path, more: Path, own_home: Path) -> None:
+    index.add("mine", str(more))
+    refused(lambda: simrec.build("mine", str(more)), StoreError, f"'simrec index sync mine {more}' to update", own_home)
+    index.sync("mine", str(more))

@@ -552,6 +552,17 @@ def test_a_column_of_numbers_and_texts_becomes_text_with_one_notice(tmp_path: Pa
     ]
 
 
+def test_a_column_of_decimal_commas_is_text_with_a_notice(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("path;price;size;note\na;2,99;4,5;1,5\nb;19,00;;about 2\n")
+    said: list[str] = []
+    entries = listed(tmp_path / "items.csv", said)
+    assert [entry.fields["price"] for entry in entries] == ["2,99", "19,00"]
+    assert [text.partition(": ")[2] for text in said] == [
+        "column 'price' is kept as text: line 2 has '2,99': write its numbers with a decimal point to compare them",
+        "column 'size' is kept as text: line 2 has '4,5': write its numbers with a decimal point to compare them",
+    ]
+
+
 def test_the_numbers_of_json_are_numbers_and_its_truth_values_are_1_and_0(tmp_path: Path) -> None:
     lines = [
         '{"path": "a", "n": 1, "sold": true, "text": "12", "mixed": 1}',

@@ -260,7 +260,9 @@ def test_a_build_of_something_else_does_not_throw_away_what_was_finished(own_hom
 
     with pytest.raises(Stop):
         simrec.build("mine", "numbers:3000", encoder="demo", progress=progress)
-    with pytest.raises(StoreError, match="an interrupted build of 'numbers:3000' has finished: .* --discard"):
+    with pytest.raises(
+        StoreError, match="an interrupted 'simrec index build .*' of numbers:3000 has finished: .* --discard"
+    ):
         simrec.build("mine", "numbers:2000", encoder="demo")
     assert len(simrec.build("mine", "numbers:600", encoder="demo", discard=True).catalogue) == 600
 

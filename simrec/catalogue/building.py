@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 import zlib
@@ -189,8 +190,8 @@ class Building:
         found = self._found_plan()
         if found is not None and found != plan:
             raise StoreError(
-                f"{self.folder}: holds what an interrupted {_described(found)} has finished: finish that one first, "
-                f"or add --discard to throw it away"
+                f"{self.folder}: holds what an interrupted {_described(found, self.folder.parent.name)} has finished: "
+                f"run that one again to finish it, or add --discard to throw it away"
             )
         with explained(self.folder, making=[self.folder]):
             if found is None:
@@ -401,12 +402,17 @@ class _PartWriter:
         return record
 
 
-def _described(plan: Mapping[str, object]) -> str:
-    """A plan as text for people; it may come from an older simrec."""
+def _described(plan: Mapping[str, object], name: str) -> str:
+    """The command that had a plan, for people; it may come from an older simrec. name: the recommender's."""
     sources = plan.get("sources")
     listed = sources if isinstance(sources, list) else [[plan.get("source")]]
-    named = [str(one[0]) for one in listed if isinstance(one, list) and one]
-    return f"{str(plan.get('command', 'build')):.20} of {', '.join(named)!r:.200}"
+    named = [shlex.quote(str(one[0])) for one in listed if isinstance(one, list) and one]
+    command = str(plan.get("command", "build"))
+    if command == "index.sync":
+        return f"'simrec index sync {name}'"
+    if command == "index.add":
+        return f"'simrec index add {name} {named[-1] if named else ''}'"[:300]
+    return f"'simrec index build {name}' of {', '.join(named)}"[:300]
 
 
 def _name(number: int) -> str:

@@ -323,7 +323,10 @@ class _Reading:
         if kind is not None and (kind == "string") != isinstance(value, str):
             if isinstance(value, str):
                 raise self.refused(f"{name} holds numbers and {_quoted(value)[:50]} is a text: write a number")
-            raise self.refused(f"{name} holds texts and {value} is a number: write '{value}' in single quotes")
+            raise self.refused(
+                f"{name} holds texts and {value} is a number: write '{value}' in single quotes to compare texts, or "
+                f"make all values of {name} numbers"
+            )
 
     def _comparison(self, operator: Operator, left: exp.Expression, right: exp.Expression, negated: bool) -> Condition:
         left, right = _inner(left), _inner(right)

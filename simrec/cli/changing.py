@@ -11,7 +11,7 @@ import click
 
 from simrec.cli.indexing import discard_option, format_option, index, strict_option, unread_option, yes_option
 from simrec.cli.terminal import Session, data_dir_option, fail, say, table
-from simrec.errors import RequestError, SimrecError
+from simrec.errors import BusyError, RequestError, SimrecError
 
 if TYPE_CHECKING:
     from simrec.manifest import ChangeRecord
@@ -58,11 +58,19 @@ def sync(
     once(source, root)
     if stay:
         session.notice("Watching; Ctrl-C ends it.")
-        for _ in verb.changes(name, home_folder=session.home):
-            try:
-                once(source)
-            except SimrecError as error:  # the next change may fix it
-                fail(error)
+        waiting = False
+        for changed in verb.changes(name, home_folder=session.home):
+            if changed or waiting:
+                try:
+                    once(source)
+                    waiting = False
+                except BusyError as error:
+                    if not waiting:
+                        fail(error)
+                    waiting = True
+                except SimrecError as error:  # the next change may fix it
+                    fail(error)
+                    waiting = False
 
 
 @index.command()

@@ -57,6 +57,8 @@ SAID = 10
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?", re.ASCII)
 
+_COMMA = re.compile(r"-?\d{1,15},\d{1,15}", re.ASCII)
+
 _MAKERS: dict[str, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
 
 Row = Mapping[str, Value]
@@ -168,6 +170,7 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
     kinds: dict[str, str | None] = {}
     numbers: set[str] = set()
     texts: dict[str, tuple[int, Value]] = {}
+    others: set[str] = set()
     with _opened(path, list_) as table:
         kinds |= dict.fromkeys(name for name in table.columns if name not in NAMES)
         for number, row in table.rows():
@@ -178,6 +181,8 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
                 kind = _kind(value, table.texts)
                 if kind == "string":
                     texts.setdefault(name, (number, value))
+                    if not (table.texts and _COMMA.fullmatch(str(value))):
+                        others.add(name)
                 else:
                     numbers.add(name)
                 before = kinds.get(name)
@@ -190,6 +195,12 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
             number, value = texts[name]
             why = "which is not a number" if isinstance(value, str) else "which has more than 64 bits"
             notice(f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}, {why}")
+        for name in [name for name in texts if name not in others and name not in numbers][:SAID]:
+            number, value = texts[name]
+            notice(
+                f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}: write its "
+                f"numbers with a decimal point to compare them"
+            )
         if len(mixed) > SAID:
             notice(f"{list_}: {len(mixed) - SAID:,} more columns have numbers and texts, and are kept as text")
     return {name: kind or "int64" for name, kind in kinds.items() if name not in NAMES}

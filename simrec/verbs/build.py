@@ -82,9 +82,11 @@ def build(
     opened = [open_source(one, data_dir=data_dir, notice=notice) for one in sources]
     coming = ", ".join(one.name for one in opened)
     if catalogue and catalogue.source != coming and not replace:
+        own = opened[0].name in [one.name for one in catalogue.sources]
+        kept = f"'simrec index sync {name} {source}' to update" if own else f"'simrec index add {name} {source}' to add"
         raise StoreError(
-            f"{folder}: has a catalogue of {catalogue.source}: add --replace to replace it with "
-            f"{opened[0].name}, 'simrec index add {name} {source}' to have both, or choose another name"
+            f"{folder}: has a catalogue of {catalogue.source}: {kept} {opened[0].name}, add --replace to replace it "
+            f"with that, or choose another name"
         )
     if catalogue and catalogue.engine and (other or from_scratch or catalogue.source != coming or dtype is not None):
         raise RequestError(

@@ -91,6 +91,8 @@ def export(
     """
     wishes = wishes or Wishes()
     offer, catalogue = _exporter(target, wishes, "jsonl"), recommender.catalogue
+    if isinstance(target, Path):
+        _check_is_no_source(target, recommender)
     table = _Table(offer, wishes, tuple(catalogue.fields))
     count = len(catalogue) if wishes.where is None else catalogue.matching(wishes.where)
     batches = catalogue.record_batches(table.columns, wishes.where, table.rows(recommender))
@@ -132,6 +134,14 @@ def inputs(
     if not batch.entries:
         raise DataError(f"{opened.name}: none of its first pictures can be read: {batch.errors[0][1]}")
     return batch.images, [entry.id for entry in batch.entries]
+
+
+def _check_is_no_source(target: Path, recommender: Recommender) -> None:
+    """Raises RequestError if the catalogue is made from that very file."""
+    record = recommender.manifest.catalogue
+    lists = [Path(one.name.removeprefix("list:")).resolve() for one in record.sources] if record else []
+    if target.resolve() in lists:
+        raise RequestError(f"{target}: {recommender.name} is made from this list: name another file")
 
 
 def _exporter(target: Path | BinaryIO, wishes: Wishes, default: str) -> Offer[ExporterSpec]:

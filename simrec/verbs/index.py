@@ -189,8 +189,9 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
         return replace_fields(made, unchanged=len(known) - changed)
 
 
-def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[None]:
-    """Waits for files to change below the sources of a catalogue, until `stop` is set; yields after each burst.
+def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[bool]:
+    """Waits for files to change below the sources of a catalogue, until `stop` is set; yields True after each burst,
+    and False after a few seconds without a change.
 
     Raises RequestError if watchfiles is not installed, and for a catalogue without a folder or list.
     """
@@ -199,7 +200,11 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
     except ImportError as error:
         raise RequestError("watchfiles, which --watch needs, is not installed: pip install 'simrec[watch]'") from error
     folder = (home_folder or default()) / name
-    roots = [one.root for one in _record(folder, name).sources if one.root is not None]
+
+    def watched() -> list[str]:
+        return [one.root for one in _record(folder, name).sources if one.root is not None]
+
+    roots = watched()
     if not roots:
         raise RequestError(f"{name} has no folder or list to watch: run 'simrec index sync {name}' now and then")
     own = folder.resolve()
@@ -207,8 +212,14 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
     def outside(_: object, path: str) -> bool:
         return not Path(path).is_relative_to(own)  # the home may be among the pictures
 
-    for _ in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop):
-        yield
+    while roots:
+        for found in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop, yield_on_timeout=True):
+            yield bool(found)
+            before, roots = roots, watched()
+            if roots != before:
+                break
+        else:
+            return
 
 
 @dataclass(frozen=True)
