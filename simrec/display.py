@@ -59,6 +59,15 @@ def text_of(value: Value) -> str:
     return "-" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
+def role_of(query: Query) -> str:
+    """What a picture is in a question: "query", "query x2" for a weight of 2, "unlike" for what answers should not look
+    like.
+    """
+    if query.unlike:
+        return "unlike"
+    return "query" if query.weight == 1 else f"query x{query.weight:g}"
+
+
 def name_of(query: Query) -> str:
     """A query's name for other people to read: a file's name without its folder."""
     name = query.name

@@ -92,7 +92,8 @@ class Query(msgspec.Struct, frozen=True):
     images: the encoder's input, (1, h, w, c); None for a whole item and for a code. own: the ids of the queried item
     and its exact copies, which its answer leaves out. copies: how many of them are copies. code: (1, dim), if it is
     known already; encoder: the digest of the encoder that made it. picture: for people to see, a JPEG or PNG file; None
-    if there are only numbers. parts: the queries that this one combines.
+    if there are only numbers. parts: the queries that this one combines. weight: how much it counts as such a part.
+    unlike: whether it is the part that answers should not look like.
     """
 
     name: str
@@ -103,6 +104,8 @@ class Query(msgspec.Struct, frozen=True):
     encoder: str = ""
     picture: bytes | None = None
     parts: tuple[Query, ...] = ()
+    weight: float = 1.0
+    unlike: bool = False
 
 
 QueryLike: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
@@ -298,9 +301,11 @@ def combined(
     if metric == "cosine" and np.linalg.norm(code) < NOTHING:
         raise RequestError(f"{name:.200}: together they cancel out, and nothing is left: leave one out")
     own = frozenset().union(*(query.own for query in queries))
+    parts = [changed(query, weight=weight, unlike=False) for query, weight in zip(queries, weights, strict=False)]
+    parts += [changed(query, weight=1.0, unlike=True) for query in queries[wanted:]]
     return Query(
         name, None, own, sum(query.copies for query in queries), code.astype(np.float32)[np.newaxis], encoder,
-        parts=tuple(queries),
+        parts=tuple(parts),
     )  # fmt: skip
 
 

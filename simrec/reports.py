@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, SupportsIndex, overload
 
 from simrec.answers import value_of
 from simrec.contracts import Value
-from simrec.display import Display, name_of, text_of
+from simrec.display import Display, name_of, role_of, text_of
 from simrec.errors import SimrecError
 from simrec.queries import Match, Query
 from simrec.single_file import parts, policy
@@ -99,13 +99,16 @@ class Report:
         self._write(f"<footer>\n{paragraphs}\n</footer>\n{self._tail}")
 
     def _pictures(self, query: Query) -> str:
-        """A figure for each picture of a query; with its name if there are several."""
+        """A figure for each picture of a query; if there are several, with its name, its weight and "unlike"."""
         figures = []
         for part in query.parts or (query,):
             picture = self._display.of_query(part)
             drawn = "<p>No picture, only a code.</p>" if picture is None else _image(picture, EDGE, name_of(part))
-            caption = f"<figcaption>{_text(name_of(part))}</figcaption>" if query.parts else ""
-            figures.append(f"<figure>{drawn}{caption}</figure>\n")
+            role = role_of(part)
+            words = name_of(part) if role == "query" else f"{role}: {name_of(part)}"
+            caption = f"<figcaption>{_text(words)}</figcaption>" if query.parts else ""
+            start = '<figure class="unlike">' if part.unlike else "<figure>"
+            figures.append(f"{start}{drawn}{caption}</figure>\n")
         return "".join(figures)
 
     def _table(self, matches: Sequence[Match]) -> str:

@@ -41,19 +41,21 @@ READABLE = 64
 """Minimum edge, in pixels, at which such a picture has room for its text."""
 
 _GAP, _LINE, _MARGIN = 10, 16, 18
-_INK, _PALE, _GREY, _GOOD, _BAD, _QUERY = "#222222", "#777777", "#dddddd", "#1a7f4b", "#c2412d", "#1f5fbf"
+_INK, _PALE, _GREY, _GOOD, _BAD = "#222222", "#777777", "#dddddd", "#1a7f4b", "#c2412d"
+_QUERY, _UNLIKE = "#1f5fbf", "#d97706"
 
 
 @dataclass(frozen=True)
 class Tile:
     """A picture, uint8 (h, w, c) or a Pillow picture, the lines of text below it, whether it is right (None if that
-    isn't known), and whether it is a query.
+    isn't known), whether it is a query, and whether it is the part of a query that answers should not look like.
     """
 
     picture: NDArray[np.uint8] | Image.Image
     lines: tuple[str, ...]
     right: bool | None = None
     query: bool = False
+    unlike: bool = False
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None = None) -> Image.Image:
@@ -67,7 +69,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None =
     for row in rows:
         queries = [tile for tile in row if tile.query]
         for c, tile in enumerate(queries):
-            sheet.place(tile, _MARGIN + c * layout.across, top, layout.side, _QUERY)
+            sheet.place(tile, _MARGIN + c * layout.across, top, layout.side, _UNLIKE if tile.unlike else _QUERY)
         for number, tile in enumerate([tile for tile in row if not tile.query]):
             down, c = divmod(number, ACROSS)
             left = _MARGIN + layout.before + c * layout.across

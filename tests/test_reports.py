@@ -142,6 +142,12 @@ def test_several_pictures_as_one_query_are_all_in_the_report(shop: Path) -> None
     assert "<h2>&lt;i&gt;query.png + id:2</h2>" in Path("report.html").read_text()
 
 
+def test_a_report_says_what_answers_should_not_look_like_and_how_much_a_picture_counts(shop: Path) -> None:
+    page = report("<i>query.png", "id:2*2", "--together", "--less", "id:3", "--index", "shop")
+    assert page.inside["figcaption"] == "<i>query.pngquery x2: id:2unlike: id:3"
+    assert page.all("figure") == [{}, {}, {"class": "unlike"}]
+
+
 def test_a_folder_of_queries_has_a_section_each_and_those_that_failed_are_counted(shop: Path) -> None:
     (shop / "broken.png").write_text("no picture")
     page = report(str(shop), "--index", "shop", "-n", "2", "--with-copies", status=1)

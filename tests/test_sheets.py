@@ -176,6 +176,30 @@ def test_a_query_that_is_an_item_or_a_part_is_drawn_as_such(shop: Shop, draw: Ru
     assert all(map(shop.shows, COLOURS))
 
 
+def test_what_answers_should_not_look_like_has_its_own_caption_and_frame_and_a_weight_is_shown(
+    shop: Shop, draw: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simrec.build("shop", str(shop.folder), encoder="demo")
+    for name, rgb in COLOURS.items():
+        Image.new("RGB", (800, 600), rgb).save(f"{name}.png")
+    drawn: list[sheets.Tile] = []
+    place = sheets._Sheet.place
+
+    def placed(sheet: sheets._Sheet, tile: sheets.Tile, *where: object) -> None:
+        drawn.append(tile)
+        place(sheet, tile, *where)
+
+    monkeypatch.setattr(sheets._Sheet, "place", placed)
+    draw("shop", "red.png", "green.png*2.5", "--together", "--less", "blue.png", "--with-copies")
+    lines = [("shoe.png", "query"), ("red.png", "query"), ("green.png", "query x2.5"), ("blue.png", "unlike")]
+    assert [tile.lines for tile in drawn if tile.query] == lines
+    pixels = np.asarray(Image.open(shop.sheet).convert("RGB"))
+    left = 18 + 170 * np.arange(4) - 3  # where the frames begin
+    frames = [tuple(pixels[18 + 26 + 18 + 60, x]) for x in left]
+    assert frames[0] == frames[1] == frames[2] != frames[3]
+    assert frames[3] != (255, 255, 255)
+
+
 def tile(lines: tuple[str, ...] = ("a", "b"), **options: bool) -> sheets.Tile:
     return sheets.Tile(np.zeros((28, 28, 1), np.uint8), lines, **options)
 

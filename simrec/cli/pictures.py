@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from simrec.display import role_of
 from simrec.errors import SimrecError
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ class Strips:
     def print(self, query: Query, matches: Sequence[Match]) -> None:
         """Prints the strip of one answer. A picture that can't be read stays blank: the table below is the answer."""
         room = (self._console.width + GAP) // (COLUMNS + GAP)
-        queries = [picture for part in query.parts or (query,) if (picture := self._of_query(part)) is not None]
-        queries = queries[: max(1, room - 1)]
-        shown = matches[: max(0, room - len(queries))]
-        pictures: list[Picture | None] = [*queries, *map(self._of_match, shown)]
+        drawn = [(part, picture) for part in query.parts or (query,) if (picture := self._of_query(part)) is not None]
+        drawn = drawn[: max(1, room - 1)]
+        shown = matches[: max(0, room - len(drawn))]
+        pictures: list[Picture | None] = [*(picture for _, picture in drawn), *map(self._of_match, shown)]
         if not any(pictures):
             return
-        names = ["query"] * len(queries) + [f"{match.rank}.  {match.score:.3f}" for match in shown]
+        names = [role_of(part) for part, _ in drawn] + [f"{match.rank}.  {match.score:.3f}" for match in shown]
         self._console.print(self._drawn(pictures))
         self._console.print("".join(name.ljust(COLUMNS + GAP) for name in names), markup=False, highlight=False)
 

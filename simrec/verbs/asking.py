@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from simrec.answers import Narrowing, Wishes, check_fields, strange, value_of
 from simrec.contracts import Item, Notice
-from simrec.display import Display, text_of
+from simrec.display import Display, role_of, text_of
 from simrec.errors import RequestError, SimrecError
 from simrec.files import explained, replacing
 from simrec.home import default, remember_root, roots
@@ -315,7 +315,7 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
     rows = []
     for query, matches in given[: pictures.most]:
         row = [
-            Tile(picture, (Path(part.name).name, "query"), query=True)
+            Tile(picture, (Path(part.name).name, role_of(part)), query=True, unlike=part.unlike)
             for part in query.parts or (query,)
             if (picture := pictures.of_query(part)) is not None
         ]
