@@ -19,8 +19,8 @@ QUERY = 2048
 
 
 class Display:
-    """Pictures for people. An item is shown from its picture file if that lies in the user's own folders, else from its
-    preview.
+    """Pictures for people. An item is shown from its picture file if that lies in the user's own folders, a query of a
+    folder or list from its file wherever that lies; otherwise from their previews.
 
     roots: these folders. edge: the longest edge that is needed, in pixels.
     """
@@ -28,6 +28,7 @@ class Display:
     def __init__(self, catalogue: Catalogue, roots: Sequence[Path], edge: int) -> None:
         self._catalogue, self._edge = catalogue, edge
         self._originals = Originals(roots, edge)
+        self._query_files = Originals((), edge)
 
     def of_query(self, query: Query) -> Image | None:
         """A query's picture; None for a query that is only a code."""
@@ -35,7 +36,14 @@ class Display:
 
         if query.name.startswith("id:") and query.images is None:
             return self.of_item(self._catalogue.items([query.name[3:]])[0])
-        return None if query.picture is None else previews.opened(query.picture, QUERY)
+        if query.picture is None:
+            return None
+        original = self._query_files.named_picture(query.file, query.stamp) if query.file else None
+        return original or previews.opened(query.picture, QUERY)
+
+    def has_picture(self, query: Query) -> bool:
+        """Whether `of_query` gives a picture."""
+        return query.picture is not None or (query.name.startswith("id:") and query.images is None)
 
     def of_item(self, item: Item) -> Image:
         """An item's original, else its preview, else the end of its id on grey. Raises StoreError for a damaged one."""
@@ -45,13 +53,21 @@ class Display:
         return sheets.written(item.id.rpartition("/")[2] or item.id, self._edge) if picture is None else picture
 
     def why_small(self) -> str:
-        """A sentence about previews that were shown instead of the files, "" if there were none."""
+        """A sentence or two about previews that were shown instead of the files, "" if there were none."""
         causes = [
             (self._originals.elsewhere, "do not lie below a folder that you indexed (--originals FOLDER names one)"),
             (self._originals.gone, "are gone or have changed since"),
         ]
         reasons = " and ".join(f"{number:,} that {cause}" for number, cause in causes if number)
-        return reasons and f"Drawn from the catalogue's small previews, instead of their files: {reasons}."
+        sentences = []
+        if reasons:
+            sentences.append(f"Drawn from the catalogue's small previews, instead of their files: {reasons}.")
+        if gone := self._query_files.gone:
+            sentences.append(
+                f"Queries drawn from small previews, instead of their files: {gone:,} that are gone or have changed "
+                f"since."
+            )
+        return " ".join(sentences)
 
 
 def text_of(value: Value) -> str:

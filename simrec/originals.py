@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Originals:
     """Reads items' picture files. roots: the user's own folders. edge: the longest edge that is needed, in pixels.
 
-    gone: how many files weren't there, have changed since they were indexed, or couldn't be read. elsewhere: how many
+    gone: how many files weren't there, have changed since they were read, or couldn't be read. elsewhere: how many
     don't lie below the user's folders.
     """
 
@@ -34,16 +34,30 @@ class Originals:
 
     def picture(self, item: Item) -> Image | None:
         """An item's picture, upright, no edge longer than `edge`; None if it can't be read."""
+        path = self.path(item)
+        return None if path is None else self._decoded(path)
+
+    def named_picture(self, source: str, stamp: str) -> Image | None:
+        """The picture in a file that the person at the prompt named, wherever it lies; otherwise like `picture`.
+
+        source, stamp: those of its entry, see `simrec.contracts.Entry`.
+        """
+        from simrec.sources.files import path_of, stamp_of, status_of
+
+        path = path_of(source)
+        if stamp and stamp != stamp_of(status_of(path)):
+            self.gone += 1
+            return None
+        return self._decoded(path)
+
+    def _decoded(self, path: Path) -> Image | None:
         from PIL import Image, ImageOps
 
         from simrec import picture_files
         from simrec.picture_files import Enough
 
-        path = self.path(item)
-        if path is None:
-            return None
         try:
-            with picture_files.opened(path, item.source, Enough(self._edge)) as picture:
+            with picture_files.opened(path, str(path), Enough(self._edge)) as picture:
                 if max(picture.size) <= self._edge:
                     return picture.copy()
                 return ImageOps.contain(picture, (self._edge, self._edge), Image.Resampling.LANCZOS)

@@ -93,7 +93,8 @@ class Query(msgspec.Struct, frozen=True):
     and its exact copies, which its answer leaves out. copies: how many of them are copies. code: (1, dim), if it is
     known already; encoder: the digest of the encoder that made it. picture: for people to see, a JPEG or PNG file; None
     if there are only numbers. parts: the queries that this one combines. weight: how much it counts as such a part.
-    unlike: whether it is the part that answers should not look like.
+    unlike: whether it is the part that answers should not look like. file: the picture file that a source read it from,
+    and stamp: the file's (see `simrec.contracts.Entry`); "" if its picture is as large as it needs to be.
     """
 
     name: str
@@ -106,6 +107,8 @@ class Query(msgspec.Struct, frozen=True):
     parts: tuple[Query, ...] = ()
     weight: float = 1.0
     unlike: bool = False
+    file: str = ""
+    stamp: str = ""
 
 
 QueryLike: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
@@ -154,7 +157,11 @@ class Reader:
     def of_batch(self, batch: Batch, *, with_copies: bool = False) -> list[Query]:
         """The queries for pictures that a source has read, named by their ids."""
         names = [entry.id for entry in batch.entries]
-        return self._of_images(names, batch.images, batch.contents, with_copies, batch.previews)
+        queries = self._of_images(names, batch.images, batch.contents, with_copies, batch.previews)
+        return [
+            changed(query, file=entry.source, stamp=entry.stamp) if Path(entry.source).is_absolute() else query
+            for query, entry in zip(queries, batch.entries, strict=True)
+        ]
 
     def _of_images(
         self, names: Sequence[str], images: Images, contents: Sequence[str], with_copies: bool,

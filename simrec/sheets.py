@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,17 @@ _GAP, _LINE, _MARGIN = 10, 16, 18
 _INK, _PALE, _GREY, _GOOD, _BAD = "#222222", "#777777", "#dddddd", "#1a7f4b", "#c2412d"
 _QUERY, _UNLIKE = "#1f5fbf", "#d97706"
 
+Picture = NDArray[np.uint8] | Image.Image
+"""A picture as an array (h, w, c) or as Pillow's."""
+
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture, uint8 (h, w, c) or a Pillow picture, the lines of text below it, whether it is right (None if that
-    isn't known), whether it is a query, and whether it is the part of a query that answers should not look like.
+    """A picture, or a function that reads it when it is drawn; the lines of text below it; whether it is right (None if
+    that isn't known), whether it is a query, and whether it is the part of a query that answers should not look like.
     """
 
-    picture: NDArray[np.uint8] | Image.Image
+    picture: Picture | Callable[[], Image.Image]
     lines: tuple[str, ...]
     right: bool | None = None
     query: bool = False
@@ -63,7 +66,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], title: str, side: int | None =
 
     side: the pictures' longest edge in pixels; if None, their sizes decide.
     """
-    layout = _Layout.of(rows, side or max(_side(tile.picture) for row in rows for tile in row))
+    layout = _Layout.of(rows, side or max(_side(_opened(tile)) for row in rows for tile in row))
     sheet = _Sheet(max(layout.width, _width_of(title)), layout.height(rows), title)
     top = 0
     for row in rows:
@@ -121,7 +124,7 @@ def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], ti
     """One column per picture, with its versions one above the other and row names at the left; ten columns side by
     side.
     """
-    side = _side(columns[0][0].picture)
+    side = _side(_opened(columns[0][0]))
     step, height = side + _GAP, side + 2 * _LINE + 8
     beside = round(max(_font(12).getlength(name) for name in names)) + 2 * _GAP
     across = min(len(columns), ACROSS)
@@ -224,7 +227,7 @@ class _Sheet:
     def place(self, tile: Tile, left: int, top: int, side: int, colour: str | None = None) -> None:
         """Draws a tile's picture, `side` pixels wide, with its lines of text below and a frame if `colour` is given."""
         below = top + _MARGIN + 26
-        shown = _fitted_picture(tile.picture, side)
+        shown = _fitted_picture(_opened(tile), side)
         self.image.paste(shown, (left + (side - shown.width) // 2, below + (side - shown.height) // 2))
         if colour:
             self._draw.rectangle((left - 3, below - 3, left + side + 2, below + side + 2), outline=colour, width=3)
@@ -236,13 +239,17 @@ class _Sheet:
         self._draw.text((left, top + _MARGIN + 26), text, colour, _font(12))
 
 
-def _side(image: NDArray[np.uint8] | Image.Image) -> int:
+def _opened(tile: Tile) -> Picture:
+    return tile.picture() if callable(tile.picture) else tile.picture
+
+
+def _side(image: Picture) -> int:
     """The longest edge of a picture on a sheet, in pixels."""
     size = max(image.size) if isinstance(image, Image.Image) else max(image.shape[:2])
     return min(PHOTO, TILE // size * size if size <= TILE else size)
 
 
-def _fitted_picture(image: NDArray[np.uint8] | Image.Image, side: int) -> Image.Image:
+def _fitted_picture(image: Picture, side: int) -> Image.Image:
     """A picture in colour, no edge longer than `side`: a small one enlarged by a whole factor."""
     shown = (image if isinstance(image, Image.Image) else as_picture(image)).convert("RGB")
     factor = side // max(shown.size)

@@ -155,6 +155,11 @@ def test_a_folder_of_queries_has_a_section_each_and_those_that_failed_are_counte
     assert "1 query could not be answered." in Path("report.html").read_text()
 
 
+def test_the_queries_of_a_folder_are_in_the_report_as_large_as_single_ones(shop: Path) -> None:
+    page = report(str(shop), "--index", "shop", "-n", "1")
+    assert [picture.size for picture in page.pictures] == [(320, 240)] * 8
+
+
 def test_a_failing_query_leaves_the_old_report(shop: Path) -> None:
     Path("report.html").write_text("before")
     for query in ("missing.png", "id:missing"):

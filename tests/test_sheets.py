@@ -18,6 +18,7 @@ from simrec.cli import main
 from simrec.contracts import Item
 from simrec.errors import StoreError
 from simrec.originals import Originals
+from simrec.verbs import asking
 
 Run = Callable[..., str]
 
@@ -174,6 +175,55 @@ def test_a_query_that_is_an_item_or_a_part_is_drawn_as_such(shop: Shop, draw: Ru
     with pytest.raises(SystemExit):
         main(["similar", "id:red.png", "--index", "shop", "--grid", str(shop.sheet)])
     assert all(map(shop.shows, COLOURS))
+
+
+@pytest.fixture
+def customers(shop: Shop, tmp_path: Path) -> Path:
+    """A folder of two large pictures, and the recommender `shop`, which has neither."""
+    folder = tmp_path / "customers"
+    folder.mkdir()
+    for colour in ("green", "blue"):
+        (shop.folder / f"{colour}.png").rename(folder / f"{colour}.png")
+    simrec.build("shop", str(shop.folder), encoder="demo")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["customers", "list.csv"])
+def test_the_queries_of_a_folder_or_list_are_drawn_from_their_files(
+    shop: Shop, customers: Path, draw: Run, source: str
+) -> None:
+    Path("list.csv").write_text("path,id\ncustomers/green.png,1\ncustomers/blue.png,2\n")
+    said = draw("shop", source, "--tile", "320")
+    assert all(shop.shows(colour, (320, 240)) for colour in COLOURS)
+    assert "previews" not in said
+
+
+def test_a_query_whose_file_is_gone_or_changed_is_drawn_from_its_preview_which_a_notice_says(
+    shop: Shop, customers: Path
+) -> None:
+    opened = simrec.open("shop")
+    given = list(asking.answers(opened, asking.Question([str(customers)]), failed=print))
+    (customers / "green.png").unlink()
+    Image.new("RGB", (900, 600), COLOURS["red"]).save(customers / "blue.png")
+    said: list[str] = []
+    asking.draw(opened, given, asking.Drawing(shop.sheet), said.append)
+    assert said == ["Queries drawn from small previews, instead of their files: 2 that are gone or have changed since."]
+    assert shop.shows("green", (128, 96)) and shop.shows("blue", (128, 96))
+    assert not shop.shows("green") and not shop.shows("blue")
+
+
+def test_only_the_queries_that_a_sheet_has_room_for_are_read_again(
+    shop: Shop, customers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = simrec.open("shop")
+    given = list(asking.answers(opened, asking.Question([str(customers)]), failed=print))
+    assert given[0][0].name == "blue.png"
+    (customers / "green.png").unlink()
+    monkeypatch.setattr(sheets, "LARGEST", 160 * 160 * 6)
+    said: list[str] = []
+    asking.draw(opened, given, asking.Drawing(shop.sheet), said.append)
+    assert said == [f"{shop.sheet}: has room for only the first 1 of 2 rows."]
+    assert shop.shows("blue")
 
 
 def test_what_answers_should_not_look_like_has_its_own_caption_and_frame_and_a_weight_is_shown(

@@ -20,6 +20,8 @@ from simrec.recommender import Recommender, silent
 from simrec.reports import Report
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from simrec.sheets import Tile
 
 SAID = 3
@@ -305,8 +307,8 @@ class Reporting:
 def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice: Notice = silent) -> bool:
     """Draws a sheet of answers, each query first in its row; returns whether there was anything to draw.
 
-    An item is drawn from its file if that lies below the user's own folders, else from its preview. Raises StoreError
-    if the file can't be written, RequestError for an unknown field.
+    An item is drawn from its file if that lies below the user's own folders, else from its preview. Each picture is
+    read only when it is drawn. Raises StoreError if the file can't be written, RequestError for an unknown field.
     """
     from simrec.sheets import Tile
 
@@ -315,9 +317,9 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
     rows = []
     for query, matches in given[: pictures.most]:
         row = [
-            Tile(picture, (Path(part.name).name, role_of(part)), query=True, unlike=part.unlike)
+            Tile(pictures.of_query(part), (Path(part.name).name, role_of(part)), query=True, unlike=part.unlike)
             for part in query.parts or (query,)
-            if (picture := pictures.of_query(part)) is not None
+            if pictures.has_picture(part)
         ]
         for match in matches[: pictures.most]:
             lines = (f"{match.rank}.  {match.score:.3f}", match.id, *pictures.fields(match.item))
@@ -348,8 +350,22 @@ class _Pictures:
 
         self._drawing = drawing
         self._display = drawing.display(opened)
-        self.of_query, self.of_item = self._display.of_query, self._display.of_item
+        self.has_picture = self._display.has_picture
         self.most = max(1, sheets.LARGEST // drawing.tile**2)
+
+    def of_query(self, query: Query) -> Callable[[], Image]:
+        """Reads the picture of a query that has one."""
+
+        def read() -> Image:
+            picture = self._display.of_query(query)
+            assert picture is not None
+            return picture
+
+        return read
+
+    def of_item(self, item: Item) -> Callable[[], Image]:
+        """Reads the picture of an item."""
+        return lambda: self._display.of_item(item)
 
     def fields(self, item: Item) -> list[str]:
         """The lines of the fields that are shown."""
@@ -362,8 +378,9 @@ class _Pictures:
         if not any(rows):
             return False
         drawn = sheets.fitting([row for row in rows if row], self._drawing.tile)
+        sheet = sheets.contact_sheet(drawn, title, self._drawing.tile)
         with replacing(self._drawing.file) as file:
-            sheets.contact_sheet(drawn, title, self._drawing.tile).save(file, "PNG")
+            sheet.save(file, "PNG")
         if len(drawn) < count and len(drawn) < len(rows):
             notice(f"{self._drawing.file}: has room for only the first {len(drawn):,} of {count:,} rows.")
         if why := self._display.why_small():
