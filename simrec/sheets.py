@@ -48,6 +48,10 @@ Picture = NDArray[np.uint8] | Image.Image
 """A picture as an array (h, w, c) or as Pillow's."""
 
 
+class Ending(str):
+    """A line whose end says more than its beginning, such as an id or a path: if it is too long, it loses its front."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """A picture, or a function that reads it when it is drawn; the lines of text below it; whether it is right (None if
@@ -267,11 +271,11 @@ def _width_of(title: str) -> int:
 
 
 def _fitted(text: str, width: int) -> str:
-    """The text in one line, cut until it fits; a path loses its front, because its end says more."""
-    font, path = _font(12), "/" in text
-    text = " ".join((text[-LONGEST:] if path else text[:LONGEST]).split())
+    """The text in one line, cut until it fits: at its end, or an `Ending` at its front."""
+    font, from_front = _font(12), isinstance(text, Ending)
+    text = " ".join((text[-LONGEST:] if from_front else text[:LONGEST]).split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("…" + text) > width:
-        text = text[1:] if path else text[:-1]
-    return f"…{text}" if path else f"{text}…"
+        text = text[1:] if from_front else text[:-1]
+    return f"…{text}" if from_front else f"{text}…"

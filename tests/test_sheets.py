@@ -276,6 +276,29 @@ def test_text_is_cut_to_the_width_of_its_tile() -> None:
 
     assert ink("a " * 500) <= ink() + 20
     assert ink("deep/" * 200 + "end.png", "title: " + "word " * 100) <= ink() + 20
+    assert ink(sheets.Ending("deep/" * 200 + "end.png")) <= ink() + 20
+
+
+def test_a_long_value_keeps_its_beginning_and_a_long_id_its_end() -> None:
+    def drawn(line: str) -> bytes:
+        return sheets.contact_sheet([[tile((line,))]], "", 160).tobytes()
+
+    title = "title: Slim fit jeans for men blue size 32/3"
+    assert drawn(f"{title}4") == drawn(f"{title}6, short/long")
+    assert drawn(f"{title}4") != drawn(f"another {title}4")
+    name = "a-long-folder/of-jeans/for-men/slim-fit-blue-34.jpg"
+    assert drawn(sheets.Ending(name)) == drawn(sheets.Ending(f"another/{name}")) != drawn(name)
+
+
+def test_on_a_sheet_of_answers_a_title_with_a_slash_keeps_its_beginning(shop: Shop, draw: Run) -> None:
+    sheet = dict[str, bytes]()
+    for size in ("32/34", "32/36"):
+        rows = [f"stock/{name}.png,shop/{name},Slim fit jeans for men blue size {size}" for name in COLOURS]
+        Path("list.csv").write_text("\n".join(["path,id,title", *rows]))
+        simrec.build("shop", "list.csv", encoder="demo", from_scratch=True)
+        draw("shop", "--show", "title")
+        sheet[size] = np.asarray(Image.open(shop.sheet).convert("RGB")).tobytes()
+    assert sheet["32/34"] == sheet["32/36"]
 
 
 @pytest.mark.parametrize("text", ["00042", "a_very_long_name_" * 40, "two\nlines\tof it", ""])

@@ -310,7 +310,7 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
     An item is drawn from its file if that lies below the user's own folders, else from its preview. Each picture is
     read only when it is drawn. Raises StoreError if the file can't be written, RequestError for an unknown field.
     """
-    from simrec.sheets import Tile
+    from simrec.sheets import Ending, Tile
 
     drawing.check(opened)
     pictures = _Pictures(opened, drawing)
@@ -322,7 +322,7 @@ def draw(opened: Recommender, given: Sequence[Answer], drawing: Drawing, notice:
             if pictures.has_picture(part)
         ]
         for match in matches[: pictures.most]:
-            lines = (f"{match.rank}.  {match.score:.3f}", match.id, *pictures.fields(match.item))
+            lines = (f"{match.rank}.  {match.score:.3f}", Ending(match.id), *pictures.fields(match.item))
             row.append(Tile(pictures.of_item(match.item), lines))
         rows.append(row)
     return pictures.sheet(rows, f"simrec: similar items in {opened.name}", len(given), notice)
@@ -332,12 +332,12 @@ def draw_groups(
     opened: Recommender, groups: Sequence[tuple[str, Sequence[Item]]], drawing: Drawing, notice: Notice = silent
 ) -> bool:
     """Draws a sheet of items, one row per group, with the group's name; otherwise like `draw`."""
-    from simrec.sheets import Tile
+    from simrec.sheets import Ending, Tile
 
     drawing.check(opened)
     pictures, rows = _Pictures(opened, drawing), []
     for number, (kind, items) in enumerate(groups[: pictures.most], 1):
-        lines = [(f"{number}.  {kind}", item.id, *pictures.fields(item)) for item in items[: pictures.most]]
+        lines = [(f"{number}.  {kind}", Ending(item.id), *pictures.fields(item)) for item in items[: pictures.most]]
         rows.append([Tile(pictures.of_item(item), line) for item, line in zip(items, lines, strict=False)])
     return pictures.sheet(rows, f"simrec: duplicates in {opened.name}", len(groups), notice)
 
