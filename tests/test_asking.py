@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,6 +319,27 @@ def test_a_folder_is_looked_up_picture_by_picture_and_unreadable_ones_are_named_
     assert [row["id"] for row in table] == [row["id"] for row in rows]
     whole = json.loads(run("similar", queries, "--index", "shop", "-n", "2", "--format", "json").stdout)
     assert whole == rows
+
+
+@pytest.mark.parametrize(
+    "words", [["--crop", "0%,0%,50%,100%"], ["--less", "id:Bag-03"], ["--together"]], ids=["part", "less", "together"]
+)
+@pytest.mark.parametrize("source", ["my queries", "tree", "queries.csv"])
+def test_where_single_pictures_are_needed_the_error_says_what_to_type_and_that_works(
+    shop: Recommender, queries: Path, stock: Path, run: Run, words: list[str], source: str
+) -> None:
+    (queries / "115b.png").unlink()
+    Path("queries.csv").write_text("path\nmissing.png\nmy queries/100.png\n")
+    Path("tree/bags").mkdir(parents=True)
+    Path("tree/bags/a.png").write_bytes((stock / "Bag-00.png").read_bytes())
+    queries.rename("my queries")
+    refused = run("similar", source, "--index", "shop", *words)
+    assert refused.status == 1
+    _, remedy = refused.stderr.rstrip().split(": name them, for example ")
+    command = f"printf '%s\\n' {remedy}"
+    typed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(typed) == {"my queries": 30, "tree": 1, "queries.csv": 1}[source]
+    assert answered_in(run, *typed, "--index", "shop", *words)
 
 
 def test_from_python_a_source_is_an_iterator_that_raises_at_its_end(shop: Recommender, queries: Path) -> None:

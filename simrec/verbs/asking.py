@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +73,9 @@ def answers(
         try:
             if is_source(text):
                 if question.crop or question.less:
-                    raise RequestError(f"{text}: a part, or what it should not look like, needs single pictures")
+                    raise RequestError(
+                        f"{text}: a part, or what it should not look like, needs single pictures: {_naming(text)}"
+                    )
                 yield from opened.similar_to(
                     text, question.n, with_copies=question.with_copies, data_dir=question.data_dir, notice=notice,
                     progress=silent if progress is silent else lambda done, total: progress("looking up", done, total),
@@ -108,6 +111,26 @@ def is_source(text: str) -> bool:
     return name in host.discover().names(SourceSpec) and (bool(colon) or name not in ("folder", "list"))
 
 
+def _naming(source: str) -> str:
+    """The remedy if single pictures are needed instead of a source: a pattern for a folder, a file for a list."""
+    from simrec.sources.files import path_of
+    from simrec.sources.load import open_source
+
+    name, _, text = source.partition(":")
+    path = Path(text if name in ("folder", "list") and text else source)
+    first = None
+    if path.exists():
+        first = next((entry for entry in open_source(source, notice=silent).entries() if entry.stamp), None)
+    if first is None:
+        return "name picture files"
+    file = path_of(first.source)
+    if not path.is_dir():
+        return f"name them, for example {shlex.quote(str(file))}"
+    *folders, _ = file.relative_to(path.absolute()).parts
+    pattern = "/".join([*("*" for _ in folders), f"*{file.suffix}"])
+    return f"name them, for example {shlex.quote(str(path))}/{pattern}"
+
+
 class _Asker:
     """Reads the single queries of a question."""
 
@@ -122,7 +145,7 @@ class _Asker:
         queries, weights = [], []
         for text in self._question.queries:
             if is_source(text):
-                raise RequestError(f"{text}: a folder or list can't be combined with others: name its pictures")
+                raise RequestError(f"{text}: a folder or list can't be combined with others: {_naming(text)}")
             name, weight = self._weighted(text)
             queries.append(self._read(name, self._question.crop))
             weights.append(weight)
