@@ -211,6 +211,20 @@ def test_an_invalid_weight_is_one_line(shop: Recommender, words: tuple[str, str]
     assert "a weight is a number above 0" in result.stderr
 
 
+def test_a_weight_of_what_answers_should_not_look_like_is_refused_as_such(
+    shop: Recommender, shoe: Path, stock: Path, run: Run
+) -> None:
+    bag = stock / "Bag-00.png"
+    for less in ("id:Bag-00", bag):
+        result = run("similar", shoe, "--less", f"{less}*0.5", "--index", "shop")
+        assert result.status == 1
+        assert f"{less}*0.5: only queries have weights" in result.stderr
+        assert f"type --less {less}\n" in result.stderr
+    assert "no item 'Beg*0.5'" in run("similar", shoe, "--less", "id:Beg*0.5", "--index", "shop").stderr
+    Path("bag.png*2").write_bytes(bag.read_bytes())
+    assert answered_in(run, shoe, "--less", "bag.png*2", "--index", "shop")
+
+
 def test_a_filter_a_least_score_and_a_least_percentile_narrow_the_answer(
     shop: Recommender, shoe: Path, run: Run
 ) -> None:

@@ -80,7 +80,9 @@ originals_option = click.option(
 @click.option("--group-by", metavar="FIELD", help="Only the best item for each value of a field.")
 @click.option("--crop", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Look up a part of each picture, in pixels or 10%,...")
 @click.option("--together", is_flag=True, help="Combine all QUERYs into one; shoe.jpg*2 counts twice.")
-@click.option("--less", multiple=True, metavar="QUERY", help="What items should not look like; can be repeated.")
+@click.option(
+    "--less", multiple=True, metavar="QUERY", help="What items should not look like, without a weight; can be repeated."
+)
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "ndjson", "csv", "paths"]),
     help="How to print answers; without it a table in a terminal, else json.",

@@ -152,6 +152,13 @@ class _Asker:
         return self._opened.combined(queries, weights=weights, less=self._less())
 
     def _less(self) -> list[Query]:
+        for text in self._question.less:
+            found = _WEIGHT.fullmatch(text)
+            if found and not self._there(text) and self._there(found[1]):
+                raise RequestError(
+                    f"{text}: only queries have weights, not what answers should not look like: type --less "
+                    f"{shlex.quote(found[1])}"
+                )
         return [self._read(text, None) for text in self._question.less]
 
     def _read(self, text: str, crop: str | None) -> Query:
