@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, count, islice, repeat
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -97,6 +97,20 @@ def value_of(item: Item, field: str) -> Value:
     if field == "id":
         return item.id
     return item.label or None if field == "label" else item.fields.get(field)
+
+
+def columns(fields: Iterable[str], taken: Container[str]) -> dict[str, str]:
+    """The column for each field in a table of answers: named like the field, or field_NAME where `taken`, the table's
+    other columns, has that name. An item's id and label are other columns already and get none.
+    """
+    names = [name for name in dict.fromkeys(fields) if name not in ("id", "label")]
+    found = {}
+    for name in names:
+        column = name
+        while column in taken or (column != name and column in names):
+            column = f"field_{column}"
+        found[name] = column
+    return found
 
 
 def answers(

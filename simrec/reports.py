@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from string import Template
 from typing import IO, TYPE_CHECKING, Any, SupportsIndex, overload
 
-from simrec.answers import value_of
+from simrec.answers import columns, value_of
 from simrec.contracts import Value
 from simrec.display import Display, name_of, role_of, text_of
 from simrec.errors import SimrecError
@@ -112,12 +112,10 @@ class Report:
         return "".join(figures)
 
     def _table(self, matches: Sequence[Match]) -> str:
-        fields = [name for name in self._show if name not in _OWN] or list(
-            dict.fromkeys(name for match in matches for name in match.fields)
-        )
+        fields = columns(self._show, _OWN) or columns((name for match in matches for name in match.fields), _OWN)
         own = [name for name in _OWN if any(_own(match, name) not in (None, "") for match in matches)]
         heads = "".join(
-            f'<th role="columnheader" data-name="{_text(name)}">{_text(name)}</th>' for name in [*own, *fields]
+            f'<th role="columnheader" data-name="{_text(name)}">{_text(name)}</th>' for name in [*own, *fields.values()]
         )
         rows = "\n".join(self._row(match, own, fields) for match in matches)
         return (
@@ -126,10 +124,10 @@ class Report:
             f'<tbody role="rowgroup">\n{rows}\n</tbody>\n</table>\n'
         )
 
-    def _row(self, match: Match, own: Sequence[str], fields: Sequence[str]) -> str:
+    def _row(self, match: Match, own: Sequence[str], fields: Mapping[str, str]) -> str:
         picture = _image(self._display.of_item(match.item), EDGE, match.id)
         cells = [_cell(name, _own(match, name), name) for name in own]
-        cells += [_cell(name, value_of(match.item, name), "field") for name in fields]
+        cells += [_cell(column, value_of(match.item, name), "field") for name, column in fields.items()]
         return f'<tr role="row"><td role="cell" class="picture">{picture}</td>{"".join(cells)}</tr>'
 
     def _write(self, text: str) -> None:

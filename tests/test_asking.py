@@ -306,6 +306,24 @@ def test_a_notice_says_that_a_picture_looks_like_nothing_in_the_catalogue(
     assert "looks like nothing" not in run("similar", "id:Bag-03", "--index", "shop").stderr
 
 
+def test_fields_named_like_other_columns_keep_apart_from_them_in_csv(shoe: Path, stock: Path, run: Run) -> None:
+    Path("list.csv").write_text(
+        f"path,id,label,score,rank,source,field_rank,price\n{stock / 'Bag-00.png'},bag,Bag,77,5,warehouse,x,9\n"
+    )
+    simrec.build("odd", "list.csv", encoder="demo")
+    (answer,) = answered_in(run, shoe, "--index", "odd")
+    show = "score,rank,source,field_rank,price,price,id,label"
+    text = run("similar", shoe, "--index", "odd", "--format", "csv", "--show", show).stdout
+    header = text.splitlines()[0].split(",")
+    assert header[-5:] == ["field_score", "field_field_rank", "field_source", "field_rank", "price"]
+    assert len(set(header)) == len(header)
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (float(row["score"]), row["rank"], row["source"]) == (answer["score"], "1", answer["source"])
+    assert [row[name] for name in header[-5:]] == ["77", "5", "warehouse", "x", "9"]
+    printed = run("similar", shoe, "--index", "odd", "--format", "table", "--show", "score").stdout
+    assert "field_score" in printed
+
+
 @pytest.fixture
 def queries(tmp_path: Path, pictures: Pictures) -> Path:
     """A folder of 30 pictures, and a file that isn't a picture."""

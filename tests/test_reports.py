@@ -124,6 +124,17 @@ def test_a_report_has_the_fields_that_were_asked_for(shop: Path) -> None:
     assert [head.get("data-name") for head in page.all("th")] == [None, "rank", "score", "percentile", "id", "price"]
 
 
+@pytest.mark.parametrize("words", [["--show", "score,price"], []], ids=["chosen", "all"])
+def test_a_field_named_like_a_figure_has_a_column_of_its_own_in_the_report(shop: Path, words: list[str]) -> None:
+    Path("odd.csv").write_text("path,score,price\nstock/0.png,77,9\n")
+    simrec.build("odd", "odd.csv", encoder="photo")
+    page = report("<i>query.png", "--index", "odd", *words)
+    names = [head.get("data-name") for head in page.all("th")]
+    assert len(set(names)) == len(names)
+    assert page.cells[1]["field_score"] == "77"
+    assert float(page.cells[1]["score"]) <= 1
+
+
 def test_a_report_has_the_originals_where_they_are_this_users_else_previews_and_says_so(
     shop: Path, own_home: Path
 ) -> None:

@@ -199,24 +199,33 @@ def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Printer:
-    """Prints answers as they come. show: extra fields for tables and CSV. strips: prints pictures above tables."""
+    """Prints answers as they come. show: extra fields for tables and CSV, where a field that is called like another
+    column becomes field_NAME. strips: prints pictures above tables."""
 
     def __init__(
         self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes, strips: Strips | None
     ) -> None:
         self._strips = strips
         self._form = form or ("table" if sys.stdout.isatty() else "json")
-        self._show, self._alike = show, ["alike"] if wishes.get("distinct") else []
+        alike = ["alike"] if wishes.get("distinct") else []
+        self._alike = bool(alike)
+        self._own = (
+            ["query", "rank", "id", "score", "distance", "percentile", *alike, "label", "source"]
+            if self._form == "csv"
+            else ["rank", "id", "label", "score", "percentile", *alike, "source"]
+        )
+        self._shown: dict[str, str] = {}
         self._count = 0
         if show:
-            from simrec.answers import check_fields
+            from simrec.answers import check_fields, columns
 
             check_fields(show, opened.catalogue, opened.name)
+            named = columns(opened.catalogue.kinds, self._own)
+            self._shown = {name: named[name] for name in show if name in named}
 
     def __enter__(self) -> None:
         if self._form == "csv":
-            columns = ["query", "rank", "id", "score", "distance", "percentile", *self._alike, "label", "source"]
-            say(_csv([*columns, *self._show]), nl=False)
+            say(_csv([*self._own, *self._shown.values()]), nl=False)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._form == "json" and (kind is None or self._count):
@@ -260,13 +269,13 @@ class _Printer:
             ]
             for m in matches
         ]  # fmt: skip
-        columns = ["rank", "id", "label", "score", "percentile", *self._alike, *self._show, "source"]
-        table(columns, cells, title=f"Similar to {query.name}")
+        *columns, source = self._own
+        table([*columns, *self._shown.values(), source], cells, title=f"Similar to {query.name}")
 
     def _fields(self, match: Match) -> list[Any]:
         from simrec.answers import value_of
 
-        return [value_of(match.item, name) for name in self._show]
+        return [value_of(match.item, name) for name in self._shown]
 
 
 def _ndjson(matches: Sequence[Match]) -> str:
