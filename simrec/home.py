@@ -15,6 +15,9 @@ from simrec.errors import StoreError, reason
 
 MARKER = ".simrec-home"
 
+SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
+"""The shipped recommenders. In a checkout they lie in the same `indexes` as the user's own."""
+
 ROOTS = ".simrec-roots.json"
 """The file in a home that remembers the user's own folders; no recommender can have that name."""
 

@@ -10,12 +10,9 @@ from pathlib import Path
 
 from simrec import store
 from simrec.errors import DataError, RequestError, StoreError, suggestion
-from simrec.home import MARKER, default
+from simrec.home import MARKER, SHIPPED, default
 from simrec.recommender import Recommender
 from simrec.store import exists
-
-SHIPPED = ("demo", "demo-generate", "demo-restore", "demo-sparse", "photo")
-"""The shipped recommenders. In a checkout they lie in the same `indexes` as the user's own."""
 
 READY = {"fashion-mnist": "demo"}
 """The shipped recommender whose encoder suits a source, by the source's name; "photo" suits all others."""

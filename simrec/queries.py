@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from simrec.catalogue import Catalogue
 from simrec.contracts import Batch, Codes, Images, Item, Metric, Value
 from simrec.errors import RequestError
-from simrec.home import default, roots
+from simrec.home import SHIPPED, default, roots
 from simrec.manifest import EncoderRecord
 from simrec.originals import Originals
 
@@ -193,6 +195,8 @@ class Reader:
             return self._part(query, crop, with_copies, shown) if crop else self._item(query, with_copies, shown)
         dim = self.encoder.dim
         if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
+            if not np.isfinite(query).all():
+                raise RequestError("a code has numbers that are infinite or NaN: give one that the encoder made")
             return Query("code", None, code=query.reshape(1, dim), encoder=self.encoder.digest)
         return None
 
@@ -252,9 +256,10 @@ class Reader:
         from simrec import images
 
         spec = self.encoder.input
-        if isinstance(query, str | Path):
-            return str(query), _of_file(Path(query), str(query), self.encoder, crop, shown)
-        if isinstance(query, bytes | bytearray):
+        if isinstance(query, str | os.PathLike):
+            called = os.fsdecode(query)
+            return called, _of_file(Path(called), called, self.encoder, crop, shown)
+        if isinstance(query, bytes | bytearray | memoryview):
             called = name or "bytes"
             return called, _of_file(bytes(query), called, self.encoder, crop, shown)
         if isinstance(query, Image.Image):
@@ -268,10 +273,8 @@ class Reader:
             pixels = query.squeeze(2) if query.shape[2:] == (1,) else query
             return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
         if hasattr(query, "read"):
-            from simrec.picture_files import LARGEST_FILE
-
-            data = cast(BinaryIO, query).read(LARGEST_FILE + 1)
-            return "-", _of_file(data, "standard input", self.encoder, crop, shown)
+            called = name or ("standard input" if query is getattr(sys.stdin, "buffer", None) else "the open file")
+            return "-", _of_file(_read(cast(BinaryIO, query), called), called, self.encoder, crop, shown)
         raise RequestError(
             f"{type(query).__name__} is not a query: give a path, bytes, an open file, a Pillow picture, an array "
             f"uint8 (h, w, c), 'id:ITEM', or a list of these"
@@ -322,7 +325,22 @@ LARGEST_WEIGHT = 1000
 
 def no_catalogue(name: str) -> RequestError:
     """The error for a recommender of that name that has no catalogue."""
+    if name in SHIPPED:
+        return RequestError(f"{name} has only an encoder: run 'simrec index build NEW FOLDER --encoder {name}'")
     return RequestError(f"{name} has no catalogue yet: run 'simrec index build {name}'")
+
+
+def _read(file: BinaryIO, called: str) -> bytes:
+    """The bytes of an open file. Raises RequestError for one that can't be read."""
+    from simrec.picture_files import LARGEST_FILE
+
+    try:
+        data = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # a closed file raises ValueError
+        raise RequestError(f"{called}: cannot be read ({error}): open it for reading, in binary mode") from error
+    if not isinstance(data, bytes | bytearray):
+        raise RequestError(f"{called}: gives {type(data).__name__}, not bytes: open it in binary mode")
+    return bytes(data)
 
 
 def _of_file(file: Path | bytes, name: str, encoder: EncoderRecord, crop: Crop | None, shown: int) -> Read:

@@ -392,7 +392,7 @@ class Recommender:
         Raises RequestError if there is no catalogue yet, for n under 1 and for invalid wishes, and what `read` raises.
         """
         now = self._now
-        narrowing = self._narrowing(now, n, wishes)
+        n, narrowing = _whole(n), self._narrowing(now, wishes)
         several = isinstance(query, list | tuple) and not isinstance(query, Item)  # which is a tuple
         all_queries: Sequence[QueryLike] = cast(Any, query if several else [query])
         parts = chunks(all_queries, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
@@ -424,7 +424,7 @@ class Recommender:
         from simrec.sources.load import at_once, open_source
 
         now = self._now
-        narrowing, reader, spec = self._narrowing(now, n, wishes), now.reader, now.manifest.encoder.input
+        n, narrowing, reader, spec = _whole(n), self._narrowing(now, wishes), now.reader, now.manifest.encoder.input
         opened = open_source(source, data_dir=data_dir, notice=notice)
         total = 0 if progress is silent else sum(1 for _ in opened.entries())
         errors: list[ImageError] = []
@@ -453,10 +453,13 @@ class Recommender:
         if errors:
             raise errors[0]
 
-    def _narrowing(self, now: _State, n: object, wishes: Wishes) -> Narrowing:
+    def _narrowing(self, now: _State, wishes: Wishes) -> Narrowing:
         """The wishes, checked. Raises RequestError for invalid ones, and if there is no catalogue yet."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise RequestError(f"cannot find {n!r} items: n is a whole number from 1 on")
+        if unknown := wishes.keys() - Narrowing.__dataclass_fields__.keys():
+            raise TypeError(
+                f"there is no wish {min(unknown)!r}, only {', '.join(Narrowing.__dataclass_fields__)}; `read` takes a "
+                f"part of a picture, and `combined` several pictures"
+            )
         narrowing = Narrowing(**wishes)
         narrowing.check(now.catalogue, self.name)
         return narrowing
@@ -672,6 +675,13 @@ class Recommender:
             if not self._now.record.engine:
                 raise
             return None
+
+
+def _whole(n: object) -> int:
+    """A number of items. Raises RequestError for anything but a whole number from 1 on."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n < 2**31:
+        raise RequestError(f"cannot find {n!r} items: n is a whole number from 1 on")
+    return int(n)
 
 
 def _crop(crop: Crop | str | Sequence[int] | None) -> Crop | None:

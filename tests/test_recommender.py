@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -492,3 +493,39 @@ def test_a_process_that_is_stopped_for_a_while_goes_on_encoding() -> None:
             process.wait(4)  # longer than a piece of a batch may take
         process.send_signal(signal.SIGCONT)
         assert process.stdout.read() == "well\n"
+
+
+def test_what_is_no_query_is_refused_with_what_is_taken(demo: simrec.Recommender, shoe: Path, tmp_path: Path) -> None:
+    def refused(query: Any, n: Any = 2) -> str:
+        with pytest.raises(RequestError) as error:
+            demo.similar(query, n)
+        return str(error.value)
+
+    with shoe.open("rb") as closed:
+        pass
+    assert refused(closed) == (
+        "the open file: cannot be read (read of closed file): open it for reading, in binary mode"
+    )
+    with (tmp_path / "new.png").open("wb") as writable:
+        assert "open it for reading" in refused(writable)
+    assert refused(io.StringIO("text")) == "the open file: gives str, not bytes: open it in binary mode"
+    for number in (np.nan, np.inf):
+        assert refused(np.full(64, number, np.float32)).startswith("a code has numbers that are infinite or NaN")
+    assert "n is a whole number" in refused(shoe, 10**30)
+    with pytest.raises(TypeError, match="there is no wish 'less', only where, .* `combined` several pictures"):
+        demo.similar(shoe, 2, less=[shoe])  # type: ignore[call-arg]
+
+
+def test_anything_that_is_a_path_bytes_or_a_whole_number_is_taken(demo: simrec.Recommender, shoe: Path) -> None:
+    class Place:
+        def __fspath__(self) -> str:
+            return str(shoe)
+
+    expected = demo.similar(shoe, 2)
+    for query in (Place(), memoryview(shoe.read_bytes())):
+        assert [match.id for match in demo.similar(query, np.int64(2))] == [match.id for match in expected]  # type: ignore[arg-type, call-overload]
+
+
+def test_a_shipped_encoder_without_a_catalogue_says_how_to_get_one(shoe: Path) -> None:
+    with pytest.raises(RequestError, match="photo has only an encoder: run 'simrec index build NEW FOLDER --encoder p"):
+        simrec.open("photo").similar(shoe)

@@ -164,7 +164,8 @@ class _Asker:
     def _read(self, text: str, crop: str | None) -> Query:
         query = self._question.stdin if text == "-" and self._question.stdin else text
         return self._opened.read(
-            query, crop=crop, with_copies=self._question.with_copies, shown=self._question.shown
+            query, crop=crop, with_copies=self._question.with_copies, shown=self._question.shown,
+            name="standard input" if text == "-" else "",
         )  # fmt: skip
 
     def _weighted(self, text: str) -> tuple[str, float]:

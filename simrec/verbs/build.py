@@ -14,7 +14,7 @@ from simrec.catalogue.comparing import FieldsOf
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
-from simrec.home import default
+from simrec.home import SHIPPED, default
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest
 from simrec.recommender import Recommender, silent
 from simrec.sources.exports import is_export
@@ -216,7 +216,7 @@ def _items(catalogue: LocalCatalogue) -> Iterator[Listed]:
 def _origin(name: str, source: str | None, encoder: str | None, place: Path, notice: Notice) -> Recommender:
     """The recommender whose encoder to take."""
     if encoder is None and not store.exists(place / name):
-        if name in library.SHIPPED:
+        if name in SHIPPED:
             raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
         if source is None:
             library.check_there(name, place)

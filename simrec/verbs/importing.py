@@ -20,7 +20,7 @@ from simrec.contracts import Codes, Dtype, Entry, ExportRecord, content
 from simrec.errors import DataError, RequestError, StoreError
 from simrec.exporters.content import codes
 from simrec.faults import LARGEST as LARGEST_NUMBER
-from simrec.home import default
+from simrec.home import SHIPPED, default
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.verbs.encoding import Context, kept_encoder, no_codes
@@ -77,7 +77,7 @@ def _origin(name: str, record: ExportRecord, encoder: str | None, place: Path) -
         return Recommender(library.find_encoder(encoder, place))
     if store.exists(place / name):
         return Recommender(place / name)
-    if name in library.SHIPPED:
+    if name in SHIPPED:
         raise RequestError(f"{name} is shipped and read-only: 'simrec index build NEW SOURCE --encoder {name}'")
     for one in library.listing(place, lambda _: None):
         if one.manifest.encoder.digest == record.encoder_digest:
