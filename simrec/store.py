@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from simrec import files
-from simrec.errors import BusyError, StoreError, reason
+from simrec.errors import BusyError, StoreError, VersionError, reason
 from simrec.files import explained
 from simrec.manifest import LARGEST, FileRecord, Manifest, file_name
 
@@ -97,6 +97,16 @@ class Generation:
                     self._files[name] = self._open(name)
                 except StoreError as error:
                     self._files[name] = str(error)
+
+    @property
+    def there(self) -> bool:
+        """Whether all its files exist with their sizes, without opening them."""
+        with contextlib.suppress(OSError):
+            return all(
+                stat.S_ISREG((found := (self.recommender / name).lstat()).st_mode) and found.st_size == record.size
+                for name, record in self.manifest.files.items()
+            )
+        return False
 
     @property
     def whole(self) -> bool:
@@ -266,7 +276,51 @@ def current(folder: Path, *, hold: bool = True) -> Generation:
             if _live(folder) == name:
                 break
         # A writer has committed in between: CURRENT names another generation.
-    raise StoreError(f"{folder}: incomplete recommender: {COPY}")
+    else:
+        raise StoreError(f"{folder}: is changed faster than it can be read: try again")
+    raise StoreError(f"{folder}: incomplete recommender, without the manifest of generation {name}: {_back(folder)}")
+
+
+def live(folder: Path) -> Generation | None:
+    """The live generation, its files not open yet; None if its manifest, or CURRENT, is missing or damaged, and there
+    are earlier ones.
+
+    Raises StoreError if there are none, if the two can't be read for another reason, or if a newer simrec wrote them.
+    """
+    try:
+        return current(folder, hold=False)
+    except StoreError as error:
+        unreadable = isinstance(error.__cause__, OSError) and files.remedy(error.__cause__, "")
+        if unreadable or isinstance(error, VersionError) or not earlier(folder):
+            raise
+        return None
+
+
+def earlier(folder: Path) -> list[Generation]:
+    """The kept generations before the live one, oldest first; all but the live one if CURRENT can't be read.
+
+    Their files are not open yet.
+    """
+    number = _number(_live(folder))
+    return [one for one in kept(folder) if number is None or int(one.name) < number]
+
+
+def _back(folder: Path) -> str:
+    """What to do if the live generation's manifest is gone: a rollback if it works, else a copy."""
+    before = earlier(folder)
+    place = folder / CURRENT
+    if os.path.lexists(place) and not stat.S_ISREG(place.lstat().st_mode):
+        return COPY  # a writer refuses to replace it
+    for one in reversed(before):
+        if one.there:
+            to = "" if one is before[-1] else f" --to {int(one.name)}"
+            return f"'simrec index rollback {folder.name}{to}' goes back to generation {int(one.name)}"
+    return COPY
+
+
+def _number(name: str) -> int | None:
+    """The number of a generation of that name, None for what is no such name."""
+    return int(name.partition("-")[0]) if _NAME.fullmatch(name) or _OLD.fullmatch(name) else None
 
 
 def kept(folder: Path) -> list[Generation]:
@@ -293,10 +347,12 @@ def _current_words(folder: Path) -> tuple[str, str]:
     try:
         words = _small(folder, CURRENT, 1000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
-        remedy = files.remedy(error, COPY) if isinstance(error, OSError) else COPY
-        raise StoreError(f"{folder}: not a readable recommender ({reason(error)}): {remedy}") from error
-    if len(words) != 2 or not (_NAME.fullmatch(words[0]) or _OLD.fullmatch(words[0])):
-        raise StoreError(f"{folder / 'CURRENT'}: damaged: {COPY}")
+        remedy = files.remedy(error, "") if isinstance(error, OSError) else ""
+        raise StoreError(
+            f"{folder}: not a readable recommender ({reason(error)}): {remedy or _back(folder)}"
+        ) from error
+    if len(words) != 2 or _number(words[0]) is None:
+        raise StoreError(f"{folder / 'CURRENT'}: damaged: {_back(folder)}")
     return words[0], words[1]
 
 
@@ -309,10 +365,10 @@ def _manifest(folder: Path, name: str, digest: str) -> Manifest:
     except FileNotFoundError:
         raise
     except OSError as error:
-        remedy = files.remedy(error, COPY)
+        remedy = files.remedy(error, "") or _back(folder)
         raise StoreError(f"{folder / inside}: cannot be read ({error.strerror or error}): {remedy}") from error
     if hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(f"{folder / inside}: damaged (CURRENT names another SHA-256): {COPY}")
+        raise StoreError(f"{folder / inside}: damaged (CURRENT names another SHA-256): {_back(folder)}")
     return Manifest.from_bytes(data, str(folder / inside), COPY, place)
 
 
@@ -487,7 +543,7 @@ class Writer:
             }
             manifest = manifest.with_files({**self._kept, **staged})
             data = _json(manifest)
-            number = max([*self._numbers(), int(before[:6] or 0)]) + 1
+            number = max([*self._numbers(), _number(before) or 0]) + 1
             name, coming = f"{number:06d}", self.folder / "CURRENT.new"
             if not _NAME.fullmatch(name):
                 raise StoreError(f"{self.folder}: generation {number:,} can't be counted on from: {COPY}")
@@ -529,15 +585,22 @@ class Writer:
             _sync_folder(folder.parent)
 
     def _adopt(self) -> str:
-        """The name of the live generation; if its format is older, also writes its manifest in the current format."""
-        live = _live(self.folder)
-        if (old := _OLD.fullmatch(live)) is None:
-            return live
-        with contextlib.suppress(StoreError, FileNotFoundError):  # a rollback can't go to a damaged one
-            manifest = _manifest(self.folder, *_current_words(self.folder))
-            (self.folder / "generations").mkdir(exist_ok=True)
-            _replace(self.folder / "generations" / f"{old[1]}.json", _json(manifest))
-        return live
+        """The name of the live generation; if its format is older, also writes its manifest in the current format.
+
+        If its manifest is missing, an empty one takes its place: as long as that is kept, no file is deleted, because
+        the missing one may have listed it.
+        """
+        name = _live(self.folder)
+        if (number := _number(name)) is None:
+            return name
+        path, data = self.folder / "generations" / f"{number:06d}.json", b""
+        if _OLD.fullmatch(name):
+            with contextlib.suppress(StoreError, FileNotFoundError):  # a rollback can't go to a damaged one
+                data = _json(_manifest(self.folder, *_current_words(self.folder)))
+        if data or not os.path.lexists(path):
+            path.parent.mkdir(exist_ok=True)
+            _replace(path, data)
+        return name
 
     def _numbers(self) -> list[int]:
         """The numbers of the existing generations, the newest last."""

@@ -509,6 +509,82 @@ def test_a_rollback_to_a_damaged_generation_is_refused(photos: Path, own_home: P
     assert len(ids()) == 13
 
 
+@pytest.fixture
+def changed(photos: Path, own_home: Path) -> Path:
+    """The folder of `mine` after three generations: 12 items, 13 and 12."""
+    save(photos, 20)
+    index.sync("mine")
+    index.remove("mine", ["003.png"])
+    return own_home / "mine"
+
+
+REMEDY = "'simrec index rollback mine' goes back to generation 2"
+
+
+def lost(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def of_another_digest(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+@pytest.mark.parametrize("harm", [lost, cut, of_another_digest])
+def test_without_the_live_manifest_a_rollback_brings_back_the_generation_before(
+    photos: Path, changed: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(changed / "generations" / "000003.json")
+    for words in (["similar", "id:000.png", "--index", "mine"], *(["index", verb, "mine"] for verb in
+                  ("show", "sync", "verify", "build"))):  # fmt: skip
+        status, _, error = ran("--quiet", *words)
+        assert (status, error.count("\n"), REMEDY in error) == (1, 1, True), error
+    assert [(one.number, one.live) for one in generations.history("mine")] == [(2, False), (1, False)]
+    with pytest.raises(RequestError, match="no generation 3 to go back to: there is 1, 2"):
+        generations.rollback("mine", to=3)
+    assert "back to generation 2, 13 items, as generation 4" in ran("index", "rollback", "mine")[2]
+    assert len(ids()) == 13
+    assert generations.verify("mine").problems == ()
+    assert index.sync("mine").unchanged == 13
+
+
+def test_a_rollback_from_a_lost_manifest_deletes_none_of_its_files(photos: Path, changed: Path) -> None:
+    path = changed / "generations" / "000003.json"
+    manifest_data, listed = path.read_bytes(), list(store.current(changed).manifest.files)
+    path.unlink()
+    generations.rollback("mine", to=1)
+    assert len(ids()) == 12
+    assert all((changed / name).is_file() for name in listed)
+    path.write_bytes(manifest_data)
+    generations.rollback("mine", to=3)
+    assert "003.png" not in ids()
+    path.unlink()
+    for number in range(30, 30 + store.KEPT):
+        save(photos, number)
+        index.sync("mine")
+    assert generations.history("mine")[-1].number > 3
+
+
+def test_a_rollback_from_a_lost_manifest_passes_over_generations_without_all_their_files(changed: Path) -> None:
+    second = store.kept(changed)[1].manifest.catalogue
+    assert second is not None
+    (changed / "generations" / "000003.json").unlink()
+    (changed / second.segments[-1].folder / "items.sqlite").unlink()
+    status, _, error = ran("similar", "id:000.png", "--index", "mine")
+    assert (status, "'simrec index rollback mine --to 1' goes back to generation 1" in error) == (1, True)
+    assert ran("index", "rollback", "mine", "--to", "1")[0] == 0
+    assert len(ids()) == 12
+
+
+def test_the_only_generation_without_its_manifest_needs_a_copy(photos: Path, own_home: Path) -> None:
+    (own_home / "mine" / "generations" / "000001.json").unlink()
+    for change in (lambda: simrec.open("mine"), lambda: generations.rollback("mine")):
+        refused(change, StoreError, "without the manifest of generation 000001: bring back a copy", own_home)
+
+
 def test_the_tables_of_two_segments_with_the_same_codes_cannot_be_exchanged(
     photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,17 +40,18 @@ class Checked:
 def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
     """The live generation and those to which a rollback can go, the newest first.
 
-    Raises RequestError if there is no such recommender, StoreError if it can't be read.
+    None is live if the live one's manifest is missing or damaged. Raises RequestError if there is no such recommender,
+    StoreError if it can't be read.
     """
     folder = library.find(name, home_folder or default())
-    live = store.current(folder, hold=False)
-    generations = [one for one in store.kept(folder) if one.name != live.name]
+    live = store.live(folder)
+    generations = [one for one in store.kept(folder) if one.name != live.name] if live else store.earlier(folder)
     found = [
         Kept(
             int(one.name.partition("-")[0]), one.manifest.created,
-            one.manifest.catalogue.count if one.manifest.catalogue else 0, one.name == live.name, one.manifest.change,
+            one.manifest.catalogue.count if one.manifest.catalogue else 0, one is live, one.manifest.change,
         )
-        for one in [*generations, live]
+        for one in [*generations, *([live] if live else [])]
     ]  # fmt: skip
     return sorted(found, key=lambda one: one.number, reverse=True)
 
@@ -58,16 +59,16 @@ def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
 def rollback(name: str, to: int | None = None, *, home_folder: Path | None = None) -> Recommender:
     """Makes an earlier generation answer again, by default the one before the live one.
 
-    It becomes a new generation, so that this can be undone too. Raises RequestError if there is no such generation,
-    StoreError if one of its files is damaged.
+    It becomes a new generation, so that this can be undone too. It works without the live one's manifest. Raises
+    RequestError if there is no such generation, StoreError if one of its files is missing or has another size.
     """
     place = home_folder or default()
     library.check_changeable(name, place)
     folder = place / name
     with store.Writer(folder) as writer:
-        live = store.current(folder, hold=False)
-        before = [one for one in store.kept(folder) if int(one.name) < int(live.name.partition("-")[0])]
-        chosen = [one for one in store.kept(folder) if to is not None and int(one.name) == to] or before[-1:]
+        live, before = store.live(folder), store.earlier(folder)
+        possible = store.kept(folder) if live else before
+        chosen = [one for one in possible if to is not None and int(one.name) == to] or before[-1:]
         if not chosen or (to is not None and int(chosen[0].name) != to):
             there = ", ".join(str(int(one.name)) for one in before) or "none"
             wanted = "earlier generation" if to is None else f"generation {to}"
@@ -75,7 +76,7 @@ def rollback(name: str, to: int | None = None, *, home_folder: Path | None = Non
                 f"{name} has no {wanted} to go back to: there is {there}: see 'simrec index history {name}'"
             )
         target = chosen[-1]
-        if _engine(live) and _engine(target):
+        if live and _engine(live) and _engine(target):
             raise RequestError(
                 f"{name}: its items are in {_engine(live)}, where simrec keeps no earlier ones: "
                 f"'simrec index pull' keeps them here"
