@@ -236,6 +236,13 @@ class Generation:
         return StoreError(f"{self.recommender / name}: cannot be read ({error.strerror or error}): {remedy}")
 
     def _remedy(self, name: str) -> str:
+        live = _live(self.recommender)
+        if live == self.name:
+            before = earlier(self.recommender)[-1:]
+            if before and name not in before[0].manifest.files and before[0].there:
+                return _rollback(before[0])
+        elif self.name in (one.name for one in earlier(self.recommender)) and not _intact(self.recommender):
+            return _back(self.recommender)
         if name.startswith(self.manifest.encoder.folder):
             return "bring back a copy of this recommender, or train its encoder again under another name"
         return (
@@ -305,6 +312,21 @@ def earlier(folder: Path) -> list[Generation]:
     return [one for one in kept(folder) if number is None or int(one.name) < number]
 
 
+def _intact(folder: Path) -> bool:
+    """Whether the live generation's manifest can be read."""
+    try:
+        current(folder, hold=False)
+    except StoreError:
+        return False
+    return True
+
+
+def _rollback(generation: Generation, option: str = "") -> str:
+    """The remedy that goes back to a generation; option: names it, unless it is the one before the live one."""
+    name = generation.recommender.name
+    return f"'simrec index rollback {name}{option}' goes back to generation {int(generation.name)}"
+
+
 def _back(folder: Path) -> str:
     """What to do if the live generation's manifest is gone: a rollback if it works, else a copy."""
     before = earlier(folder)
@@ -313,8 +335,7 @@ def _back(folder: Path) -> str:
         return COPY  # a writer refuses to replace it
     for one in reversed(before):
         if one.there:
-            to = "" if one is before[-1] else f" --to {int(one.name)}"
-            return f"'simrec index rollback {folder.name}{to}' goes back to generation {int(one.name)}"
+            return _rollback(one, "" if one is before[-1] else f" --to {int(one.name)}")
     return COPY
 
 
@@ -401,7 +422,9 @@ def _live_digest(folder: Path) -> str:
 
 def _words(folder: Path) -> tuple[str, str]:
     try:
-        name, digest, *_ = (*(folder / CURRENT).read_text("utf-8", "replace").split(), "", "")
+        with files.opened(folder / CURRENT, follow=False) as file:
+            data = files.read(file, 1000)
+        name, digest, *_ = (*data.decode("utf-8", "replace").split(), "", "")
     except OSError:
         return "", ""
     return name, digest

@@ -585,6 +585,43 @@ def test_the_only_generation_without_its_manifest_needs_a_copy(photos: Path, own
         refused(change, StoreError, "without the manifest of generation 000001: bring back a copy", own_home)
 
 
+@pytest.mark.parametrize("harm", [lost, cut])
+@pytest.mark.parametrize("file", ["codes.faiss", "items.sqlite"])
+def test_a_rollback_is_offered_for_a_damaged_file_that_the_generation_before_lacks(
+    photos: Path, own_home: Path, file: str, harm: Callable[[Path], None]
+) -> None:
+    save(photos, 20)
+    index.sync("mine")
+    *_, last = simrec.open("mine").segments.record.segments
+    harm(own_home / "mine" / last.folder / file)
+    with pytest.raises(StoreError, match="'simrec index rollback mine' goes back to generation 1"):
+        simrec.open("mine").similar("id:000.png", 3)
+    assert ran("index", "rollback", "mine")[0] == 0
+    assert len(simrec.open("mine").similar("id:000.png", 100)) == 11
+    assert index.sync("mine").added == 1
+
+
+def test_no_rollback_is_offered_for_a_damaged_file_that_the_generation_before_has_too(
+    photos: Path, changed: Path
+) -> None:
+    first, last = simrec.open("mine").segments.record.segments
+    for one in (first, last):
+        path = changed / one.folder / "codes.faiss"
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(StoreError, match="'simrec index build mine --from-scratch' makes the catalogue again"):
+            simrec.open("mine").similar("id:000.png", 3)
+        path.with_suffix(".away").rename(path)
+
+
+def test_a_rollback_from_a_lost_manifest_to_a_damaged_generation_names_one_that_works(changed: Path) -> None:
+    second = store.kept(changed)[1].manifest.catalogue
+    assert second is not None
+    (changed / "generations" / "000003.json").unlink()
+    (changed / second.segments[-1].folder / "items.sqlite").unlink()
+    status, _, error = ran("index", "rollback", "mine")
+    assert (status, "'simrec index rollback mine --to 1' goes back to generation 1" in error) == (1, True), error
+
+
 def test_the_tables_of_two_segments_with_the_same_codes_cannot_be_exchanged(
     photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
