@@ -29,7 +29,7 @@ def shipped() -> Path:
 def names(home: Path) -> list[str]:
     """The recommenders in a home, in alphabetical order."""
     try:
-        return sorted(p.name for p in home.iterdir() if exists(p))
+        return sorted(p.name for p in home.iterdir() if _NAME.fullmatch(p.name) and exists(p))
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -258,11 +258,26 @@ def _close(opened: dict[str, BinaryIO | str]) -> None:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a recommender was ever committed there."""
+    """Whether a recommender was ever committed there, even if we may not read it or its CURRENT is lost."""
     try:
-        return (folder / CURRENT).is_file()
-    except OSError:  # a name that is too long, a folder that we may not read
-        return False
+        if stat.S_ISREG((folder / CURRENT).stat().st_mode):
+            return True
+    except PermissionError:
+        return os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises if we may not read the folder's parent
+    except OSError:  # nothing there, or a name that is too long
+        pass
+    with contextlib.suppress(OSError):
+        # The first commit may have crashed between writing its manifest and CURRENT.
+        numbers, crashed = _numbers(folder), any(folder.glob("staging-*"))
+        committed = bool(numbers) and (numbers[-1] > 1 or not crashed)
+        return committed or any(folder.glob("gens/*/manifest.json"))
+    return False
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of a recommender's generations, the newest last."""
+    names = [path.stem for path in (folder / "generations").glob("*.json")]
+    return sorted(int(name) for name in names if _NAME.fullmatch(name))
 
 
 def current(folder: Path, *, hold: bool = True) -> Generation:
@@ -367,6 +382,8 @@ def _current_words(folder: Path) -> tuple[str, str]:
     """The name of the live generation and its manifest's SHA-256."""
     try:
         words = _small(folder, CURRENT, 1000).decode().split()
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder}: incomplete recommender, without its file {CURRENT}: {_back(folder)}") from error
     except (OSError, UnicodeDecodeError) as error:
         remedy = files.remedy(error, "") if isinstance(error, OSError) else ""
         raise StoreError(
@@ -566,7 +583,7 @@ class Writer:
             }
             manifest = manifest.with_files({**self._kept, **staged})
             data = _json(manifest)
-            number = max([*self._numbers(), _number(before) or 0]) + 1
+            number = max([*_numbers(self.folder), _number(before) or 0]) + 1
             name, coming = f"{number:06d}", self.folder / "CURRENT.new"
             if not _NAME.fullmatch(name):
                 raise StoreError(f"{self.folder}: generation {number:,} can't be counted on from: {COPY}")
@@ -625,11 +642,6 @@ class Writer:
             _replace(path, data)
         return name
 
-    def _numbers(self) -> list[int]:
-        """The numbers of the existing generations, the newest last."""
-        names = [path.stem for path in (self.folder / "generations").glob("*.json")]
-        return sorted(int(name) for name in names if _NAME.fullmatch(name))
-
     def _into_pool(self, staged: dict[str, FileRecord]) -> None:
         """Moves staged files to their places in the pool, and fsyncs the folders."""
         folders = {self.folder, self.folder / "generations"}
@@ -650,9 +662,9 @@ class Writer:
         """
         named: set[str] = set()
         (self.folder / "generations" / "coming.new").unlink(missing_ok=True)
-        for number in self._numbers()[:-KEPT]:
+        for number in _numbers(self.folder)[:-KEPT]:
             (self.folder / "generations" / f"{number:06d}.json").unlink(missing_ok=True)
-        for number in self._numbers():
+        for number in _numbers(self.folder):
             try:
                 data = _small(self.folder, f"generations/{number:06d}.json", LARGEST)
                 named |= set(Manifest.from_bytes(data, "", COPY).files)

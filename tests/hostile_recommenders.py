@@ -48,10 +48,10 @@ COMPARES, FIELDED = frozenset(["similar", "id", "grid"]), SEARCHES - {"original"
 USES = {
     ENCODER: ENCODES, DECODER: DECODES | {"build"}, TABLE: SEARCHES, INDEX: SEARCHES, PREVIEWS: DRAWS,
     LENGTHS: STORED, ENCODERS: ENCODES, "encoder": ENCODES, SEGMENT: SEARCHES, "segments": SEARCHES, MANIFEST: ALL,
-    "generations": ALL, "CURRENT": ALL - {"list"}, FIELDS: FIELDED, REMOVED: SEARCHES, "fields": FIELDED,
+    "generations": ALL, "CURRENT": ALL, FIELDS: FIELDED, REMOVED: SEARCHES, "fields": FIELDED,
     "removed": SEARCHES,
 }  # fmt: skip
-"""The commands that need a file or folder; without its CURRENT a folder is no recommender that could be listed."""
+"""The commands that need a file or folder."""
 
 OLD = "format 2"
 """In place of a dtype: a recommender of format 2, a folder for its one generation."""

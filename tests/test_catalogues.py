@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -577,6 +578,49 @@ def test_a_rollback_from_a_lost_manifest_passes_over_generations_without_all_the
     assert (status, "'simrec index rollback mine --to 1' goes back to generation 1" in error) == (1, True)
     assert ran("index", "rollback", "mine", "--to", "1")[0] == 0
     assert len(ids()) == 12
+
+
+def test_without_current_a_rollback_brings_back_the_newest_generation(changed: Path, photos: Path) -> None:
+    (changed / "CURRENT").unlink()
+    remedy = "'simrec index rollback mine' goes back to generation 3"
+    for words in (["similar", "id:000.png", "--index", "mine"], ["index", "sync", "mine"], ["index", "show", "mine"],
+                  ["index", "build", "mine"], ["index", "build", "mine", str(photos)], ["index", "list"]):  # fmt: skip
+        status, _, error = ran("--quiet", *words)
+        assert (status, f"{changed}: " in error, "CURRENT" in error, remedy in error) == (1, True, True, True), error
+    assert [(one.number, one.live) for one in generations.history("mine")] == [(3, False), (2, False), (1, False)]
+    assert "back to generation 3, 12 items, as generation 4" in ran("index", "rollback", "mine")[2]
+    assert "003.png" not in ids()
+
+
+def test_the_only_generation_comes_back_without_current(photos: Path, own_home: Path) -> None:
+    (own_home / "mine" / "CURRENT").unlink()
+    status, _, error = ran("index", "build", "mine", str(photos))
+    assert (status, "'simrec index rollback mine'" in error) == (1, True), error
+    assert ran("index", "rollback", "mine")[0] == 0
+    assert len(ids()) == 12
+
+
+def test_a_recommender_that_you_may_not_read_is_not_called_unknown(
+    photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for anyone but root after chmod 000."""
+    real = os.stat, os.lstat, os.open
+
+    def closed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and (own_home / "mine") in Path(path).parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *args, **options)
+
+        return call
+
+    for name, function in zip(("stat", "lstat", "open"), real, strict=True):
+        monkeypatch.setattr(os, name, closed(function))
+    for words in (["similar", "id:000.png", "--index", "mine"], ["index", "sync", "mine"], ["index", "show", "mine"],
+                  ["index", "build", "mine", str(photos)], ["index", "list"]):  # fmt: skip
+        status, _, error = ran("--quiet", *words)
+        wanted = f"{own_home / 'mine'}: not a readable recommender (PermissionError: "
+        assert (status, wanted in error, "allow yourself to read it" in error) == (1, True, True), error
 
 
 def test_the_only_generation_without_its_manifest_needs_a_copy(photos: Path, own_home: Path) -> None:

@@ -287,7 +287,7 @@ def test_a_writer_that_dies_at_any_step_leaves_the_old_generation_or_the_new_one
         assert contents(folder) == ("the next", FILES)
         pool = ["CURRENT", "encoder", "generations", "segments"]
         assert sorted(p.name for p in folder.iterdir() if p.name != "LOCK") == pool
-        named = {name for n in store.Writer(folder)._numbers() for name in files_of(folder, n)}
+        named = {name for n in store._numbers(folder) for name in files_of(folder, n)}
         assert {name for name in tree(folder) if "/" in name and (folder / name).is_file()} == named
     # First always the old state, then always the new one.
     old = "none" if first == "first" else "old"
