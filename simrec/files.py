@@ -18,6 +18,9 @@ _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 
 """Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever."""
 
 
+CROWDED = (errno.EMFILE, errno.ENFILE)
+"""The errors of a process, or a computer, that has too many files open."""
+
 ROOM = 64 << 20
 """If more bytes than these are free, a full disk isn't why a file can't be written: a failed write fills the disk."""
 
@@ -70,11 +73,26 @@ def clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def crowded() -> OSError | None:
+    """The error of opening any file, if this process or the computer has too many files open, else None.
+
+    Some libraries report that as if there were something wrong with a file.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        # A new one: the traceback of this one would keep its caller's files open.
+        return OSError(error.errno, error.strerror) if error.errno in CROWDED else None
+    return None
+
+
 def remedy(error: OSError, otherwise: str) -> str:
     """What helps against an error in reading; `otherwise` if the file isn't there or isn't what it should be."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return "allow yourself to read it"
-    if error.errno in (errno.EIO, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE):
+    if error.errno in CROWDED:
+        return "close recommenders that you don't need any more, or allow more open files with 'ulimit -n'"
+    if error.errno in (errno.EIO, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT):
         return "try again, and check the disk or network it is on"
     return otherwise
 

@@ -58,7 +58,7 @@ class OnnxEncoder:
     def __init__(self, spec: ImageSpec, dim: int, read: Callable[[str], bytes]) -> None:
         self.input = spec
         self.dim = dim
-        self._read = read
+        self.read = read
 
     def encode(self, images: Images) -> Codes:
         """Images (n, h, w, c) to codes (n, dim). Raises ImageError for another shape or dtype."""
@@ -96,13 +96,13 @@ class OnnxEncoder:
 
     @cached_property
     def _encoder(self) -> _Graph:
-        graph = _Graph(self._read("encoder.onnx"), "encoder.onnx", ("codes", "log_variances"))
+        graph = _Graph(self.read("encoder.onnx"), "encoder.onnx", ("codes", "log_variances"))
         graph.prove(np.zeros((1, *self.input.shape), np.uint8), (self.dim,))
         return graph
 
     @cached_property
     def _decoder(self) -> _Graph:
-        graph = _Graph(self._read("decoder.onnx"), "decoder.onnx", ("pictures",))
+        graph = _Graph(self.read("decoder.onnx"), "decoder.onnx", ("pictures",))
         graph.prove(np.zeros((1, self.dim), np.float32), self.input.shape)
         return graph
 

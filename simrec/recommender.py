@@ -87,7 +87,7 @@ class _State:
     def encoder(self) -> FittedEncoder:
         record = self.manifest.encoder
         if record.runtime == "onnx":
-            return OnnxEncoder(record.input, record.dim, lambda name: self.generation.read(f"{record.folder}/{name}"))
+            return OnnxEncoder(record.input, record.dim, self.encoder_reader())
         from simrec import host
 
         folder = self.generation.check_folder(record.folder)
@@ -95,6 +95,14 @@ class _State:
         with blamed_on(self.culprit):
             fitted: FittedEncoder = kind.load(folder)
             return fitted
+
+    def encoder_reader(self) -> Callable[[str], bytes]:
+        """Gives the bytes of the encoder's files by name.
+
+        It doesn't refer to this object, which keeps the encoder: files close when nothing refers to them any more.
+        """
+        generation, folder = self.generation, self.manifest.encoder.folder
+        return lambda name: generation.read(f"{folder}/{name}")
 
     @cached_property
     def _offer(self) -> Offer[EncoderSpec]:
@@ -222,10 +230,13 @@ class Recommender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes its files; further use opens them again, as long as they exist."""
+        """Closes its files; further use opens them again, as long as they exist.
+
+        What other threads have begun to look up goes on, and files stay open until that is done; so do the files of a
+        `catalogue`, an `index` or `codes` that you keep.
+        """
         before, generation = self._now, self._now.generation
         self._now = _State(store.Generation(self.folder, generation.name, generation.manifest), self._home)
-        generation.close()
         before.close()
 
     def with_sources(self, sources: tuple[SourceRecord, ...]) -> Self:
@@ -258,6 +269,8 @@ class Recommender:
         same = (before.manifest.encoder.digest, before.manifest.encoder.folder)
         if (now.manifest.encoder.digest, now.manifest.encoder.folder) == same and "encoder" in before.__dict__:
             now.__dict__["encoder"] = before.encoder
+            if isinstance(before.encoder, OnnxEncoder):  # else it would keep the files of the generation before open
+                before.encoder.read = now.encoder_reader()
         self._now = now
         return True
 

@@ -90,12 +90,17 @@ class Generation:
         weakref.finalize(self, _close, self._files)
 
     def hold(self) -> None:
-        """Opens every file; a file that can't be opened raises its error when it is used."""
+        """Opens every file; a file that can't be opened raises its error when it is used.
+
+        Raises StoreError at once if too many files are open.
+        """
         with self._lock:
             for name in self.manifest.files.keys() - self._files.keys():
                 try:
                     self._files[name] = self._open(name)
                 except StoreError as error:
+                    if isinstance(error.__cause__, OSError) and error.__cause__.errno in files.CROWDED:
+                        raise
                     self._files[name] = str(error)
 
     @property
@@ -154,7 +159,9 @@ class Generation:
         try:
             handle = self._handle(name)
             return mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if self._record(name).size else b""
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        except ValueError as error:
             raise self.damaged(name, str(error)) from error
 
     def path(self, name: str, *, whole: bool = False) -> Path:
@@ -187,7 +194,12 @@ class Generation:
         return self.recommender / name
 
     def damaged(self, name: str, why: str) -> StoreError:
-        """The error for a file that isn't what it should be, with the cheapest remedy."""
+        """The error for a file that isn't what it should be, with the cheapest remedy.
+
+        If too many files are open, that may be all that is wrong, so the error says only that.
+        """
+        if crowded := files.crowded():
+            return self._unreadable(name, crowded)
         return StoreError(f"{self.recommender / name}: damaged ({' '.join(why.split())}): {self._remedy(name)}")
 
     def _check_small(self, name: str) -> None:
@@ -232,7 +244,7 @@ class Generation:
 
     def _unreadable(self, name: str, error: OSError) -> StoreError:
         # A writer doesn't follow links either, so building again wouldn't help.
-        remedy = COPY if error.errno == errno.ELOOP else files.remedy(error, self._remedy(name))
+        remedy = COPY if error.errno == errno.ELOOP else files.remedy(error, "") or self._remedy(name)
         return StoreError(f"{self.recommender / name}: cannot be read ({error.strerror or error}): {remedy}")
 
     def _remedy(self, name: str) -> str:
@@ -290,7 +302,11 @@ def current(folder: Path, *, hold: bool = True) -> Generation:
         try:
             generation = Generation(folder, name, _manifest(folder, name, digest))
             if hold:
-                generation.hold()
+                try:
+                    generation.hold()
+                except StoreError:
+                    generation.close()
+                    raise
             if not hold or generation.whole or _live(folder) == name:
                 return generation
             generation.close()
@@ -362,10 +378,16 @@ def _number(name: str) -> int | None:
 def kept(folder: Path) -> list[Generation]:
     """The generations to which a rollback can go, and the live one, oldest first; damaged manifests are left out.
 
-    Their files are not open yet. A generation in format 1 or 2 is listed only once another has followed it.
+    Their files are not open yet. A generation in format 1 or 2 is listed only once another has followed it. Raises
+    StoreError if their folder can't be read.
     """
     found = []
-    for path in sorted((folder / "generations").glob("*.json")):
+    try:
+        paths = sorted((folder / "generations").glob("*.json"))
+    except OSError as error:
+        remedy = files.remedy(error, COPY)
+        raise StoreError(f"{folder / 'generations'}: cannot be read ({error.strerror or error}): {remedy}") from error
+    for path in paths:
         if _NAME.fullmatch(path.stem):
             with contextlib.suppress(OSError, StoreError):
                 data = _small(folder, f"generations/{path.name}", LARGEST)

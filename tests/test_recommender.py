@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gc
 import io
 import json
 import signal
 import subprocess
 import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from crashes import save
 from PIL import Image
 
 import simrec
@@ -27,6 +33,7 @@ from simrec.manifest import Manifest
 from simrec.perturbations import PERTURBATIONS
 from simrec.recommender import Recommender
 from simrec.sources.load import Pictures
+from simrec.verbs import index
 from simrec.verbs.evaluate import Evaluation
 
 
@@ -407,6 +414,141 @@ def test_a_closed_recommender_opens_again_what_it_needs(demo: Recommender, shoe:
     with Recommender(demo.folder) as opened:
         first = opened.similar(shoe, 3)
     assert opened.similar(shoe, 3) == first
+
+
+@pytest.fixture
+def eight(photos: Path, own_home: Path) -> Path:
+    """The folder of `mine`, a catalogue of eight segments of different sizes."""
+    simrec.build("mine", str(photos), encoder="demo")
+    for number in range(1, 8):
+        save(photos.parent / str(number), *range(100 * number, 100 * number + number))
+        index.add("mine", str(photos.parent / str(number)))
+    assert len(simrec.open("mine").segments.segments) == 8
+    return own_home / "mine"
+
+
+def open_below(folder: Path) -> list[str]:
+    """The files below a folder that this process has open."""
+    paths = []
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the handle that lists them
+            paths.append(handle.readlink())
+    return [str(path) for path in paths if path.is_relative_to(folder)]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Without Python's garbage collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="other systems don't say what is open")
+
+
+@LINUX
+def test_a_closed_recommender_leaves_no_file_open(eight: Path, shoe: Path, no_collector: None) -> None:
+    with Recommender(eight) as opened:
+        found = [opened.similar(shoe, 3), opened.similar(shoe, 3, where="name > '0'")]
+        assert opened.catalogue.picture(found[0][0].id) is not None
+        assert len(open_below(eight)) > 40
+    assert open_below(eight) == []
+    assert found[0][0].id
+
+
+@LINUX
+def test_a_generation_that_was_replaced_is_closed_though_its_encoder_goes_on(
+    eight: Path, shoe: Path, no_collector: None
+) -> None:
+    opened = Recommender(eight)
+    opened.similar(shoe, 3)
+    for number in (8, 9):
+        save(eight.parents[1] / "7", 1000 + number)
+        index.sync("mine")
+        encoder = opened.encoder
+        assert opened.refresh()
+        assert opened.encoder is encoder
+        opened.similar(shoe, 3)
+        several = Counter(path for path in open_below(eight) if path.endswith("encoder.onnx"))
+        assert list(several.values()) == [1]
+    assert opened.reconstruct(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 28, 28, 1)
+
+
+@LINUX
+def test_a_look_up_in_another_thread_ends_well_while_its_recommender_is_closed(eight: Path, shoe: Path) -> None:
+    opened, ending = Recommender(eight), threading.Event()
+    expected = opened.similar(shoe, 5)
+
+    def look_up() -> int:
+        count = 0
+        while not ending.is_set():
+            assert opened.similar(shoe, 5) == expected
+            assert opened.catalogue.picture(expected[0].id) is not None
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(look_up) for _ in range(4)]
+        try:
+            for _ in range(60):
+                with opened:
+                    opened.similar(shoe, 1)
+        finally:
+            ending.set()
+        assert min(one.result() for one in running) > 0
+    opened.__exit__()
+    gc.collect()
+    assert open_below(eight) == []
+
+
+CROWDED = """
+import gc, os, resource, sys
+from pathlib import Path
+import simrec
+from simrec.errors import StoreError
+home, query = Path(sys.argv[1]), sys.argv[2]
+def look_up():
+    with simrec.open("mine", home) as opened:
+        opened.similar(query, 3)
+        opened.similar(query, 3, where="name > '0'")
+        opened.catalogue.picture(opened.catalogue.at([0])[0].id)
+look_up()
+gc.disable()
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+for _ in range(30):
+    look_up()
+print("good")
+begun = len(os.listdir("/proc/self/fd"))
+for limit in range(begun + 2, 120):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 256))
+    said = "good"
+    try:
+        look_up()
+    except StoreError as error:
+        said = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    print(said)
+print(len(os.listdir("/proc/self/fd")) - begun)
+"""
+"""Looks up in a process that may open few files."""
+
+
+@LINUX
+def test_too_many_open_files_are_never_called_damage(eight: Path) -> None:
+    command = [sys.executable, "-c", CROWDED, str(eight.parent), "id:Bag/00018.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *said, left = done.stdout.splitlines()
+    assert (first, said[-1], left) == ("good", "good", "0")
+    errors = [line for line in said if line != "good"]
+    assert len(errors) > 40
+    for line in errors:
+        assert "Too many open files" in line
+        assert "damaged" not in line
+        assert line.endswith("or allow more open files with 'ulimit -n'")
 
 
 def test_the_item_and_its_exact_copies_are_left_out_whichever_way_it_is_named(photos: Path) -> None:

@@ -18,6 +18,7 @@ import mmap
 import os
 import sqlite3
 import threading
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -500,6 +501,8 @@ class Segment:
         except sqlite3.Error as error:
             raise self._damaged(str(error)) from error
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+        # By itself it would stay open until the garbage collector runs: it and its cache refer to each other.
+        weakref.finalize(self, connection.close).atexit = False
         return connection
 
     @cached_property
