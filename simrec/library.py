@@ -13,17 +13,12 @@ from simrec.errors import DataError, RequestError, StoreError, suggestion
 from simrec.home import MARKER, SHIPPED, default
 from simrec.recommender import Recommender
 from simrec.store import exists
+from simrec.store import shipped as shipped
 
 READY = {"fashion-mnist": "demo"}
 """The shipped recommender whose encoder suits a source, by the source's name; "photo" suits all others."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-def shipped() -> Path:
-    """The folder of the shipped recommenders: in the installed package, else the checkout's `indexes`."""
-    packaged = Path(__file__).parent / "shipped"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "indexes"
 
 
 def names(home: Path) -> list[str]:

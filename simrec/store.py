@@ -32,6 +32,7 @@ import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -255,11 +256,80 @@ class Generation:
                 return _rollback(before[0])
         elif self.name in (one.name for one in earlier(self.recommender)) and not _intact(self.recommender):
             return _back(self.recommender)
-        if name.startswith(self.manifest.encoder.folder):
+        if name.startswith(f"{self.manifest.encoder.folder}/"):
+            if self._same_encoder:
+                return (
+                    f"'simrec index build {self.recommender.name} --encoder {self._same_encoder} --from-scratch' makes "
+                    f"the catalogue again with the same encoder"
+                )
             return "bring back a copy of this recommender, or train its encoder again under another name"
         return (
             f"'simrec index build {self.recommender.name} --from-scratch' makes the catalogue again, with its encoder"
         )
+
+    @cached_property
+    def _same_encoder(self) -> str:
+        """Another recommender of this home, or a shipped one, with the same encoder, whose files are good; "" for none.
+
+        Also "" if a build couldn't take that encoder: without a catalogue in files, and for a shipped recommender.
+        """
+        home, catalogue = self.recommender.parent, self.manifest.catalogue
+        if catalogue is None or catalogue.engine or home.resolve() == shipped().resolve():
+            return ""
+        passed = {self.recommender.name}
+        # A build leaves the weights behind, so the only copy must not be the one in this recommender.
+        weights = os.path.lexists(self.recommender / self.manifest.encoder.folder / "weights.safetensors")
+        for place in (home, shipped()):
+            with contextlib.suppress(OSError):
+                for folder in sorted(place.iterdir()):
+                    if folder.name not in passed and exists(folder):
+                        passed.add(folder.name)
+                        if _has_encoder(folder, self.manifest, weights=weights):
+                            return folder.name
+        return ""
+
+
+def _encoder_files(manifest: Manifest, *, weights: bool) -> dict[str, FileRecord]:
+    """The files of a manifest's encoder by their names in its folder; weights: also those that only training needs."""
+    folder = f"{manifest.encoder.folder}/"
+    named = {name.removeprefix(folder): one for name, one in manifest.files.items() if name.startswith(folder)}
+    if not weights and manifest.encoder.runtime == "onnx":
+        named.pop("weights.safetensors", None)
+    return named
+
+
+def _has_encoder(folder: Path, manifest: Manifest, *, weights: bool) -> bool:
+    """Whether the recommender in a folder has a manifest's encoder too, and its files are what was written.
+
+    weights: see `_encoder_files`.
+    """
+    try:
+        other = current(folder, hold=False).manifest
+    except StoreError:
+        return False
+    found = _encoder_files(other, weights=weights)
+    return (
+        other.encoder.digest == manifest.encoder.digest
+        and found == _encoder_files(manifest, weights=weights)
+        and all(_is_good(folder, f"{other.encoder.folder}/{name}", record) for name, record in found.items())
+    )
+
+
+def _is_good(folder: Path, name: str, record: FileRecord) -> bool:
+    """Whether a file is what was written; unlike `Generation.check` it looks for no remedy."""
+    sha256 = hashlib.sha256()
+    with contextlib.suppress(OSError), files.opened_below(folder, name) as file:
+        if os.fstat(file.fileno()).st_size == record.size:
+            while piece := file.read(1 << 20):
+                sha256.update(piece)
+            return sha256.hexdigest() == record.sha256
+    return False
+
+
+def shipped() -> Path:
+    """The folder of the shipped recommenders: in the installed package, else the checkout's `indexes`."""
+    packaged = Path(__file__).parent / "shipped"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "indexes"
 
 
 def _close(opened: dict[str, BinaryIO | str]) -> None:

@@ -510,6 +510,38 @@ def test_a_rollback_to_a_damaged_generation_is_refused(photos: Path, own_home: P
     assert len(ids()) == 13
 
 
+def without_encoder(folder: Path) -> str:
+    """Deletes a recommender's encoder; returns the error of a look-up."""
+    shutil.rmtree(folder / store.current(folder).manifest.encoder.folder)
+    with pytest.raises(StoreError) as raised:
+        simrec.open(folder.name).similar(picture(1), 3)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("encoder", ["demo-sparse", "tiny"], ids=["of a shipped recommender", "of another one"])
+def test_a_lost_encoder_is_taken_from_a_recommender_that_has_it_too(photos: Path, own_home: Path, encoder: str) -> None:
+    simrec.build("other", str(photos), encoder=encoder)
+    before = simrec.open("other").similar(picture(1), 5)
+    words = ["index", "build", "other", "--encoder", encoder, "--from-scratch"]
+    # `mine` has the encoder of `tiny` too, and comes first.
+    named = [word.replace("tiny", "mine") for word in words]
+    assert f"'simrec {' '.join(named)}' makes the catalogue again" in without_encoder(own_home / "other")
+    assert ran(*named)[0] == 0
+    assert simrec.open("other").similar(picture(1), 5) == before
+    assert generations.verify("other").problems == ()
+
+
+def test_an_encoder_that_is_damaged_everywhere_needs_a_copy_or_training(photos: Path, own_home: Path) -> None:
+    simrec.build("other", str(photos), encoder="tiny")
+    for name in ("mine", "tiny"):
+        path = next((own_home / name / store.current(own_home / name).manifest.encoder.folder).glob("*.npz"))
+        good = path.read_bytes()
+        path.unlink()  # not in place: it may be a link to that of the others
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    said = without_encoder(own_home / "other")
+    assert said.endswith("bring back a copy of this recommender, or train its encoder again under another name")
+
+
 @pytest.fixture
 def changed(photos: Path, own_home: Path) -> Path:
     """The folder of `mine` after three generations: 12 items, 13 and 12."""
