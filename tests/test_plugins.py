@@ -29,12 +29,12 @@ from simrec.errors import MOVED, PluginError, RequestError, reason
 from simrec.verbs.train import Plan
 
 HEAD = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from simrec.contracts import Batch, EncoderSpec, Entry, Epoch, ExporterSpec, History, ImageSpec, SourceSpec
 from simrec.contracts import content, setting
-from simrec.errors import DataError
+from simrec.errors import DataError, ImageError
 from simrec.hookspecs import hookimpl
 """
 
@@ -214,6 +214,14 @@ def read_as(images: str, **others: str) -> str:
     return f"return Batch({parts['entries']}, {images}, {parts['previews']}, {parts['contents']})"
 
 
+def read_with(change: str) -> str:
+    """The body of a `read` that reads everything well, except for a change of its batch."""
+    return (
+        "from simrec import reading; good = reading.batch(entries, np.zeros((3, *spec.shape), np.uint8), spec); "
+        f"return replace(good, {change})"
+    )
+
+
 IMAGES = "np.zeros((3, *spec.shape), np.uint8)"
 
 UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
@@ -257,8 +265,117 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
         broken_source(read=read_as(IMAGES, entries="entries[::-1]")),
         "other entries than those it was given",
     ),
+    "source-of-number-ids": (
+        broken_source(entries='yield Entry(7, "")'),
+        "listed the entry 7, whose id is int, not a text",
+    ),
+    "source-of-byte-ids": (
+        broken_source(entries='yield Entry(b"7", "")'),
+        "listed the entry b'7', whose id is bytes, not a text",
+    ),
+    "source-of-empty-ids": (broken_source(entries='yield Entry("", "")'), "listed an entry whose id is empty"),
+    "source-of-surrogates": (broken_source(entries='yield Entry("a\\udc80", "")'), "whose id is no UTF-8"),
+    "source-of-no-label": (
+        broken_source(entries='yield Entry("a", "", None)'),
+        "listed the entry 'a', whose label is NoneType, not a text",
+    ),
+    "source-of-no-source": (
+        broken_source(entries='yield Entry("a", None)'),
+        "listed the entry 'a', whose source is NoneType, not a text",
+    ),
+    "source-of-number-stamps": (
+        broken_source(entries='yield Entry("a", "", "", 5)'),
+        "listed the entry 'a', whose stamp is int, not a text",
+    ),
+    "source-of-no-fields": (
+        broken_source(entries='yield Entry("a", "", fields=None)'),
+        "listed the entry 'a', whose fields are NoneType, not a dict",
+    ),
+    "source-of-number-names": (
+        broken_source(entries='yield Entry("a", "", fields={1: 2})'),
+        "listed the entry 'a', whose field's name is int, not a text",
+    ),
+    "source-of-lists": (
+        broken_source(entries='yield Entry("a", "", fields={"n": [1]})'),
+        "whose field 'n' is list, not a text, a number or None",
+    ),
+    "source-of-surrogate-fields": (
+        broken_source(entries='yield Entry("a", "", fields={"n": "\\udc80"})'),
+        "whose field 'n' is no UTF-8",
+    ),
+    "source-of-65-bits": (
+        broken_source(entries='yield Entry("a", "", fields={"n": 2**63})'),
+        "whose field 'n' has more than 64 bits: make it a text",
+    ),
+    "source-that-drops": (
+        broken_source(
+            read=read_with(
+                "entries=entries[:1], images=good.images[:1], previews=good.previews[:1], contents=good.contents[:1]"
+            )
+        ),
+        "returned neither a picture nor an error for 'b'",
+    ),
+    "source-of-no-entries": (
+        broken_source(read=read_with("entries=None")),
+        "returned entries that are NoneType, not a list",
+    ),
+    "source-of-a-generator": (
+        broken_source(read=read_with("entries=(entry for entry in entries)")),
+        "returned entries that are generator, not a list",
+    ),
+    "source-that-relabels": (
+        broken_source(read=read_with("entries=[replace(entry, label='red') for entry in entries]")),
+        "other entries than those it was given",
+    ),
+    "source-of-no-errors": (
+        broken_source(read=read_with("errors=None")),
+        "returned errors that are NoneType, not a list",
+    ),
+    "source-of-other-errors": (
+        broken_source(read=read_with("errors=[(entries[0], ValueError('no'))]")),
+        "returned the error (Entry(id='a'",
+    ),
+    "source-of-strangers-errors": (
+        broken_source(read=read_with("errors=[(Entry('x', ''), ImageError('no'))]")),
+        "returned an error for 'x', which is not an entry that it was given",
+    ),
+    "source-of-read-errors": (
+        broken_source(read=read_with("errors=[(entries[1], ImageError('no'))]")),
+        "returned an error for 'b', which it also read",
+    ),
+    "source-of-no-previews": (
+        broken_source(read=read_with("previews=[None] * 3")),
+        "returned a preview of 'a' that is NoneType, not bytes",
+    ),
+    "source-of-odd-previews": (
+        broken_source(read=read_with("previews=[*good.previews[:2], b'p']")),
+        "returned a preview of 'c' that is no preview (neither a PNG nor a JPEG",
+    ),
+    "source-of-long-previews": (
+        broken_source(read=read_with("previews=[good.previews[0] + bytes(1 << 20)] * 3")),
+        "returned a preview of 'a' that has more than 1,048,576 bytes",
+    ),
+    "source-of-no-contents": (broken_source(read=read_with("contents=[None] * 3")), "contents that"),
+    "source-of-read-lists": (
+        broken_source(read=read_with("fields=[{'w': [1]}] * 3")),
+        "read the entry 'a', whose field 'w' is list",
+    ),
+    "source-of-no-read-fields": (
+        broken_source(read=read_with("fields=None")),
+        "returned fields that are NoneType, not a list",
+    ),
 }
 """Plugins with a source that fails when it is used."""
+
+NUMPY = broken_source(
+    entries="""yield Entry(np.str_("a"), "shop", fields={np.str_("text"): np.str_("red"), "whole": np.int32(2),
+            "decimal": np.float32(0.5), "truth": np.bool_(True), "none": np.nan})
+        yield Entry("b", "shop", fields={"text": "blue", "whole": np.int64(-2**63), "decimal": 1.5, "truth": False,
+            "none": float("inf")})
+        yield Entry("c", "shop", fields={"whole": 2**63 - 1})""",
+    read=read_with(""),
+)("source-of-numpy")
+"""A plugin with a source whose fields are of numpy."""
 
 UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
     "exporter-of-contract-2": (
@@ -285,6 +402,7 @@ TAKEN = "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('plain', 'Another
 PLUGINS = {
     "good-plugin": GOOD,
     **{name: HEAD + source for name, (source, _) in UNLOADABLE.items()},
+    "source-of-numpy": NUMPY,
     **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE | UNWRITABLE).items()},
     "taken": HEAD + TAKEN,
 }
@@ -576,6 +694,18 @@ def test_a_source_that_breaks_its_contract_is_named_and_the_old_catalogue_stays(
     assert f"source '{name}' ({name} 1.2.3)" in str(raised.value)
     assert UNREADABLE[name][1] in str(raised.value)
     assert tree(own_home) == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_fields_of_numpy_and_truth_values_are_kept_and_numbers_that_are_none_are_empty(own_home: Path) -> None:
+    built = api.build("mine", "source-of-numpy", encoder="demo")
+    fields = [item.fields for item in built.catalogue.all()]
+    assert fields == [
+        {"text": "red", "whole": 2, "decimal": 0.5, "truth": 1, "none": None},
+        {"text": "blue", "whole": -(2**63), "decimal": 1.5, "truth": 0, "none": None},
+        {"text": None, "whole": 2**63 - 1, "decimal": None, "truth": None, "none": None},
+    ]
+    assert [item.id for item in built.catalogue.all()] == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("installed")

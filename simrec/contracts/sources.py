@@ -12,17 +12,19 @@ from simrec.contracts.arrays import Images, ImageSpec, Notice
 from simrec.errors import ImageError
 
 Value = str | int | float | None
-"""What a field of an item holds; None if it is empty."""
+"""What a field of an item holds; None if it is empty. Whole numbers have at most 64 bits; NaN and infinities count as
+empty. Numbers and texts of numpy become Python's, truth values 1 and 0.
+"""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One item of a source, listed but not yet read.
 
-    id: stable and unique within the source: the path relative to the folder, the list's id column, "train/00042".
-    source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the picture may
-    have changed (size and modification time for a file), "" if it never does. fields: what else is known about the
-    item, by name.
+    id: stable and unique within the source, never empty: the path relative to the folder, the list's id column,
+    "train/00042". source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the
+    picture may have changed (size and modification time for a file), "" if it never does. fields: what else is known
+    about the item, by name.
     """
 
     id: str
@@ -36,10 +38,10 @@ class Entry:
 class Batch:
     """Some entries, read.
 
-    entries: those that could be read, in the given order. images: uint8 (n, h, w, c), as the
-    encoder takes them. previews: for people to see, a JPEG or PNG file each, in colour, longest edge at most 128
-    pixels. contents: `content` of each picture's file: items with the same content are exact copies. errors: the
-    entries that could not be read, and why. fields: what reading found out about each picture, such as its width; the
+    entries: those that could be read, unchanged and in the given order. images: uint8 (n, h, w, c), as the encoder
+    takes them. previews: for people to see, a JPEG or PNG file each, in colour, longest edge at most 128 pixels.
+    contents: `content` of each picture's file: items with the same content are exact copies. errors: all the other
+    entries, which could not be read, and why. fields: what reading found out about each picture, such as its width; the
     entry's own fields take precedence; may be empty.
     """
 

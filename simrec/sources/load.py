@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Sourc
 from simrec.errors import DataError, EmptyError, ImageError, PluginError
 from simrec.faults import blamed_on
 from simrec.files import replacing
+from simrec.sources.checking import Checks, are_contents
 from simrec.sources.exports import is_export
 from simrec.streams import ahead, chunks
 
@@ -34,10 +34,11 @@ LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 READ = 256
 """How many entries are read at a time. It must not change within a build: codes depend on it in their last bit."""
 
+CHECKED = 64
+"""How many entries of a listing are checked at a time."""
+
 LARGEST_BATCH = 16 << 20
 """About how many bytes the images of a batch may take: several batches are in memory at once."""
-
-_CONTENT = re.compile("[0-9a-f]{32}")
 
 SAID = 20
 """How many unreadable pictures are named one by one; further ones are only counted, by reason."""
@@ -137,49 +138,35 @@ class Held:
         self.reduced: bool = source.reduced
         self.root: str | None = getattr(source, "root", None)
         self._source, self._culprit = source, culprit
+        self._checks = Checks(culprit)
 
     def entries(self) -> Iterator[Entry]:
-        """The source's entries, after checking that no id comes twice."""
+        """The source's entries, checked one by one; no id comes twice."""
         seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
         with blamed_on(self._culprit):
-            for entry in self._source.entries():
-                if not isinstance(entry, Entry):
-                    raise PluginError(
-                        f"{self._culprit} listed {type(entry).__name__}, which is no Entry: fix the plugin"
-                    )
-                if (key := hash(entry.id)) in seen:
-                    raise DataError(f"{self.name}: the id {entry.id!r} is there more than once: give each item its own")
-                seen.add(key)
-                yield entry
+            for some in chunks(self._source.entries(), CHECKED):
+                entries = self._checks.entries(some)
+                hashes = {hash(entry.id) for entry in entries}
+                if len(hashes) < len(entries) or not seen.isdisjoint(hashes):
+                    raise self._listed_twice(entries, seen)
+                seen |= hashes
+                yield from entries
         if not seen:
             raise EmptyError(f"{self.name}: no pictures in this source: name another")
 
+    def _listed_twice(self, entries: Sequence[Entry], before: set[int]) -> DataError:
+        """The error for the first of these entries whose id was there before. before: the hashes of earlier ids."""
+        seen = set(before)
+        for entry in entries:
+            if hash(entry.id) in seen:
+                break
+            seen.add(hash(entry.id))
+        return DataError(f"{self.name}: the id {entry.id!r:.100} is there more than once: give each item its own")
+
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
-        """Reads entries from the source and checks the batch."""
+        """Reads entries from the source and checks the batch: each entry has been read or has an error."""
         with blamed_on(self._culprit):
-            batch = self._source.read(entries, spec)
-        if not isinstance(batch, Batch):
-            raise PluginError(f"{self._culprit} returned {type(batch).__name__}, not a Batch: fix the plugin")
-        images, count = batch.images, len(batch.entries)
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, *spec.shape):
-            found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-            raise PluginError(
-                f"{self._culprit} returned images that are {found} for {count} entries, not uint8 "
-                f"{(count, *spec.shape)}: fix the plugin"
-            )
-        if not len(batch.previews) == len(batch.contents) == count:
-            raise PluginError(f"{self._culprit} returned no preview or no content for some entries: fix the plugin")
-        if len(batch.fields) not in (0, count):
-            raise PluginError(
-                f"{self._culprit} returned fields of {len(batch.fields)} of {count} entries: fix the plugin"
-            )
-        if not all(_CONTENT.fullmatch(content) for content in batch.contents):
-            raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
-        wanted = {entry.id: place for place, entry in enumerate(entries)}
-        places = [wanted.get(entry.id, -1) for entry in batch.entries]
-        if -1 in places or places != sorted(set(places)):
-            raise PluginError(f"{self._culprit} returned other entries than those it was given: fix the plugin")
-        return batch
+            return self._checks.batch(self._source.read(entries, spec), entries, spec)
 
     def contents(self, entries: Sequence[Entry]) -> list[str | None]:
         """See `Digested`; None for all entries if the source doesn't offer it."""
@@ -187,7 +174,7 @@ class Held:
             return [None] * len(entries)
         with blamed_on(self._culprit):
             found = list(self._source.contents(entries))
-        if len(found) != len(entries) or not all(one is None or _CONTENT.fullmatch(one) for one in found):
+        if len(found) != len(entries) or not are_contents([one for one in found if one is not None]):
             raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
         return found
 
