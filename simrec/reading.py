@@ -63,7 +63,8 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
     Widths and heights in pixels become fields.
     """
     parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
-    outcomes = [outcome for part in _threads().map(lambda part: _read(part, spec), parts) for outcome in part]
+    threads = _threads(os.getpid())
+    outcomes = [outcome for part in threads.map(lambda part: _read(part, spec), parts) for outcome in part]
     good: list[tuple[Entry, images.Read]] = []
     errors: list[tuple[Entry, ImageError]] = []
     for entry, outcome in zip(entries, outcomes, strict=True):
@@ -82,7 +83,7 @@ def read_files(entries: Sequence[Entry], paths: Sequence[Path], spec: ImageSpec)
 
 def digests(paths: Sequence[Path]) -> list[str | None]:
     """The `content` of each file, without decoding it; None for one that can't be read or is too large."""
-    return list(_threads().map(_digest, paths))
+    return list(_threads(os.getpid()).map(_digest, paths))
 
 
 def _digest(path: Path) -> str | None:
@@ -108,9 +109,10 @@ def batch(entries: Sequence[Entry], pictures: Images, spec: ImageSpec) -> Batch:
 def _read(paths: Sequence[Path], spec: ImageSpec) -> list[images.Read | ImageError]:
     """Reads some files, in another process if there is one."""
     answers: Sequence[_Answer] = [None] * len(paths)
-    if _processes.wanted(len(paths)):
+    decoders = _processes(os.getpid())
+    if decoders.wanted(len(paths)):
         try:
-            answers = _processes.ask(paths, spec)
+            answers = decoders.ask(paths, spec)
         except ChildProcessError:
             if len(paths) > 1:
                 return [outcome for path in paths for outcome in _read([path], spec)]
@@ -131,8 +133,8 @@ def _alone(path: Path, spec: ImageSpec) -> images.Read | ImageError:
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """The threads that read files, shared by this whole process."""
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The threads that read files in this process. process: its number, as a fork copies no threads."""
     return ThreadPoolExecutor(os.cpu_count(), "simrec-reading")
 
 
@@ -188,8 +190,17 @@ class _Processes:
                 _ended(self._idle.get_nowait())
 
 
-_processes = _Processes()
-atexit.register(_processes.end)
+@functools.cache
+def _processes(process: int) -> _Processes:
+    """The processes that decode files for this one. process: its number, as a fork must not ask those of its parent:
+    both would write into the same pipes.
+    """
+    return _Processes()
+
+
+@atexit.register
+def _end() -> None:
+    _processes(os.getpid()).end()
 
 
 def _started() -> subprocess.Popen[bytes] | None:

@@ -427,7 +427,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[reading._Processes]:
     """Other processes decode all files, from the first one on."""
     made = reading._Processes()
     monkeypatch.setattr(reading, "ALONE", -1)
-    monkeypatch.setattr(reading, "_processes", made)
+    monkeypatch.setattr(reading, "_processes", lambda process: made)
     yield made
     made.end()
 
@@ -472,6 +472,35 @@ def test_if_no_process_can_be_started_this_one_reads(
 ) -> None:
     monkeypatch.setattr(reading, "COMMAND", command)
     assert len(load(str(photos), ImageSpec(), notice=pytest.fail)) == 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_pictures_are_read_after_a_fork_by_other_processes_than_the_parent_s(photos: Path) -> None:
+    script = f"""
+import os, pathlib
+from simrec import reading
+from simrec.contracts import Entry, ImageSpec
+reading.ALONE = -1
+paths = sorted(pathlib.Path({str(photos)!r}).rglob("*.png"))
+entries = [Entry(str(path), str(path)) for path in paths]
+def contents():
+    return reading.read_files(entries, paths, ImageSpec()).contents
+expected = contents()
+started = reading._started
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        count = []
+        reading._started = lambda: count.append(1) or started()
+        same = contents() == expected and reading.digests(paths) == expected
+        reading._end()
+        os._exit(not (same and (count or not reading._processes(os.getpid())._possible)))
+    assert contents() == expected
+    assert os.waitpid(child, 0)[1] == 0
+assert contents() == expected
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_idle_process_ends(photos: Path, processes: reading._Processes, monkeypatch: Any) -> None:
