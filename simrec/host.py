@@ -90,15 +90,22 @@ class Host:
             return found[0]
         if found:
             raise PluginError(_conflict(kind.kind, name, found))
+        self.check_loaded(name)
+        raise PluginError(f"no {kind.kind} {name!r}: {suggestion(name, self.names(kind))}{self.hidden}")
+
+    def check_loaded(self, name: str) -> None:
+        """Raises PluginError with the reason if a plugin of that name could not be loaded."""
         for failure in self.failures:
             if failure.plugin == name:
                 raise PluginError(f"{failure}; fix or uninstall it")
-        there = suggestion(name, self.names(kind))
-        if self.left_out:
-            there += f" ({CHOICE} leaves out {', '.join(self.left_out)})"
+
+    @property
+    def hidden(self) -> str:
+        """The end of a sentence about a name that doesn't exist: which plugins aren't loaded, "" if all are."""
+        said = f" ({CHOICE} leaves out {', '.join(self.left_out)})" if self.left_out else ""
         if self.failures:
-            there += " (some plugins could not be loaded: 'simrec plugins list' says why)"
-        raise PluginError(f"no {kind.kind} {name!r}: {there}")
+            said += " (some plugins could not be loaded: 'simrec plugins list' says why)"
+        return said
 
     @property
     def conflicts(self) -> tuple[str, ...]:

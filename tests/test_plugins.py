@@ -130,6 +130,10 @@ UNLOADABLE = {
         "@hookimpl\ndef simrec_exporters(): return [ExporterSpec('arff', '', 'a:b', api=2)]",
         "was written for contract 2, this simrec has 3 (since contract 3 an exporter writes a table",
     ),
+    "old-source": (
+        "@hookimpl\ndef simrec_sources(): return [SourceSpec('old-source', '', 'a:b', api=1)]",
+        "was written for contract 1, this simrec has 3",
+    ),
     "wrong-metric": (f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, metric='cos')]", "'cos'"),
     "wrong-name": ("@hookimpl\ndef simrec_sources(): return [SourceSpec('our:shop', '', 'a:b')]", "'our:shop'"),
     "returns-none": ("@hookimpl\ndef simrec_encoders(): pass", "returned None"),
@@ -621,6 +625,28 @@ def test_the_error_says_that_simrec_plugins_leaves_an_encoder_out(monkeypatch: p
     monkeypatch.setenv("SIMREC_PLUGINS", "vae")
     with pytest.raises(PluginError, match=r"no encoder 'plain': .*SIMREC_PLUGINS leaves out .*plain"):
         host.discover().find(EncoderSpec, "plain")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_source_whose_plugin_could_not_be_loaded_is_refused_with_the_reason(simrec: Command) -> None:
+    for name in ("old-source", "import-error"):
+        for source in (name, f"{name}:winter"):
+            error = simrec("index", "build", "mine", source, "--encoder", "demo").error
+            assert error.startswith(f"plugin '{name}' ({name} 1.2.3) could not be loaded: ")
+            assert UNLOADABLE[name][1] in error
+    error = simrec("index", "build", "mine", "nowhere:winter", "--encoder", "demo").error
+    assert error.startswith("no source 'nowhere:winter': ")
+    assert "some plugins could not be loaded: 'simrec plugins list' says why" in error
+    Path("old-source").mkdir()
+    assert "no pictures in this folder" in simrec("index", "build", "mine", "old-source", "--encoder", "demo").error
+
+
+def test_the_error_says_that_simrec_plugins_leaves_a_source_out(
+    simrec: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMREC_PLUGINS", "")
+    error = simrec("index", "build", "mine", "our-shop", "--encoder", "demo").error
+    assert "SIMREC_PLUGINS leaves out" in error
 
 
 def test_without_any_plugin_folders_are_indexed_and_pictures_looked_up(

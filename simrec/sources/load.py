@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,9 @@ CHECKED = 64
 
 LARGEST_BATCH = 16 << 20
 """About how many bytes the images of a batch may take: several batches are in memory at once."""
+
+_NAME = re.compile(r"[\w.-]{1,100}")
+"""What may be a source's name, rather than a path of several folders."""
 
 SAID = 20
 """How many unreadable pictures are named one by one; further ones are only counted, by reason."""
@@ -112,7 +116,14 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
     name, _, text = source.partition(":")
     # Without a colon, even "folder" is a path: that of a folder with this name.
     if name not in plugins.names(SourceSpec) or source == "folder":
-        name, text = "list" if source.lower().endswith(LISTS) else "folder", source
+        is_list = source.lower().endswith(LISTS)
+        if plugins.hidden and not is_list and _NAME.fullmatch(name) and not Path(source).exists():
+            plugins.check_loaded(name)
+            raise DataError(
+                f"no source {source!r}: name a folder of pictures, a picture, or one of 'simrec plugins list'"
+                f"{plugins.hidden}"
+            )
+        name, text = "list" if is_list else "folder", source
     offer = plugins.find(SourceSpec, name)
     factory = host.imported(offer)
     with blamed_on(str(offer)):
