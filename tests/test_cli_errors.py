@@ -59,6 +59,8 @@ def mine(own_home: Path, demo: Recommender) -> Path:
 
 # Names that do not exist, files that are not there.
 
+MEMORIES = ("nan", "inf", "0", "-1")
+
 
 @pytest.mark.parametrize(
     ("words", "expected"),
@@ -70,6 +72,7 @@ def mine(own_home: Path, demo: Recommender) -> Path:
         ("similar shoe.png --format yaml", "'yaml' is not one of"),
         ("index biuld new photos", "Did you mean 'build'"),
         ("train plain --set epochs", "KEY=VALUE"),
+        *((f"train plain --memory {memory}", f"{memory} must be a number of GB above 0") for memory in MEMORIES),
         ("reconstruct shoe.png -o r.jpg", "'r.jpg' must end in .png"),
         ("compress shoe.png", "Name what to compress"),
         ("compress shoe.png --bits 9 -o out.simrec", "9 is not in the range"),

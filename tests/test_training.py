@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import ran
 from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from simrec.errors import TrainingError
 from simrec.learning import onnx_export, training
 from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
 from simrec.onnx_encoder import OnnxEncoder
+from simrec.sources.files import Folder
 from simrec.sources.load import Pictures
 
 TINY = PlainSettings(widths=(4,), hidden=8, decoder=(8,), dim=4, epochs=6, batch_size=64)
@@ -245,4 +247,19 @@ def test_a_second_ctrl_c_leaves_nothing_behind(photos: Path, own_home: Path) -> 
         wait_for(process, "Ctrl-C again")
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
+    assert not (own_home / "mine").exists()
+
+
+def test_ctrl_c_before_the_first_epoch_ends_at_once(
+    photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Folder.read
+
+    def read(self: Folder, entries: Any, spec: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(self, entries, spec)
+
+    monkeypatch.setattr(Folder, "read", read)
+    status, out, err = ran("train", "pca", "--name", "mine", "--data", photos)
+    assert (status, out, err.strip()) == (130, "", "Interrupted.")
     assert not (own_home / "mine").exists()

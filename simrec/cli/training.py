@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import signal
 import sys
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 )
 @data_dir_option
 @click.option(
-    "--memory", type=float, metavar="GB",
+    "--memory", type=float, metavar="GB", callback=lambda context, parameter, memory: _checked(memory),
     help="Memory for the pictures; if not all fit, a sample is drawn.  [default: a quarter of the machine's]",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop with an error at the first picture that can't be read.")
@@ -51,13 +52,14 @@ def train(
 
     simrec brings plain, sparse, denoising, vae, photo, onnx, pca and torchvision; plugins add more.
 
-    Ctrl-C stops after the current epoch and saves the best one so far; a second Ctrl-C saves nothing.
+    Ctrl-C stops after the current epoch and saves the best one so far; a second Ctrl-C, or one before the first epoch,
+    saves nothing.
     """
     from simrec.verbs import train as verb
 
     wanted = changes | {k: str(v) for k, v in (("dim", dim), ("epochs", epochs)) if v is not None}
     display = _Display(session)
-    with _interruptible(session) as stop, display:
+    with _interruptible(session, lambda: display.begun is not None) as stop, display:
         made, history = verb.train(
             verb.Plan(
                 encoder, preset, wanted, seed, device, None if memory is None else max(1, round(memory * 1e9)), strict,
@@ -76,6 +78,13 @@ def train(
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")
 
 
+def _checked(memory: float | None) -> float | None:
+    """The memory in GB; a usage error if it isn't a number above 0."""
+    if memory is not None and not 0 < memory < math.inf:
+        raise click.BadParameter(f"{memory:g} must be a number of GB above 0, such as 2.5", param_hint="--memory")
+    return memory
+
+
 def _command(words: list[str]) -> str:
     """The command to keep, without the options before the verb: recommenders don't tell where their home was."""
     return shlex.join(["simrec", *words[words.index("train") if "train" in words else 0 :]])
@@ -90,6 +99,7 @@ class _Display:
         self.stack, self.counting = contextlib.ExitStack(), contextlib.ExitStack()
         self.bar: Any = None
         self.count: Callable[[str, int, int], None] | None = None
+        self.begun: float | None = None
 
     def __enter__(self) -> _Display:
         return self
@@ -108,8 +118,8 @@ class _Display:
         self.count = None
         if hasattr(encoder, "summary"):
             self.session.notice(encoder.summary())
-        self.session.notice(f"Training on {len(pictures):,} pictures of {pictures.name}.")
         self.begun = time.monotonic()
+        self.session.notice(f"Training on {len(pictures):,} pictures of {pictures.name}.")
         if self.live:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -124,6 +134,7 @@ class _Display:
 
     def progress(self, at: Progress) -> None:
         done = (at.epoch - 1 + at.step / at.steps) / at.epochs
+        assert self.begun is not None
         left = _clock((time.monotonic() - self.begun) * (1 - done) / done)
         losses = f"loss {at.loss:.4g}"
         if at.validation_loss is not None:
@@ -140,13 +151,16 @@ def _clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _interruptible(session: Session) -> Iterator[Callable[[], bool]]:
-    """Inside it, the first Ctrl-C only makes the yielded function true; the second raises KeyboardInterrupt."""
+def _interruptible(session: Session, begun: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Inside it, the first Ctrl-C only makes the yielded function true; the second raises KeyboardInterrupt.
+
+    begun: whether epochs have begun; before that there is nothing to keep, and the first Ctrl-C raises it too.
+    """
     stopping = False
 
     def handle(*_: object) -> None:
         nonlocal stopping
-        if stopping:
+        if stopping or not begun():
             raise KeyboardInterrupt
         stopping = True
         session.notice("Stopping after this epoch; the best one so far is kept. Press Ctrl-C again to keep nothing.")
