@@ -324,7 +324,8 @@ def _objects(file: TextIO, list_: str) -> Iterator[tuple[int, Row]]:
         for name, value in row.items():
             if isinstance(value, list | dict):
                 raise DataError(
-                    f"{list_}: line {number}: {name!r:.100} holds a list or an object: leave it out, a field is one value"
+                    f"{list_}: line {number}: {name!r:.100} holds a list or an object, and a field is one value: leave "
+                    f"it out"
                 )
             if isinstance(value, str) and "\0" in value:
                 raise DataError(f"{list_}: line {number}: {name!r:.100} holds a NUL byte, which no text has")
