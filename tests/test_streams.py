@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ran
 from PIL import Image
 
 import simrec
@@ -27,6 +28,7 @@ from simrec.catalogue.segment import place_of
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
+from simrec.sources.files import Folder
 from simrec.sources.load import collected, load, open_source
 from simrec.streams import CORES, ahead, chunks, queued, spread
 from simrec.verbs.encoding import Unread
@@ -397,6 +399,22 @@ def test_many_unreadable_pictures_are_summed_up_and_listed_where_that_is_asked_f
     assert len((tmp_path / "unread.txt").read_text().splitlines()) == 30
     with pytest.raises(ImageError, match=r"broken-00\.png: the file is empty"):
         simrec.build("strict", str(photos), encoder="demo", unread=Unread(strict=True))
+
+
+def test_a_file_for_unreadable_pictures_that_cannot_be_written_is_an_error_before_anything_is_read(
+    photos: Path, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("a picture was read"))
+    for file, why in ((tmp_path / "nowhere" / "list.txt", "No such file or directory"), (photos, "irectory")):
+        status, _, err = ran("index", "build", "mine", photos, "--encoder", "demo", "--unread", file)
+        assert status > 0 and str(file) in err and why in err
+    with pytest.raises(StoreError, match=r"nowhere/list\.txt: cannot be written \(No such file or directory\): name"):
+        Unread(list=tmp_path / "nowhere" / "list.txt")
+    (tmp_path / "list.txt").write_text("old")
+    Unread(list=tmp_path / "list.txt")
+    Unread(list=tmp_path / "new.txt")
+    assert (tmp_path / "list.txt").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix or path.name[0] == ".") == ["list.txt"]
 
 
 def test_a_picture_that_vanishes_between_listing_and_reading_is_named(photos: Path) -> None:

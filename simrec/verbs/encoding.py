@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +15,7 @@ from pathlib import Path
 from simrec import store
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
+from simrec.files import explained
 from simrec.home import default, remember_root
 from simrec.manifest import EncoderRecord, SourceRecord
 from simrec.recommender import Recommender, silent
@@ -21,10 +25,20 @@ from simrec.streams import ahead, chunks
 
 @dataclass(frozen=True)
 class Unread:
-    """What to do about pictures that can't be read. strict: stop at the first one. list: a file that names them all."""
+    """What to do about pictures that can't be read. strict: stop at the first one. list: a file that names them all.
+
+    Raises StoreError if that file can't be written, because it is written only after everything has been encoded.
+    """
 
     strict: bool = False
     list: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.list is not None:
+            with explained(self.list, "name a file in a folder you can write to"):
+                if self.list.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                tempfile.TemporaryFile(dir=self.list.parent).close()
 
 
 @dataclass(frozen=True)
