@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -382,6 +383,34 @@ def test_a_folder_with_pipes_loops_and_links_is_listed_without_hanging(photos: P
         f"left out {photos}/Bag/nowhere.png: cannot be read (No such file or directory): name a picture file",
         f"left out {photos}/itself.png: cannot be read (Too many levels of symbolic links): name a picture file",
     ]
+
+
+def test_a_sub_folder_that_cannot_be_read_is_named_or_an_error_where_that_is_asked_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, real = photos / "Bag", os.scandir
+
+    def scandir(folder: Any) -> Any:
+        if str(folder) == str(locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told: list[str] = []
+    unread = Unread(list=tmp_path / "unread.txt")
+    built = simrec.build("mine", str(photos), encoder="demo", unread=unread, notice=told.append)
+    assert len(built.catalogue) == 30
+    error = f"{locked}: this folder cannot be read (Permission denied): allow yourself to read it"
+    assert f"left out {error}" in told
+    assert (tmp_path / "unread.txt").read_text() == f"{error}\n"
+    with pytest.raises(ImageError, match="Bag: this folder cannot be read"):
+        simrec.build("strict", str(photos), encoder="demo", unread=Unread(strict=True))
+    source = open_source(str(photos), notice=pytest.fail)
+    assert len(list(source.entries())) == 31
+    assert source.unlisted == [str(locked)]
+    monkeypatch.undo()
+    assert len(list(source.entries())) == 40
+    assert source.unlisted == []
 
 
 def test_many_unreadable_pictures_are_summed_up_and_listed_where_that_is_asked_for(

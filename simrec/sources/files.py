@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from simrec.contracts import Batch, Entry, ImageSpec, Notice, Source, Value
-from simrec.errors import DataError, EmptyError
+from simrec.errors import DataError, EmptyError, ImageError
 
 PICTURE_ENDINGS = frozenset(
     (".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm",
@@ -95,6 +96,8 @@ class Folder(Files):
     def __init__(self, path: Path, notice: Notice) -> None:
         self.name, self._path, self._notice = str(path.absolute()), path, notice
         self.root = printable(path.absolute())
+        self.unlisted: set[str] = set()
+        """Paths of the folders that could not be listed."""
         self._said = False
         self._endings = PICTURE_ENDINGS | (HEIF_ENDINGS if find_spec("pillow_heif") else frozenset())
 
@@ -115,18 +118,29 @@ class Folder(Files):
                 f"{self._path}: no pictures in this folder: put PNG, JPEG, WebP, ... files there, labels as sub-folders"
             )
 
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """Decodes the files; an entry that is a folder could not be listed, and is an error."""
+        batch = super().read(entries, spec)
+        return replace(batch, errors=[(entry, _error_of(entry, error)) for entry, error in batch.errors])
+
     def _walk(
         self, folder: Path, within: str, passed: Counter[str]
     ) -> Iterator[tuple[str, str, os.stat_result | None]]:
-        """Pictures below a folder, each as the folders on the way, joined by '/', its name and the file's status."""
+        """Pictures below a folder, each as the folders on the way, joined by '/', its name and the file's status; also
+        each folder that can't be listed, whose pictures are unknown.
+        """
         try:
             with os.scandir(folder) as listing:
                 inside = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if folder == self._path:
                 raise DataError(f"{folder}: cannot be read ({error.strerror}): name another source") from error
-            passed[f"folders that cannot be read ({error.strerror})"] += 1
+            # List it, so that reading it reports what is wrong, as for a broken link.
+            within, _, name = within.rpartition("/")
+            self.unlisted.add(printable(folder.absolute()))
+            yield within, name, None
             return
+        self.unlisted.discard(printable(folder.absolute()))
         for entry in inside:
             ending = f".{entry.name.rpartition('.')[2].lower()}"
             if entry.name.startswith("."):
@@ -143,6 +157,19 @@ class Folder(Files):
                     passed["pipes or devices"] += 1
             elif ending in OTHER_ENDINGS | HEIF_ENDINGS:
                 passed[ending] += 1
+
+
+def _error_of(entry: Entry, error: ImageError) -> ImageError:
+    """The error for an entry that can't be read, which may be a folder."""
+    path = path_of(entry.source)
+    if not path.is_dir():
+        return error
+    why = "when it was listed"
+    try:
+        os.scandir(path).close()
+    except OSError as failure:
+        why = str(failure.strerror)
+    return ImageError(f"{entry.source}: this folder cannot be read ({why}): allow yourself to read it")
 
 
 def path_of(source: str) -> Path:

@@ -174,6 +174,11 @@ class Held:
             seen.add(hash(entry.id))
         return DataError(f"{self.name}: the id {entry.id!r:.100} is there more than once: give each item its own")
 
+    @property
+    def unlisted(self) -> list[str]:
+        """The sub-folders that could not be listed the last time, so that what is below them isn't known."""
+        return sorted(getattr(self._source, "unlisted", ()))
+
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Reads entries from the source and checks the batch: each entry has been read or has an error."""
         with blamed_on(self._culprit):
