@@ -252,7 +252,8 @@ class Generation:
         live = _live(self.recommender)
         if live == self.name:
             before = earlier(self.recommender)[-1:]
-            if before and name not in before[0].manifest.files and before[0].there:
+            in_tables = all(one.manifest.catalogue and one.manifest.catalogue.engine for one in (self, *before))
+            if before and name not in before[0].manifest.files and before[0].there and not in_tables:
                 return _rollback(before[0])
         elif self.name in (one.name for one in earlier(self.recommender)) and not _intact(self.recommender):
             return _back(self.recommender)

@@ -511,10 +511,10 @@ def test_a_rollback_to_a_damaged_generation_is_refused(photos: Path, own_home: P
 
 
 def without_encoder(folder: Path) -> str:
-    """Deletes a recommender's encoder; returns the error of a look-up."""
+    """Deletes a recommender's encoder; returns the error of encoding a picture."""
     shutil.rmtree(folder / store.current(folder).manifest.encoder.folder)
     with pytest.raises(StoreError) as raised:
-        simrec.open(folder.name).similar(picture(1), 3)
+        simrec.open(folder.name).encode(np.zeros((1, 28, 28, 1), np.uint8))
     return str(raised.value)
 
 
@@ -687,6 +687,20 @@ def test_no_rollback_is_offered_for_a_damaged_file_that_the_generation_before_ha
         with pytest.raises(StoreError, match="'simrec index build mine --from-scratch' makes the catalogue again"):
             simrec.open("mine").similar("id:000.png", 3)
         path.with_suffix(".away").rename(path)
+
+
+def test_no_rollback_is_offered_between_catalogues_in_a_table(photos: Path, own_home: Path) -> None:
+    opened = simrec.open("mine")
+    encoder = opened.manifest.encoder
+    record = manifest.replace(opened.segments.record, segments=(), engine="postgresql://localhost/none")
+    for folder in ("encoder/00000001", "encoder/00000002"):
+        with store.Writer(own_home / "mine") as writer:
+            writer.copy(opened.generation, encoder.folder, folder)
+            encoder_record = manifest.replace(encoder, folder=folder)
+            writer.commit(manifest.replace(opened.manifest, encoder=encoder_record, catalogue=record))
+    said = without_encoder(own_home / "mine")
+    assert "simrec index rollback" not in said
+    assert "bring back a copy" in said
 
 
 def test_a_rollback_from_a_lost_manifest_to_a_damaged_generation_names_one_that_works(changed: Path) -> None:
