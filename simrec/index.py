@@ -41,6 +41,9 @@ numbers that takes a quarter of the time, for a single query three times as long
 Euclidean distances are rounded more that way, as they come from the difference of two large numbers, so for them
 FAISS's own threshold stays."""
 
+ROTATED = 1 << 14
+"""How many codes are rotated at a time."""
+
 SAMPLE = 1 << 18
 """Maximum number of codes that ranges and medians are computed from."""
 
@@ -109,8 +112,25 @@ class Index:
 
     def add(self, codes: Codes) -> None:
         """Adds codes (n, dim)."""
-        if len(codes):
+        if not len(codes):
+            return
+        if self.dtype == "binary":
+            self._faiss.add_sa_codes(self._bits(_comparable(codes, self.metric)))
+        else:
             self._faiss.add(_comparable(codes, self.metric))
+
+    def _bits(self, codes: Codes) -> NDArray[np.uint8]:
+        """Codes (n, dim) as binary ones, (n, BITS / 8).
+
+        A median is some code's own number. FAISS rotates with a product of matrices, whose last bit depends on the
+        codes beside it, so that code would have either bit: a build that goes on would differ from one that wasn't
+        interrupted.
+        """
+        rotation = faiss.vector_to_array(self._faiss.rrot.A).reshape(BITS, -1)
+        medians = faiss.vector_to_array(self._faiss.thresholds)
+        parts = np.split(codes, range(ROTATED, len(codes), ROTATED))
+        bits = [np.einsum("ij,kj->ik", part, rotation) >= medians for part in parts]
+        return np.packbits(np.concatenate(bits), axis=1, bitorder="little")
 
     def emptied(self) -> Index:
         """An empty index with the same ranges or medians."""

@@ -197,6 +197,26 @@ def test_a_sync_that_would_remove_most_items_is_refused(photos: Path, own_home: 
     assert len(ids()) == 5
 
 
+def test_a_folder_that_cannot_be_read_for_a_moment_loses_no_items(
+    photos: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(photos / "hats", 40, 41)
+    assert index.sync("mine").added == 2
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("hats"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    refused(
+        lambda: index.sync("mine", yes=True), DataError, "hats: this folder cannot be read, so nothing was", own_home
+    )
+    monkeypatch.setattr(os, "scandir", real)
+    assert index.sync("mine").unchanged == 14
+
+
 def test_a_sync_may_remove_half_of_a_source(photos: Path) -> None:
     for number in range(6):
         (photos / f"{number:03d}.png").unlink()

@@ -191,6 +191,16 @@ def test_an_index_is_the_same_after_writing_and_reading(
     assert np.array_equal(again.codes, index.codes)
 
 
+@pytest.mark.parametrize("together", [1, 3, 100, 256])
+def test_bits_depend_on_no_code_beside(demo: Recommender, together: int) -> None:
+    codes = np.asarray(demo.codes[:999])  # an odd number: each median is some code's own number
+    index = Index(codes[:0], "cosine", "binary", trained=codes)
+    for start in range(0, len(codes), together):
+        index.add(codes[start : start + together])
+    rows = np.arange(len(codes))
+    assert np.array_equal(index.packed(rows), Index(codes, "cosine", "binary", trained=codes).packed(rows))
+
+
 def test_int8_finds_what_float32_finds_and_64_bits_beat_raw_pixels(demo: Recommender, labels: np.ndarray) -> None:
     codes, pixels = demo.codes[:2400], evaluation.pixels(demo.originals(demo.catalogue.at(range(2400))))
 

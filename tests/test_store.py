@@ -23,7 +23,7 @@ from simrec import files, library, store
 from simrec.arrays import to_npy
 from simrec.catalogue import segment
 from simrec.contracts import ImageSpec
-from simrec.errors import StoreError, VersionError
+from simrec.errors import BusyError, StoreError, VersionError
 from simrec.index import Index
 from simrec.manifest import VERSION, EncoderRecord, Manifest, Results, TrainedOn
 from simrec.recommender import Recommender
@@ -344,7 +344,7 @@ def test_a_second_writer_is_refused_at_once(folder: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "writing\n"
-        with refused() as raised:
+        with refused(BusyError) as raised:
             commit(folder, "the second")
         assert "another simrec is writing it" in str(raised.value)
         assert contents(folder)[0] == "the first"

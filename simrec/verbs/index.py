@@ -269,6 +269,7 @@ class _Change:
             source = self._opened(number)
             try:
                 found[number] = difference(self._entries(source), catalogue, number, self._contents(source))
+                _check_listed(source, found[number])
             except EmptyError as error:
                 found[number], empty[number] = difference((), catalogue, number, self._contents(source)), error
         settle(found, catalogue, lambda number: self._contents(self._opened(number)))
@@ -419,6 +420,15 @@ def _revision(catalogue: Catalogue) -> Revision | RemoteRevision:
 def _check_revisable(catalogue: Catalogue, name: str) -> None:
     if catalogue.by_pixels:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
+
+
+def _check_listed(source: Held, found: Difference) -> None:
+    """Raises DataError if items seem to be gone only because their folder can't be read."""
+    below = tuple(f"{folder}/" for folder in source.unlisted)
+    if any(item.source.startswith(below) for item in [*found.removed, *(item for _, item in found.renamed)]):
+        raise DataError(
+            f"{source.unlisted[0]}: this folder cannot be read, so nothing was changed: allow yourself to read it"
+        )
 
 
 def _counted(entries: Iterable[Entry], progress: Callable[[str, int, int], None]) -> Iterator[Entry]:
