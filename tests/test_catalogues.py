@@ -217,6 +217,14 @@ def test_a_folder_that_cannot_be_read_for_a_moment_loses_no_items(
     assert index.sync("mine").unchanged == 14
 
 
+def test_a_sync_without_changes_says_that_a_file_is_missing(photos: Path, own_home: Path) -> None:
+    (codes,) = own_home.glob("mine/segments/*/codes.faiss")
+    codes.unlink()
+    refused(lambda: index.sync("mine"), StoreError, "codes.faiss: cannot be read .* --from-scratch", own_home)
+    refused(lambda: simrec.build("mine"), StoreError, "codes.faiss: cannot be read .* --from-scratch", own_home)
+    assert simrec.build("mine", from_scratch=True).similar("id:000.png", 2)
+
+
 def test_a_sync_may_remove_half_of_a_source(photos: Path) -> None:
     for number in range(6):
         (photos / f"{number:03d}.png").unlink()

@@ -253,6 +253,8 @@ class _Change:
         """The recommender, as if its catalogue already had the new sources."""
         before = Recommender(self.folder, home=self.context.home)
         _check_revisable(before.catalogue, before.name)
+        if isinstance(before.catalogue, LocalCatalogue):
+            before.catalogue.index  # noqa: B018 - raises for missing codes, which a sync without changes doesn't read
         return before.with_sources(tuple(self.records))
 
     def _compared(self, catalogue: Catalogue) -> list[Difference]:
