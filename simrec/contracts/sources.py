@@ -22,9 +22,9 @@ class Entry:
     """One item of a source, listed but not yet read.
 
     id: stable and unique within the source, never empty: the path relative to the folder, the list's id column,
-    "train/00042". source: the picture file's path, or the data set's name. label: "" for none. stamp: changes when the
-    picture may have changed (size and modification time for a file), "" if it never does. fields: what else is known
-    about the item, by name.
+    "train/00042". source: the picture file's absolute path, or the data set's name. label: "" for none. stamp: changes
+    when the picture may have changed (size and modification time for a file), "" if it never does. fields: what else is
+    known about the item, by name.
     """
 
     id: str
