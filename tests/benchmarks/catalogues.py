@@ -29,7 +29,9 @@ import numpy as np
 from PIL import Image
 
 import simrec
+from simrec import library
 from simrec.contracts import ImageSpec
+from simrec.home import default
 from simrec.sources.load import load
 from simrec.verbs import index
 
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="demo", help="a recommender's name or folder, for the batch")
     given = parser.parse_args()
     parts = given.parts or ["sync", "add", "filter", "batch"]
+    encoder = library.find(given.encoder, default()).absolute()  # the home changes below
     gc.set_threshold(100_000, 50, 100)  # as the command line does
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -174,7 +177,7 @@ def main() -> None:
         if "add" in parts:
             add(folder, given.large)
         if "batch" in parts:
-            batch(given.encoder)
+            batch(str(encoder))
 
 
 if __name__ == "__main__":
