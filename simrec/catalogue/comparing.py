@@ -103,7 +103,8 @@ def settle(found: Mapping[int, Difference], catalogue: Catalogue, contents: Call
                 raise DataError(f"{entry.source}: another source has its id {entry.id!r} too: rename one of the two")
             new.add(entry.id)
     for number, one in found.items():
-        doubtful = [(entry, item) for entry, item in one.foreign if entry.stamp != item.stamp]
+        # Files of different sources can have one stamp, or none.
+        doubtful = [pair for pair in one.foreign if (pair[0].stamp, pair[0].source) != (pair[1].stamp, pair[1].source)]
         digests = contents(number)([entry for entry, _ in doubtful]) if doubtful else []
         one.changed += [pair for pair, digest in zip(doubtful, digests, strict=True) if digest != pair[1].content]
         changed = {entry.id for entry, _ in one.changed}

@@ -105,7 +105,7 @@ def build(
         notice(f"{name}: {outcome}.")
         built = outcome.recommender
     kept_as: Dtype = dtype or (catalogue.dtype if catalogue else "float32")
-    least = catalogue.count // 2 if catalogue and catalogue.source == coming and not yes else 0
+    least = -(-catalogue.count // 2) if catalogue and catalogue.source == coming and not yes else 0
     built = built or _built(folder, origin, opened, kept_as, discard, unread, context, again=again, least=least)
     if source is not None:
         remember(context, opened[0])
