@@ -210,7 +210,7 @@ def _started() -> subprocess.Popen[bytes] | None:
         # A session of its own, so that Ctrl-C doesn't reach it: it would seem to have crashed.
         process = subprocess.Popen(
             [*COMMAND, str(budget)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True, env={**picture_files.MALLOC, **os.environ},
         )  # fmt: skip
     except OSError:
         return None

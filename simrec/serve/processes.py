@@ -39,11 +39,6 @@ ABSENT = 2**31 - 1
 PAUSE = 10
 """Seconds until a process that couldn't start is started again."""
 
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000"}
-"""Makes glibc give the memory of large pictures back at once: by itself it raises this number after each of them, and
-keeps more and more for later.
-"""
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 """The signals that end the server."""
 
@@ -137,7 +132,7 @@ class _Crew:
         said, saying = self._context.Pipe(duplex=False)
         share = Share(self._open, place, self._folder)
         process = self._context.Process(target=_work, args=(self._task, self._listening, saying, share))
-        with _environment({metrics.FOLDER: str(self._folder), **MEMORY}):
+        with _environment({metrics.FOLDER: str(self._folder), **picture_files.MALLOC}):
             resource_tracker.ensure_running()  # if it started in the block, it would let Ctrl-C through
             with _undisturbed():
                 process.start()
