@@ -141,12 +141,7 @@ def percentiles(known: NDArray[np.float64], distances: NDArray[np.float32]) -> N
     """The share of a distribution, in per cent, that is larger than each distance; known: its quantiles, evenly spaced
     from its smallest value to its largest.
     """
-    above = np.searchsorted(known, distances, side="right")  # equal values aren't larger
-    low = np.clip(above - 1, 0, len(known) - 2)
-    width = known[low + 1] - known[low]
-    part = np.divide(distances - known[low], width, out=np.zeros(distances.shape), where=width > 0)
-    smaller = np.where(above == len(known), len(known) - 1, np.where(above == 0, 0, low + part))
-    shares: NDArray[np.float64] = 100 * (1 - smaller / (len(known) - 1))
+    shares: NDArray[np.float64] = np.interp(distances, known, np.linspace(100, 0, len(known)))
     return shares
 
 

@@ -38,6 +38,5 @@ class Nearest:
 
     def items(self) -> dict[int, Item]:
         """All these items by row, each read once."""
-        rows = np.sort(self.rows, axis=None)
-        wanted = rows[np.diff(rows, prepend=-1) > 0].tolist()  # np.unique would import numpy.ma
+        wanted = sorted({*self.rows.ravel().tolist()} - {-1})
         return dict(zip(wanted, self.at(wanted), strict=True))
