@@ -21,7 +21,7 @@ import numpy as np
 
 from simrec import store
 from simrec.answers import Narrowing, Wishes, answers
-from simrec.catalogue import Catalogue, LocalCatalogue, RemoteCatalogue
+from simrec.catalogue import Catalogue, LocalCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
 from simrec.display import Display
 from simrec.errors import DataError, ImageError, PluginError, RequestError, SimrecError, StoreError
@@ -150,7 +150,7 @@ class _State:
     def close(self) -> None:
         """Closes the connections to a database, if there are any."""
         catalogue = self.__dict__.get("catalogue")
-        if isinstance(catalogue, RemoteCatalogue):
+        if catalogue is not None and not isinstance(catalogue, LocalCatalogue):
             catalogue.engine.close()
 
     @property
@@ -298,7 +298,7 @@ class Recommender:
     def segments(self) -> LocalCatalogue:
         """Its items if they are in its own files. Raises RequestError if they are in a database."""
         catalogue = self._now.catalogue
-        if isinstance(catalogue, RemoteCatalogue):
+        if not isinstance(catalogue, LocalCatalogue):
             raise RequestError(
                 f"{self.name}: its items are in {catalogue.record.engine}: "
                 f"'simrec index pull {self.name} --as OTHER' brings them here first"

@@ -71,6 +71,7 @@ MEMORIES = ("nan", "inf", "0", "-1")
         ("similar shoe.png -n 0", "0 is not in the range"),
         ("similar shoe.png --format yaml", "'yaml' is not one of"),
         ("index biuld new photos", "Did you mean 'build'"),
+        ("simlar shoe.png", "Did you mean 'similar'"),
         ("train plain --set epochs", "KEY=VALUE"),
         *((f"train plain --memory {memory}", f"{memory} must be a number of GB above 0") for memory in MEMORIES),
         ("reconstruct shoe.png -o r.jpg", "'r.jpg' must end in .png"),

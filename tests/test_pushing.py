@@ -11,8 +11,7 @@ from conftest import ran
 from crashes import picture, save
 
 import simrec
-from simrec.catalogue import RemoteCatalogue
-from simrec.catalogue.remote import intact, kept, without_secrets
+from simrec.catalogue.remote import RemoteCatalogue, intact, kept, without_secrets
 from simrec.contracts import Item, Table
 from simrec.errors import RequestError, StoreError
 from simrec.verbs import generations, index, push

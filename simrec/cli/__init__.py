@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from simrec.cli import changing, pushing  # noqa: F401 - which add commands to `index`
-from simrec.cli.compressing import compress, decompress
-from simrec.cli.decoding import denoise, generate, reconstruct
-from simrec.cli.evaluating import evaluate
-from simrec.cli.exporting import encode, export, verify
-from simrec.cli.indexing import index
-from simrec.cli.mapping import mapping
-from simrec.cli.plugins import plugins
-from simrec.cli.quickstart import quickstart
-from simrec.cli.serving import serve
-from simrec.cli.similar import similar
 from simrec.cli.terminal import Session, fail
-from simrec.cli.training import train
 from simrec.errors import SimrecError
+
+COMMANDS = {
+    "quickstart": "quickstart:quickstart",
+    "similar": "similar:similar",
+    "serve": "serving:serve",
+    "train": "training:train",
+    "index": "pushing:index",  # the last of the modules that add commands to it
+    "evaluate": "evaluating:evaluate",
+    "map": "mapping:mapping",
+    "encode": "exporting:encode",
+    "export": "exporting:export",
+    "verify": "exporting:verify",
+    "reconstruct": "decoding:reconstruct",
+    "denoise": "decoding:denoise",
+    "generate": "decoding:generate",
+    "compress": "compressing:compress",
+    "decompress": "compressing:decompress",
+    "plugins": "plugins:plugins",
+}
+"""Where each command is: a module of this package, and a name in it."""
+
+
+class Commands(click.Group):
+    """The commands, each of which is imported when it is needed: importing all takes longer than some of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None if there is none."""
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:  # Click suggests one of those that are there
+            module, _, attribute = COMMANDS[name].partition(":")
+            self.commands[name] = getattr(import_module(f"simrec.cli.{module}"), attribute)
+        return self.commands.get(cmd_name)
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -35,7 +60,7 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), envvar="SIMREC_HOME", show_envvar=True,
     help="Where your recommenders live. Without it: ./indexes in a checkout, else your user data folder.",
@@ -56,17 +81,11 @@ def cli(context: click.Context, home: Path | None, quiet: bool, debug: bool) -> 
     context.obj = Session(home=home, quiet=quiet)
 
 
-for command in (
-    quickstart, similar, serve, train, index, evaluate, mapping, encode, export, verify, reconstruct, denoise, generate,
-    compress, decompress, plugins,
-):  # fmt: skip
-    cli.add_command(command)
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and ends the process: status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     gc.set_threshold(100_000, 50, 100)  # hardly any of a source's entries is garbage: this saves a 15th of a sync
+    atexit.register(gc.freeze)  # else Python searches all that is left for garbage when it ends: a 10th of a look-up
     # Python processes that this one starts run no module of the current folder, where strangers' files may lie.
     os.environ["PYTHONSAFEPATH"] = "1"
     debug = "--debug" in given

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 
 from simrec import library, store
-from simrec.catalogue import RemoteCatalogue, remote
+from simrec.catalogue import remote
 from simrec.catalogue.building import New
 from simrec.catalogue.fields import Kind
+from simrec.catalogue.remote import RemoteCatalogue
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Engine, Entry, Row, Table
 from simrec.errors import RequestError
