@@ -91,8 +91,8 @@ IN_MEMORY = 8_000_000
 """Up to so many bytes a file is read at once; a larger one is read as its decoder asks for it."""
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000", "MALLOC_TRIM_THRESHOLD_": "4000000"}
-"""Environment variables for processes that decode many pictures: glibc returns a large picture's memory to the system at
-once and keeps a small one's for the next. By itself it raises the first number after each large picture, so it keeps
+"""Environment variables for processes that decode many pictures: glibc returns a large picture's memory to the system
+at once and keeps a small one's for the next. By itself it raises the first number after each large picture, so it keeps
 more and more; and it returns small ones' memory so often that asking for it again slows all decoding.
 """
 

@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and ends the process: status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     gc.set_threshold(100_000, 50, 100)  # hardly any of a source's entries is garbage: this saves a 15th of a sync
-    atexit.register(gc.freeze)  # else Python searches all that is left for garbage when it ends: a 10th of a look-up
+    atexit.register(gc.freeze)  # else every command would end with a search for garbage among all that is left
     # Python processes that this one starts run no module of the current folder, where strangers' files may lie.
     os.environ["PYTHONSAFEPATH"] = "1"
     debug = "--debug" in given
