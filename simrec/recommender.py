@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from math import prod
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
@@ -31,7 +32,7 @@ from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.queries import SHOWN, Match, Query, QueryLike, Reader, combined, no_catalogue
 from simrec.reports import Answer
-from simrec.streams import ahead, chunks
+from simrec.streams import ahead, chunks, turns
 
 if TYPE_CHECKING:
     from simrec.compression import CodeModel
@@ -131,6 +132,11 @@ class _State:
         if self.manifest.catalogue is None:
             raise no_catalogue(self.name)
         return self.manifest.catalogue
+
+    @property
+    def only_computes(self) -> bool:
+        """Whether looking up a picture never waits, as a database or a plugin's encoder may."""
+        return not self.record.engine and self.manifest.encoder.runtime == "onnx"
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -406,16 +412,20 @@ class Recommender:
         """
         now = self._now
         n, narrowing = _whole(n), self._narrowing(now, wishes)
-        several = isinstance(query, list | tuple) and not isinstance(query, Item)  # which is a tuple
-        all_queries: Sequence[QueryLike] = cast(Any, query if several else [query])
-        parts = chunks(all_queries, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
+        if not isinstance(query, list | tuple) or isinstance(query, Item):  # which is a tuple
+            if isinstance(query, str | PathLike) or hasattr(query, "read"):  # a disk or a network may let it wait
+                (query,) = now.reader.read([query])
+            with turns() if now.only_computes else nullcontext():
+                one = now.reader.read([query])
+                (matches,) = answers(now.catalogue, one, self._codes_of(now, one), n, narrowing)
+            return Answer(matches, self._display)
+        parts = chunks(query, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
         queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
         found: list[list[Match]] = []
-        with ahead(queries) if len(all_queries) > TOGETHER else nullcontext(queries) as stream:
+        with ahead(queries) if len(query) > TOGETHER else nullcontext(queries) as stream:
             for read, codes in stream:
                 found += answers(now.catalogue, read, codes, n, narrowing)
-        shown = [Answer(matches, self._display) for matches in found]
-        return shown if several else shown[0]
+        return [Answer(matches, self._display) for matches in found]
 
     def _display(self, edge: int) -> Display:
         """A display for answers with pictures of that longest edge, in pixels."""

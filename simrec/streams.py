@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from typing import TypeVar
@@ -17,6 +17,9 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 CORES = os.cpu_count() or 1
+
+PATIENCE = 5.0
+"""Seconds that a thread waits for its turn at most."""
 
 
 def chunks(stream: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -112,6 +115,36 @@ def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
     for helper in begun:
         helper.result()
     return [results[place] for place in range(len(over))]
+
+
+class _Turns:
+    """A block that about as many threads as there are cores are in at a time; others wait before it."""
+
+    def __init__(self) -> None:
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(CORES):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        # Ctrl-C may have lost a turn, between any two steps; whoever waited too long brings one back.
+        with suppress(queue.Empty):
+            self._free.get(timeout=PATIENCE)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(None)
+
+
+def turns() -> AbstractContextManager[None]:
+    """For short work in many threads, part of it in Python: threads beyond the cores would only wait for each other's
+    steps in Python, and get less done than one per core.
+    """
+    return _turns(os.getpid())
+
+
+@cache
+def _turns(process: int) -> _Turns:
+    """The turns in this process. process: its number, as the turns of a parent's threads never come back in a fork."""
+    return _Turns()
 
 
 @cache

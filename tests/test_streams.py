@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import random
@@ -23,12 +24,13 @@ from conftest import ran
 from PIL import Image
 
 import simrec
-from simrec import host, reading
+from simrec import host, reading, streams
 from simrec.catalogue import building, revising
 from simrec.catalogue.segment import place_of
 from simrec.contracts import Batch, Entry, ImageSpec, SourceSpec
 from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.images import Read
+from simrec.recommender import Recommender
 from simrec.sources.files import Folder
 from simrec.sources.load import collected, load, open_source
 from simrec.streams import CORES, ahead, chunks, queued, spread
@@ -627,3 +629,47 @@ def test_eight_threads_share_a_recommender_and_one_refreshes_it(photos: Path) ->
         assert all(future.result() > 0 for future in asked)
     assert wrong == []
     assert len(opened.catalogue) == 30
+
+
+def test_a_thread_per_core_takes_its_turn_and_a_lost_turn_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "CORES", 2)
+    turns, inside, most = streams._Turns(), list[int](), 0
+
+    def work(number: int) -> None:
+        nonlocal most
+        with turns:
+            inside.append(number)
+            most = max(most, len(inside))
+            time.sleep(0.01)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert most == 2
+    turns.__enter__(), turns.__enter__()  # as if Ctrl-C had lost both
+    monkeypatch.setattr(streams, "PATIENCE", 0.05)
+    begun = time.monotonic()
+    work(0)
+    assert time.monotonic() - begun < 5
+    monkeypatch.setattr(streams, "PATIENCE", 60)
+    work(1)  # the turn that came back
+
+
+def test_a_query_that_is_read_slowly_takes_no_turn(demo: Recommender) -> None:
+    class Slow(io.BytesIO):
+        """A picture's file that others must overtake."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert overtaken.wait(60)
+            return super().read(size)
+
+    overtaken, picture = threading.Event(), np.full((28, 28), 99, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    with ThreadPoolExecutor(streams.CORES + 2) as pool:
+        slow = [pool.submit(demo.similar, Slow(file.getvalue())) for _ in range(streams.CORES + 1)]
+        begun = time.monotonic()
+        expected = demo.similar(picture)
+        assert time.monotonic() - begun < streams.PATIENCE
+        overtaken.set()
+        assert all([match.id for match in one.result()] == [match.id for match in expected] for one in slow)
