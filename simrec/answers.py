@@ -70,6 +70,11 @@ class Narrowing:
     distinct: bool = False
     group_by: str | None = None
 
+    @property
+    def quick(self) -> bool:
+        """Whether the answer is the nearest items, so that nothing more need be searched or compared."""
+        return self.where is None and not self.distinct and self.group_by is None
+
     def check(self, catalogue: Catalogue, name: str) -> None:
         """Raises RequestError for an unknown field, and for a percentile if the catalogue has none.
 

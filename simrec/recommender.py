@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from math import prod
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
@@ -135,7 +134,7 @@ class _State:
 
     @property
     def only_computes(self) -> bool:
-        """Whether looking up a picture never waits, as a database or a plugin's encoder may."""
+        """Whether a look-up waits for no database and no plugin's encoder."""
         return not self.record.engine and self.manifest.encoder.runtime == "onnx"
 
     @cached_property
@@ -413,9 +412,9 @@ class Recommender:
         now = self._now
         n, narrowing = _whole(n), self._narrowing(now, wishes)
         if not isinstance(query, list | tuple) or isinstance(query, Item):  # which is a tuple
-            if isinstance(query, str | PathLike) or hasattr(query, "read"):  # a disk or a network may let it wait
+            if not isinstance(query, np.ndarray):  # a disk or a network may keep it waiting
                 (query,) = now.reader.read([query])
-            with turns() if now.only_computes else nullcontext():
+            with turns() if now.only_computes and narrowing.quick else nullcontext():
                 one = now.reader.read([query])
                 (matches,) = answers(now.catalogue, one, self._codes_of(now, one), n, narrowing)
             return Answer(matches, self._display)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 CORES = os.cpu_count() or 1
 
 PATIENCE = 5.0
-"""Seconds that a thread waits for its turn at most."""
+"""The longest time that a thread waits for its turn, in seconds."""
 
 
 def chunks(stream: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -118,7 +118,7 @@ def spread(work: Callable[[S], T], over: Sequence[S]) -> list[T]:
 
 
 class _Turns:
-    """A block that about as many threads as there are cores are in at a time; others wait before it."""
+    """Lets about as many threads into its block as there are cores; the others wait."""
 
     def __init__(self) -> None:
         self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -126,12 +126,13 @@ class _Turns:
             self._free.put(None)
 
     def __enter__(self) -> None:
-        # Ctrl-C may have lost a turn, between any two steps; whoever waited too long brings one back.
+        # Ctrl-C can lose a turn between any two steps; a thread that has waited too long goes in without one.
         with suppress(queue.Empty):
             self._free.get(timeout=PATIENCE)
 
     def __exit__(self, *_: object) -> None:
-        self._free.put(None)
+        if self._free.qsize() < CORES:
+            self._free.put(None)
 
 
 def turns() -> AbstractContextManager[None]:

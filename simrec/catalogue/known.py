@@ -38,5 +38,8 @@ class Nearest:
 
     def items(self) -> dict[int, Item]:
         """All these items by row, each read once."""
-        wanted = sorted({*self.rows.ravel().tolist()} - {-1})
+        rows = np.sort(self.rows, axis=None)
+        new = rows >= 0
+        new[1:] &= rows[1:] > rows[:-1]  # np.unique would import numpy.ma
+        wanted = rows[new].tolist()
         return dict(zip(wanted, self.at(wanted), strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import io
 import os
@@ -21,7 +20,7 @@ COMMANDS = {
     "similar": "similar:similar",
     "serve": "serving:serve",
     "train": "training:train",
-    "index": "pushing:index",  # the last of the modules that add commands to it
+    "index": "pushing:index",  # imports the other modules that add commands to it
     "evaluate": "evaluating:evaluate",
     "map": "mapping:mapping",
     "encode": "exporting:encode",
@@ -38,7 +37,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """The commands, each of which is imported when it is needed: importing all takes longer than some of them."""
+    """The commands, each imported when it is needed: importing them all takes longer than some of them run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in the order of the help."""
@@ -46,7 +45,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, None if there is none."""
-        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:  # Click suggests one of those that are there
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:  # all, so that Click can suggest one
             module, _, attribute = COMMANDS[name].partition(":")
             self.commands[name] = getattr(import_module(f"simrec.cli.{module}"), attribute)
         return self.commands.get(cmd_name)
@@ -85,7 +84,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and ends the process: status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     gc.set_threshold(100_000, 50, 100)  # hardly any of a source's entries is garbage: this saves a 15th of a sync
-    atexit.register(gc.freeze)  # else every command would end with a search for garbage among all that is left
     # Python processes that this one starts run no module of the current folder, where strangers' files may lie.
     os.environ["PYTHONSAFEPATH"] = "1"
     debug = "--debug" in given

@@ -34,7 +34,8 @@ import million
 import numpy as np
 
 import simrec
-from simrec.catalogue import RemoteCatalogue, remote
+from simrec.catalogue import remote
+from simrec.catalogue.remote import RemoteCatalogue
 from simrec.verbs.push import Pushing, push
 
 PUSHED, ASKED, TURNS = 200_000, 200, 5

@@ -9,7 +9,7 @@ both. --train also measures the peak memory of training the default encoder for 
 compares with another checkout of simrec, pair by pair: a cold look-up, and with --photos how many files of a folder
 both read per second. --decoding scales up to 3,000 JPEGs of a folder to 400 x 533 pixels. It compares reading them, and
 building a catalogue of them with demo's encoder, with Pillow's decoding alone, at the scale that the preview needs, on
-two threads. All processes keep their bytecode, as those of installed packages do.
+two threads. Bytecode is written and used again, as with an installed package.
 """
 
 from __future__ import annotations
