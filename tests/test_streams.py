@@ -659,6 +659,25 @@ def test_a_thread_per_core_takes_its_turn_and_a_lost_turn_comes_back(monkeypatch
     assert turns._free.qsize() == 2
 
 
+@pytest.mark.parametrize(
+    ("wishes", "taken"),
+    [
+        ({}, 1),
+        ({"min_score": 0.1}, 1),
+        ({"where": "label = 'Bag'"}, 0),
+        ({"distinct": True}, 0),
+        ({"group_by": "id"}, 0),
+    ],
+)
+def test_only_quick_look_ups_take_turns(
+    demo: Recommender, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], taken: int
+) -> None:
+    turns = []
+    monkeypatch.setattr("simrec.recommender.turns", lambda: turns.append(1) or streams.turns())
+    demo.similar(np.full((28, 28), 99, np.uint8), **wishes)
+    assert len(turns) == taken
+
+
 def test_a_query_that_is_read_slowly_takes_no_turn(demo: Recommender) -> None:
     class Slow(io.BytesIO):
         """A picture's file that others must overtake."""
