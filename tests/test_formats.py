@@ -173,7 +173,8 @@ def tensorboard(line: str, shop: Recommender, ids: list[str]) -> None:
     """Starts a server with its Projector and asks for what it shows."""
     warnings.simplefilter("ignore")
     board = import_module("tensorboard.program").TensorBoard()
-    board.configure(argv=[None, *shlex.split(line)[1:], "--port", "0", "--load_fast", "false"])
+    once = ["--reload_task", "blocking", "--reload_interval", "0"]  # a thread would go on reading in later tests
+    board.configure(argv=[None, *shlex.split(line)[1:], "--port", "0", "--load_fast", "false", *once])
     place = f"{board.launch()}data/plugin/projector/"
 
     def asked(what: str) -> bytes:

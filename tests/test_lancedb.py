@@ -112,6 +112,19 @@ def test_files_of_a_killed_push_are_deleted_by_the_next_while_readers_keep_the_o
     same([*some, *(row for rows in reading for row in rows)], [row._replace(preview=b"") for row in old])
 
 
+def test_files_that_a_killed_push_had_not_named_yet_are_deleted_by_the_next(opened: Lance, tmp_path: Path) -> None:
+    opened._note(tmp_path / "table.simrec-writing", opened._opened())
+    versions = tmp_path / "table.lance" / "_versions"
+    (manifest,) = versions.glob("*.manifest")
+    following = f"{int(manifest.stem) - 1}.manifest"  # LanceDB counts down from the largest number of 64 bits
+    left = [versions / f"{following}#1", versions / ".tmp4kRd1P"]
+    for path in left:
+        path.write_bytes(manifest.read_bytes()[:100])
+    write(opened, TABLE, [])
+    assert (versions / following).exists() and not any(path.exists() for path in left)
+    same(read(opened, previews=True), drawn(TABLE, 1000))
+
+
 def test_a_note_about_another_table_deletes_nothing(opened: Lance, tmp_path: Path) -> None:
     opened._note(tmp_path / "table.simrec-writing", opened._opened())
     write(opened, TABLE, drawn(TABLE, 1000, seed=1), replace=True)

@@ -87,6 +87,7 @@ UNINDEXED = 20_000
 """Maximum number of rows outside the index, which are compared one by one, before they are added to it."""
 
 _TABLE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+_UNFINISHED = re.compile(r"\.tmp|.*#\d+$")  # LanceDB renames these files, or links them, once they are whole
 _PLAIN = re.compile(r"[a-z]\w{0,62}", re.ASCII | re.IGNORECASE)
 
 
@@ -315,7 +316,7 @@ class Lance:
         return {
             name: path
             for name, path in files.items()
-            if (name.startswith(PARTS) or path.name.startswith(".tmp")) and _unicode(name)  # all of LanceDB's are
+            if (name.startswith(PARTS) or _UNFINISHED.match(path.name)) and _unicode(name)  # all of LanceDB's are
         }
 
     def _stage(
