@@ -31,7 +31,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure() -> None:
-    """Each of the processes computes with its share of the cores: more threads than cores wait for one another."""
+    """Processes of tests keep bytecode, as users' do. Those that share the tests compute with their share of the cores:
+    more threads than cores wait for one another.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def install(folder: Path, dim: int) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: board-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[simrec]\nboard-plugin = board_plugin\n")
     (folder / "board_plugin.py").write_text(PLUGIN.replace("DIM", str(dim)))
+    # Python takes bytecode for current if the source's size and its second are the same.
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
 
 
 def forget() -> None:
