@@ -109,13 +109,13 @@ def columns(fields: Iterable[str], taken: Container[str]) -> dict[str, str]:
     other columns, has that name. An item's id and label are other columns already and get none.
     """
     names = [name for name in dict.fromkeys(fields) if name not in ("id", "label")]
-    found = {}
+    columns = {}
     for name in names:
         column = name
         while column in taken or (column != name and column in names):
             column = f"field_{column}"
-        found[name] = column
-    return found
+        columns[name] = column
+    return columns
 
 
 def answers(
@@ -129,10 +129,10 @@ def answers(
         return _chosen(catalogue, queries, codes, n, narrowing)
     if not queries:
         return []
-    found = _Found(catalogue, codes, n + max(len(query.own) for query in queries), narrowing)
-    items = found.nearest.items()
+    near = _NearEnough(catalogue, codes, n + max(len(query.own) for query in queries), narrowing)
+    items = near.nearest.items()
     answered = []
-    for query, (rows, distances, scores, known) in zip(queries, found.columns(), strict=True):
+    for query, (rows, distances, scores, known) in zip(queries, near.columns(), strict=True):
         nearest = [items[row] for row in rows]
         columns: list[Iterable[Any]] = [nearest, scores, distances, known]
         if query.own:
@@ -165,7 +165,7 @@ def strange(query: Query, matches: Sequence[Match], narrowing: Narrowing) -> boo
     return matches[0].percentile < STRANGE
 
 
-class _Found:
+class _NearEnough:
     """The nearest items to some codes, as far as they are near enough."""
 
     def __init__(self, catalogue: Catalogue, codes: Codes, n: int, narrowing: Narrowing) -> None:
@@ -185,10 +185,10 @@ class _Found:
         rows, distances = self.nearest.rows, self.nearest.distances
         unknown = [[None] * rows.shape[1]] * len(rows)
         known = unknown if self._percentiles is None else self._percentiles.tolist()
-        found = zip(rows.tolist(), distances.tolist(), self._scores.tolist(), known, strict=True)
+        columns = zip(rows.tolist(), distances.tolist(), self._scores.tolist(), known, strict=True)
         if self._near is None:
-            return found
-        return ((a[:k], b[:k], c[:k], d[:k]) for (a, b, c, d), k in zip(found, self._near, strict=True))
+            return columns
+        return ((a[:k], b[:k], c[:k], d[:k]) for (a, b, c, d), k in zip(columns, self._near, strict=True))
 
     def each(self) -> Iterator[list[tuple[int, float, float, float | None]]]:
         """Each query's rows with their distances, scores and percentiles, nearest first."""
@@ -204,9 +204,9 @@ def _chosen(
     while open_:
         size = min(MORE * size + max(len(queries[place].own) for place in open_), MOST)
         for some in chunks(open_, max(1, AT_ONCE // size)):
-            found = _Found(catalogue, codes[some], size, narrowing)
-            for place, nearest in zip(some, found.each(), strict=True):
-                choices[place].take(nearest, found.nearest.at)
+            near = _NearEnough(catalogue, codes[some], size, narrowing)
+            for place, nearest in zip(some, near.each(), strict=True):
+                choices[place].take(nearest, near.nearest.at)
                 choices[place].ended |= len(nearest) < size or size == MOST
         open_ = [place for place in open_ if not choices[place].ended]
     return [choice.matches for choice in choices]

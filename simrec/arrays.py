@@ -34,17 +34,17 @@ def from_npy(data: bytes, dtype: DTypeLike, shape: Shape) -> NDArray[Any]:
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        found, columns_first, kind = np.lib.format.read_array_header_1_0(file)
+        actual, columns_first, kind = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # a header is parsed as Python, which can fail in many ways
         raise ValueError(f"its header is none ({error})") from error
     fits = shape is None or (
-        len(found) == len(shape) and all(want in (None, have) for want, have in zip(shape, found, strict=True))
+        len(actual) == len(shape) and all(want in (None, have) for want, have in zip(shape, actual, strict=True))
     )
     if version != (1, 0) or kind != np.dtype(dtype) or columns_first or not fits:
-        raise ValueError(f"an array {kind} {found}, not {np.dtype(dtype)} {shape or ''}")
-    if len(data) - file.tell() != kind.itemsize * math.prod(found) or min(found, default=0) < 0:
+        raise ValueError(f"an array {kind} {actual}, not {np.dtype(dtype)} {shape or ''}")
+    if len(data) - file.tell() != kind.itemsize * math.prod(actual) or min(actual, default=0) < 0:
         raise ValueError("an array with more or fewer numbers than its header says")
-    return np.frombuffer(data, kind, offset=file.tell()).reshape(found)
+    return np.frombuffer(data, kind, offset=file.tell()).reshape(actual)
 
 
 def to_npz(**arrays: Any) -> bytes:

@@ -216,7 +216,7 @@ def _filtered(opened: Open) -> None:
             for condition in conditions(rows, 100):
                 mask = masks.mask(condition, columns.__getitem__, len(rows))
                 assert engine.count(condition) == mask.sum(), condition
-                matching = [row for row, found in zip(rows, mask, strict=True) if found]
+                matching = [row for row, matches in zip(rows, mask, strict=True) if matches]
                 assert [row.item.id for row in read(engine, where=condition, codes=False)] == sorted(
                     row.item.id for row in matching
                 ), condition
@@ -272,9 +272,9 @@ def _approximate(opened: Open) -> None:
         write(engine, table, rows)
         queries = codes[:100]
         nearest = _nearest(codes, queries, 10, "cosine")
-        found = [[int(item.id) for item, _ in hits] for hits in engine.search(queries, 10)]
+        answers = [[int(item.id) for item, _ in hits] for hits in engine.search(queries, 10)]
         recall = np.mean(
-            [len(set(ours) & set(theirs)) / 10 for ours, theirs in zip(found, nearest.tolist(), strict=True)]
+            [len(set(ours) & set(theirs)) / 10 for ours, theirs in zip(answers, nearest.tolist(), strict=True)]
         )
         assert recall >= RECALL, f"recall {recall:.3f}"
         exact = [[int(item.id) for item, _ in hits] for hits in engine.search(queries, 10, exact=True)]
@@ -453,13 +453,13 @@ def _compare(
     table = engine.table
     assert table is not None
     vectors = np.stack([row.code for row in (among or rows)[:queries]])
-    found = engine.search(vectors, 10, where)
+    answers = engine.search(vectors, 10, where)
     if not rows:
-        assert found == [[]] * len(vectors), where
+        assert answers == [[]] * len(vectors), where
         return
     codes = np.stack([row.code for row in rows])
     places, distances = Index(codes, table.metric).search(vectors, 10)
-    for hits, right, expected, code in zip(found, places, distances, vectors, strict=True):
+    for hits, right, expected, code in zip(answers, places, distances, vectors, strict=True):
         assert len(hits) == len(right), (where, len(hits), len(right))
         given = np.array([distance for _, distance in hits])
         # FAISS takes Euclidean distances from squares, which loses half of the digits near 0.

@@ -41,7 +41,7 @@ class Exam:
         queries, items = (np.array([numbers.get(label, -1) for label in some]) for some in (query_labels, labels))
         return cls(queries, items, tuple(classes), leave_one_out)
 
-    def found(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
+    def neighbour_labels(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
         """The classes of the items that an index finds for queries (m, dim): (m, k), nearest first."""
         return self.labels[neighbours(index, queries, DEPTH, leave_one_out=self.leave_one_out)]
 
@@ -51,8 +51,8 @@ class Exam:
         "classes" holds the classes of the queries. "confused" holds at most ten pairs: a "query" class, an "answer"
         class, and the "share" of the first ten answers to the one that are of the other.
         """
-        found = self.found(index, queries)
-        shares = confusion(found, self.query_labels, len(self.classes))
+        labels = self.neighbour_labels(index, queries)
+        shares = confusion(labels, self.query_labels, len(self.classes))
         numbered = list(enumerate(self.classes))
         pairs: list[dict[str, Any]] = [
             {"query": query, "answer": answer, "share": float(shares[i, j])}
@@ -61,7 +61,7 @@ class Exam:
             if i != j and shares[i, j] > 0
         ]
         return {
-            **ranking_figures(found, self.query_labels),
+            **ranking_figures(labels, self.query_labels),
             "classes": {label: float(shares[i, i]) for i, label in numbered if (self.query_labels == i).any()},
             "confused": sorted(pairs, key=lambda pair: pair["share"], reverse=True)[:10],
         }
@@ -83,22 +83,22 @@ def neighbours(index: Searchable, queries: Codes, n: int, *, leave_one_out: bool
     return others
 
 
-def ranking_figures(found: NDArray[np.int64], query_labels: NDArray[np.int64]) -> dict[str, float]:
+def ranking_figures(neighbour_labels: NDArray[np.int64], query_labels: NDArray[np.int64]) -> dict[str, float]:
     """Figures from the labels of the neighbours (m, k), nearest first, and of the queries (m,); skips label -1.
 
     P@k is the mean share of hits in the first k. MAP@100 averages the precision at each hit's rank over a query's hits
     in the first 100 (0 for a query without a hit), then over queries. 10-NN predicts the most frequent label of the
     first 10, the lowest of several.
     """
-    found, query_labels = found[query_labels >= 0], query_labels[query_labels >= 0]
-    hits = found == query_labels[:, np.newaxis]
+    neighbour_labels, query_labels = neighbour_labels[query_labels >= 0], query_labels[query_labels >= 0]
+    hits = neighbour_labels == query_labels[:, np.newaxis]
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     average = (precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
-    largest = int(max(found.max(), query_labels.max()))
-    votes = np.zeros((len(found), largest + 2), np.int64)  # the last column is label -1's
-    for column in found[:, :10].T:
-        np.add.at(votes, (np.arange(len(found)), column), 1)
+    largest = int(max(neighbour_labels.max(), query_labels.max()))
+    votes = np.zeros((len(neighbour_labels), largest + 2), np.int64)  # the last column is label -1's
+    for column in neighbour_labels[:, :10].T:
+        np.add.at(votes, (np.arange(len(neighbour_labels)), column), 1)
     return {
         **{f"P@{k}": float(precision[:, min(k, hits.shape[1]) - 1].mean()) for k in (1, 10, 100)},
         "MAP@100": float(average.mean()),
@@ -106,14 +106,16 @@ def ranking_figures(found: NDArray[np.int64], query_labels: NDArray[np.int64]) -
     }
 
 
-def confusion(found: NDArray[np.int64], query_labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def confusion(
+    neighbour_labels: NDArray[np.int64], query_labels: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
     """The share of each class among the first ten answers to each class: (classes, classes).
 
     Takes the labels of the neighbours (m, k), nearest first, and of the queries (m,). The diagonal is P@10 by class. An
     answer without a label counts for no class; the row of a class without queries is NaN.
     """
     counts = np.zeros((classes + 1, classes + 1))  # the last ones are label -1's
-    first = found[:, :10]
+    first = neighbour_labels[:, :10]
     np.add.at(counts, (query_labels[:, np.newaxis], first), 1)
     with np.errstate(invalid="ignore"):
         shares: NDArray[np.float64] = (counts / counts.sum(axis=1, keepdims=True))[:-1, :-1]
@@ -194,12 +196,12 @@ def precision_and_recall(samples: Codes, real: Codes, k: int = 3) -> tuple[float
     def inside(points: Codes, manifold: Codes) -> float:
         radii = Index(manifold, "l2").search(manifold, k + 1)[1][:, -1]  # the first is the point itself
         squares = (manifold**2).sum(axis=1)
-        found = 0
+        count = 0
         for start in range(0, len(points), 1000):
             some = points[start : start + 1000]
             distances = (some**2).sum(axis=1, keepdims=True) - 2 * some @ manifold.T + squares
-            found += int((distances <= radii**2).any(axis=1).sum())
-        return found / len(points)
+            count += int((distances <= radii**2).any(axis=1).sum())
+        return count / len(points)
 
     return inside(samples, real), inside(real, samples)
 

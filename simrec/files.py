@@ -222,9 +222,9 @@ def _room(where: Path, making: Sequence[Path]) -> str:
     """
     try:
         free = shutil.disk_usage(next(path for path in (where, *where.parents) if path.exists())).free
-        inside = [found for path in making for found in (path, *path.rglob("*")) if found.is_file()]
+        inside = [file for path in making for file in (path, *path.rglob("*")) if file.is_file()]
         # A file with a second name was linked, not written.
-        written = sum(found.stat().st_size for found in inside if found.stat().st_nlink == 1)
+        written = sum(file.stat().st_size for file in inside if file.stat().st_nlink == 1)
     except OSError:
         return ""
     if free > ROOM:

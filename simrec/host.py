@@ -85,11 +85,11 @@ class Host:
         Raises PluginError if there is none (it suggests the closest name, or names the broken plugin that would offer
         it), or if two distributions offer it.
         """
-        found = [offer for offer in self.of(kind) if offer.spec.name == name]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise PluginError(_conflict(kind.kind, name, found))
+        offers = [offer for offer in self.of(kind) if offer.spec.name == name]
+        if len(offers) == 1:
+            return offers[0]
+        if offers:
+            raise PluginError(_conflict(kind.kind, name, offers))
         self.check_loaded(name)
         raise PluginError(f"no {kind.kind} {name!r}: {suggestion(name, self.names(kind))}{self.hidden}")
 
@@ -141,24 +141,24 @@ def imported(offer: Offer[Any], place: str = "") -> Any:
     place = place or offer.spec.factory
     module, _, attribute = place.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        value = getattr(import_module(module), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         if module := missing(error):
             raise NotInstalledError(f"{offer} {needs(module)}") from error
         raise PluginError(f"{offer} cannot be used: {reason(error)}") from error
-    if not callable(found):
+    if not callable(value):
         raise PluginError(f"{offer} cannot be used: {place} cannot be called: fix the plugin")
-    return found
+    return value
 
 
 def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
     """Imports the class behind an encoder. Raises what `imported` raises, and PluginError if it isn't an encoder."""
-    found: type[Any] = imported(offer)
-    if absent := [name for name in ENCODER if not hasattr(found, name)]:
+    class_: type[Any] = imported(offer)
+    if absent := [name for name in ENCODER if not hasattr(class_, name)]:
         raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(absent)}: fix the plugin")
-    return found
+    return class_
 
 
 def entries() -> list[EntryPoint]:

@@ -253,22 +253,22 @@ class Index:
             finally:
                 faiss.omp_set_num_threads(threads)
 
-        found, numbers = _divided(nearest, codes)
-        if (numbers < 0).any() or np.isnan(found).any():  # FAISS's answer if codes aren't numbers
+        nearness, numbers = _divided(nearest, codes)
+        if (numbers < 0).any() or np.isnan(nearness).any():  # FAISS's answer if codes aren't numbers
             raise StoreError(
                 "codes.faiss: its codes are not numbers: 'simrec index build NAME --from-scratch' makes it again"
             )
         if isinstance(self._faiss, faiss.IndexLSH):
-            return numbers, found / np.float32(BITS)
+            return numbers, nearness / np.float32(BITS)
         # Rounding can take either a hair below zero.
-        distances = np.maximum(1 - found if self.metric == "cosine" else found, 0)
+        distances = np.maximum(1 - nearness if self.metric == "cosine" else nearness, 0)
         return numbers, distances if self.metric == "cosine" else np.sqrt(distances)
 
     def _nearest(self, codes: Codes, n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if not len(self):
             return _none(len(codes))
-        found: tuple[NDArray[np.float32], NDArray[np.int64]] = self._faiss.search(codes, min(n, len(self)))
-        return found
+        nearest: tuple[NDArray[np.float32], NDArray[np.int64]] = self._faiss.search(codes, min(n, len(self)))
+        return nearest
 
     def _nearest_among(
         self, wanted: NDArray[np.bool_], codes: Codes, n: int
@@ -287,13 +287,13 @@ class Index:
         if count * GATHERED > len(self):
             bitmap, parameters = cast(Any, faiss.IDSelectorBitmap), cast(Any, faiss.SearchParameters)
             selector = bitmap(np.packbits(wanted, bitorder="little"))  # it keeps the array
-            found, numbers = self._faiss.search(codes, n, params=parameters(sel=selector))
-            return found, numbers
+            nearness, numbers = self._faiss.search(codes, n, params=parameters(sel=selector))
+            return nearness, numbers
         chosen = np.flatnonzero(wanted)
         few = self.emptied()
         few.add_packed(self.packed(chosen))
-        found, places = few._faiss.search(codes, n)
-        return found, np.where(places < 0, -1, chosen[places])
+        nearness, places = few._faiss.search(codes, n)
+        return nearness, np.where(places < 0, -1, chosen[places])
 
     def _nearest_bits(
         self, packed: NDArray[np.uint8], rows: NDArray[np.int64], n: int
@@ -301,8 +301,8 @@ class Index:
         """The rows, among some, whose binary codes differ in the fewest bits from packed queries (m, 8), and in how
         many.
         """
-        found, places = faiss.knn_hamming(packed, self.packed(rows), min(n, len(rows)))
-        return found.astype(np.float32), rows[places]
+        bits, places = faiss.knn_hamming(packed, self.packed(rows), min(n, len(rows)))
+        return bits.astype(np.float32), rows[places]
 
     @cached_property
     def _there(self) -> NDArray[np.bool_] | None:
@@ -325,8 +325,8 @@ class Index:
         if self.dtype != "binary":
             return self.search(self._faiss.sa_decode(packed), n)
         # Bits can't be turned back into a query that would get the same bits again.
-        found, rows = self._nearest_bits(packed, self.rows, n)
-        return rows, found / np.float32(BITS)
+        bits, rows = self._nearest_bits(packed, self.rows, n)
+        return rows, bits / np.float32(BITS)
 
     def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Searchable`."""
@@ -377,13 +377,13 @@ class Together:
         return self._nearest([index.search_packed(packed, n) for index in self._indexes], n)
 
     def _nearest(
-        self, found: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], n: int
+        self, answers: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], n: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The n nearest of the rows that all indexes found."""
-        if len(found) == 1:
-            return found[0]
-        rows = np.concatenate([rows + start for (rows, _), start in zip(found, self._starts, strict=False)], axis=1)
-        distances = np.concatenate([distances for _, distances in found], axis=1)
+        if len(answers) == 1:
+            return answers[0]
+        rows = np.concatenate([rows + start for (rows, _), start in zip(answers, self._starts, strict=False)], axis=1)
+        distances = np.concatenate([distances for _, distances in answers], axis=1)
         nearest = np.argsort(distances, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(rows, nearest, axis=1), np.take_along_axis(distances, nearest, axis=1)
 
@@ -418,14 +418,14 @@ class Chosen:
 
 
 def _first_of(
-    found: NDArray[np.float32], numbers: NDArray[np.int64], wanted: NDArray[np.bool_], n: int
+    nearness: NDArray[np.float32], numbers: NDArray[np.int64], wanted: NDArray[np.bool_], n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
     """The first n of each query's nearest rows that are in a mask; None if a query has fewer."""
     hits = wanted[numbers]
     if (np.count_nonzero(hits, axis=1) < n).any():
         return None
     places = np.argsort(~hits, axis=1, kind="stable")[:, :n]
-    return np.take_along_axis(found, places, axis=1), np.take_along_axis(numbers, places, axis=1)
+    return np.take_along_axis(nearness, places, axis=1), np.take_along_axis(numbers, places, axis=1)
 
 
 def _divided(
@@ -436,8 +436,8 @@ def _divided(
         return nearest(codes)
     size = min(MOST, max(FEWEST, -(-len(codes) // CORES)))
     pieces = [codes[start : start + size] for start in range(0, len(codes), size)]
-    found, numbers = zip(*queued(nearest, pieces), strict=True)
-    return np.concatenate(found), np.concatenate(numbers)
+    nearness, numbers = zip(*queued(nearest, pieces), strict=True)
+    return np.concatenate(nearness), np.concatenate(numbers)
 
 
 def _none(queries: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -367,13 +367,13 @@ def _check_fields(values: dict[str, Any]) -> None:
 def _libraries() -> Mapping[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # an installation that only looks things up has no torch
             continue
-    return found
+    return versions
 
 
 def _check_levels(values: object, levels: int) -> None:

@@ -158,7 +158,7 @@ def levels(places: NDArray[np.uint16], weights: NDArray[np.int64]) -> NDArray[np
     picture would fit. weights (n,): items with larger weights are chosen earlier.
     """
     units = places.astype(np.float64)
-    found = np.full(len(places), NEVER, np.uint8)
+    levels = np.full(len(places), NEVER, np.uint8)
     rest = np.argsort(-weights, kind="stable")
     for level in range(LEVELS):
         spacing = SPACING / 2 ** (level / 2)
@@ -166,7 +166,7 @@ def levels(places: NDArray[np.uint16], weights: NDArray[np.int64]) -> NDArray[np
         width = int(SIDE / spacing) + 3
         keys = cells[:, 0] * width + cells[:, 1]
         grid = np.full(width * width, -1, np.int32)  # a cell is as wide as the spacing, so it holds one item
-        there = np.flatnonzero(found != NEVER)
+        there = np.flatnonzero(levels != NEVER)
         grid[keys[there]] = there
         # Items in every second cell across and down are a whole cell apart, so they can't be too close.
         for parity in range(4):
@@ -174,10 +174,10 @@ def levels(places: NDArray[np.uint16], weights: NDArray[np.int64]) -> NDArray[np
             free = some[~_crowded(units, keys, grid, width, some, spacing)]
             _, first = np.unique(keys[free], return_index=True)
             chosen = free[first]
-            found[chosen] = level
+            levels[chosen] = level
             grid[keys[chosen]] = chosen
-        rest = rest[found[rest] == NEVER]
-    return found
+        rest = rest[levels[rest] == NEVER]
+    return levels
 
 
 def _crowded(

@@ -175,9 +175,9 @@ class _Graph:
                 (part,) = self._session.run([result], {self.feed: np.ascontiguousarray(rows)}, options)
         except Exception as error:  # as above
             raise StoreError(f"{self._name}: cannot be run ({_first_line(error)}): {REMEDY}") from error
-        found = getattr(part, "dtype", None), getattr(part, "shape", None)
-        if found != (np.float32, (len(rows), *shape)):
-            raise StoreError(f"{self._name}: gives {found}, not float32 {(len(rows), *shape)}: {REMEDY}")
+        actual = getattr(part, "dtype", None), getattr(part, "shape", None)
+        if actual != (np.float32, (len(rows), *shape)):
+            raise StoreError(f"{self._name}: gives {actual}, not float32 {(len(rows), *shape)}: {REMEDY}")
         return part
 
 

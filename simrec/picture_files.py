@@ -322,12 +322,12 @@ def decoded(data: Contents, called: str, enough: Enough | None = None) -> Iterat
 def digest(data: Contents) -> str:
     """The BLAKE2b digest of all bytes: 16 bytes, in hexadecimal."""
     data.seek(0)
-    found = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     for _ in range(LARGEST_FILE // PIECE + 1):  # another program may add to the file for ever
         if not (piece := data.read(PIECE)):
             break
-        found.update(piece)
-    return found.hexdigest()
+        hashed.update(piece)
+    return hashed.hexdigest()
 
 
 def limit(size: int, processes: int = 1, large: Path | None = None) -> None:

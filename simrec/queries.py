@@ -203,16 +203,16 @@ class Reader:
     def _item(self, query: str, with_copies: bool, shown: int) -> Query:
         if self.catalogue is None:
             raise no_catalogue(self.name)
-        found = self.catalogue.items([query[3:]])
-        if not found:
+        items = self.catalogue.items([query[3:]])
+        if not items:
             raise RequestError(
                 f"no item {query[3:]!r} in {self.name}: 'simrec export {self.name} -o items.csv' lists the ids"
             )
-        itself = frozenset([found[0].id])
-        alike = itself.union(*self.catalogue.copies_of([found[0].content]))
+        itself = frozenset([items[0].id])
+        alike = itself.union(*self.catalogue.copies_of([items[0].content]))
         return Query(
-            query, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(found[0].id),
-            self.encoder.digest, self.catalogue.preview(found[0].id) if shown else None,
+            query, None, itself if with_copies else alike, len(alike) - 1, self.catalogue.code(items[0].id),
+            self.encoder.digest, self.catalogue.preview(items[0].id) if shown else None,
         )  # fmt: skip
 
     def _part(self, query: str, crop: Crop, with_copies: bool, shown: int) -> Query:

@@ -420,11 +420,11 @@ class Recommender:
             return Answer(matches, self._display)
         parts = chunks(query, max(1, min(TOGETHER, LARGEST_ANSWER // n)))
         queries = ((read, self._codes_of(now, read)) for part in parts if (read := now.reader.read(part)))
-        found: list[list[Match]] = []
+        results: list[list[Match]] = []
         with ahead(queries) if len(query) > TOGETHER else nullcontext(queries) as stream:
             for read, codes in stream:
-                found += answers(now.catalogue, read, codes, n, narrowing)
-        return [Answer(matches, self._display) for matches in found]
+                results += answers(now.catalogue, read, codes, n, narrowing)
+        return [Answer(matches, self._display) for matches in results]
 
     def _display(self, edge: int) -> Display:
         """A display for answers with pictures of that longest edge, in pixels."""
@@ -455,8 +455,8 @@ class Recommender:
 
         def answered() -> Iterator[tuple[Query, Answer]]:
             if read:
-                found = answers(now.catalogue, read, np.concatenate(codes), n, narrowing)
-                yield from zip(read, (Answer(matches, self._display) for matches in found), strict=True)
+                results = answers(now.catalogue, read, np.concatenate(codes), n, narrowing)
+                yield from zip(read, (Answer(matches, self._display) for matches in results), strict=True)
 
         batches = (opened.read(chunk, spec) for chunk in chunks(opened.entries(), at_once(spec)))
         with ahead(batches) as stream:

@@ -157,8 +157,8 @@ class Answer(list[Match]):
     def __getitem__(self, place: slice) -> Answer: ...
 
     def __getitem__(self, place: SupportsIndex | slice) -> Match | Answer:
-        found: Any = super().__getitem__(place)
-        return Answer(found, self._display) if isinstance(place, slice) else found
+        value: Any = super().__getitem__(place)
+        return Answer(value, self._display) if isinstance(place, slice) else value
 
     def _repr_html_(self) -> str:
         """The first MOST as a row of pictures, each with its rank, score, id, label and fields."""

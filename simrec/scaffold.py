@@ -54,11 +54,11 @@ def _package(name: str) -> str:
             f"{name!r} cannot name a package: use lower-case letters, digits, '-' and '_', start with a letter, and "
             f"avoid Python's keywords"
         )
-    found = host.discover()
-    for offer in found.of(EncoderSpec):
+    installed = host.discover()
+    for offer in installed.of(EncoderSpec):
         if offer.spec.name == name:
             raise RequestError(f"{name!r} is taken: it is an encoder of {offer.provider}: choose another name")
-    for failure in found.failures:
+    for failure in installed.failures:
         if failure.plugin == name:
             raise RequestError(f"{name!r} is taken: {failure}: choose another name, or uninstall it")
     spec = find_spec(package)

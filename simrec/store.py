@@ -109,7 +109,7 @@ class Generation:
         """Whether all its files exist with their sizes, without opening them."""
         with contextlib.suppress(OSError):
             return all(
-                stat.S_ISREG((found := (self.recommender / name).lstat()).st_mode) and found.st_size == record.size
+                stat.S_ISREG((status := (self.recommender / name).lstat()).st_mode) and status.st_size == record.size
                 for name, record in self.manifest.files.items()
             )
         return False
@@ -308,11 +308,11 @@ def _has_encoder(folder: Path, manifest: Manifest, *, weights: bool) -> bool:
         other = current(folder, hold=False).manifest
     except StoreError:
         return False
-    found = _encoder_files(other, weights=weights)
+    theirs = _encoder_files(other, weights=weights)
     return (
         other.encoder.digest == manifest.encoder.digest
-        and found == _encoder_files(manifest, weights=weights)
-        and all(_is_good(folder, f"{other.encoder.folder}/{name}", record) for name, record in found.items())
+        and theirs == _encoder_files(manifest, weights=weights)
+        and all(_is_good(folder, f"{other.encoder.folder}/{name}", record) for name, record in theirs.items())
     )
 
 
@@ -452,7 +452,7 @@ def kept(folder: Path) -> list[Generation]:
     Their files are not open yet. A generation in format 1 or 2 is listed only once another has followed it. Raises
     StoreError if their folder can't be read.
     """
-    found = []
+    generations = []
     try:
         paths = sorted((folder / "generations").glob("*.json"))
     except OSError as error:
@@ -462,8 +462,8 @@ def kept(folder: Path) -> list[Generation]:
         if _NAME.fullmatch(path.stem):
             with contextlib.suppress(OSError, StoreError):
                 data = _small(folder, f"generations/{path.name}", LARGEST)
-                found.append(Generation(folder, path.stem, Manifest.from_bytes(data, str(path), COPY)))
-    return sorted(found, key=lambda generation: int(generation.name))
+                generations.append(Generation(folder, path.stem, Manifest.from_bytes(data, str(path), COPY)))
+    return sorted(generations, key=lambda generation: int(generation.name))
 
 
 def current_name(folder: Path) -> str:
@@ -836,12 +836,12 @@ def _holder(folder: Path) -> str:
     import socket
 
     try:
-        found = _HOLDER.fullmatch(_small(folder, "LOCK", 1000).decode("ascii", "replace"))
+        match = _HOLDER.fullmatch(_small(folder, "LOCK", 1000).decode("ascii", "replace"))
     except OSError:
         return ""
-    if found is None:
+    if match is None:
         return ""
-    pid, host = found.groups()
+    pid, host = match.groups()
     return f" (process {pid} on {'this computer' if host == socket.gethostname() else host})"
 
 

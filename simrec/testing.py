@@ -74,7 +74,7 @@ class NotApplicable(Exception):  # noqa: N818 - it is an answer, not a failure
     """There is nothing to check: an optional part is missing, or another check already says why."""
 
 
-class _Found(Exception):  # noqa: N818
+class _Fault(Exception):  # noqa: N818
     """What a check found wrong."""
 
 
@@ -252,7 +252,7 @@ def _protocol(subject: Subject) -> str:
     try:
         inspect.signature(kind.fit).bind(None, None, **given)
     except TypeError as error:
-        raise _Found(f"fit(images, *, {', '.join(given)}) cannot be called: {error}") from None
+        raise _Fault(f"fit(images, *, {', '.join(given)}) cannot be called: {error}") from None
     encoder = _or_raise(subject.making)
     missing = [name for name in ("settings", "input", "dim") if not hasattr(encoder, name)]
     _require(not missing, f"an encoder has no {', '.join(missing)}")
@@ -292,8 +292,8 @@ def _light_import(subject: Subject) -> str:
     _usable(subject.importing, "its class cannot be imported: see protocol")
     package = subject.spec.factory.partition(":")[0].partition(".")[0]
     entered = {entry.module for entry in entry_points(group="simrec") if entry.module.partition(".")[0] == package}
-    found = _heavy_imports(frozenset({package} | entered), tuple(sys.path))
-    _require(not found, f"import {package} imports {', '.join(found)}: import it in the module of the class")
+    heavy = _heavy_imports(frozenset({package} | entered), tuple(sys.path))
+    _require(not heavy, f"import {package} imports {', '.join(heavy)}: import it in the module of the class")
     return ""
 
 
@@ -509,11 +509,11 @@ def _variances(subject: Subject) -> str:
     encoder = subject.encoder
     if not getattr(encoder, "variational", False):
         raise NotApplicable("its codes are not means of distributions")
-    found, codes = encoder.log_variances(subject.pictures()), subject.codes
-    _require(isinstance(found, np.ndarray), f"it gives a {type(found).__name__}, not a numpy array")
-    _require(found.dtype == np.float32, f"log-variances are {found.dtype}")
-    _require(found.shape == np.shape(codes), f"log-variances are {found.shape}, codes {np.shape(codes)}")
-    _require(bool(np.isfinite(found).all()), "log-variances are not all finite")
+    variances, codes = encoder.log_variances(subject.pictures()), subject.codes
+    _require(isinstance(variances, np.ndarray), f"it gives a {type(variances).__name__}, not a numpy array")
+    _require(variances.dtype == np.float32, f"log-variances are {variances.dtype}")
+    _require(variances.shape == np.shape(codes), f"log-variances are {variances.shape}, codes {np.shape(codes)}")
+    _require(bool(np.isfinite(variances).all()), "log-variances are not all finite")
     return ""
 
 
@@ -559,8 +559,8 @@ class Case:
             message = self.check.function(self.subject)
         except NotApplicable as why:
             outcome, message = "not applicable", str(why)
-        except _Found as found:
-            outcome, message = "failed", shorten(str(found), 300)
+        except _Fault as fault:
+            outcome, message = "failed", shorten(str(fault), 300)
         except (Exception, SystemExit) as error:
             outcome, message = "failed", reason(error)
         if self.expected and outcome == "failed":
@@ -634,7 +634,7 @@ def _heavy_imports(modules: frozenset[str], path: tuple[str, ...]) -> tuple[str,
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=IMPORT_SECONDS
     )
     if done.returncode:
-        raise _Found(
+        raise _Fault(
             f"alone, {', '.join(sorted(modules))} cannot be imported: {(done.stderr.splitlines() or ['?'])[-1]}"
         )
     return tuple(sorted(done.stdout.splitlines()[-1].split()[1:]))
@@ -646,14 +646,14 @@ def _refused(call: Callable[[], Any], kind: type[Exception], what: str) -> None:
     except kind as error:
         _require("\n" not in str(error) and bool(str(error)), f"{what}: the message has not one line: {str(error)!r}")
     except Exception as error:
-        raise _Found(f"{what}: {reason(error)}, no {kind.__name__}") from error
+        raise _Fault(f"{what}: {reason(error)}, no {kind.__name__}") from error
     else:
-        raise _Found(f"{what}: it was taken, not refused with {kind.__name__}")
+        raise _Fault(f"{what}: it was taken, not refused with {kind.__name__}")
 
 
-def _require(condition: bool, found: str) -> None:
+def _require(condition: bool, fault: str) -> None:
     if not condition:
-        raise _Found(found)
+        raise _Fault(fault)
 
 
 def _outcome(call: Callable[[], Any]) -> Any:

@@ -139,7 +139,7 @@ class Lance:
             opened, table = self._there()
             condition = None if where is None else _condition(where, table)
             columns, cosine = _columns(table), table.metric == "cosine"
-            found = []
+            nearest = []
             for code in _comparable(codes, cosine):
                 rows: list[dict[str, Any]] = []
                 for without_index in (False, True) if table.approximate and not exact else (True,):
@@ -150,13 +150,13 @@ class Lance:
                     if len(rows) == n:
                         break
                 distances = [max(0.0, row["_distance"]) for row in rows]
-                found.append(
+                nearest.append(
                     [
                         (_item(row, columns), distance if cosine else distance**0.5)
                         for row, distance in zip(rows, distances, strict=True)
                     ]
                 )
-        return found
+        return nearest
 
     def count(self, where: Condition) -> int:
         """See `simrec.contracts.Engine`."""
@@ -176,8 +176,8 @@ class Lance:
                 if wanted is not None:
                     conditions.append(_among(name, wanted))
             ask = opened.search().select(["id"]).with_row_id(True)
-            found = (ask.where(" AND ".join(conditions)) if conditions else ask).to_arrow()
-            numbers = found["_rowid"].take(pc.sort_indices(found["id"])).to_numpy()
+            matches = (ask.where(" AND ".join(conditions)) if conditions else ask).to_arrow()
+            numbers = matches["_rowid"].take(pc.sort_indices(matches["id"])).to_numpy()
             columns = _columns(table)
             names = [*ITEM, *columns.values(), "length", "digest", *(["preview"] if previews else [])]
             none = np.empty((READ, 0), np.float32)
@@ -402,13 +402,13 @@ def _version(opened: Any) -> tuple[int, str] | None:
 
 def _columns(table: Table) -> dict[str, str]:
     """The columns of the fields. LanceDB ignores case in names, and gives dots in them a meaning."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     taken = set(OWN)
     for number, field in enumerate(table.fields):
         plain = _PLAIN.fullmatch(field) and field.lower() not in taken and not field.lower().startswith("field_")
-        found[field] = field if plain else f"field_{number}"
-        taken.add(found[field].lower())
-    return found
+        names[field] = field if plain else f"field_{number}"
+        taken.add(names[field].lower())
+    return names
 
 
 def _schema(table: Table) -> pa.Schema:

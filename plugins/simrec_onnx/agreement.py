@@ -132,14 +132,14 @@ def _slopes(weights: Sequence[Features], one: Features, other: Features) -> list
         spread = np.sqrt(inside.var(axis=0) + 1e-5)
         passes.append((features, codes, (inside - inside.mean(axis=0)) / spread, spread))
     _, slopes = vicreg(*(np.maximum(normal, 0) @ outer for _, _, normal, _ in passes))
-    found = [np.zeros_like(array) for array in weights]
+    gradients = [np.zeros_like(array) for array in weights]
     for (features, codes, normal, spread), slope in zip(passes, slopes, strict=True):
-        found[2] += np.maximum(normal, 0).T @ slope
+        gradients[2] += np.maximum(normal, 0).T @ slope
         back = (slope @ outer.T) * (normal > 0)
         back = (back - back.mean(axis=0) - normal * (back * normal).mean(axis=0)) / spread
-        found[1] += codes.T @ back
-        found[0] += features.T @ (back @ inner.T)
-    return found
+        gradients[1] += codes.T @ back
+        gradients[0] += features.T @ (back @ inner.T)
+    return gradients
 
 
 class _Adam:

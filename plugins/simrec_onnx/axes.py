@@ -99,8 +99,8 @@ def smoothed_axes(features: Features, dim: int, smoothing: float, whitening: flo
     weights = solve(exact.T @ exact + held_back, exact.T @ targets, assume_a="pos")
     size = np.sqrt(np.square(weights).sum() / width)
     weights = smoothing * weights + (1 - smoothing) * size * np.eye(width)
-    found = principal_axes((exact @ weights).astype(np.float32), dim, whitening)
-    return Axes(mean, (weights @ found.matrix).astype(np.float32), found.mean @ found.matrix, unit=True)
+    axes = principal_axes((exact @ weights).astype(np.float32), dim, whitening)
+    return Axes(mean, (weights @ axes.matrix).astype(np.float32), axes.mean @ axes.matrix, unit=True)
 
 
 def lost(axes: Axes, features: Features, known: Features) -> float:

@@ -264,14 +264,14 @@ def opset(model: ModelProto) -> int:
 def _needed(model: ModelProto, output: str) -> set[str]:
     """The names of all values that an output depends on, including itself."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    found, waiting = {output}, [output]
+    names, waiting = {output}, [output]
     while waiting:
         node = makers.get(waiting.pop())
         for name in _used(node) if node else ():
-            if name and name not in found:
-                found.add(name)
+            if name and name not in names:
+                names.add(name)
                 waiting.append(name)
-    return found
+    return names
 
 
 def _used(node: NodeProto) -> Iterator[str]:

@@ -113,18 +113,18 @@ class TowerEncoder:
             return np.concatenate(parts)
 
         exact = seen(0)
-        found = self._axes(exact)
+        projection = self._axes(exact)
         known = [exact]
         while len(known) <= copies and not stop():
             known.append(seen(len(known)))
         if copies and len(known) > copies:  # with fewer copies, the same picture is found less often
-            found = agreement.agreeing(found, known, seed=seed, step=step, stop=stop)
-        self.dim = found.matrix.shape[1]
-        codes = graph.projected(features, found.mean, found.matrix, found.shift, unit=found.unit)
+            projection = agreement.agreeing(projection, known, seed=seed, step=step, stop=stop)
+        self.dim = projection.matrix.shape[1]
+        codes = graph.projected(features, projection.mean, projection.matrix, projection.shift, unit=projection.unit)
         self._learn(graph.model(self.input, codes, "codes", ["n", self.dim]))
-        losses = [axes.lost(found, exact, exact)] * 2
+        losses = [axes.lost(projection, exact, exact)] * 2
         if len(held_out):
-            losses[1] = axes.lost(found, np.concatenate(list(_run(session, held_out, "features"))), exact)
+            losses[1] = axes.lost(projection, np.concatenate(list(_run(session, held_out, "features"))), exact)
         progress(Progress(1, 1, steps, steps, loss=losses[0], validation_loss=None))
         epoch = Epoch(1, losses[0], losses[1], {}, time.perf_counter() - begun)
         return History((epoch,), kept=1, ended="interrupted" if stop() else "finished")
@@ -197,10 +197,10 @@ def _run(
     def compute(start: int) -> Features:
         fed = np.ascontiguousarray(change(images[start : start + step], start))
         try:
-            (found,) = session.run([name], {"images": fed})
+            (features,) = session.run([name], {"images": fed})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise TrainingError(f"the model cannot be run on these pictures: {_first_line(error)}") from error
-        result: Features = found
+        result: Features = features
         return result
 
     with ThreadPoolExecutor(os.cpu_count()) as cores:
@@ -358,13 +358,13 @@ class Onnx(TowerEncoder):
     def _rank(self, graph: Graph, features: str) -> int:
         """How many axes the features have, which models don't always say."""
         data = _checked(graph.model(self.input, features, "features", None))
-        (found,) = _session(data).run(None, {"images": np.zeros((2, *self.input.shape), np.uint8)})
-        if found.ndim not in (2, 3, 4) or len(found) != 2:
+        (output,) = _session(data).run(None, {"images": np.zeros((2, *self.input.shape), np.uint8)})
+        if output.ndim not in (2, 3, 4) or len(output) != 2:
             raise RequestError(
-                f"model {self.settings.model}: its output {self._tower.output!r} is {found.shape} for two pictures: "
+                f"model {self.settings.model}: its output {self._tower.output!r} is {output.shape} for two pictures: "
                 f"choose one that is (n, features), (n, tokens, features) or (n, features, h, w)"
             )
-        return int(found.ndim)
+        return int(output.ndim)
 
     def summary(self) -> str:
         """The model in one line."""
@@ -386,17 +386,17 @@ def _read(model: str) -> onnx.ModelProto:
     except OSError as error:
         raise RequestError(f"model {model}: cannot be read ({error.strerror}): name an .onnx file") from error
     try:
-        found = onnx.load_model_from_string(data)
+        proto = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's exceptions share no base class with onnx's
         raise RequestError(f"model {model}: is not an ONNX model ({reason(error)}): name an .onnx file") from error
-    if not found.graph.node:
+    if not proto.graph.node:
         raise RequestError(f"model {model}: is not an ONNX model: name an .onnx file")
-    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in found.graph.initializer):
+    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in proto.graph.initializer):
         raise RequestError(
             f"model {model}: its weights are in another file: make one file of both with "
             f"onnx.save(onnx.load({path.name!r}), 'whole.onnx')"
         )
-    return found
+    return proto
 
 
 def _from_hub(model: str) -> Path:

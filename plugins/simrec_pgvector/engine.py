@@ -105,7 +105,7 @@ class Postgres:
         """
         table = self._there()
         cosine = table.metric == "cosine"
-        found = []
+        nearest = []
         with self._connected() as connection:
             condition, values = self._condition(where, table)
             ask = self._sql(
@@ -122,8 +122,8 @@ class Postgres:
                     with self._all_compared(connection, table):
                         rows = connection.execute(ask, question, prepare=True, binary=True).fetchall()
                 one = 1.0 if cosine else 0.0
-                found.append([(self._item(row, table), max(0.0, one + row[-1])) for row in rows])
-        return found
+                nearest.append([(self._item(row, table), max(0.0, one + row[-1])) for row in rows])
+        return nearest
 
     def count(self, where: Condition) -> int:
         """See `simrec.contracts.Engine`."""
@@ -266,14 +266,14 @@ class Postgres:
 
     def _read_table(self, connection: psycopg.Connection[Any], *, others: bool = False) -> Table | None:
         """What the table says of itself. others: a table that simrec hasn't made is none."""
-        found = connection.execute(
+        row = connection.execute(
             "SELECT obj_description(oid) FROM pg_class WHERE oid = to_regclass(%s)",
             (self._table.as_string(connection),),
         ).fetchone()
-        if found is None:
+        if row is None:
             return None
         try:
-            says = json.loads(found[0] or "")
+            says = json.loads(row[0] or "")
             if says.pop("simrec") != 1:
                 raise ValueError("a newer simrec made it")
             return Table(**says)
@@ -472,8 +472,8 @@ def _packed(rows: Sequence[Row], table: Table) -> Iterator[bytes]:
 
 
 def _numbers(value: Any) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, np.float32)
-    return found
+    numbers: NDArray[np.float32] = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, np.float32)
+    return numbers
 
 
 def _comparable(codes: Codes, cosine: bool) -> Codes:

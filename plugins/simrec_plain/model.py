@@ -94,11 +94,11 @@ class TaughtNetwork(SphereNetwork):
 def smoothed(numbers: Tensor, described: Tensor, neighbours: int) -> Tensor:
     """Numbers (n, k), each row averaged with its nearest others' by descriptions (n, m), at its original length."""
     unit = F.normalize(described, dim=1)
-    found = torch.empty_like(numbers)
+    means = torch.empty_like(numbers)
     for start in range(0, len(numbers), 1000):
         near = (unit[start : start + 1000] @ unit.T).topk(min(neighbours + 1, len(unit)), dim=1).indices
-        found[start : start + 1000] = numbers[near].mean(1)
-    scaled: Tensor = F.normalize(found, dim=1) * numbers.norm(dim=1, keepdim=True)
+        means[start : start + 1000] = numbers[near].mean(1)
+    scaled: Tensor = F.normalize(means, dim=1) * numbers.norm(dim=1, keepdim=True)
     return scaled
 
 

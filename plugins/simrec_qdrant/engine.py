@@ -218,7 +218,7 @@ class Qdrant:
     ) -> list[list[tuple[Item, float]]]:
         """See `simrec.contracts.Engine`. If the index gives fewer than n, all points that match are compared."""
 
-        def found(state: State) -> Hits:
+        def nearest(state: State) -> Hits:
             vectors = _comparable(codes, state.table)
             # The state has no vector, so while nobody writes there is nothing to filter out.
             wanted, rest = state.wanted(where) if where or state.writing else (None, None)
@@ -230,7 +230,7 @@ class Qdrant:
                 return self._ranked(state, vectors, n, sorted(matching))
             return [self._nearest_of(state, code, n, wanted, matching, exact) for code in vectors]
 
-        table, hits = self._steadily(lambda state: (state.table, found(state)))
+        table, hits = self._steadily(lambda state: (state.table, nearest(state)))
         return [[(item_of(hit.payload, table), hit.distance) for hit in some] for some in hits]
 
     def count(self, where: Condition) -> int:
@@ -247,10 +247,10 @@ class Qdrant:
         contents: Sequence[str] | None = None, codes: bool = True, previews: bool = False,
     ) -> Iterator[Sequence[Row]]:  # fmt: skip
         """See `simrec.contracts.Engine`. Also raises StoreError if a push ends before the last row."""
-        state, found = self._steadily(lambda state: (state, self._found(state, where, ids, contents)))
-        found.sort()
+        state, matches = self._steadily(lambda state: (state, self._found(state, where, ids, contents)))
+        matches.sort()
         keys = [*shown(state.table), "length", "digest", "simrec_from", "simrec_until"]
-        for some in _chunks(found, READ):
+        for some in _chunks(matches, READ):
             with self._client() as client:
                 points = client.retrieve(
                     state.collection, [point for _, point in some], with_vectors=codes,
@@ -414,8 +414,8 @@ class Qdrant:
         for some in _chunks(ids, READ):
             points = {id_of(id_, slot): (id_, slot) for id_ in some for slot in (0, 1)}
             with self._client() as client:
-                found = client.retrieve(state.collection, list(points), with_payload=["simrec_from", "simrec_until"])
-            slots.update(points[point.id] for point in found if state.sees(point.payload))
+                records = client.retrieve(state.collection, list(points), with_payload=["simrec_from", "simrec_until"])
+            slots.update(points[point.id] for point in records if state.sees(point.payload))
         return slots
 
     def _matching(self, state: State, wanted: models.Filter, rest: Condition) -> Iterator[str]:
@@ -437,7 +437,7 @@ class Qdrant:
         exact = exact or not state.table.approximate
         keys = shown(state.table)
         params = models.SearchParams(exact=exact, hnsw_ef=None if exact else max(LOOKED_AT, n))
-        found: Hits = []
+        nearest: Hits = []
         for some in _chunks(codes, AT_ONCE):
             requests = [
                 models.QueryRequest(
@@ -447,11 +447,11 @@ class Qdrant:
             ]
             with self._client() as client:
                 answers = client.query_batch_points(state.collection, requests)
-            found += [[Hit.of(point, state.table) for point in answer.points] for answer in answers]
-        for place, hits in enumerate(found):
+            nearest += [[Hit.of(point, state.table) for point in answer.points] for answer in answers]
+        for place, hits in enumerate(nearest):
             if len(hits) < n and not exact:
-                (found[place],) = self._nearest(state, codes[place : place + 1], n, wanted, True)
-        return found
+                (nearest[place],) = self._nearest(state, codes[place : place + 1], n, wanted, True)
+        return nearest
 
     def _nearest_of(
         self, state: State, code: NDArray[np.float32], n: int, wanted: models.Filter, matching: set[str], exact: bool
@@ -478,15 +478,15 @@ class Qdrant:
         if not points:
             return [[] for _ in codes]
         theirs = np.array([point.vector["code"] for point in points], np.float64)
-        found = []
+        ranking = []
         for code in codes:
             if state.table.metric == "cosine":
                 distances = np.maximum(0, 1 - theirs @ code.astype(np.float64))
             else:
                 distances = np.linalg.norm(theirs - code, axis=1)
             nearest = np.argsort(distances, kind="stable")[:n]
-            found.append([Hit(points[one].id, points[one].payload, float(distances[one])) for one in nearest])
-        return found
+            ranking.append([Hit(points[one].id, points[one].payload, float(distances[one])) for one in nearest])
+        return ranking
 
     # Writing.
 

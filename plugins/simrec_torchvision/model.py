@@ -92,8 +92,8 @@ class Torchvision(TorchEncoder):
     def features(self, x: Tensor) -> Tensor:
         """Pictures (n, c, h, w) in 0..1 to features (n, f), averaged over places if the layer has places."""
         x = (x.expand(-1, 3, -1, -1) - self.shift) * self.scale
-        found: Tensor = self.backbone(x)[self.layer]
-        return found.flatten(2).mean(2) if found.ndim > 2 else found
+        features: Tensor = self.backbone(x)[self.layer]
+        return features.flatten(2).mean(2) if features.ndim > 2 else features
 
     def code(self, x: Tensor) -> Tensor:
         """(n, c, h, w) in 0..1 to (n, dim)."""
@@ -162,12 +162,12 @@ class Torchvision(TorchEncoder):
     @torch.no_grad()
     def _all_features(self, images: Images, device: torch.device, done: Callable[[int], None]) -> Tensor:
         """Images (n, h, w, c) to features float64 (n, f) on the CPU. done: called with each batch's number, from 1."""
-        found = []
+        batches = []
         for step, start in enumerate(range(0, len(images), self.input.batch), 1):
             some = torch.from_numpy(np.ascontiguousarray(images[start : start + self.input.batch])).to(device)
-            found.append(self.features(some.permute(0, 3, 1, 2).float() / 255).cpu().double())
+            batches.append(self.features(some.permute(0, 3, 1, 2).float() / 255).cpu().double())
             done(step)
-        return torch.cat(found) if found else torch.zeros(0, len(self.mean)).double()
+        return torch.cat(batches) if batches else torch.zeros(0, len(self.mean)).double()
 
 
 def _lost(centred: Tensor, axes: Tensor) -> float:
@@ -192,19 +192,19 @@ def _backbone(name: str, layer: str) -> tuple[str, nn.Module]:
 
 def _load(backbone: nn.Module, name: str, weights: str) -> None:
     """Fills a backbone with weights; leaves out those of layers that it doesn't have, such as the classifier."""
-    found = _default_weights(name) if weights == "default" else _file_weights(Path(weights).expanduser())
+    state = _default_weights(name) if weights == "default" else _file_weights(Path(weights).expanduser())
     wanted = backbone.state_dict()
     for key, tensor in wanted.items():
-        if key not in found or found[key].shape != tensor.shape:
+        if key not in state or state[key].shape != tensor.shape:
             raise TrainingError(f"weights {weights}: {key!r} doesn't fit {name}: name the backbone they belong to")
-    backbone.load_state_dict({key: found[key] for key in wanted})
+    backbone.load_state_dict({key: state[key] for key in wanted})
 
 
 def _default_weights(name: str) -> Mapping[str, Tensor]:
     """torchvision's own weights from its cache; downloaded if they are not there yet."""
     url = models.get_model_weights(name).DEFAULT.url
     try:
-        found: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, progress=False, check_hash=True, weights_only=True
         )
     except Exception as error:  # from the network, the disk, or a file that is not what it should be
@@ -213,7 +213,7 @@ def _default_weights(name: str) -> Mapping[str, Tensor]:
             f"the weights of {name} can neither be read in {cache} nor downloaded ({reason(error)}): put {url} there, "
             f"or name a file with --set weights=FILE.safetensors"
         ) from error
-    return found
+    return state
 
 
 def _file_weights(path: Path) -> Mapping[str, Tensor]:

@@ -187,14 +187,14 @@ class Building:
         if discard:
             shutil.rmtree(self.folder, ignore_errors=True)
         plan = json.loads(json.dumps(asdict(self.plan)))
-        found = self._found_plan()
-        if found is not None and found != plan:
+        old = self._found_plan()
+        if old is not None and old != plan:
             raise StoreError(
-                f"{self.folder}: holds what an interrupted {_described(found, self.folder.parent.name)} has finished: "
+                f"{self.folder}: holds what an interrupted {_described(old, self.folder.parent.name)} has finished: "
                 f"run that one again to finish it, or add --discard to throw it away"
             )
         with explained(self.folder, making=[self.folder]):
-            if found is None:
+            if old is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
                 try:
@@ -336,13 +336,13 @@ class _Codes:
         self._parts = parts
 
     def __getitem__(self, rows: slice) -> Codes:
-        start, found = 0, []
+        start, parts = 0, []
         for part in self._parts:
             inside = part[max(0, rows.start - start) : max(0, rows.stop - start)]
             if len(inside):
-                found.append(inside)
+                parts.append(inside)
             start += len(part)
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
 
 class _PartWriter:
@@ -374,7 +374,7 @@ class _PartWriter:
         read = batch.entries
         if batch.fields:
             pairs = zip(read, batch.fields, strict=True)
-            read = [replace(entry, fields={**entry.fields, **found, **entry.fields}) for entry, found in pairs]
+            read = [replace(entry, fields={**entry.fields, **details, **entry.fields}) for entry, details in pairs]
         if any(entry.fields for entry in read):
             self._kinds = fields_kinds((entry.fields for entry in read), self._kinds)
             if len(self._kinds) > LARGEST_FIELDS:

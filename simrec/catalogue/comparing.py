@@ -65,7 +65,7 @@ def addition(entries: Iterable[Entry], catalogue: Catalogue, contents: Contents)
 
     Raises DataError for an id that an item already has.
     """
-    found = Difference()
+    result = Difference()
     for some in chunks(entries, LOOKED_UP):
         for entry in some:
             if (item := catalogue.known_item(entry.id)) is not None:
@@ -73,10 +73,10 @@ def addition(entries: Iterable[Entry], catalogue: Catalogue, contents: Contents)
         for entry, content in zip(some, contents(some), strict=True):
             alike = None if content is None else catalogue.known_copy(content)
             if alike is None:
-                found.added.append(entry)
+                result.added.append(entry)
             else:
-                found.copied.append((entry, alike))
-    return found
+                result.copied.append((entry, alike))
+    return result
 
 
 def _taken(catalogue: Catalogue, entry: Entry, item: Known) -> DataError:
@@ -87,14 +87,14 @@ def _taken(catalogue: Catalogue, entry: Entry, item: Known) -> DataError:
     )
 
 
-def settle(found: Mapping[int, Difference], catalogue: Catalogue, contents: Callable[[int], Contents]) -> None:
+def settle(differences: Mapping[int, Difference], catalogue: Catalogue, contents: Callable[[int], Contents]) -> None:
     """Settles which source has an item that moved from one to another. found: the differences by the source's number.
 
     contents: gives each source's. Raises DataError for an id that two sources list.
     """
-    gone = {item.id for one in found.values() for item in one.removed}
+    gone = {item.id for one in differences.values() for item in one.removed}
     new: set[str] = set()
-    for one in found.values():
+    for one in differences.values():
         for entry, item in one.foreign:
             if item.id not in gone:
                 raise _taken(catalogue, entry, item)
@@ -102,15 +102,15 @@ def settle(found: Mapping[int, Difference], catalogue: Catalogue, contents: Call
             if entry.id in new:
                 raise DataError(f"{entry.source}: another source has its id {entry.id!r} too: rename one of the two")
             new.add(entry.id)
-    for number, one in found.items():
+    for number, one in differences.items():
         # Files of different sources can have one stamp, or none.
         doubtful = [pair for pair in one.foreign if (pair[0].stamp, pair[0].source) != (pair[1].stamp, pair[1].source)]
         digests = contents(number)([entry for entry, _ in doubtful]) if doubtful else []
         one.changed += [pair for pair, digest in zip(doubtful, digests, strict=True) if digest != pair[1].content]
         changed = {entry.id for entry, _ in one.changed}
         one.renamed += [pair for pair in one.foreign if pair[0].id not in changed]
-    moved = {item.id for one in found.values() for _, item in one.foreign}
-    for one in found.values():
+    moved = {item.id for one in differences.values() for _, item in one.foreign}
+    for one in differences.values():
         one.removed = [item for item in one.removed if item.id not in moved]
 
 
@@ -123,7 +123,7 @@ def difference(
     """
     known = {item.id: item for item in catalogue.known()}
     own = {id_ for id_, item in known.items() if item.origin == origin}
-    found, new, doubtful = Difference(), [], []
+    result, new, doubtful = Difference(), [], []
     columns = FieldsOf(catalogue)
     for entry in entries:
         item = known.get(entry.id)
@@ -131,41 +131,41 @@ def difference(
             new.append(entry)
             continue
         if item.origin != origin:
-            found.foreign.append((entry, item))
+            result.foreign.append((entry, item))
             continue
         own.discard(entry.id)
         if item.stamp != entry.stamp:
             doubtful.append((entry, item))
         else:
-            _sort(found, entry, item, columns, same_stamp=True)
+            _sort(result, entry, item, columns, same_stamp=True)
     for (entry, item), content in zip(doubtful, contents([entry for entry, _ in doubtful]), strict=True):
         if content is not None and content == item.content:
-            _sort(found, entry, item, columns, same_stamp=False)
+            _sort(result, entry, item, columns, same_stamp=False)
         else:
-            found.changed.append((entry, item))
+            result.changed.append((entry, item))
     gone = {id_: known[id_] for id_ in known if id_ in own}
-    _sort_new(found, new, gone, known, contents)
-    found.removed = list(gone.values())
-    found.numbers = columns.numbers
-    return found
+    _sort_new(result, new, gone, known, contents)
+    result.removed = list(gone.values())
+    result.numbers = columns.numbers
+    return result
 
 
-def _sort(found: Difference, entry: Entry, item: Known, columns: FieldsOf, *, same_stamp: bool) -> None:
+def _sort(result: Difference, entry: Entry, item: Known, columns: FieldsOf, *, same_stamp: bool) -> None:
     """Sorts in an entry whose picture hasn't changed."""
     changes = columns.changes(entry.fields, item)
     if entry.label != item.label:
-        found.relabelled.append((entry, item))
+        result.relabelled.append((entry, item))
     elif not same_stamp or entry.source != item.source:
-        found.touched.append((entry, item))
-        found.unchanged += 1
+        result.touched.append((entry, item))
+        result.unchanged += 1
     elif changes:
-        found.fields.append((item, changes))
+        result.fields.append((item, changes))
     else:
-        found.unchanged += 1
+        result.unchanged += 1
 
 
 def _sort_new(
-    found: Difference, new: Sequence[Entry], gone: dict[str, Known], known: Mapping[str, Known], contents: Contents
+    result: Difference, new: Sequence[Entry], gone: dict[str, Known], known: Mapping[str, Known], contents: Contents
 ) -> None:
     """Sorts in entries with new ids; takes items that were renamed out of `gone`."""
     sizes = {_size(item.stamp) for item in known.values()} - {""}
@@ -182,11 +182,11 @@ def _sort_new(
         moved = next((item for item in alike if item.id in gone), None)
         if moved is not None:
             del gone[moved.id]
-            found.renamed.append((entry, moved))
+            result.renamed.append((entry, moved))
         elif alike:
-            found.copied.append((entry, alike[0]))
+            result.copied.append((entry, alike[0]))
         else:
-            found.added.append(entry)
+            result.added.append(entry)
 
 
 def _size(stamp: str) -> str:

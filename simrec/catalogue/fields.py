@@ -31,24 +31,24 @@ def kinds(rows: Iterable[Mapping[str, Value]], before: Mapping[str, Kind] | None
 
     Whole and decimal numbers together are decimal; a column with texts and numbers is texts.
     """
-    found: dict[str, Kind] = dict(before or {})
+    types: dict[str, Kind] = dict(before or {})
     for row in rows:
         for name, value in row.items():
             if value is None:
-                found.setdefault(name, "int64")
+                types.setdefault(name, "int64")
                 continue
             kind: Kind = "string"
             if isinstance(value, int) and -(2**63) <= value < 2**63:
                 kind = "int64"
             elif isinstance(value, int | float):
                 kind = "double"
-            if name in found and "string" in (kind, found[name]):
+            if name in types and "string" in (kind, types[name]):
                 # In a column of numbers and texts, the numbers become texts.
                 kind = "string"
-            elif name in found and "double" in (kind, found[name]):
+            elif name in types and "double" in (kind, types[name]):
                 kind = "double"
-            found[name] = kind
-    return found
+            types[name] = kind
+    return types
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Value]], columns: Mapping[str, Kind]) -> None:
@@ -141,8 +141,8 @@ class Columns:
 
     def values(self, name: str) -> list[Value]:
         """A column as a list, one value per row."""
-        found: list[Value] = self._table.column(name).to_pylist()
-        return found
+        column: list[Value] = self._table.column(name).to_pylist()
+        return column
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Value]]:
         """The fields of those rows."""
@@ -151,8 +151,8 @@ class Columns:
             return [{name: column[row].as_py() for name, column in columns} for row in rows]
         import pyarrow as pa
 
-        found: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
-        return found
+        fields: list[dict[str, Value]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
+        return fields
 
 
 def compact(column: Any) -> Any:

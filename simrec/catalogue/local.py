@@ -130,10 +130,10 @@ class LocalCatalogue:
         without: ids that are left out of every answer. where: finds only items that match this filter, n of them if
         that many exist.
         """
-        found = self.nearest(codes, n + len(without), where=where)
-        scores = self.scores(found.distances).tolist()
-        answers = zip(found.rows.tolist(), found.distances.tolist(), scores, strict=True)
-        items = found.items()
+        nearest = self.nearest(codes, n + len(without), where=where)
+        scores = self.scores(nearest.distances).tolist()
+        answers = zip(nearest.rows.tolist(), nearest.distances.tolist(), scores, strict=True)
+        items = nearest.items()
         return [
             [
                 Hit(item, distance, score)
@@ -157,10 +157,10 @@ class LocalCatalogue:
         read = list(map(self._read.get, rows))
         if None not in read:
             return cast(list[Item], read)
-        found = {row: item for row, item in zip(rows, read, strict=True) if item is not None}
+        by_row = {row: item for row, item in zip(rows, read, strict=True) if item is not None}
         places: dict[int, list[int]] = defaultdict(list)
         for row in rows:
-            if row not in found:
+            if row not in by_row:
                 places[bisect_right(self._starts, row) - 1].append(row)
         for number, some in places.items():
             one = self.segments[number]
@@ -169,11 +169,11 @@ class LocalCatalogue:
             if one.columns:
                 pairs = zip(items, one.fields(local), strict=True)
                 items = [item._replace(fields=fields) for item, fields in pairs]
-            found.update(zip(some, items, strict=True))
+            by_row.update(zip(some, items, strict=True))
         if len(self._read) > READ:
             self._read = {}
-        self._read.update(found)
-        return [found[row] for row in rows]
+        self._read.update(by_row)
+        return [by_row[row] for row in rows]
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The items with those ids, in that order; an id that isn't there is left out."""
@@ -186,11 +186,11 @@ class LocalCatalogue:
 
     def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
         """The ids of items whose pictures have each content. Formats 1 and 2 use another digest: see `by_pixels`."""
-        found: dict[str, set[str]] = defaultdict(set)
+        ids: dict[str, set[str]] = defaultdict(set)
         for one in self.segments:
             for row in one.with_contents(contents):
-                found[row.item.content].add(row.item.id)
-        return [frozenset(found.get(content, ())) for content in contents]
+                ids[row.item.content].add(row.item.id)
+        return [frozenset(ids.get(content, ())) for content in contents]
 
     @property
     def by_pixels(self) -> bool:

@@ -194,24 +194,24 @@ class RemoteCatalogue:
         self, codes: Codes, n: int, *, without: Collection[str] = (), where: str | None = None
     ) -> list[list[Hit]]:
         """The n nearest items of each code (m, dim): see `LocalCatalogue.search`."""
-        found = self.engine.search(codes, n + len(without), self._condition(where))
+        answers = self.engine.search(codes, n + len(without), self._condition(where))
         return [
             [
                 Hit(self._full(item), distance, float(self.scores(np.float32(distance))))
                 for item, distance in nearest
                 if item.id not in without
             ][:n]
-            for nearest in found
+            for nearest in answers
         ]
 
     def nearest(self, codes: Codes, n: int, *, where: str | None = None) -> Nearest:
         """The n nearest items of each code (m, dim), fewer if there are no more. A row is a digest of an id."""
-        found = self.engine.search(codes, n, self._condition(where))
-        longest = max(map(len, found), default=0)
-        rows = np.full((len(found), longest), -1, np.int64)
-        distances = np.full((len(found), longest), np.inf, np.float32)
+        answers = self.engine.search(codes, n, self._condition(where))
+        longest = max(map(len, answers), default=0)
+        rows = np.full((len(answers), longest), -1, np.int64)
+        distances = np.full((len(answers), longest), np.inf, np.float32)
         items: dict[int, Item] = {}
-        for place, nearest in enumerate(found):
+        for place, nearest in enumerate(answers):
             for rank, (item, distance) in enumerate(nearest):
                 row = _number(item.id)
                 rows[place, rank], distances[place, rank], items[row] = row, distance, self._full(item)
@@ -225,8 +225,8 @@ class RemoteCatalogue:
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The items with those ids, in that order; an id that isn't there is left out."""
-        found = {row.item.id: self._full(row.item) for row in self._rows(ids, codes=False)}
-        return [found[id_] for id_ in ids if id_ in found]
+        items = {row.item.id: self._full(row.item) for row in self._rows(ids, codes=False)}
+        return [items[id_] for id_ in ids if id_ in items]
 
     def code(self, id_: str) -> Codes | None:
         """The stored code (1, dim) of an item, None if there is no such item."""
@@ -234,13 +234,13 @@ class RemoteCatalogue:
 
     def copies_of(self, contents: Sequence[str]) -> list[frozenset[str]]:
         """The ids of the items whose pictures have each content."""
-        found: dict[str, set[str]] = {}
+        ids: dict[str, set[str]] = {}
         for start in range(0, len(contents), AT_ONCE):
             some = [content for content in contents[start : start + AT_ONCE] if content]
             for rows in self.engine.rows(contents=some, codes=False) if some else ():
                 for row in rows:
-                    found.setdefault(row.item.content, set()).add(row.item.id)
-        return [frozenset(found.get(content, ())) for content in contents]
+                    ids.setdefault(row.item.content, set()).add(row.item.id)
+        return [frozenset(ids.get(content, ())) for content in contents]
 
     def picture(self, id_: str) -> Image | None:
         """The preview of an item, or None."""
@@ -293,8 +293,8 @@ class RemoteCatalogue:
         """
         schema, codes = tables.schema(columns, self.kinds, self.table.dim), "code" in columns
         none = np.empty((0, self.table.dim), np.float32)
-        for found in self.engine.rows(self._condition(where), codes=codes, previews="preview" in columns):
-            for some in chunks(found, rows):
+        for batch in self.engine.rows(self._condition(where), codes=codes, previews="preview" in columns):
+            for some in chunks(batch, rows):
                 items, previews = [row.item for row in some], [row.preview for row in some]
                 yield tables.batch(items, previews, _codes(some) if codes else none, columns, schema)
 
@@ -476,10 +476,10 @@ def nearest_distances(engine: Engine) -> tuple[float, ...]:
     for rows in engine.rows():
         sample += [row for number, row in enumerate(rows, place) if number % step == 0]
         place += len(rows)
-    found = engine.search(np.stack([row.code for row in sample]), 2)
+    answers = engine.search(np.stack([row.code for row in sample]), 2)
     nearest = [
         next((distance for item, distance in two if item.id != row.item.id), two[-1][1])
-        for row, two in zip(sample, found, strict=True)
+        for row, two in zip(sample, answers, strict=True)
     ]  # fmt: skip
     quantiles = np.quantile(np.array(nearest, np.float64), np.linspace(0, 1, QUANTILES))
     return tuple(float(value) for value in quantiles)

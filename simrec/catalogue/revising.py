@@ -185,15 +185,15 @@ class Revision:
 
     def _number_kind(self, name: str, new: Mapping[str, Kind]) -> Kind | None:
         """The type of a column whose texts are all numbers, as Python writes them; None if one is not."""
-        found: dict[str, Kind] = {name: new[name]} if name in new else {}
+        types: dict[str, Kind] = {name: new[name]} if name in new else {}
         for segment, one in enumerate(self._segments):
             column = one.columns.values(name) if one.columns and name in one.kinds else [None] * len(one)
             gone, changes = self._gone_of(segment), self._fields[segment]
             values = [changes.get(row, {}).get(name, value) for row, value in enumerate(column) if row not in gone]
             for copy in self._copies[segment]:
                 values.append(copy.entry.fields.get(name, column[copy.row] if copy.same else None))
-            found = kinds(({name: _number(value)} for value in values), found)
-        return None if found.get(name) == "string" else found.get(name)
+            types = kinds(({name: _number(value)} for value in values), types)
+        return None if types.get(name) == "string" else types.get(name)
 
     def _gone_of(self, number: int) -> set[int]:
         """The removed rows of a segment."""
@@ -302,9 +302,9 @@ def nearest_distances(together: Together, indexes: Sequence[Index]) -> tuple[flo
         start += len(index)
     there = np.concatenate(rows)
     chosen = there[:: -(-len(there) // MEASURED)]
-    found, distances = together.search_rows(chosen, 2)
+    nearest_rows, distances = together.search_rows(chosen, 2)
     # The item itself comes first, unless there are exact copies of it.
-    nearest = np.where(found[:, 0] == chosen, distances[:, 1], distances[:, 0])
+    nearest = np.where(nearest_rows[:, 0] == chosen, distances[:, 1], distances[:, 0])
     quantiles = np.quantile(nearest.astype(np.float64), np.linspace(0, 1, QUANTILES))
     return tuple(float(value) for value in quantiles)
 

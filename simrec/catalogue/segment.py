@@ -264,13 +264,13 @@ class Segment:
     def _numbered(self, numbers: Sequence[int]) -> list[tuple[Any, ...]]:
         # As one JSON list: SQLite limits the number of values.
         wanted = json.dumps([int(number) for number in numbers])
-        found = {
+        records = {
             values[0]: values for values in self._selected("row IN (SELECT value FROM json_each(?))", wanted, None)
         }
         for number in numbers:
-            if number not in found:
+            if number not in records:
                 raise self._damaged(f"it has no row {number}")
-        return [found[number] for number in numbers]
+        return [records[number] for number in numbers]
 
     def with_id(self, id_: str) -> Row | None:
         """The row of the item with that id, None if there is none or it was removed."""
@@ -301,9 +301,9 @@ class Segment:
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), LISTED):
             count = min(LISTED, len(self) - start)
-            found = self._selected("row >= ? ORDER BY row", start, count)
-            self._check(found)
-            for values in found:
+            records = self._selected("row >= ? ORDER BY row", start, count)
+            self._check(records)
+            for values in records:
                 number, id_, origin, source, label, stamp, content, *_ = values
                 yield number, id_, origin, placed(source, roots[origin]), label, stamp, content
 
@@ -339,8 +339,8 @@ class Segment:
         odd = [f"typeof({name}) <> '{kind}'" for name, kind in _STORED.items()]
         if self.record.format > 3:
             odd.append(f"typeof(origin) <> 'integer' OR origin NOT BETWEEN 0 AND {len(self._sources) - 1}")
-        with self._explained(), self._cursor(f"SELECT row FROM items WHERE {' OR '.join(odd)} LIMIT 1") as found:
-            row = found.fetchone()
+        with self._explained(), self._cursor(f"SELECT row FROM items WHERE {' OR '.join(odd)} LIMIT 1") as cursor:
+            row = cursor.fetchone()
         if row is not None:
             raise self._damaged(f"row {row[0]!r:.100} can't be a row of it")
 
@@ -371,10 +371,10 @@ class Segment:
             texts = {name: _TEXTS.decode(column) for name, column in zip(names, columns, strict=True)}
         except ValueError as error:  # msgspec's errors are ValueErrors too
             raise self._damaged(str(error)) from error
-        found = {name: pa.array(some, pa.string()) for name, some in texts.items()}
-        if "source" in found:
-            found["source"] = _all_placed(found["source"], origins, roots)
-        return found
+        arrays = {name: pa.array(some, pa.string()) for name, some in texts.items()}
+        if "source" in arrays:
+            arrays["source"] = _all_placed(arrays["source"], origins, roots)
+        return arrays
 
     def whole(self, size: int = 4096) -> Iterator[tuple[list[int], list[Item], list[bytes]]]:
         """All rows except removed ones, some at a time: their numbers, items with fields, and previews."""
@@ -382,19 +382,19 @@ class Segment:
         names, roots = zip(*((one.name, one.root) for one in self._sources), strict=True)
         self._generation.path(self._items, whole=True)  # the whole file's digest is faster than each row's
         for start in range(0, len(self), size):
-            found = self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start))
-            self._check(found)
+            records = self._selected("row >= ? ORDER BY row", start, min(size, len(self) - start))
+            self._check(records)
             if removed:
-                found = [values for values in found if values[0] not in removed]
-            numbers = [values[0] for values in found]
-            shown = self._kept(map(_PLACE, found))
+                records = [values for values in records if values[0] not in removed]
+            numbers = [values[0] for values in records]
+            shown = self._kept(map(_PLACE, records))
             items = [
                 Item(
                     id_, source if roots[origin] is None else placed(source, roots[origin]), label, fields, stamp,
                     content, names[origin],
                 )
                 for (_, id_, origin, source, label, stamp, content, _, _, _, _), fields in zip(
-                    found, self.fields(numbers), strict=True
+                    records, self.fields(numbers), strict=True
                 )
             ]  # fmt: skip
             yield numbers, items, shown
@@ -423,8 +423,8 @@ class Segment:
         if name not in self._read:
             left = self._generation.manifest.files[self._items].size
             texts: list[str | None] = []
-            with self._explained(), self._cursor(f"SELECT row, {name} FROM items ORDER BY row") as found:
-                for row, text in found:
+            with self._explained(), self._cursor(f"SELECT row, {name} FROM items ORDER BY row") as cursor:
+                for row, text in cursor:
                     left -= len(text) if isinstance(text, str) else left + 1
                     if left < 0 or row != len(texts):
                         raise self._damaged(f"its {name}s are not what was written")
@@ -531,8 +531,8 @@ class Segment:
     def _selected(self, condition: str, value: _Values, limit: int | None) -> list[tuple[Any, ...]]:
         most = len(self) + 1 if limit is None else limit
         sql = f"SELECT {_COLUMNS[self.record.format]} FROM items WHERE {condition}"
-        with self._explained(), self._cursor(sql, *(value if isinstance(value, list) else [value])) as found:
-            return found.fetchmany(most)
+        with self._explained(), self._cursor(sql, *(value if isinstance(value, list) else [value])) as cursor:
+            return cursor.fetchmany(most)
 
     @contextlib.contextmanager
     def _cursor(self, sql: str, *values: str | int | bytes) -> Iterator[sqlite3.Cursor]:

@@ -142,14 +142,14 @@ def history(session: Session, name: str, form: str) -> None:
 
     from simrec.verbs.generations import history as verb
 
-    found = verb(name, home_folder=session.home)
+    generations = verb(name, home_folder=session.home)
     if form == "json":
-        say(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+        say(json.dumps([asdict(one) for one in generations], indent=1, ensure_ascii=False))
         return
     rows = [
         [str(one.number), one.created[:19].replace("T", " "), f"{one.items:,}", _described(one.change),
          "answers" if one.live else ""]
-        for one in found
+        for one in generations
     ]  # fmt: skip
     table(["generation", "made (UTC)", "items", "what it changed", ""], rows)
 
@@ -178,19 +178,20 @@ def rollback(session: Session, name: str, to: int | None) -> None:
 @click.pass_obj
 def verify(session: Session, name: str, form: str) -> int:
     """Read every byte of NAME and check it against what was written."""
+    from dataclasses import asdict
+
     from simrec.verbs.generations import verify as verb
 
     with session.counting() as progress:
-        found = verb(name, home_folder=session.home, progress=progress)
+        report = verb(name, home_folder=session.home, progress=progress)
     if form == "json":
-        say(json.dumps({"files": found.files, "bytes": found.bytes, "items": found.items, "problems": found.problems},
-                       indent=1))  # fmt: skip
-        return 1 if found.problems else 0
-    for problem in found.problems:
+        say(json.dumps(asdict(report), indent=1))
+        return 1 if report.problems else 0
+    for problem in report.problems:
         fail(problem)
-    if not found.problems:
-        say(f"{name}: good: {found.files:,} files, {found.bytes / 1e6:,.1f} MB, {found.items:,} items.")
-    return 1 if found.problems else 0
+    if not report.problems:
+        say(f"{name}: good: {report.files:,} files, {report.bytes / 1e6:,.1f} MB, {report.items:,} items.")
+    return 1 if report.problems else 0
 
 
 @index.command()

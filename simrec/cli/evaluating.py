@@ -66,8 +66,8 @@ def evaluate(
     errors: list[StoreError] = []
     opened = [library.open(name, session.home) for name in names]
     if not names:
-        opened = [found for found in library.listing(session.home, errors.append) if found.manifest.catalogue]
-        opened = [found for found in opened if found.name != "demo"] or opened
+        opened = [one for one in library.listing(session.home, errors.append) if one.manifest.catalogue]
+        opened = [one for one in opened if one.name != "demo"] or opened
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")

@@ -37,26 +37,26 @@ def list_(form: str) -> int:
     """
     from simrec import host
 
-    found = host.discover()
-    offers = found.offers
+    installed = host.discover()
+    offers = installed.offers
     if form == "json":
         answer = {
             "plugins": [{"kind": o.spec.kind, **asdict(o.spec), "distribution": o.provider} for o in offers],
             "failures": [
-                {"plugin": f.plugin, "distribution": f.provider, "reason": f.reason} for f in found.failures
+                {"plugin": f.plugin, "distribution": f.provider, "reason": f.reason} for f in installed.failures
             ],
-            "conflicts": list(found.conflicts),
-            "left_out": list(found.left_out),
+            "conflicts": list(installed.conflicts),
+            "left_out": list(installed.left_out),
         }  # fmt: skip
         say(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
         rows = [[offer.spec.name, offer.spec.kind, offer.provider, offer.spec.summary] for offer in offers]
         table(["name", "kind", "distribution", "summary"], rows)
-        for problem in (*found.failures, *found.conflicts):
+        for problem in (*installed.failures, *installed.conflicts):
             say(f"Broken: {problem}")
-        if found.left_out:
-            say(f"Left out by {host.CHOICE}: {', '.join(found.left_out)}")
-    return 1 if found.failures or found.conflicts else 0
+        if installed.left_out:
+            say(f"Left out by {host.CHOICE}: {', '.join(installed.left_out)}")
+    return 1 if installed.failures or installed.conflicts else 0
 
 
 @plugins.command()
@@ -68,16 +68,16 @@ def show(session: Session, name: str, form: str) -> None:
     from simrec import host
     from simrec.contracts import EncoderSpec, SourceSpec
 
-    found = host.discover()
-    if name in found.names(SourceSpec) and name not in found.names(EncoderSpec):
-        source = found.find(SourceSpec, name)
+    installed = host.discover()
+    if name in installed.names(SourceSpec) and name not in installed.names(EncoderSpec):
+        source = installed.find(SourceSpec, name)
         answer = {**asdict(source.spec), "distribution": source.provider}
         if form == "table":
             say(f"{name}: {source.spec.summary}\n")
             use = f"simrec train ENCODER --data {name}[:TEXT]"
             table(["", ""], [["use", use], *_origin(answer)])
     else:
-        answer = _encoder(session, found.find(EncoderSpec, name))
+        answer = _encoder(session, installed.find(EncoderSpec, name))
         if form == "table":
             _print_encoder(answer)
     if form == "json":

@@ -51,10 +51,10 @@ def mask(condition: Condition, column: Columns, rows: int) -> NDArray[np.bool_]:
 def _mask(condition: Condition, column: Columns, rows: int) -> NDArray[np.bool_]:
     if isinstance(condition, AllOf | AnyOf):
         joined = np.logical_and if isinstance(condition, AllOf) else np.logical_or
-        found = np.full(rows, isinstance(condition, AllOf))
+        mask = np.full(rows, isinstance(condition, AllOf))
         for part in condition.parts:
-            joined(found, _mask(part, column, rows), out=found)
-        return found
+            joined(mask, _mask(part, column, rows), out=mask)
+        return mask
     held = _held(condition, column)
     known: NDArray[np.bool_] = (
         held if isinstance(held, np.ndarray) else held.fill_null(False).to_numpy(zero_copy_only=False)
@@ -76,15 +76,15 @@ def _held(condition: Compared | ComparedColumns | Among | Like | Empty, column: 
         return _of_numbers(operator, array, value)
     if isinstance(condition, Like):
         plain = re.sub("%+", "%", condition.pattern.replace("\\", "\\\\"))
-        found = _of_texts(array, lambda texts: pc.match_like(texts, plain, ignore_case=True))
+        matches = _of_texts(array, lambda texts: pc.match_like(texts, plain, ignore_case=True))
     elif isinstance(condition.values[0], str):
         wanted = pa.array(condition.values, pa.string())
-        found = _of_texts(array, lambda texts: _or_null(texts, pc.is_in(texts, value_set=wanted)))
+        matches = _of_texts(array, lambda texts: _or_null(texts, pc.is_in(texts, value_set=wanted)))
     else:
-        found = _among_numbers(array, [value for value in condition.values if not isinstance(value, str)])
+        matches = _among_numbers(array, [value for value in condition.values if not isinstance(value, str)])
     if not condition.negated:
-        return found
-    return ~found if isinstance(found, np.ndarray) else pc.invert(found)
+        return matches
+    return ~matches if isinstance(matches, np.ndarray) else pc.invert(matches)
 
 
 def fitted(condition: Condition, kinds: Callable[[str], str | None]) -> Condition:
@@ -131,9 +131,9 @@ def _unknown(array: Any) -> Any:
     return pa.nulls(len(array), pa.bool_())
 
 
-def _or_null(array: Any, found: Any) -> Any:
+def _or_null(array: Any, matches: Any) -> Any:
     """The result, null where the array is null."""
-    return found if array.null_count == 0 else pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_()))
+    return matches if array.null_count == 0 else pc.if_else(pc.is_valid(array), matches, pa.scalar(None, pa.bool_()))
 
 
 def _everywhere(array: Any, held: bool) -> Any:

@@ -70,8 +70,8 @@ class Largest:
 
     def add(self, batch: Any) -> None:
         """Takes a pyarrow RecordBatch into account."""
-        found = normalised(codes(batch)) if self._normalised else codes(batch)
-        self._largest = max(self._largest, float(np.abs(found).max(initial=0)))
+        numbers = normalised(codes(batch)) if self._normalised else codes(batch)
+        self._largest = max(self._largest, float(np.abs(numbers).max(initial=0)))
 
     @property
     def scale(self) -> float:

@@ -42,8 +42,8 @@ def numbers(column: Any) -> list[str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found: list[str] = pc.cast(column.flatten(), pa.string()).to_pylist()
-    return found
+    texts: list[str] = pc.cast(column.flatten(), pa.string()).to_pylist()
+    return texts
 
 
 def code_texts(column: Any) -> Any:

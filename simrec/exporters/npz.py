@@ -144,8 +144,8 @@ def _archive(file: BinaryIO) -> zipfile.ZipFile:
 
 def _width(member: IO[bytes], count: int) -> int:
     """How many characters each text in an array has. Reads the array's header; count: of the texts."""
-    found = re.search(rb"'<U(\d{1,7})'", start := member.read(len(header("<U1", (count,)))))
-    width = int(found[1]) if found else 0
+    match = re.search(rb"'<U(\d{1,7})'", start := member.read(len(header("<U1", (count,)))))
+    width = int(match[1]) if match else 0
     if not width or start != header(f"<U{width}", (count,)) or 4 * width * count > LARGEST:
         raise ValueError(f"its ids are not an array of {count:,} texts")
     return width
@@ -161,5 +161,5 @@ def _ids(member: IO[bytes], rows: int, width: int) -> list[str]:
     data = member.read(4 * width * rows)
     if len(data) != 4 * width * rows:
         raise ValueError("its ids are cut short")
-    found: list[str] = np.frombuffer(data, f"<U{width}").tolist()
-    return found
+    ids: list[str] = np.frombuffer(data, f"<U{width}").tolist()
+    return ids

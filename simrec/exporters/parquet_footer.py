@@ -44,10 +44,10 @@ class _Reader:
         """FileMetaData.row_groups[].columns[].meta_data.codec of every column."""
         for _ in self._within_list(4):
             for _ in self._within_list(1):
-                found = list(self._codec())
-                if len(found) != 1:
+                numbers = list(self._codec())
+                if len(numbers) != 1:
                     raise ValueError("its footer doesn't say of every column how it is compressed")
-                yield from found
+                yield from numbers
 
     def _codec(self) -> Iterator[int]:
         """The codec of a ColumnChunk, which must not be in another file."""

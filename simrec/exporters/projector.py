@@ -99,10 +99,10 @@ def _read_rows(path: str, record: ExportRecord) -> Iterator[Any]:
             if {len(part) for part in parts} != {record.dim}:
                 raise ValueError(f"a code of other than {record.dim} numbers")
             texts = pa.array([text for part in parts for text in part], pa.string())
-            found = None if ids is None else list(islice(ids, len(some)))
-            if found is not None and len(found) < len(some):
+            some_ids = None if ids is None else list(islice(ids, len(some)))
+            if some_ids is not None and len(some_ids) < len(some):
                 raise ValueError(f"there are fewer lines in {_metadata(Path(path)).name}")
-            yield reading.batch(found, reading.from_texts(texts, record))
+            yield reading.batch(some_ids, reading.from_texts(texts, record))
         if ids is not None and next(ids, None) is not None:
             raise ValueError(f"there are more lines in {_metadata(Path(path)).name}")
 
@@ -116,7 +116,7 @@ def _ids(file: BinaryIO, others: Sequence[str], record: ExportRecord) -> Iterato
         cells = line.decode().rstrip("\n").split("\t")
         if len(cells) != len(others):
             raise ValueError(f"a line of other than {len(others)} values in {_metadata(Path(str(file.name))).name}")
-        yield UNESCAPED.sub(lambda found: MEANT[found[0]], cells[place])
+        yield UNESCAPED.sub(lambda match: MEANT[match[0]], cells[place])
 
 
 class _Sheet:

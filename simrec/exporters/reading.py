@@ -136,8 +136,8 @@ def from_texts(texts: Any, record: ExportRecord) -> NDArray[Any]:
     import pyarrow.compute as pc
 
     kind = pa.int8() if record.dtype == "int8" else pa.float32()
-    found: NDArray[Any] = pc.cast(texts, kind).to_numpy(zero_copy_only=False)
-    return found.astype(NUMBERS[record.dtype]).reshape(-1, record.dim)
+    numbers: NDArray[Any] = pc.cast(texts, kind).to_numpy(zero_copy_only=False)
+    return numbers.astype(NUMBERS[record.dtype]).reshape(-1, record.dim)
 
 
 def split(texts: Sequence[str], record: ExportRecord) -> NDArray[Any]:
@@ -180,10 +180,10 @@ def with_items(path: str, record: ExportRecord, codes: Iterator[NDArray[Any]]) -
     with reading(str(place)), opened(place) as file:
         ids = (decoder.decode(line).id for line in lines(file, record))
         for some in codes:
-            found = list(islice(ids, len(some)))
-            if len(found) < len(some):
+            some_ids = list(islice(ids, len(some)))
+            if len(some_ids) < len(some):
                 raise ValueError(f"it has fewer lines than there are codes in {path}")
-            yield batch(found, some)
+            yield batch(some_ids, some)
         if next(ids, None) is not None:
             raise ValueError(f"it has more lines than there are codes in {path}")
 

@@ -47,14 +47,14 @@ class Endpoints:
             "where": said.text("where"), "min_score": said.number("min_score"), "distinct": said.truth("distinct"),
             "min_percentile": said.number("min_percentile"), "group_by": said.text("group_by"),
         }  # fmt: skip
-        found = looking.look_up(opened, lookup, served.together, **wishes)
-        matches = [match.to_json() for match in found.matches]
+        answer = looking.look_up(opened, lookup, served.together, **wishes)
+        matches = [match.to_json() for match in answer.matches]
         for match in matches:
             match["fields"] = fields_of(match.get("fields", {}))
         return Json(
             {
-                "matches": matches, "codes": found.codes, "less_codes": found.less_codes, "copies": found.copies,
-                "strange": found.strange, **_answered_by(opened),
+                "matches": matches, "codes": answer.codes, "less_codes": answer.less_codes, "copies": answer.copies,
+                "strange": answer.strange, **_answered_by(opened),
             },
             headers=NOT_KEPT,
         )  # fmt: skip
@@ -97,8 +97,8 @@ class Endpoints:
     def items(self, request: Request, said: Said) -> Response:
         """Some items from all over the catalogue."""
         opened = self._of_path(said).now()
-        found = browsing.spread(opened, said.integer("n", 24), said.text("where"))
-        answer = {"items": [item_of(one) for one in found], "generation": opened.generation.name}
+        items = browsing.spread(opened, said.integer("n", 24), said.text("where"))
+        answer = {"items": [item_of(one) for one in items], "generation": opened.generation.name}
         return Json(answer, headers=NOT_KEPT)
 
     def item(self, request: Request, said: Said) -> Response:

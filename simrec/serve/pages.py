@@ -23,13 +23,13 @@ TYPES = {
 @cache
 def files() -> dict[str, tuple[bytes, str, str]]:
     """The page's files by their paths in the URL: contents, media type and a tag that changes with the contents."""
-    found = {}
+    contents = {}
     for file in sorted(FOLDER.iterdir()):
         if file.suffix in TYPES:
             data = file.read_bytes()
             path = "/" if file.name == "index.html" else f"/page/{file.name}"
-            found[path] = data, TYPES[file.suffix], f'"{hashlib.sha256(data).hexdigest()[:16]}"'
-    return found
+            contents[path] = data, TYPES[file.suffix], f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+    return contents
 
 
 def answer(request: Request) -> Response:

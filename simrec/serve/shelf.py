@@ -106,7 +106,7 @@ def opened(names: Sequence[str], home: Path | None = None, notice: Notice = sile
 
 
 def _own(home: Path, notice: Notice) -> list[Recommender]:
-    found = []
+    recommenders = []
     for name in library.own(home):
         try:
             one = library.open(name, home)
@@ -114,5 +114,5 @@ def _own(home: Path, notice: Notice) -> list[Recommender]:
             notice(str(error))
             continue
         if one.manifest.catalogue:
-            found.append(one)
-    return found
+            recommenders.append(one)
+    return recommenders

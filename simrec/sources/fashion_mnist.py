@@ -127,8 +127,8 @@ def cache() -> Path:
 
 
 def _read_pair(folder: Path, names: tuple[str, str]) -> tuple[bytes, bytes] | None:
-    found = [_read_idx(folder, name) for name in names]
-    return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+    pair = [_read_idx(folder, name) for name in names]
+    return (pair[0], pair[1]) if pair[0] is not None and pair[1] is not None else None
 
 
 def _read_idx(folder: Path, name: str) -> bytes | None:

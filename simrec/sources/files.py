@@ -104,16 +104,16 @@ class Folder(Files):
     def entries(self) -> Iterator[Entry]:
         """Finds entries while they are read: only one folder's names are in memory at a time."""
         passed: Counter[str] = Counter()
-        found = False
+        empty = True
         root = self._path.absolute().as_posix().rstrip("/")
         for within, name, status in self._walk(self._path, "", passed):
             label = within.partition("/")[0]
             yield _entry(f"{root}/{within and within + '/'}{name}", within, name, status, label)
-            found = True
+            empty = False
         if passed and not self._said:  # once, however often this is called
             self._said = True
             self._notice(_summed_up(self._path, passed))
-        if not found:
+        if empty:
             raise EmptyError(
                 f"{self._path}: no pictures in this folder: put PNG, JPEG, WebP, ... files there, labels as sub-folders"
             )

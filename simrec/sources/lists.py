@@ -95,12 +95,12 @@ class List(Files):
         """An entry for each row that has a path."""
         if self._kinds is None:
             self._kinds = _kinds(self._path, self._text, self._notice)
-        found = False
+        empty = True
         with _opened(self._path, self._text) as table:
             for number, row in table.rows():
                 if row.get("path") in (None, ""):
                     continue
-                found = True
+                empty = False
                 named = _text(row, "path", number, table, self._text)
                 path = self._path.parent / named
                 yield Entry(
@@ -110,7 +110,7 @@ class List(Files):
                     stamp=stamp_of(status_of(path)),
                     fields=_fields(row, self._kinds),
                 )
-        if not found:
+        if empty:
             raise EmptyError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
 
 

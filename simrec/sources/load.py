@@ -191,10 +191,10 @@ class Held:
         if not hasattr(self._source, "contents"):
             return [None] * len(entries)
         with blamed_on(self._culprit):
-            found = list(self._source.contents(entries))
-        if len(found) != len(entries) or not are_contents([one for one in found if one is not None]):
+            contents = list(self._source.contents(entries))
+        if len(contents) != len(entries) or not are_contents([one for one in contents if one is not None]):
             raise PluginError(f"{self._culprit} returned contents that simrec.contracts.content did not make: fix it")
-        return found
+        return contents
 
 
 @dataclass

@@ -153,11 +153,11 @@ class _Asker:
 
     def _less(self) -> list[Query]:
         for text in self._question.less:
-            found = _WEIGHT.fullmatch(text)
-            if found and not self._there(text) and self._there(found[1]):
+            match = _WEIGHT.fullmatch(text)
+            if match and not self._there(text) and self._there(match[1]):
                 raise RequestError(
                     f"{text}: only queries have weights, not what answers should not look like: type --less "
-                    f"{shlex.quote(found[1])}"
+                    f"{shlex.quote(match[1])}"
                 )
         return [self._read(text, None) for text in self._question.less]
 
@@ -170,13 +170,13 @@ class _Asker:
 
     def _weighted(self, text: str) -> tuple[str, float]:
         """A query and its weight; a text that names an existing file or item has no weight."""
-        found = _WEIGHT.fullmatch(text)
-        if not found or self._there(text):
+        match = _WEIGHT.fullmatch(text)
+        if not match or self._there(text):
             return text, 1.0
-        weight = float(found[2])
+        weight = float(match[2])
         if not 0 < weight <= LARGEST_WEIGHT:
             raise RequestError(f"{text}: a weight is a number above 0, at most {LARGEST_WEIGHT:,}")
-        return found[1], weight
+        return match[1], weight
 
     def _there(self, text: str) -> bool:
         if text.startswith("id:"):

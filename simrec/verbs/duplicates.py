@@ -131,8 +131,8 @@ def _near(
     count, different = len(looks.rows), set[tuple[int, int]]()
     for start in range(0, count, BLOCK):
         places = np.arange(start, min(start + BLOCK, count))
-        found, distances = catalogue.index.search_rows(looks.rows[places], min(count, NEIGHBOURS + 1))
-        others = np.searchsorted(looks.rows, found)
+        nearest, distances = catalogue.index.search_rows(looks.rows[places], min(count, NEIGHBOURS + 1))
+        others = np.searchsorted(looks.rows, nearest)
         if percentile is None:
             cosines = np.einsum("id,ijd->ij", looks.details[places], looks.details[others], dtype=np.float32)
             near = cosines >= near_duplicates.ALIKE
@@ -186,7 +186,7 @@ class _Sets:
 
     def groups(self) -> list[list[int]]:
         """The groups with at least two places, in the order of their first places."""
-        found: dict[int, list[int]] = defaultdict(list)
+        groups: dict[int, list[int]] = defaultdict(list)
         for place in range(len(self._parents)):
-            found[self._first(place)].append(place)
-        return [places for places in found.values() if len(places) > 1]
+            groups[self._first(place)].append(place)
+        return [places for places in groups.values() if len(places) > 1]

@@ -183,8 +183,8 @@ def _near_duplicates(recommender: Recommender, test: _Test, codes: Codes) -> int
         if one.content and one.content == other.content:
             count += 1
         else:
-            shown, found = catalogue.picture(one.id), catalogue.picture(other.id)
-            count += bool(shown and found and same_photo(shown, found))
+            pictures = catalogue.picture(one.id), catalogue.picture(other.id)
+            count += bool(pictures[0] and pictures[1] and same_photo(pictures[0], pictures[1]))
     return count
 
 

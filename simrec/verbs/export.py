@@ -148,8 +148,8 @@ def _exporter(target: Path | BinaryIO, wishes: Wishes, default: str) -> Offer[Ex
     """The exporter for the named format, for the file's ending, or for a stream's default format."""
     from simrec import host
 
-    found = host.discover()
-    offers = found.of(ExporterSpec)
+    installed = host.discover()
+    offers = installed.of(ExporterSpec)
     if isinstance(target, Path) and wishes.form is None:
         name = target.name.lower()
         matching = [offer for offer in offers if name.endswith(offer.spec.endings or ("\0",))]
@@ -158,7 +158,7 @@ def _exporter(target: Path | BinaryIO, wishes: Wishes, default: str) -> Offer[Ex
             raise RequestError(f"{target}: no exporter writes files with that ending: name one that ends in {endings}")
         offer = max(matching, key=lambda one: max(len(end) for end in one.spec.endings if name.endswith(end)))
     else:
-        offer = found.find(ExporterSpec, wishes.form or default)
+        offer = installed.find(ExporterSpec, wishes.form or default)
     spec = offer.spec
     if not isinstance(target, Path) and not spec.streams:
         raise RequestError(f"{spec.name}: can't be written to standard output: name a file with -o")

@@ -46,14 +46,14 @@ def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
     folder = library.find(name, home_folder or default())
     live = store.live(folder)
     generations = [one for one in store.kept(folder) if one.name != live.name] if live else store.earlier(folder)
-    found = [
+    listing = [
         Kept(
             int(one.name.partition("-")[0]), one.manifest.created,
             one.manifest.catalogue.count if one.manifest.catalogue else 0, one is live, one.manifest.change,
         )
         for one in [*generations, *([live] if live else [])]
     ]  # fmt: skip
-    return sorted(found, key=lambda one: one.number, reverse=True)
+    return sorted(listing, key=lambda one: one.number, reverse=True)
 
 
 def rollback(name: str, to: int | None = None, *, home_folder: Path | None = None) -> Recommender:

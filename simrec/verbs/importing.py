@@ -204,10 +204,10 @@ class _Rows:
         return shown
 
     def _codes(self, batch: Any) -> Codes:
-        found: Codes = codes(batch).astype(np.float32) * np.float32(self.record.scale or 1)
-        if not (np.abs(found) <= LARGEST_NUMBER).all():  # False for NaN
+        read: Codes = codes(batch).astype(np.float32) * np.float32(self.record.scale or 1)
+        if not (np.abs(read) <= LARGEST_NUMBER).all():  # False for NaN
             raise DataError(f"{self.path}: one of its codes is not finite, or too large: export it again")
-        return found
+        return read
 
 
 def _field(column: str) -> str:

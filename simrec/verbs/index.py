@@ -213,8 +213,8 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
         return not Path(path).is_relative_to(own)  # the home may be among the pictures
 
     while roots:
-        for found in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop, yield_on_timeout=True):
-            yield bool(found)
+        for changes in watch(*roots, watch_filter=outside, debounce=1000, stop_event=stop, yield_on_timeout=True):
+            yield bool(changes)
             before, roots = roots, watched()
             if roots != before:
                 break
@@ -242,12 +242,12 @@ class _Change:
     def made(self) -> Outcome:
         if self.dry_run:
             before = self._before()
-            found = self._compared(before.catalogue)
-            return self._outcome(before, found, 0, before.manifest.catalogue.count)  # type: ignore[union-attr]
+            differences = self._compared(before.catalogue)
+            return self._outcome(before, differences, 0, before.manifest.catalogue.count)  # type: ignore[union-attr]
         with store.Writer(self.folder) as writer:
             before = self._before()
-            found = self._compared(before.catalogue)
-            return self._written(writer, before, found)
+            differences = self._compared(before.catalogue)
+            return self._written(writer, before, differences)
 
     def _before(self) -> Recommender:
         """The recommender, as if its catalogue already had the new sources."""
@@ -262,20 +262,20 @@ class _Change:
         if self.command == "index.add":
             source = self._opened(self.chosen[0])
             return [addition(self._entries(source), catalogue, self._contents(source))]
-        found, empty = {}, {}
+        compared, empty = {}, {}
         for number in self.chosen:
             root = self.records[number].root
             if root is not None and not Path(root).exists() and number not in {one.origin for one in catalogue.known()}:
-                found[number] = Difference()  # all its items have moved to other sources
+                compared[number] = Difference()  # all its items have moved to other sources
                 continue
             source = self._opened(number)
             try:
-                found[number] = difference(self._entries(source), catalogue, number, self._contents(source))
-                _check_listed(source, found[number])
+                compared[number] = difference(self._entries(source), catalogue, number, self._contents(source))
+                _check_listed(source, compared[number])
             except EmptyError as error:
-                found[number], empty[number] = difference((), catalogue, number, self._contents(source)), error
-        settle(found, catalogue, lambda number: self._contents(self._opened(number)))
-        for number, one in found.items():
+                compared[number], empty[number] = difference((), catalogue, number, self._contents(source)), error
+        settle(compared, catalogue, lambda number: self._contents(self._opened(number)))
+        for number, one in compared.items():
             if one.removed and number in empty:
                 raise empty[number]
             held = len(one.removed) + one.unchanged + len(one.changed) + len(one.renamed)
@@ -285,7 +285,7 @@ class _Change:
                     f"{self.records[number].name}: {len(one.removed):,} of its {held:,} items are gone, more than "
                     f"half: check that the disk is there, or add --yes to remove them from {self.folder.name}"
                 )
-        return [found[number] for number in self.chosen]
+        return [compared[number] for number in self.chosen]
 
     def _entries(self, source: Held) -> Iterator[Entry]:
         return _counted(source.entries(), self.context.progress)
@@ -293,14 +293,14 @@ class _Change:
     def _contents(self, source: Held) -> Contents:
         return partial(_contents, source, self.context.progress)
 
-    def _written(self, writer: store.Writer, before: Recommender, found: Sequence[Difference]) -> Outcome:
+    def _written(self, writer: store.Writer, before: Recommender, differences: Sequence[Difference]) -> Outcome:
         catalogue, context = before.catalogue, self.context
         record, encoder = before.manifest.catalogue, before.manifest.encoder
         assert record is not None
         listed = [
-            (number, entry) for number, one in zip(self.chosen, found, strict=True) for entry in one.encoded
+            (number, entry) for number, one in zip(self.chosen, differences, strict=True) for entry in one.encoded
         ]  # fmt: skip
-        changed = {entry.id: (entry, item) for one in found for entry, item in one.changed}
+        changed = {entry.id: (entry, item) for one in differences for entry, item in one.changed}
         left_out = LeftOut(context.notice, self.unread.strict, frozenset(changed))
         sources = [(one.name, one.root) for one in self.records]
         plan = Plan(self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype)
@@ -317,18 +317,18 @@ class _Change:
         read = {entry.id for part in building.parts for entry, *_ in part.rows()} if changed else set()
         unread = [pair for id_, pair in changed.items() if id_ not in read]
         kept, numbers = _fields_kept_up(catalogue, unread)
-        if not building.rows and not kept and all(one.nothing_else for one in found) and live == record:
+        if not building.rows and not kept and all(one.nothing_else for one in differences) and live == record:
             building.end()
-            return replace_fields(self._outcome(before, found, left_out.count, record.count), added=0, changed=0)
-        revision = self._revision(catalogue, found)
+            return replace_fields(self._outcome(before, differences, left_out.count, record.count), added=0, changed=0)
+        revision = self._revision(catalogue, differences)
         if isinstance(revision, Revision):
-            revision.numbers = numbers.union(*(one.numbers for one in found))
+            revision.numbers = numbers.union(*(one.numbers for one in differences))
         for id_ in changed.keys() & read:
             revision.remove(changed[id_][1].segment, changed[id_][1].row)
         for item, fields in kept:
             revision.update(item.segment, item.row, fields)
         new = _with_fields_kept(building.stream(), {id_: item for id_, (_, item) in changed.items()}, catalogue)
-        outcome = self._outcome(before, found, left_out.count, revision.count + building.rows)
+        outcome = self._outcome(before, differences, left_out.count, revision.count + building.rows)
         outcome = replace_fields(
             outcome, added=outcome.added - left_out.count + len(unread),
             changed=outcome.changed - len(unread) + len(kept),
@@ -337,15 +337,15 @@ class _Change:
         change = ChangeRecord(self.command, note, outcome.added, outcome.changed, outcome.removed, outcome.renamed)
         coming = replace_fields(
             record, sources=tuple(self.records), labelled=record.labelled or building.labelled
-            or any(entry.label for one in found for entry, _ in [*one.relabelled, *one.copied, *one.renamed]),
+            or any(entry.label for one in differences for entry, _ in [*one.relabelled, *one.copied, *one.renamed]),
         )  # fmt: skip
         made = _committed(writer, before, revision, coming, change, context, building, new)
         return replace_fields(outcome, recommender=made.recommender, items=made.items)
 
-    def _revision(self, catalogue: Catalogue, found: Sequence[Difference]) -> Revision | RemoteRevision:
+    def _revision(self, catalogue: Catalogue, differences: Sequence[Difference]) -> Revision | RemoteRevision:
         """A revision with all that needs no encoding."""
         revision = _revision(catalogue)
-        for number, one in zip(self.chosen, found, strict=True):
+        for number, one in zip(self.chosen, differences, strict=True):
             for entry, item in [*one.renamed, *one.touched, *one.relabelled]:
                 revision.copy(item.segment, item.row, entry, number)
                 revision.remove(item.segment, item.row)
@@ -366,14 +366,14 @@ class _Change:
             )
         return open_source(record.name, data_dir=self.context.data_dir, notice=self.context.notice)
 
-    def _outcome(self, before: Recommender, found: Sequence[Difference], unreadable: int, items: int) -> Outcome:
+    def _outcome(self, before: Recommender, differences: Sequence[Difference], unreadable: int, items: int) -> Outcome:
         return Outcome(
             before, items,
-            added=sum(len(one.added) + len(one.copied) for one in found),
-            changed=sum(len(one.changed) + len(one.relabelled) + len(one.fields) for one in found),
-            removed=sum(len(one.removed) for one in found),
-            renamed=sum(len(one.renamed) for one in found),
-            unchanged=sum(one.unchanged for one in found),
+            added=sum(len(one.added) + len(one.copied) for one in differences),
+            changed=sum(len(one.changed) + len(one.relabelled) + len(one.fields) for one in differences),
+            removed=sum(len(one.removed) for one in differences),
+            renamed=sum(len(one.renamed) for one in differences),
+            unchanged=sum(one.unchanged for one in differences),
             unreadable=unreadable,
         )  # fmt: skip
 
@@ -424,10 +424,10 @@ def _check_revisable(catalogue: Catalogue, name: str) -> None:
         raise RequestError(f"{name}: an older simrec wrote its catalogue: run 'simrec index build {name}' first")
 
 
-def _check_listed(source: Held, found: Difference) -> None:
+def _check_listed(source: Held, difference: Difference) -> None:
     """Raises DataError if items seem to be gone only because their folder can't be read."""
     below = tuple(f"{folder}/" for folder in source.unlisted)
-    if any(item.source.startswith(below) for item in [*found.removed, *(item for _, item in found.renamed)]):
+    if any(item.source.startswith(below) for item in [*difference.removed, *(item for _, item in difference.renamed)]):
         raise DataError(
             f"{source.unlisted[0]}: this folder cannot be read, so nothing was changed: allow yourself to read it"
         )
@@ -445,11 +445,11 @@ def _counted(entries: Iterable[Entry], progress: Callable[[str, int, int], None]
 
 def _contents(source: Held, progress: Callable[[str, int, int], None], entries: Sequence[Entry]) -> list[str | None]:
     """The digests of entries' files; reports progress, because this can take a while."""
-    found: list[str | None] = []
+    contents: list[str | None] = []
     for some in chunks(entries, READ):
-        found += source.contents(some)
-        progress("reading files", len(found), len(entries))
-    return found
+        contents += source.contents(some)
+        progress("reading files", len(contents), len(entries))
+    return contents
 
 
 def _with_fields_kept(new: Iterator[New], changed: dict[str, Known], catalogue: Catalogue) -> Iterator[New]:

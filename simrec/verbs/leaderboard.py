@@ -127,11 +127,11 @@ class Leaderboard:
         if not likely:
             return {}
         now = _settings_now(encoder)
-        found: dict[int, Recommender] = {}
+        by_seed: dict[int, Recommender] = {}
         for recommender in likely:
             if recommender.manifest.encoder.settings == now:
-                found.setdefault(recommender.manifest.encoder.seed, recommender)
-        return dict(sorted(found.items()))
+                by_seed.setdefault(recommender.manifest.encoder.seed, recommender)
+        return dict(sorted(by_seed.items()))
 
     def standing(self, encoder: str, runs: Mapping[int, Recommender]) -> Standing:
         """The figures of an encoder, from its recommenders by seed (at least one).

@@ -225,7 +225,7 @@ def _neighbours(
     _, same = np.unique(np.array(items.contents), return_inverse=True)
     same = np.where(np.array(items.contents) == "", -1 - np.arange(count), same)
     copies = np.bincount(same[same >= 0], minlength=1)
-    found, scores = np.full((count, k), -1, np.int32), np.zeros((count, k), np.float32)
+    neighbours, scores = np.full((count, k), -1, np.int32), np.zeros((count, k), np.float32)
     for start in range(0, count, BLOCK):
         part = slice(start, min(start + BLOCK, count))
         own = same[part, np.newaxis]
@@ -235,11 +235,11 @@ def _neighbours(
         others = (rows != own_rows) & (same[rows] != own)
         first = np.argsort(~others, axis=1, kind="stable")[:, :k]
         there = np.take_along_axis(others, first, axis=1)
-        found[part, : first.shape[1]] = np.where(there, np.take_along_axis(rows, first, axis=1), -1)
+        neighbours[part, : first.shape[1]] = np.where(there, np.take_along_axis(rows, first, axis=1), -1)
         near = searchable.scores(np.take_along_axis(distances, first, axis=1))
         scores[part, : first.shape[1]] = np.where(there, near, 0)
         progress("finding neighbours", part.stop, count)
-    return found, scores
+    return neighbours, scores
 
 
 def _searchable(recommender: Recommender, items: _Items, where: str | None) -> Searchable:
@@ -284,8 +284,8 @@ def _principal(points: Any) -> NDArray[np.float64]:
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])  # always choose the same direction
-    found = centred @ axes
-    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+    points = centred @ axes
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
 def _by_pacmap(codes: Codes, neighbours: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -325,8 +325,8 @@ class _Listener:
 
     def write(self, text: str) -> int:
         """Receives what is printed."""
-        if found := re.match(r"Iteration: +(\d+)", text):
-            self._progress(int(found[1]), 450)
+        if match := re.match(r"Iteration: +(\d+)", text):
+            self._progress(int(match[1]), 450)
         return len(text)
 
     def flush(self) -> None:

@@ -38,12 +38,12 @@ def opened(path: Path) -> tuple[ExportRecord, Iterator[Any]]:
     from simrec import host
 
     offers = [offer for offer in host.discover().of(ExporterSpec) if offer.spec.reader]
-    found = [offer for offer in offers if path.name.lower().endswith(offer.spec.endings or ("\0",))]
-    if not found:
+    fitting = [offer for offer in offers if path.name.lower().endswith(offer.spec.endings or ("\0",))]
+    if not fitting:
         endings = ", ".join(sorted({ending for offer in offers for ending in offer.spec.endings}))
         raise RequestError(f"{path}: no export that can be read back has that ending: name one that ends in {endings}")
-    read = host.imported(found[0], found[0].spec.reader)
-    with blamed_on(str(found[0])):
+    read = host.imported(fitting[0], fitting[0].spec.reader)
+    with blamed_on(str(fitting[0])):
         record, batches = read(str(path))
     return record, batches
 

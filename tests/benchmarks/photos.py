@@ -270,13 +270,15 @@ def measured(contender: Contender, photos: Photos, *, stress: bool, same: bool) 
     per_second = (len(items) + len(asked)) / (time.perf_counter() - begun)
     exam = Exam.of_labels([e.label for e in asked], [e.label for e in items], leave_one_out=False)
     index = Index(catalogue, contender.metric)
-    found = exam.found(index, queries)
+    found = exam.neighbour_labels(index, queries)
     lost, again = {}, None
     if stress:
         clean, *others = all_changed(contender, asked, [lambda photo, _: photo, *STRESS.values()])
-        before = ranking_figures(exam.found(index, clean), exam.query_labels)["P@10"]
+        before = ranking_figures(exam.neighbour_labels(index, clean), exam.query_labels)["P@10"]
         for name, codes in zip(STRESS, others, strict=True):
-            lost[name] = 100 * (ranking_figures(exam.found(index, codes), exam.query_labels)["P@10"] - before)
+            lost[name] = 100 * (
+                ranking_figures(exam.neighbour_labels(index, codes), exam.query_labels)["P@10"] - before
+            )
     if same:
         (codes,) = all_changed(contender, asked, [found_again])
         everything = Index(np.concatenate([catalogue, queries]), contender.metric)

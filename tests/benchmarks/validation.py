@@ -63,7 +63,7 @@ def main() -> None:
     exam = evaluation.Exam(labels[-HELD_OUT:], labels[:-HELD_OUT], tuple(fashion_mnist.LABELS), leave_one_out=False)
 
     def figures(codes: Codes) -> dict[str, float]:
-        return evaluation.ranking_figures(exam.found(index, codes), exam.query_labels)
+        return evaluation.ranking_figures(exam.neighbour_labels(index, codes), exam.query_labels)
 
     codes = encoder.encode(held_out)
     clean = figures(codes)
