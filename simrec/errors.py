@@ -99,6 +99,11 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return "there is none"
 
 
+def quantity(number: int, one: str, more: str = "") -> str:
+    """A number of things, for a sentence: "1 item", "1,179 items". more: the plural, if it isn't `one` with an "s"."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def needs(module: str) -> str:
     """The end of a sentence about something that needs a module of `EXTRAS`, which is not installed."""
     return f"needs {module}, which is not installed: pip install 'simrec[{EXTRAS[module]}]'"

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, SupportsIndex, overload
 from simrec.answers import columns, value_of
 from simrec.contracts import Value
 from simrec.display import Display, name_of, role_of, text_of
-from simrec.errors import SimrecError
+from simrec.errors import SimrecError, quantity
 from simrec.queries import Match, Query
 from simrec.single_file import parts, policy
 from simrec.single_file import shown as _text
@@ -82,13 +82,12 @@ class Report:
 
     def end(self) -> None:
         """Writes the end of the report: what it holds, what is missing, and what its figures mean."""
-        said = [f"{_count(self.queries, 'query', 'queries')}, {_count(self.answers, 'answer', 'answers')}."]
+        said = [f"{quantity(self.queries, 'query', 'queries')}, {quantity(self.answers, 'answer', 'answers')}."]
         if self.left_out:
-            said.append(
-                f"{_count(self.left_out, 'further query is', 'further queries are')} left out to keep this file small."
-            )
+            further = quantity(self.left_out, "further query is", "further queries are")
+            said.append(f"{further} left out to keep this file small.")
         if self.failed:
-            said.append(f"{_count(self.failed, 'query', 'queries')} could not be answered.")
+            said.append(f"{quantity(self.failed, 'query', 'queries')} could not be answered.")
         if why := self._display.why_small():
             said.append(why)
         said.append(
@@ -221,7 +220,3 @@ def _image(picture: Image, edge: int, alt: str, style: str = "") -> str:
         f'<img src="data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}" '
         f'alt="{_text(alt)}" width="{small.width}" height="{small.height}"{look}>'
     )
-
-
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number:,} {one if number == 1 else more}"

@@ -73,7 +73,7 @@ def test_errors_say_what_it_cannot_learn_from_or_read(pictures: Pictures) -> Non
     same = np.repeat(pictures.images[:1], 5, axis=0)
     with pytest.raises(TrainingError, match="all the same"):
         fitted(same)
-    with pytest.raises(TrainingError, match="give at least 2"):
+    with pytest.raises(TrainingError, match="need at least 2 pictures, not 1"):
         fitted(same[:1])
     with pytest.raises(ImageError, match=r"takes uint8 \(n, 28, 28, 1\)"):
         fitted(same[:, :20, :20])

@@ -164,7 +164,7 @@ def test_a_code_is_the_features_principal_components(
 def test_pictures_that_all_look_the_same_cannot_be_learned_from(images: np.ndarray) -> None:
     with pytest.raises(TrainingError, match="all the same"):
         fitted(images[:1].repeat(20, axis=0), weights="random")
-    with pytest.raises(TrainingError, match="give at least 2"):
+    with pytest.raises(TrainingError, match="needs at least 2 pictures, not 1"):
         fitted(images[:1], weights="random")
 
 

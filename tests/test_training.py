@@ -98,7 +98,7 @@ def test_a_loss_that_isnt_a_number_ends_the_training_with_one_line(pictures: Pic
 
 
 def test_one_picture_is_too_few(pictures: Pictures) -> None:
-    with pytest.raises(TrainingError, match="too few"):
+    with pytest.raises(TrainingError, match="needs at least"):
         trained(TINY, pictures, 1)
 
 

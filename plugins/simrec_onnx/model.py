@@ -89,7 +89,7 @@ class TowerEncoder:
         begun = time.perf_counter()
         self._check(images)
         if len(images) < 2:
-            raise TrainingError(f"{len(images)} pictures are too few to learn from: give at least 2")
+            raise TrainingError(f"learning needs at least 2 pictures, not {len(images)}")
         graph = Graph(self.opset())
         features = self.compose(graph)
         whole = graph.model(self.input, features, "features", ["n", None])

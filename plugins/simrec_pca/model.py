@@ -139,7 +139,7 @@ class PCA:
 def _components(images: Images, dim: int) -> tuple[Images, NDArray[np.float32], NDArray[np.float32]]:
     """The sample of pictures, their mean (pixels,) and at most dim axes (k, pixels), the widest first."""
     if len(images) < 2:
-        raise TrainingError(f"{len(images)} pictures are too few for principal components: give at least 2")
+        raise TrainingError(f"principal components need at least 2 pictures, not {len(images)}")
     most = SAMPLE if images[0].size <= SAMPLE else LARGE_SAMPLE
     sample = images[:: max(1, len(images) // most)][:most]
     if (sample == sample[0]).all():

@@ -118,7 +118,7 @@ class Torchvision(TorchEncoder):
         """
         begun = time.perf_counter()
         if len(images) < 2:
-            raise TrainingError(f"{len(images)} pictures are too few to learn from: give at least 2")
+            raise TrainingError(f"learning needs at least 2 pictures, not {len(images)}")
         if self.settings.weights != "random":
             _load(self.backbone, self.settings.backbone, self.settings.weights)
         self.eval().to(device)

@@ -11,7 +11,7 @@ import click
 
 from simrec.cli.indexing import discard_option, format_option, index, strict_option, unread_option, yes_option
 from simrec.cli.terminal import Session, data_dir_option, fail, say, table
-from simrec.errors import BusyError, RequestError, SimrecError
+from simrec.errors import BusyError, RequestError, SimrecError, StoreError, quantity
 
 if TYPE_CHECKING:
     from simrec.manifest import ChangeRecord
@@ -168,7 +168,7 @@ def rollback(session: Session, name: str, to: int | None) -> None:
     back = verb(name, to, home_folder=session.home)
     catalogue = back.manifest.catalogue
     assert back.manifest.change is not None
-    items = f"{catalogue.count:,} items" if catalogue else "no catalogue"
+    items = quantity(catalogue.count, "item") if catalogue else "no catalogue"
     session.notice(f"{name}: back {back.manifest.change.note}, {items}, as generation {int(back.generation.name)}.")
 
 
@@ -190,7 +190,8 @@ def verify(session: Session, name: str, form: str) -> int:
     for problem in report.problems:
         fail(problem)
     if not report.problems:
-        say(f"{name}: good: {report.files:,} files, {report.bytes / 1e6:,.1f} MB, {report.items:,} items.")
+        files, items = quantity(report.files, "file"), quantity(report.items, "item")
+        say(f"{name}: good: {files}, {report.bytes / 1e6:,.1f} MB, {items}.")
     return 1 if report.problems else 0
 
 
@@ -215,7 +216,6 @@ def delete(session: Session, name: str, yes: bool) -> None:
     Its encoder, its catalogue and all generations go. Pictures stay where they are.
     """
     from simrec import library
-    from simrec.errors import StoreError
     from simrec.home import default
     from simrec.verbs.generations import delete as verb
 
@@ -224,7 +224,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
         items = ""
         with suppress(StoreError):
             catalogue = library.open(name, session.home).manifest.catalogue
-            items = f" and its {catalogue.count:,} items" if catalogue else ""
+            items = f" and its {quantity(catalogue.count, 'item')}" if catalogue else ""
         try:
             click.confirm(f"Delete {name}{items}? This cannot be undone", abort=True, err=True)
         except click.Abort:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from simrec.cli.terminal import Session, format_option, index_option, png, say, table
-from simrec.errors import DataError
+from simrec.errors import DataError, quantity
 
 REPORTED = 10_000
 """Maximum number of test pictures for measuring compression."""
@@ -54,7 +54,7 @@ def compress(
     with replacing(output) as file:
         file.write(data)
     count = sum(map(len, loaded))
-    session.notice(f"Compressed {count:,} pictures to {len(data):,} bytes: {output}")
+    session.notice(f"Compressed {quantity(count, 'picture')} to {len(data):,} bytes: {output}")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def decompress(session: Session, container: Path, name: str | None, output: Path
     with making(output) as folder:
         for number, image in enumerate(images):
             as_picture(image).save(folder / f"{number:05d}.png")
-    session.notice(f"Decompressed {len(images):,} pictures with {opened.name}: {output}")
+    session.notice(f"Decompressed {quantity(len(images), 'picture')} with {opened.name}: {output}")
 
 
 def _report(session: Session, name: str, output: Path | None, form: str) -> None:

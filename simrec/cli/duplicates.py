@@ -9,6 +9,7 @@ import click
 
 from simrec.cli.similar import originals_option, show_option, tile_option
 from simrec.cli.terminal import Session, picture_option, say, table
+from simrec.errors import quantity
 
 
 @click.command()
@@ -62,8 +63,9 @@ def duplicates(
         ]  # fmt: skip
         table(["group", "kind", "id", "label", *show, "source"], rows)
     items = sum(len(group.items) for group in groups)
-    many = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
-    session.notice(f"{items:,} of {len(opened.catalogue):,} items are in {many} of duplicates.")
+    session.notice(
+        f"{items:,} of {len(opened.catalogue):,} items are in {quantity(len(groups), 'group')} of duplicates."
+    )
     if grid and asking.draw_groups(
         opened, [(group.kind, group.items) for group in groups],
         asking.Drawing(grid, tile, show, originals, session.home), session.notice,

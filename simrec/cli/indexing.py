@@ -10,7 +10,7 @@ import click
 
 from simrec.cli.duplicates import duplicates
 from simrec.cli.terminal import Session, data_dir_option, fail, say, table
-from simrec.errors import StoreError
+from simrec.errors import StoreError, quantity
 
 if TYPE_CHECKING:
     from simrec.contracts import Dtype
@@ -85,7 +85,7 @@ def build(
         )  # fmt: skip
     catalogue = built.manifest.catalogue
     assert catalogue is not None
-    session.notice(f"Indexed {catalogue.count:,} items of {catalogue.source} in {built.folder}.")
+    session.notice(f"Indexed {quantity(catalogue.count, 'item')} of {catalogue.source} in {built.folder}.")
     session.notice(f"Next: {session.simrec} similar PICTURE --index {built.name}")
 
 

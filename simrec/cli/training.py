@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simrec.cli.terminal import Session, data_dir_option, seed_option, settings_options
+from simrec.errors import quantity
 
 if TYPE_CHECKING:
     from simrec.contracts import Progress
@@ -69,10 +70,9 @@ def train(
             watch=verb.Watch(display.reading, display.started, display.progress, stop, session.notice),
         )  # fmt: skip
     results = made.manifest.encoder.results
-    passes = f"{results.epochs} epoch{'' if results.epochs == 1 else 's'}"
     session.notice(
-        f"{history.ended.capitalize()} after {passes} and {results.seconds:.0f} s, kept epoch "
-        f"{history.kept}: loss {results.loss:.4g}, validation loss {results.validation_loss:.4g}; "
+        f"{history.ended.capitalize()} after {quantity(results.epochs, 'epoch')} and {results.seconds:.0f} s, "
+        f"kept epoch {history.kept}: loss {results.loss:.4g}, validation loss {results.validation_loss:.4g}; "
         f"{results.zeros:.1%} of the codes' numbers are close to zero."
     )
     session.notice(f"Saved in {made.folder}. Next: {session.simrec} index build {made.name}")

@@ -56,7 +56,7 @@ def run(
     Raises TrainingError if there are fewer than two images, or if the loss is no longer finite.
     """
     if len(images) < 2:
-        raise TrainingError(f"{len(images)} pictures are too few to train on: give at least 2")
+        raise TrainingError(f"training needs at least 2 pictures, not {len(images)}")
     settings = model.settings
     generator = torch.Generator().manual_seed(seed)
     model.to(device=device, memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 from simrec.answers import Narrowing, Wishes, check_fields, strange, value_of
 from simrec.contracts import Item, Notice
 from simrec.display import Display, role_of, text_of
-from simrec.errors import RequestError, SimrecError
+from simrec.errors import RequestError, SimrecError, quantity
 from simrec.files import explained, replacing
 from simrec.home import default, remember_root, roots
 from simrec.queries import LARGEST_WEIGHT, Match, Query
@@ -234,7 +234,7 @@ class Remarks:
 
 
 def _copies(count: int) -> str:
-    return "1 exact copy" if count == 1 else f"{count:,} exact copies"
+    return quantity(count, "exact copy", "exact copies")
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def reporting(
     """
     drawing.check(opened)
     shown = drawing.display(opened)
-    facts = [f"{len(opened.catalogue):,} items", f"encoder {opened.manifest.encoder.title}"]
+    facts = [quantity(len(opened.catalogue), "item"), f"encoder {opened.manifest.encoder.title}"]
     if narrowing.where:
         facts.append(f"only {narrowing.where}")
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from simrec import store
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
+from simrec.errors import quantity
 from simrec.files import explained
 from simrec.home import default, remember_root
 from simrec.manifest import EncoderRecord, SourceRecord
@@ -80,7 +81,9 @@ def encode(
     spec = origin.manifest.encoder.input
     entries = building.resumed(listed)
     if building.rows:
-        context.notice(f"Continuing an interrupted build: {building.rows:,} items are not encoded again.")
+        context.notice(
+            f"Continuing an interrupted build: {quantity(building.rows, 'item is', 'items are')} not encoded again."
+        )
     for place, reason in building.skipped:
         left_out.say(place, reason)
     done = sum(part.record.entries for part in building.parts)

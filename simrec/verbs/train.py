@@ -254,7 +254,7 @@ def _pictures(source: str, encoder: Any, plan: Plan, watch: Watch, data_dir: Pat
     if pictures.test:
         return pictures, load(pictures.test, spec, data_dir=data_dir, notice=watch.notice, memory=memory // HELD_OUT)
     if len(pictures) < HELD_OUT:
-        raise DataError(f"{pictures.name}: {len(pictures)} pictures are too few to train on: give at least {HELD_OUT}")
+        raise DataError(f"{pictures.name}: training needs at least {HELD_OUT} pictures, not {len(pictures)}")
     rows = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
     return pictures.where(~rows), pictures.where(rows)
 
