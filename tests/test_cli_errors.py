@@ -67,6 +67,8 @@ MEMORIES = ("nan", "inf", "0", "-1")
     [
         ("similr shoe.png", "Did you mean 'similar'"),
         ("similar shoe.png --indx demo", "No such option '--indx'"),
+        ("similar shoe.png -q", "-q goes before the command: simrec -q ..."),
+        ("index list --home there", "--home goes before the command: simrec --home ..."),
         ("similar", "Missing argument"),
         ("similar shoe.png -n 0", "0 is not in the range"),
         ("similar shoe.png --format yaml", "'yaml' is not one of"),

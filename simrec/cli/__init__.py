@@ -97,6 +97,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and any(error.option_name in one.opts for one in cli.params):
+            remedy = f"{error.option_name} goes before the command: simrec {error.option_name} ..."
+            error = click.UsageError(remedy, error.ctx)
         error.show()
         sys.exit(error.exit_code)
     except SimrecError as error:
