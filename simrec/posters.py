@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from simrec.fonts import sans
 from simrec.maps import NEVER, SIDE, Map
 
 ACROSS = 64
@@ -70,9 +71,9 @@ class Poster:
         poster.paste(self._shown, mask=self._shown)
         draw = ImageDraw.Draw(poster)
         unit = self._size // 100
-        draw.text((self._margin, unit), self._title, look["ink"], _font(1.6 * unit))
+        draw.text((self._margin, unit), self._title, look["ink"], sans(1.6 * unit))
         facts = " · ".join(self._drawn.facts)[: 3 * TITLE]
-        draw.text((self._margin, self._size - 3 * unit), facts, look["soft"], _font(1.1 * unit))
+        draw.text((self._margin, self._size - 3 * unit), facts, look["soft"], sans(1.1 * unit))
         if self._marked:
             colours = self._drawn.colouring.colours(dark=dark)
             for number, where in self._marks:
@@ -92,10 +93,10 @@ class Poster:
         else:
             named = list(zip(colouring.names, colours, strict=True))
         named = [(" ".join(name.split())[:CHARACTERS], colour) for name, colour in named]
-        room = self._side - _font(1.6 * unit).getlength(self._title) - 2 * unit
-        wide = sum(_font(1.1 * unit).getlength(name) + 2.4 * unit for name, _ in named)
+        room = self._side - sans(1.6 * unit).getlength(self._title) - 2 * unit
+        wide = sum(sans(1.1 * unit).getlength(name) + 2.4 * unit for name, _ in named)
         step = unit * min(1, room / wide)
-        font, right = _font(1.1 * step), float(self._size - self._margin)
+        font, right = sans(1.1 * step), float(self._size - self._margin)
         for name, colour in reversed(named):
             right -= font.getlength(name)
             draw.text((right, 2 * unit), name, ink, font, anchor="lm")
@@ -150,7 +151,3 @@ def _pixel(picture: Image.Image, place: tuple[int, int]) -> tuple[int, int, int]
     pixel = picture.getpixel(place)
     assert isinstance(pixel, tuple)
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

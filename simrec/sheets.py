@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from simrec.contracts import Images
+from simrec.fonts import sans
 from simrec.images import as_picture
 
 TILE = 112
@@ -130,7 +131,7 @@ def comparison_sheet(columns: Sequence[Sequence[Tile]], names: Sequence[str], ti
     """
     side = _side(_opened(columns[0][0]))
     step, height = side + _GAP, side + 2 * _LINE + 8
-    beside = round(max(_font(12).getlength(name) for name in names)) + 2 * _GAP
+    beside = round(max(sans(12).getlength(name) for name in names)) + 2 * _GAP
     across = min(len(columns), ACROSS)
     bands = math.ceil(len(columns) / ACROSS)
     width = max(2 * _MARGIN + beside + across * step, _width_of(title))
@@ -206,7 +207,7 @@ def written(text: str, edge: int) -> Image.Image:
     picture = Image.new("RGB", (side, side), _GREY)
     if side >= READABLE:
         size = max(12, side // 12)
-        font, room = _font(size), side * 0.86
+        font, room = sans(size), side * 0.86
         lines, rest = [""], " ".join(text[:LONGEST].split())
         for character in rest:
             if font.getlength(lines[-1] + character) > room:
@@ -226,7 +227,7 @@ class _Sheet:
     def __init__(self, width: int, height: int, title: str) -> None:
         self.image = Image.new("RGB", (width, 2 * _MARGIN + 26 + height), "white")
         self._draw = ImageDraw.Draw(self.image)
-        self._draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(15))
+        self._draw.text((_MARGIN, _MARGIN - 4), title, _INK, sans(15))
 
     def place(self, tile: Tile, left: int, top: int, side: int, colour: str | None = None) -> None:
         """Draws a tile's picture, `side` pixels wide, with its lines of text below and a frame if `colour` is given."""
@@ -240,7 +241,7 @@ class _Sheet:
 
     def write(self, text: str, left: int, top: int, colour: str) -> None:
         """Draws a line of small text."""
-        self._draw.text((left, top + _MARGIN + 26), text, colour, _font(12))
+        self._draw.text((left, top + _MARGIN + 26), text, colour, sans(12))
 
 
 def _opened(tile: Tile) -> Picture:
@@ -262,17 +263,13 @@ def _fitted_picture(image: Picture, side: int) -> Image.Image:
     return shown if factor else ImageOps.contain(shown, (side, side), Image.Resampling.LANCZOS)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _width_of(title: str) -> int:
-    return round(_font(15).getlength(title)) + 2 * _MARGIN
+    return round(sans(15).getlength(title)) + 2 * _MARGIN
 
 
 def _fitted(text: str, width: int) -> str:
     """The text in one line, cut until it fits: at its end, or an `Ending` at its front."""
-    font, from_front = _font(12), isinstance(text, Ending)
+    font, from_front = sans(12), isinstance(text, Ending)
     text = " ".join((text[-LONGEST:] if from_front else text[:LONGEST]).split())
     if font.getlength(text) <= width:
         return text

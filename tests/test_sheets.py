@@ -17,6 +17,7 @@ from simrec import home, library, sheets
 from simrec.cli import main
 from simrec.contracts import Item
 from simrec.errors import StoreError
+from simrec.fonts import sans
 from simrec.originals import Originals
 from simrec.verbs import asking
 
@@ -308,3 +309,9 @@ def test_a_text_instead_of_a_picture_stays_within_its_tile(text: str) -> None:
         assert ink.any() == bool(text)
         border = np.concatenate([ink[:3].ravel(), ink[-3:].ravel(), ink[:, :3].ravel(), ink[:, -3:].ravel()])
         assert not border.any()
+
+
+@pytest.mark.parametrize("letter", "äöüßéèçñø–—€£µšłαя×…")
+def test_letters_of_many_languages_are_drawn(letter: str) -> None:
+    missing = bytes(sans(12).getmask("\uffff"))
+    assert bytes(sans(12).getmask(letter)) != missing
