@@ -516,21 +516,43 @@ class Recommender:
 
         Raises DataError if one of their pictures is no longer there.
         """
+        images, unread = self.readable_originals(items, notice, data_dir)
+        if unread:
+            raise DataError(f"{next(iter(unread.values()))!s:.500} (it is an item of {self.name})")
+        return images
+
+    def readable_originals(
+        self, items: Sequence[Item], notice: Notice = silent, data_dir: Path | None = None
+    ) -> tuple[Images, dict[int, ImageError]]:
+        """The encoder's input for those items that can be read again from the catalogue's source, (n, h, w, c), and
+        why others can't, by their places among the items.
+
+        Raises DataError if a source is no longer there.
+        """
         from simrec.sources.load import READ, open_source
 
         spec = self.manifest.encoder.input
-        images = np.empty((len(items), *spec.shape), np.uint8)
+        images, unread = np.empty((len(items), *spec.shape), np.uint8), dict[int, ImageError]()
         for origin in dict.fromkeys(item.origin for item in items):
+            self._check_there(origin)
             source = open_source(origin, data_dir=data_dir, notice=notice)
             for rows in chunks((row for row, item in enumerate(items) if item.origin == origin), READ):
-                some = [items[row] for row in rows]
-                batch = source.read([Entry(item.id, item.source, item.label, item.stamp) for item in some], spec)
-                if batch.errors:
-                    raise DataError(
-                        f"{batch.errors[0][1]!s:.500}: it is in the catalogue: 'simrec index sync {self.name}'"
-                    )
-                images[rows] = batch.images
-        return images
+                entries = [Entry(item.id, item.source, item.label, item.stamp) for item in (items[row] for row in rows)]
+                batch = source.read(entries, spec)
+                errors = {entry.id: error for entry, error in batch.errors}
+                unread |= {row: errors[items[row].id] for row in rows if items[row].id in errors}
+                images[[row for row in rows if row not in unread]] = batch.images
+        return images[[row for row in range(len(items)) if row not in unread]] if unread else images, unread
+
+    def _check_there(self, origin: str) -> None:
+        """Raises DataError if the folder or list of a source isn't there, which a copied recommender doesn't bring."""
+        catalogue = self.manifest.catalogue
+        for source in catalogue.sources if catalogue else ():
+            if source.name == origin and source.root is not None and not Path(source.root).exists():
+                raise DataError(
+                    f"{source.root}: is not there, so the pictures of {self.name} can't be read again: check that its "
+                    f"disk is there, or say where it is now: 'simrec index sync {self.name} --root FOLDER'"
+                )
 
     def encode(self, images: Images, progress: Callable[[int], None] = silent) -> Codes:
         """Encodes images (n, h, w, c), as the encoder's input says, to codes (n, dim). progress: called with how many

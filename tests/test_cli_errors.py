@@ -103,6 +103,7 @@ LONG = "x" * 400
         ("similar shoe.png --index no/where", "no recommender in the folder no/where"),
         (f"similar shoe.png --index {LONG}", "cannot be a recommender's name"),
         ("index show mien", "did you mean 'mine'?"),
+        ("index sync home/mine", "home/mine: is a folder: copy it into your home, "),
         ("evaluate mien", "did you mean 'mine'?"),
         ("export mien -o out.csv", "did you mean 'mine'?"),
         ("encode photos --index mien -o out.npy", "did you mean 'mine'?"),

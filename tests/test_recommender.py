@@ -28,7 +28,7 @@ import simrec
 from simrec import library, store
 from simrec.cli import cli
 from simrec.contracts import Item
-from simrec.errors import ImageError, RequestError, StoreError
+from simrec.errors import DataError, ImageError, RequestError, StoreError
 from simrec.manifest import Manifest
 from simrec.perturbations import PERTURBATIONS
 from simrec.recommender import Recommender
@@ -250,6 +250,38 @@ def test_evaluating_says_which_classes_are_found_badly_and_mixed_up(evaluated: E
         "Shirt",
         "T-shirt/top",
     }
+
+
+def test_items_whose_pictures_cannot_be_read_are_left_out_of_an_evaluation(photos: Path) -> None:
+    more = photos.parent / "more"
+    more.mkdir()
+    (photos / "Dress").rename(more / "Dress")
+
+    def evaluated(name: str) -> tuple[list[dict[str, Any]], list[str]]:
+        said: list[str] = []
+        rows = simrec.evaluate(simrec.open(name), notice=said.append).rows
+        return [{key: value for key, value in row.items() if key not in ("name", "ms")} for row in rows], said
+
+    for name in ("whole", "rest"):
+        simrec.build(name, str(photos), encoder="demo")
+        simrec.add(name, str(more))  # a second segment
+    damaged, gone = sorted(photos.glob("Bag/*"))[3], sorted(more.glob("Dress/*"))[7]
+    damaged.write_bytes(b"no picture")
+    gone.unlink()
+    simrec.remove("rest", [f"Bag/{damaged.name}", f"Dress/{gone.name}"])
+    (whole, said), (rest, nothing) = evaluated("whole"), evaluated("rest")
+    assert whole == rest
+    assert f"2 items are left out, because the picture can't be read again: {damaged}" in said[0]
+    assert len(said) == 1 and not nothing
+
+
+def test_an_evaluation_says_how_pictures_that_were_moved_are_found(photos: Path) -> None:
+    simrec.build("shop", str(photos), encoder="demo")
+    photos.rename(photos.parent / "elsewhere")
+    with pytest.raises(DataError, match="'simrec index sync shop --root FOLDER'"):
+        simrec.evaluate(simrec.open("shop"))
+    answer("index", "sync", "shop", "--root", str(photos.parent / "elsewhere"))
+    assert simrec.evaluate(simrec.open("shop")).queries == 40
 
 
 def test_stress_perturbs_the_queries_and_hurts_raw_pixels_more(photos: Path) -> None:

@@ -253,13 +253,15 @@ class LocalCatalogue:
         for number, rows in enumerate(self._wanted(where)):
             yield from ((number, int(row)) for row in np.flatnonzero(rows))
 
-    def chosen(self, where: str | None = None) -> Searchable:
-        """The codes of the items that `all` gives, numbered in that order."""
+    def chosen(self, where: str | None = None, without: Collection[int] = ()) -> Searchable:
+        """The codes of the items that `all` gives, numbered in that order. without: places in it to leave out."""
         from simrec.index import Chosen
 
-        if where is None and not any(len(one.removed) for one in self.segments):
+        if where is None and not without and not any(len(one.removed) for one in self.segments):
             return self.index
-        return Chosen(self.index, self._wanted(where))
+        wanted = np.concatenate(self._wanted(where))
+        wanted[np.flatnonzero(wanted)[list(without)]] = False
+        return Chosen(self.index, np.split(wanted, self._starts[1:-1]))
 
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:
         """The items that match a filter, or all, with their codes (n, dim): the encoder's, as exact as the dtype

@@ -273,13 +273,16 @@ class RemoteCatalogue:
             raise RequestError(f"{self.name}: no item matches {where!r:.200}: widen the filter")
         return count
 
-    def chosen(self, where: str | None = None) -> Index:
-        """The codes of the items that `all` gives, in memory, numbered in that order."""
+    def chosen(self, where: str | None = None, without: Collection[int] = ()) -> Index:
+        """The codes of the items that `all` gives, in memory, numbered in that order. without: places in it to leave
+        out.
+        """
         from simrec.index import Index
 
-        index = Index(np.empty((0, self.table.dim), np.float32), self.table.metric)
+        index, start = Index(np.empty((0, self.table.dim), np.float32), self.table.metric), 0
         for _, codes in self.batches(where):
-            index.add(codes)
+            index.add(codes[[row for row in range(len(codes)) if start + row not in without]] if without else codes)
+            start += len(codes)
         return index
 
     def batches(self, where: str | None = None) -> Iterator[tuple[list[Item], Codes]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from simrec.contracts import Codes, Dtype, Images, Item, Notice
-from simrec.errors import PluginError, TrainingError
+from simrec.errors import DataError, PluginError, TrainingError, quantity
 from simrec.recommender import Recommender, silent
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ def evaluate(
     """Measures how well a recommender finds items of the query's class, compared with raw pixels and PCA of the same
     dimension.
 
-    The queries are its test split, or its own catalogue with each item left out of its own answer; the pictures of both
-    are read again from their sources. where: as if the catalogue held only the items that match this filter; test
-    pictures of classes that none of them has are left out. stress: repeat with the queries perturbed; noise: and with
-    noise on this share of their pixels (see `simrec.perturbations`). Raises what `Recommender.pictures` raises for the
-    test split, DataError if an item's picture is no longer there, RequestError for a share that is not in 0..1, for an
-    invalid filter and if nothing matches.
+    The queries are its test split, or its own catalogue with each item left out of its own answer. The pictures of both
+    are read again from their sources; items whose picture can't be read are left out, with a notice. where: as if the
+    catalogue held only the items that match this filter; test pictures of classes that none of them has are left out.
+    stress: repeat with the queries perturbed; noise: and with noise on this share of their pixels (see
+    `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test split, DataError if a source or all
+    pictures are no longer there, RequestError for a share that is not in 0..1, for an invalid filter and if nothing
+    matches.
     """
     changes = _perturbations(stress, noise)
     test = _test(recommender, where, data_dir, notice)
@@ -97,11 +98,13 @@ def evaluate(
 @dataclass(frozen=True)
 class _Test:
     """The test in an evaluation: how (see `Evaluation`), the items' pictures (n, h, w, c), an index of their codes, the
-    queries (m, h, w, c), and the right answers.
+    queries (m, h, w, c), and the right answers. unread: places, among the items that match `where`, of those that are
+    left out.
     """
 
     how: str
     where: str | None
+    unread: Sequence[int]
     items: Sequence[Item]
     index: Searchable
     images: Images
@@ -124,9 +127,16 @@ def _test(recommender: Recommender, where: str | None, data_dir: Path | None, no
     if where is not None:
         recommender.catalogue.matching(where)  # raises if nothing matches
     items = list(recommender.catalogue.all(where))
+    images, unread = recommender.readable_originals(items, notice, data_dir)
+    if len(unread) == len(items):
+        raise DataError(f"{recommender.name}: none of its pictures can be read again: {unread[0]!s:.500}")
+    if unread:
+        left_out = quantity(len(unread), "item is", "items are")
+        notice(f"{left_out} left out, because the picture can't be read again: {next(iter(unread.values()))!s:.500}")
+        items = [item for row, item in enumerate(items) if row not in unread]
     record, trained_on = recommender.manifest.catalogue, recommender.manifest.encoder.trained_on
     assert record is not None
-    images, labels = recommender.originals(items, notice, data_dir), [item.label for item in items]
+    labels = [item.label for item in items]
     how, queries, query_labels = "leave-one-out", images, labels
     split = recommender.pictures(record.test, data_dir, notice) if record.test and any(labels) else None
     if split and where is not None:
@@ -138,7 +148,7 @@ def _test(recommender: Recommender, where: str | None, data_dir: Path | None, no
     elif record.source == trained_on.source:
         notice(f"{recommender.name} was trained on these very pictures: for other pictures the figures would be lower.")
     exam = Exam.of_labels(query_labels, labels, leave_one_out=how == "leave-one-out")
-    return _Test(how, where, items, recommender.catalogue.chosen(where), images, queries, exam)
+    return _Test(how, where, list(unread), items, recommender.catalogue.chosen(where, unread), images, queries, exam)
 
 
 def _own_rows(recommender: Recommender, test: _Test, codes: Codes) -> list[dict[str, Any]]:
@@ -162,6 +172,7 @@ def _own_rows(recommender: Recommender, test: _Test, codes: Codes) -> list[dict[
     rows, smaller = [own], cast(tuple[Dtype, ...], ("int8", "binary") if catalogue.dtype == "float32" else ())
     for dtype in smaller:
         kept = np.concatenate([part for _, part in recommender.catalogue.batches(test.where)])
+        kept = np.delete(kept, test.unread, axis=0)
         index = Index(kept, record.metric, dtype)
         rows.append(test.row(f"  as {dtype}", index, codes, sizes[dtype], clusters=False))
     return rows
