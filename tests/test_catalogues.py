@@ -405,6 +405,22 @@ def test_a_column_is_numbers_again_when_its_last_text_is_corrected(photos: Path)
     assert len(generations.history("shop")) == 3
 
 
+def test_a_column_is_numbers_again_when_the_row_of_its_last_text_is_gone(photos: Path) -> None:
+    simrec.build("shop", str(priced(photos, 1, 2, 3, 4, 5, "n/a")), encoder="tiny")
+    priced(photos, 1, 2, 3, 4, 5)
+    assert index.sync("shop").removed == 1
+    assert prices() == {f"{number - 1:03d}": number for number in range(1, 6)}
+    assert simrec.open("shop").catalogue.matching("price < 3") == 2
+
+
+def test_a_column_is_numbers_again_when_picture_and_price_of_its_last_text_change(photos: Path) -> None:
+    simrec.build("shop", str(priced(photos, 1, 2, 3, 4, 5, "n/a")), encoder="tiny")
+    (photos / "011.png").replace(photos / "005.png")
+    priced(photos, 1, 2, 3, 4, 5, 6)
+    assert index.sync("shop").changed == 1
+    assert prices() == {f"{number - 1:03d}": number for number in range(1, 7)}
+
+
 def test_numbers_stay_texts_beside_another_sources_texts(photos: Path, more: Path) -> None:
     simrec.build("shop", str(priced(photos, 5, 10.5, 15)), encoder="tiny")
     other = written(photos.parent / "other.csv", "path,price", "more/100.png,on request", "more/101.png,00123")

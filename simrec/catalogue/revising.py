@@ -284,8 +284,9 @@ class Revision:
             writer.keep_file(self._generation, record.removed)
         if changes or one.kinds != columns:
             fields = f"{writer.new('fields')}.arrow"
+            emptied = {row: dict.fromkeys(columns) for row in gone}  # they may hold texts in a column of numbers
             with writer.explained():
-                revise(writer.path(fields), one.columns, len(one), changes, columns)
+                revise(writer.path(fields), one.columns, len(one), {**changes, **emptied}, columns)
             record = replace(record, fields=fields)
         elif record.fields:
             writer.keep_file(self._generation, record.fields)
