@@ -670,6 +670,26 @@ def test_a_good_plugin_beside_broken_ones_trains_indexes_and_answers(simrec: Com
     assert done.err == ""
 
 
+def test_what_a_plugin_prints_is_no_answer(
+    simrec: Command, tmp_path: Path, install_site: Callable[[Path], None], photos: Path
+) -> None:
+    folder = tmp_path / "talking"
+    source = GOOD.replace("        return", "        print('Look at me!')\n        return")
+    install(folder, "good-plugin", f"print('Hello!')\n{source}")
+    install_site(folder)
+    for words in (["train", "pixels", "--name", "mine", "--data", "our-shop"], ["index", "build", "mine"]):
+        done = simrec(*words)
+        assert (done.status, done.out) == (0, "")
+        assert "Look at me!" in done.err
+    done = simrec("similar", next(photos.glob("Bag/*.png")), "--index", "mine", "-n", "2", "--format", "json")
+    assert len(json.loads(done.out)) == 2
+    assert "Look at me!" in done.err
+    forget_plugins()
+    done = simrec("plugins", "list", "--format", "json")
+    assert any(offer["name"] == "pixels" for offer in json.loads(done.out)["plugins"])
+    assert "Hello!" in done.err
+
+
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("words", "expected"),

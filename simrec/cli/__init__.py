@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from simrec.cli.terminal import Session, fail
+from simrec.cli.terminal import Session, fail, only_answers
 from simrec.errors import SimrecError
 
 COMMANDS = {
@@ -87,10 +88,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Python processes that this one starts run no module of the current folder, where strangers' files may lie.
     os.environ["PYTHONSAFEPATH"] = "1"
     debug = "--debug" in given
+    by_click = "_SIMREC_COMPLETE" in os.environ or not {"-h", "--help", "--version"}.isdisjoint(given)
     if isinstance(sys.stdout, io.TextIOWrapper):  # print file names that aren't UTF-8 as they are
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        result: Any = cli.main(given, prog_name="simrec", standalone_mode=False)
+        with contextlib.nullcontext() if by_click else only_answers():
+            result: Any = cli.main(given, prog_name="simrec", standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simrec.cli.terminal import settings_options
+from simrec.cli.terminal import say, settings_options, stdout
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -46,11 +46,11 @@ def check(context: click.Context, name: str, preset: str, changes: dict[str, str
     counts: Counter[str] = Counter()
     for result in _results(name, preset, changes, limit):
         mark, color = MARKS[result.outcome]
-        click.echo(f"{click.style(f'{mark:5}', fg=color)} {result.name:{width}}  {result.contract}")
+        click.echo(f"{click.style(f'{mark:5}', fg=color)} {result.name:{width}}  {result.contract}", file=stdout())
         if result.message:
-            click.echo(f"{'':5} {'':{width}}  {click.style(result.message, fg=color)}")
+            click.echo(f"{'':5} {'':{width}}  {click.style(result.message, fg=color)}", file=stdout())
         counts[result.outcome] += 1
-    click.echo(f"{name}: {counts.total()} checks, " + ", ".join(f"{counts[o]} {o}" for o in MARKS if counts[o]))
+    say(f"{name}: {counts.total()} checks, " + ", ".join(f"{counts[o]} {o}" for o in MARKS if counts[o]))
     if counts["failed"]:
         context.exit(1)
 

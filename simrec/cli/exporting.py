@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from simrec.cli.terminal import Session, data_dir_option, draw_inputs, say, show_input_option
+from simrec.cli.terminal import Session, data_dir_option, draw_inputs, say, show_input_option, stdout
 
 if TYPE_CHECKING:
     from simrec.contracts import CodeDtype
@@ -59,7 +58,7 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _target(output: str) -> Path | BinaryIO:
-    return sys.stdout.buffer if output == "-" else Path(output)
+    return stdout().buffer if output == "-" else Path(output)
 
 
 @click.command()

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from simrec.cli.terminal import Session, fail, say, table
 from simrec.errors import SimrecError
 
@@ -113,7 +111,7 @@ def _print(
         return
     say(f"{title}\n")
     say(_line(columns))
-    click.echo("|---" + "|---:" * (len(columns) - 1) + "|")
+    say("|---" + "|---:" * (len(columns) - 1) + "|")
     for row in rows:
         say(_line(row))
 

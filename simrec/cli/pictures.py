@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from simrec.cli.terminal import stdout
 from simrec.display import role_of
 from simrec.errors import SimrecError
 
@@ -37,11 +38,11 @@ EDGE = COLUMNS * CELL[0]
 
 def shows_pictures() -> bool:
     """Whether stdout is a terminal with colours."""
-    if not sys.stdout.isatty():
+    if not stdout().isatty():
         return False
     from rich.console import Console
 
-    console = Console()
+    console = Console(file=stdout())
     return console.color_system is not None and not console.no_color
 
 
@@ -52,7 +53,7 @@ class Strips:
         from rich.console import Console
 
         self._display = display
-        self._console: Console = Console()
+        self._console: Console = Console(file=stdout())
         self._graphics = _graphics()
 
     def print(self, query: Query, matches: Sequence[Match]) -> None:

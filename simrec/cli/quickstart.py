@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simrec.cli.evaluating import print_figures
-from simrec.cli.terminal import Session, data_dir_option, table
+from simrec.cli.terminal import Session, data_dir_option, say, table
 from simrec.errors import DataError, NotInstalledError, RequestError, TrainingError, needs
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def quickstart(session: Session, data_dir: Path | None, again: bool) -> None:
     catalogue = opened.manifest.catalogue
     assert catalogue is not None and catalogue.test is not None
     _look_up(session, opened, opened.pictures(catalogue.test, data_dir))
-    click.echo("\nTry next:")
-    click.echo(f"  {session.simrec} similar id:{next(opened.catalogue.all()).id} --index {NAME} --grid similar.png")
-    click.echo(f"  {session.simrec} similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
-    click.echo(f"  {session.simrec} index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
+    say("\nTry next:")
+    say(f"  {session.simrec} similar id:{next(opened.catalogue.all()).id} --index {NAME} --grid similar.png")
+    say(f"  {session.simrec} similar A_PHOTO_OF_A_SHOE.jpg --index {NAME}")
+    say(f"  {session.simrec} index build mine A_FOLDER_OF_PICTURES --encoder {NAME}")
 
 
 def _finished(opened: Recommender) -> bool:

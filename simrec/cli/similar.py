@@ -23,6 +23,7 @@ from simrec.cli.terminal import (
     picture_option,
     say,
     show_input_option,
+    stdout,
     table,
 )
 from simrec.errors import SimrecError
@@ -191,7 +192,7 @@ def _progress(session: Session) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar, unless answers appear in the same terminal."""
     from simrec.recommender import silent
 
-    if session.quiet or sys.stdout.isatty() or not sys.stderr.isatty():
+    if session.quiet or stdout().isatty() or not sys.stderr.isatty():
         yield silent
         return
     with session.counting() as progress:
@@ -206,7 +207,7 @@ class _Printer:
         self, opened: Recommender, form: str | None, show: Sequence[str], wishes: Wishes, strips: Strips | None
     ) -> None:
         self._strips = strips
-        self._form = form or ("table" if sys.stdout.isatty() else "json")
+        self._form = form or ("table" if stdout().isatty() else "json")
         alike = ["alike"] if wishes.get("distinct") else []
         self._alike = bool(alike)
         self._own = (

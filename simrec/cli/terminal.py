@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -52,10 +52,31 @@ def fail(error: object) -> None:
     click.echo(f"Error: {printable(str(error))}", err=True)
 
 
+_streams: list[TextIO] = []
+"""Standard output, while `only_answers` keeps it for answers."""
+
+
+def stdout() -> TextIO:
+    """Standard output, where answers are printed."""
+    return _streams[-1] if _streams else sys.stdout
+
+
+@contextlib.contextmanager
+def only_answers() -> Iterator[None]:
+    """Keeps standard output for answers: what anything else prints in the block, such as a plugin, goes to stderr."""
+    _streams.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _streams.pop()
+
+
 def say(text: str, *, nl: bool = True) -> None:
     """Prints an answer on stdout: unchanged for another program, escaped for a terminal."""
-    terminal = sys.stdout.isatty()
-    click.echo(text if text.isascii() and not terminal else text.translate(_shown(True, terminal)), nl=nl)
+    terminal = stdout().isatty()
+    text = text if text.isascii() and not terminal else text.translate(_shown(True, terminal))
+    click.echo(text, file=stdout(), nl=nl)
 
 
 @dataclass(frozen=True)
@@ -164,7 +185,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
     for row in rows:
         drawn.add_row(*(Text(printable(cell if len(cell) <= CELL else f"{cell[:CELL]}…")) for cell in row))
     # Rich folds to 80 columns where there is no terminal to ask; a file has room.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if stdout().isatty() else 160, file=stdout())
     console.print(drawn)
 
 
