@@ -522,17 +522,21 @@ class Recommender:
         return images
 
     def readable_originals(
-        self, items: Sequence[Item], notice: Notice = silent, data_dir: Path | None = None
+        self,
+        items: Sequence[Item],
+        notice: Notice = silent,
+        data_dir: Path | None = None,
+        progress: Callable[[int], None] = silent,
     ) -> tuple[Images, dict[int, ImageError]]:
         """The encoder's input for those items that can be read again from the catalogue's source, (n, h, w, c), and
-        why others can't, by their places among the items.
+        why others can't, by their places among the items. progress: called with how many are done.
 
         Raises DataError if a source is no longer there.
         """
         from simrec.sources.load import READ, open_source
 
         spec = self.manifest.encoder.input
-        images, unread = np.empty((len(items), *spec.shape), np.uint8), dict[int, ImageError]()
+        images, unread, done = np.empty((len(items), *spec.shape), np.uint8), dict[int, ImageError](), 0
         for origin in dict.fromkeys(item.origin for item in items):
             self._check_there(origin)
             source = open_source(origin, data_dir=data_dir, notice=notice)
@@ -542,6 +546,8 @@ class Recommender:
                 errors = {entry.id: error for entry, error in batch.errors}
                 unread |= {row: errors[items[row].id] for row in rows if items[row].id in errors}
                 images[[row for row in rows if row not in unread]] = batch.images
+                done += len(rows)
+                progress(done)
         return images[[row for row in range(len(items)) if row not in unread]] if unread else images, unread
 
     def _check_there(self, origin: str) -> None:

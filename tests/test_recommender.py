@@ -275,6 +275,17 @@ def test_items_whose_pictures_cannot_be_read_are_left_out_of_an_evaluation(photo
     assert len(said) == 1 and not nothing
 
 
+def test_an_evaluation_reports_its_progress(photos: Path) -> None:
+    simrec.build("shop", str(photos), encoder="demo")
+    reports: list[tuple[str, int, int]] = []
+    simrec.evaluate(simrec.open("shop"), stress=True, progress=lambda *report: reports.append(report))
+    count = 40 * len(PERTURBATIONS)
+    for stage, total in (("reading", 40), ("encoding", 40), ("stress", count)):
+        done = [one[1:] for one in reports if one[0] == stage]
+        assert done == sorted(done) and done[-1] == (total, total)
+    assert len({done for stage, done, _ in reports if stage == "stress"}) == len(PERTURBATIONS)
+
+
 def test_an_evaluation_says_how_pictures_that_were_moved_are_found(photos: Path) -> None:
     simrec.build("shop", str(photos), encoder="demo")
     photos.rename(photos.parent / "elsewhere")

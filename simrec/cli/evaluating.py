@@ -71,9 +71,11 @@ def evaluate(
     done = []
     for recommender in opened:
         session.notice(f"Evaluating {recommender.name} ...")
-        evaluation = verb.evaluate(
-            recommender, where=where, stress=stress, noise=noise, data_dir=data_dir, notice=session.notice
-        )
+        with session.counting() as progress:
+            evaluation = verb.evaluate(
+                recommender, where=where, stress=stress, noise=noise, data_dir=data_dir, progress=progress,
+                notice=session.notice,
+            )  # fmt: skip
         done.append(evaluation)
         if form == "table":
             print_figures(done[-1])

@@ -57,6 +57,7 @@ def evaluate(
     stress: bool = False,
     noise: float | None = None,
     data_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> Evaluation:
     """Measures how well a recommender finds items of the query's class, compared with raw pixels and PCA of the same
@@ -66,20 +67,21 @@ def evaluate(
     are read again from their sources; items whose picture can't be read are left out, with a notice. where: as if the
     catalogue held only the items that match this filter; test pictures of classes that none of them has are left out.
     stress: repeat with the queries perturbed; noise: and with noise on this share of their pixels (see
-    `simrec.perturbations`). Raises what `Recommender.pictures` raises for the test split, DataError if a source or all
-    pictures are no longer there, RequestError for a share that is not in 0..1, for an invalid filter and if nothing
-    matches.
+    `simrec.perturbations`). progress: called with a stage, how many pictures are done and how many there are.
+
+    Raises what `Recommender.pictures` raises for the test split, DataError if a source or all pictures are no longer
+    there, RequestError for a share that is not in 0..1, for an invalid filter and if nothing matches.
     """
     changes = _perturbations(stress, noise)
-    test = _test(recommender, where, data_dir, notice)
+    test = _test(recommender, where, data_dir, progress, notice)
     raw = _pixel_index(test.images)
-    codes = recommender.encode(test.queries)
+    codes = recommender.encode(test.queries, lambda done: progress("encoding", done, len(test.queries)))
     rows = [*_own_rows(recommender, test, codes), _pixel_row(raw, test), *_component_rows(recommender, test, notice)]
     stressed = []
     if changes and test.how != "reconstruction":
         pixels = next(row for row in rows if row["name"] == RAW)
         clean = {"name": "as they are", recommender.name: rows[0]["P@10"], RAW: pixels["P@10"]}
-        stressed = [clean, *_stressed(recommender, raw, test, changes)]
+        stressed = [clean, *_stressed(recommender, raw, test, changes, progress)]
     copies = _near_duplicates(recommender, test, codes) if test.how == "leave-one-out" else None
     if copies:
         scored = np.count_nonzero(test.exam.query_labels >= 0)
@@ -120,14 +122,22 @@ class _Test:
         return {**described, **self.exam.figures(index, codes), **nmi}
 
 
-def _test(recommender: Recommender, where: str | None, data_dir: Path | None, notice: Notice) -> _Test:
+def _test(
+    recommender: Recommender,
+    where: str | None,
+    data_dir: Path | None,
+    progress: Callable[[str, int, int], None],
+    notice: Notice,
+) -> _Test:
     """The test, with the test split's pictures as queries; without a test split or labels, the catalogue's own."""
     from simrec.evaluation import Exam
 
     if where is not None:
         recommender.catalogue.matching(where)  # raises if nothing matches
     items = list(recommender.catalogue.all(where))
-    images, unread = recommender.readable_originals(items, notice, data_dir)
+    images, unread = recommender.readable_originals(
+        items, notice, data_dir, lambda done: progress("reading", done, len(items))
+    )
     if len(unread) == len(items):
         raise DataError(f"{recommender.name}: none of its pictures can be read again: {unread[0]!s:.500}")
     if unread:
@@ -250,15 +260,22 @@ def _perturbations(stress: bool, noise: float | None) -> dict[str, Callable[[Ima
 
 
 def _stressed(
-    recommender: Recommender, raw: Index, test: _Test, changes: Mapping[str, Callable[[Images], Images]]
-) -> list[dict[str, Any]]:
+    recommender: Recommender, raw: Index, test: _Test, changes: Mapping[str, Callable[[Images], Images]],
+    progress: Callable[[str, int, int], None],
+) -> list[dict[str, Any]]:  # fmt: skip
     """P@10 of the recommender and of raw pixels, for queries with each change."""
     from simrec.evaluation import pixels
 
-    rows = []
+    rows: list[dict[str, Any]] = []
+    count, total = len(test.queries), len(changes) * len(test.queries)
+
+    def report(done: int) -> None:
+        progress("stress", len(rows) * count + done, total)
+
     for name, change in changes.items():
         queries = change(test.queries)
-        mine = test.exam.figures(test.index, recommender.encode(queries))
+        codes = recommender.encode(queries, report)
+        mine = test.exam.figures(test.index, codes)
         theirs = test.exam.figures(raw, pixels(queries))
         rows.append({"name": name, recommender.name: mine["P@10"], RAW: theirs["P@10"]})
     return rows
