@@ -211,6 +211,13 @@ def test_an_invalid_weight_is_one_line(shop: Recommender, words: tuple[str, str]
     assert "a weight is a number above 0" in result.stderr
 
 
+def test_a_weight_of_a_query_by_itself_is_refused_as_such(shop: Recommender, shoe: Path, stock: Path, run: Run) -> None:
+    for query in (f"{stock / 'Bag-00.png'}*2", "id:Bag-00*2"):
+        result = run("similar", shoe, query, "--index", "shop")
+        assert result.status == 1
+        assert f"{query}: queries have weights only together: add --together" in result.stderr
+
+
 def test_a_weight_of_what_answers_should_not_look_like_is_refused_as_such(
     shop: Recommender, shoe: Path, stock: Path, run: Run
 ) -> None:

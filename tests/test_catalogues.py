@@ -362,6 +362,11 @@ def test_items_that_match_a_filter_are_removed(photos: Path, own_home: Path) -> 
     assert ids() == [f"{number:03d}.png" for number in range(7, 12)]
 
 
+def test_an_item_to_remove_may_be_named_as_queries_name_it(photos: Path) -> None:
+    assert index.remove("mine", ["id:003.png"]).removed == 1
+    assert "003.png" not in ids()
+
+
 def test_all_items_can_be_removed_and_added_again(photos: Path) -> None:
     assert index.remove("mine", ids()).items == 0
     assert simrec.open("mine").similar(photos / "000.png", 3) == []

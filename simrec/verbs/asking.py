@@ -138,6 +138,9 @@ class _Asker:
         self._opened, self._question = opened, question
 
     def one(self, text: str) -> Query:
+        match = _WEIGHT.fullmatch(text)
+        if match and not self._there(text) and self._there(match[1]):
+            raise RequestError(f"{text}: queries have weights only together: add --together, or leave out the weight")
         query = self._read(text, self._question.crop)
         return self._opened.combined([query], less=self._less()) if self._question.less else query
 

@@ -119,7 +119,8 @@ def add(
 def remove(
     name: str, ids: Sequence[str] = (), *, where: str | None = None, yes: bool = False, context: Context | None = None
 ) -> Outcome:
-    """Removes the items with some ids and those that match a filter. yes: even if these are more than half.
+    """Removes the items with some ids (ID, or id:ID) and those that match a filter. yes: even if these are more than
+    half.
 
     Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an unknown id and
     if there is nothing to remove.
@@ -131,6 +132,8 @@ def remove(
         _check_revisable(before.catalogue, name)
         revision = _revision(before.catalogue)
         known = {id_: before.catalogue.known_item(id_) for id_ in ids}
+        for id_ in [id_ for id_, item in known.items() if item is None and id_.startswith("id:")]:
+            known[id_] = before.catalogue.known_item(id_.removeprefix("id:"))  # as queries name items
         if missing := [id_ for id_, item in known.items() if item is None]:
             raise RequestError(f"no item {missing[0]!r} in {name}: 'simrec export {name} -o items.csv' lists the ids")
         rows = {(item.segment, item.row) for item in known.values() if item is not None}
