@@ -318,14 +318,15 @@ class _Reading:
             raise self.refused(f"{said[:50]} is larger than numbers can be")
         return float(said)
 
-    def _check_kinds(self, name: str, value: str | Number) -> None:
+    def _check_kinds(self, name: str, value: str | Number, operator: Operator = "=") -> None:
         kind = self._kinds[name]
         if kind is not None and (kind == "string") != isinstance(value, str):
             if isinstance(value, str):
                 raise self.refused(f"{name} holds numbers and {_quoted(value)[:50]} is a text: write a number")
+            # Texts in the order of the alphabet are rarely what is meant: '100' < '20'.
+            quotes = f"write '{value}' in single quotes to compare texts, or " if operator in ("=", "<>") else ""
             raise self.refused(
-                f"{name} holds texts and {value} is a number: write '{value}' in single quotes to compare texts, or "
-                f"make all values of {name} numbers"
+                f"{name} holds texts and {value} is a number: {quotes}make all values of {name} numbers like 1234.50"
             )
 
     def _comparison(self, operator: Operator, left: exp.Expression, right: exp.Expression, negated: bool) -> Condition:
@@ -341,7 +342,7 @@ class _Reading:
                 raise self.refused(f"one of {name} and {other} holds numbers, the other texts: they can't be compared")
             return ComparedColumns(name, operator, other)
         value = self._value(right)
-        self._check_kinds(name, value)
+        self._check_kinds(name, value, operator)
         return Compared(name, operator, value)
 
     def _in(self, node: exp.In, negated: bool) -> Condition:
