@@ -440,6 +440,20 @@ def test_numbers_stay_texts_beside_another_sources_texts(photos: Path, more: Pat
     assert prices() == {"000": 5, "001": 10.5, "002": 15, "more/100.png": 7, "more/101.png": 123}
 
 
+def test_numbers_for_some_items_of_a_column_of_texts_are_kept_as_texts_with_a_notice(photos: Path) -> None:
+    simrec.build("shop", str(priced(photos, '"5,50"', '"10,00"')), encoder="tiny")
+    notices: list[str] = []
+    one = written(photos.parent / "one.csv", "id,price", "000,5.50")
+    assert index.set_fields("shop", str(one), context=Context(notice=notices.append)).changed == 1
+    assert len(notices) == 1
+    assert "shop: column 'price' is still text, because other values of it are texts" in notices[0]
+    notices.clear()
+    both = written(photos.parent / "both.csv", "id,price", "000,5", "001,10.00")
+    index.set_fields("shop", str(both), context=Context(notice=notices.append))
+    assert notices == []
+    assert prices() == {"000": 5, "001": 10}
+
+
 def test_an_item_whose_picture_is_gone_from_the_disk_follows_its_row(photos: Path) -> None:
     notices: list[str] = []
     simrec.build("shop", str(priced(photos, 5, 10, 15)), encoder="tiny")

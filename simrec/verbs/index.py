@@ -189,6 +189,12 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
             revision.numbers = columns.numbers
         change = ChangeRecord("index.fields", source, changed=changed)
         made = _committed(writer, before, revision, before.manifest.catalogue, change, context)
+        for column in sorted(columns.numbers):
+            if made.recommender.catalogue.kinds[column] == "string":
+                context.notice(
+                    f"{name}: column {column!r:.100} is still text, because other values of it are texts: make all of "
+                    f"them numbers like 1234.50 to compare them."
+                )
         return replace_fields(made, unchanged=len(known) - changed)
 
 
