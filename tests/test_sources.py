@@ -558,9 +558,36 @@ def test_a_column_of_decimal_commas_is_text_with_a_notice(tmp_path: Path) -> Non
     entries = listed(tmp_path / "items.csv", said)
     assert [entry.fields["price"] for entry in entries] == ["2,99", "19,00"]
     assert [text.partition(": ")[2] for text in said] == [
-        "column 'price' is kept as text: line 2 has '2,99': write its numbers with a decimal point to compare them",
-        "column 'size' is kept as text: line 2 has '4,5': write its numbers with a decimal point to compare them",
+        "column 'price' is kept as text: line 2 has '2,99': write its numbers like 1234.50 to compare them",
+        "column 'size' is kept as text: line 2 has '4,5': write its numbers like 1234.50 to compare them",
     ]
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["1.000,50", "1.259,00", "1,259.00", "1 259,00", "1'259.50", "1,50 €", "1.50 EUR", "€ 2", "$1,259", "CHF 12.-",
+     "12,-", "-3,5", "+5"],
+)  # fmt: skip
+def test_a_column_of_amounts_in_any_notation_is_text_with_a_notice(tmp_path: Path, price: str) -> None:
+    (tmp_path / "items.csv").write_text(f"path;price;note\na;2,99;x\nb;{price};\nc;on request;\n")
+    said: list[str] = []
+    assert [entry.fields["price"] for entry in listed(tmp_path / "items.csv", said)] == ["2,99", price, "on request"]
+    remedy = "write its numbers like 1234.50 to compare them"
+    assert said == [f"{tmp_path}/items.csv: column 'price' is kept as text: line 2 has '2,99': {remedy}"]
+    (tmp_path / "items.csv").write_text(f"path;price\na;2\nb;{price}\n")
+    said.clear()
+    listed(tmp_path / "items.csv", said)
+    assert said == [f"{tmp_path}/items.csv: column 'price' is kept as text: line 3 has {price!r}: {remedy}"]
+
+
+@pytest.mark.parametrize(
+    "text", ["01067", "10.10.2024", "1.2.3", "ABC 12", "10 x 20", "M", "12345678901234567890", "1,2,3"]
+)
+def test_article_numbers_dates_and_sizes_are_texts_without_a_notice(tmp_path: Path, text: str) -> None:
+    (tmp_path / "items.csv").write_text(f"path;text\na;{text}\n")
+    said: list[str] = []
+    assert listed(tmp_path / "items.csv", said)[0].fields == {"text": text}
+    assert said == []
 
 
 def test_the_numbers_of_json_are_numbers_and_its_truth_values_are_1_and_0(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ are the items' own; every other column becomes a field.
 A column's type follows from all its values in the whole file: whole numbers of 64 bits, numbers, or texts; an empty
 cell or null is not a value and fits any type. A column with numbers and texts becomes texts, with the numbers as they
 are written, and a notice says so. In a CSV file a value is a number if JSON would write it so: 007 and 1,5 are texts.
+Nothing is guessed, as 1.259 is more than a thousand in some countries: a notice says how to write amounts such as 1,50.
 Whole numbers of more than 64 bits are texts too: they are article numbers, not amounts. JSON's and Parquet's truth
 values become 1 and 0; in a CSV file `true` is a text.
 
@@ -22,6 +23,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -52,12 +54,19 @@ ROWS = 1024
 """How many rows of a Parquet file are in memory at a time."""
 
 SAID = 10
-"""How many columns with numbers and texts get a notice of their own."""
+"""How many columns that are kept as text get a notice of their own."""
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d+)?([eE][+-]?\d{1,2})?", re.ASCII)
 
-_COMMA = re.compile(r"-?\d{1,15},\d{1,15}", re.ASCII)
+_CURRENCY = (
+    r"([$£¥€₩₪₫₱₴₹₺₽]|AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HUF|INR|JPY|KRW|MXN|NOK|NZD|PLN|RON|SEK|TRY|USD|ZAR|Euro|Fr\.|"
+    r"Ft|Kč|kr\.?|zł)"
+)
+_AMOUNT = re.compile(
+    rf"({_CURRENCY}\s?)?[-+−]?(0|[1-9]\d{{0,2}}([.,'’\s]\d{{3}})+|[1-9]\d{{0,14}})([.,](\d+|[-–—]{{1,2}}))?(\s?{_CURRENCY})?"
+)
+"""A number in any notation, also with a currency: 1.259,00 or 12,- or € 1.50."""
 
 _MAKERS: dict[str, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
 
@@ -166,11 +175,11 @@ def _check_has(name: str, table: _Table, list_: str) -> None:
 
 
 def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
-    """Each field's type, from all its values; a notice says which columns have numbers and texts."""
+    """Each field's type, from all its values; notices say which columns with numbers are kept as text, and why."""
     kinds: dict[str, str | None] = {}
     numbers: set[str] = set()
     texts: dict[str, tuple[int, Value]] = {}
-    others: set[str] = set()
+    amounts: Counter[str] = Counter()  # texts that are amounts, less the others
     with _opened(path, list_) as table:
         kinds |= dict.fromkeys(name for name in table.columns if name not in NAMES)
         for number, row in table.rows():
@@ -181,8 +190,7 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
                 kind = _kind(value, table.texts)
                 if kind == "string":
                     texts.setdefault(name, (number, value))
-                    if not (table.texts and _COMMA.fullmatch(str(value))):
-                        others.add(name)
+                    amounts[name] += 1 if table.texts and _is_amount(value) else -1
                 else:
                     numbers.add(name)
                 before = kinds.get(name)
@@ -190,20 +198,22 @@ def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
                     kinds[name] = kind
             if len(kinds) > COLUMNS:
                 raise _too_many(list_, len(kinds))
-        mixed = [name for name in kinds if name in texts and name in numbers]
-        for name in mixed[:SAID]:
+        # Where most texts are amounts, the others are probably meant to be.
+        surprising = [name for name in kinds if name in texts and (name in numbers or amounts[name] > 0)]
+        for name in surprising[:SAID]:
             number, value = texts[name]
-            why = "which is not a number" if isinstance(value, str) else "which has more than 64 bits"
-            notice(f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}, {why}")
-        for name in [name for name in texts if name not in others and name not in numbers][:SAID]:
-            number, value = texts[name]
-            notice(
-                f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}: write its "
-                f"numbers with a decimal point to compare them"
-            )
-        if len(mixed) > SAID:
-            notice(f"{list_}: {len(mixed) - SAID:,} more columns have numbers and texts, and are kept as text")
+            why = ", which is not a number" if isinstance(value, str) else ", which has more than 64 bits"
+            if _is_amount(value):
+                why = ": write its numbers like 1234.50 to compare them"
+            notice(f"{list_}: column {name!r:.100} is kept as text: {table.unit} {number} has {value!r:.50}{why}")
+        if len(surprising) > SAID:
+            notice(f"{list_}: {len(surprising) - SAID:,} more columns have numbers, and are kept as text")
     return {name: kind or "int64" for name, kind in kinds.items() if name not in NAMES}
+
+
+def _is_amount(value: Value) -> bool:
+    """Whether it is a text that a person would read as a number."""
+    return isinstance(value, str) and bool(_AMOUNT.fullmatch(value))
 
 
 def _kind(value: Value, texts: bool) -> str:
