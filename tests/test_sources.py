@@ -590,6 +590,24 @@ def test_article_numbers_dates_and_sizes_are_texts_without_a_notice(tmp_path: Pa
     assert said == []
 
 
+def test_two_threads_that_list_a_list_give_its_notices_once(tmp_path: Path) -> None:
+    """A build lists it in one thread and counts its pictures in another."""
+    (tmp_path / "items.csv").write_text("path,price\n" + '"a","1,5"\n' * 2_000)
+    said: list[str] = []
+    source, start = List(str(tmp_path / "items.csv"), data_dir=None, notice=said.append), threading.Barrier(4)
+
+    def count() -> None:
+        start.wait()
+        assert sum(1 for _ in source.entries()) == 2_000
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 1
+
+
 def test_the_numbers_of_json_are_numbers_and_its_truth_values_are_1_and_0(tmp_path: Path) -> None:
     lines = [
         '{"path": "a", "n": 1, "sold": true, "text": "12", "mixed": 1}',

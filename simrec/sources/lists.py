@@ -23,6 +23,7 @@ import csv
 import io
 import math
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,13 +98,15 @@ class List(Files):
         self.name = f"list:{self._path.absolute()}"
         self.root = printable(self._path.absolute().parent)
         self._kinds: dict[str, str] | None = None
+        self._first = threading.Lock()  # a build counts the entries in another thread, and notices come once
         with _opened(self._path, text) as table:
             _check_has("path", table, text)
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each row that has a path."""
-        if self._kinds is None:
-            self._kinds = _kinds(self._path, self._text, self._notice)
+        with self._first:
+            if self._kinds is None:
+                self._kinds = _kinds(self._path, self._text, self._notice)
         empty = True
         with _opened(self._path, self._text) as table:
             for number, row in table.rows():
