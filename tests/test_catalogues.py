@@ -156,6 +156,19 @@ def test_a_picture_that_cant_be_read_any_more_keeps_its_item(photos: Path) -> No
         index.sync("mine", unread=Unread(strict=True))
 
 
+def test_old_pictures_that_stay_are_not_counted_as_left_out(photos: Path) -> None:
+    notices: list[str] = []
+    save(photos, *range(12, 24))
+    index.sync("mine")
+    for number in range(2, 25):
+        (photos / f"{number:03d}.png").write_bytes(b"half of")
+    assert index.sync("mine", context=Context(notice=notices.append)).items == 24
+    assert notices[-1] == "left out 1 picture and kept 22 old pictures in all: 23 not a picture"
+    (photos / "024.png").unlink()
+    index.sync("mine", context=Context(notice=notices.append))
+    assert notices[-1] == "kept 22 old pictures in all: 22 not a picture"
+
+
 def test_build_on_a_catalogue_of_the_same_source_is_a_sync(photos: Path, encoded: list[int]) -> None:
     save(photos, 20)
     simrec.build("mine", str(photos))

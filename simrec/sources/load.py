@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
-from simrec.errors import DataError, EmptyError, ImageError, PluginError
+from simrec.errors import DataError, EmptyError, ImageError, PluginError, quantity
 from simrec.faults import blamed_on
 from simrec.files import replacing
 from simrec.sources.checking import Checks, are_contents
@@ -202,12 +202,14 @@ class LeftOut:
     """The pictures of a source that could not be read: reports them as they come, counts them, sums them up at the end.
 
     strict: raise an error for the first one. kept: ids of items that stay as they are if their picture can't be read.
+    count: how many pictures there are; stayed: how many of them are such items'.
     """
 
     notice: Notice
     strict: bool = False
     kept: Set[str] = frozenset()
     count: int = 0
+    stayed: int = 0
     first: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
@@ -222,6 +224,7 @@ class LeftOut:
     def say(self, source: str, error: str, *, kept: bool = False) -> None:
         """Counts one. error: its one-line message. kept: whether an item stays."""
         self.count += 1
+        self.stayed += kept
         self.first = self.first or error
         self.reasons[error.removeprefix(f"{source}: ").partition(": ")[0].partition(" (")[0]] += 1
         self.lines.append(error)
@@ -235,7 +238,10 @@ class LeftOut:
                 list_.write("".join(f"{line}\n" for line in self.lines).encode("utf-8", "surrogateescape"))
         if self.count > SAID:
             kinds = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common(10))
-            self.notice(f"left out {self.count:,} pictures in all: {kinds}")
+            gone = self.count - self.stayed
+            parts = [f"left out {quantity(gone, 'picture')}"] if gone else []
+            parts += [f"kept {quantity(self.stayed, 'old picture')}"] if self.stayed else []
+            self.notice(f"{' and '.join(parts)} in all: {kinds}")
 
 
 def load(
