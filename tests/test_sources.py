@@ -535,6 +535,16 @@ def test_a_list_is_the_same_in_every_format(tmp_path: Path, ending: str, prefix:
     assert list(source.entries()) == entries
 
 
+def test_spaces_around_the_values_of_a_csv_file_are_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(
+        "path ; id ; price ; note \n a.png ; A0 ; 1.5 ;  \n\tb.png\t; B0 ; ; two words \n"
+    )
+    assert [(entry.source, entry.id, entry.fields) for entry in listed(tmp_path / "items.csv")] == [
+        (str(tmp_path / "a.png"), "A0", {"price": 1.5, "note": None}),
+        (str(tmp_path / "b.png"), "B0", {"price": None, "note": "two words"}),
+    ]
+
+
 def test_a_column_of_numbers_and_texts_becomes_text_with_one_notice(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text(
         "path,price,art,year,plain\na,1.50,007,1999,x\nb,on request,12,2e3,y\nc,2,13,,z\n"

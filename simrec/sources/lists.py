@@ -1,6 +1,7 @@
 """Lists of pictures: CSV, JSON Lines or Parquet files whose column `path` names the pictures' files.
 
-    .csv .tsv    UTF-8; the first line names the columns, which are separated by commas, semicolons or tabs
+    .csv .tsv    UTF-8; the first line names the columns, which are separated by commas, semicolons or tabs; spaces
+                 around a value are no part of it
     .jsonl       UTF-8, a JSON object on each line; empty lines are skipped
     .parquet     columns of numbers, texts, dates or truth values
 
@@ -298,7 +299,8 @@ class _Csv:
         _check_columns(self.columns, list_)
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        for cells in self._reader:
+        for row in self._reader:
+            cells = [cell.strip() for cell in row]
             if any(cells[len(self._names) :]):
                 raise DataError(
                     f"{self._list}: line {self._reader.line_num} has {len(cells)} values for {len(self._names)} "
