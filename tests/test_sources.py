@@ -461,6 +461,47 @@ def test_what_a_list_names_but_cannot_be_read_is_left_out(photos: Path) -> None:
     assert "missing.png" in said[0]
 
 
+def test_a_list_from_windows_names_the_same_pictures_with_the_same_ids(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "hats" / "a.png")
+    (tmp_path / "lists").mkdir()
+    items = tmp_path / "lists" / "items.csv"
+    for path in (r"..\photos\hats\a.png", "../photos/hats/a.png", rf"{tmp_path}\photos\hats\a.png"):
+        items.write_text(f"path,price\n{path},1\n")
+        pictures = loaded(str(items))
+        assert pictures.ids == (path.replace("\\", "/"),)
+        assert Path(pictures.sources[0]).samefile(tmp_path / "photos" / "hats" / "a.png")
+        assert list(rows_of(str(items), print)) == [(pictures.ids[0], {"price": 1})]
+    items.write_text("path\n..\\photos\\hats\\gone.png\n")
+    assert listed(items)[0].id == "../photos/hats/gone.png"  # whether or not it is there
+
+
+if os.name != "nt":  # Windows allows no such names
+
+    def test_a_list_may_name_a_picture_with_a_backslash_in_its_name(tmp_path: Path) -> None:
+        picture(tmp_path / r"a\b.png")
+        picture(tmp_path / "a" / "b.png", shade=200)
+        (tmp_path / "items.csv").write_text("path\na\\b.png\n")
+        assert loaded(str(tmp_path / "items.csv")).sources == (str(tmp_path / r"a\b.png"),)
+
+    @pytest.mark.parametrize("path", [r"C:\Photos\a.png", "c:/photos/a.png"])
+    def test_a_path_of_windows_is_called_one(tmp_path: Path, path: str) -> None:
+        (tmp_path / "items.csv").write_text(f"path\n{path}\n")
+        assert "a path of Windows: write the file's path on this computer" in refused(str(tmp_path / "items.csv"))
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("https://example.com/a.png", "a web address: download the picture, and write its file's path"),
+        ("s3://bucket/a.png", "a web address: download the picture, and write its file's path"),
+        ("file:///home/me/a.png", "an address: write the file's path, without file://"),
+    ],
+)
+def test_an_address_in_a_list_is_called_one(tmp_path: Path, path: str, why: str) -> None:
+    (tmp_path / "items.csv").write_text(f"path\n{path}\n")
+    assert why in refused(str(tmp_path / "items.csv"))
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

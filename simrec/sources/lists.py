@@ -6,7 +6,8 @@
     .parquet     columns of numbers, texts, dates or truth values
 
 `path` is relative to the list's folder, or absolute; a line without a path is skipped. `id` (else the path) and `label`
-are the items' own; every other column becomes a field.
+are the items' own; every other column becomes a field. A list from Windows is read everywhere: where no file has the
+name photos\\a.png, photos/a.png is meant, and the id has / on every system.
 
 A column's type follows from all its values in the whole file: whole numbers of 64 bits, numbers, or texts; an empty
 cell or null is not a value and fits any type. A column with numbers and texts becomes texts, with the numbers as they
@@ -28,6 +29,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
@@ -35,8 +37,8 @@ from typing import Any, BinaryIO, Protocol, TextIO
 from msgspec import DecodeError
 from msgspec.json import Decoder
 
-from simrec.contracts import Entry, Notice, Value
-from simrec.errors import DataError, EmptyError, reason
+from simrec.contracts import Batch, Entry, ImageSpec, Notice, Value
+from simrec.errors import DataError, EmptyError, ImageError, reason
 from simrec.files import opened
 from simrec.sources.files import Files, printable, stamp_of, status_of
 
@@ -69,6 +71,9 @@ _AMOUNT = re.compile(
     rf"({_CURRENCY}\s?)?[-+−]?(0|[1-9]\d{{0,2}}([.,'’\s]\d{{3}})+|[1-9]\d{{0,14}})([.,](\d+|[-–—]{{1,2}}))?(\s?{_CURRENCY})?"
 )
 """A number in any notation, also with a currency: 1.259,00 or 12,- or € 1.50."""
+
+_ELSEWHERE = re.compile(r"(?P<drive>[a-z]):/|(?P<scheme>[a-z][a-z0-9+.-]+):/", re.ASCII | re.IGNORECASE)
+"""What names a file on Windows or an address, relative to a folder, with its slashes as `printable` writes them."""
 
 _MAKERS: dict[str, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
 
@@ -116,15 +121,37 @@ class List(Files):
                 empty = False
                 named = _text(row, "path", number, table, self._text)
                 path = self._path.parent / named
+                status = status_of(path)
+                if status is None and "\\" in named:
+                    path = self._path.parent / _slashed(named)
+                    status = status_of(path)
                 yield Entry(
-                    id=_text(row, "id", number, table, self._text) or printable(Path(named)),
+                    id=_text(row, "id", number, table, self._text) or _id_of(named),
                     source=printable(path.absolute()),
                     label=_text(row, "label", number, table, self._text),
-                    stamp=stamp_of(status_of(path)),
+                    stamp=stamp_of(status),
                     fields=_fields(row, self._kinds),
                 )
         if empty:
             raise EmptyError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
+
+    def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
+        """Decodes the files; an error says if what the list names can't be a file of this system."""
+        batch = super().read(entries, spec)
+        return replace(batch, errors=[(entry, self._error_of(entry, error)) for entry, error in batch.errors])
+
+    def _error_of(self, entry: Entry, error: ImageError) -> ImageError:
+        """The error for an entry that can't be read, which may have an address or another system's path."""
+        kind = _ELSEWHERE.match(entry.source.removeprefix(self.root).lstrip("/"))
+        if entry.stamp or not kind:  # with a stamp, there is such a file
+            return error
+        if kind["drive"]:
+            why = "a path of Windows: write the file's path on this computer"
+        elif kind["scheme"].lower() == "file":
+            why = "an address: write the file's path, without file://"
+        else:
+            why = "a web address: download the picture, and write its file's path"
+        return ImageError(f"{entry.source}: {why}")
 
 
 def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]]]:
@@ -145,11 +172,21 @@ def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]
             if not id_:
                 continue
             if key == "path" or not row.get("id"):
-                id_ = printable(Path(id_))
+                id_ = _id_of(id_)
             if hash(id_) in seen:
                 raise DataError(f"{text}: the id {id_!r:.100} is there more than once: give each item its own")
             seen.add(hash(id_))
             yield id_, _fields(row, kinds)
+
+
+def _slashed(path: str) -> str:
+    """The path with / where Windows may have written a backslash."""
+    return path.replace("\\", "/")
+
+
+def _id_of(path: str) -> str:
+    """The id of an item without one, the same on all systems and whether or not its file is there."""
+    return printable(Path(_slashed(path)))
 
 
 def _text(row: Row, name: str, number: int, table: _Table, list_: str) -> str:
