@@ -713,6 +713,7 @@ def test_the_fields_of_a_list_come_by_id_without_a_path(tmp_path: Path) -> None:
     for content, found in [
         ("id,n\na,1\na,2\n", "the id 'a' is there more than once"),
         ("n\n1\n", "needs a column 'id'"),
+        ("width,Item-ID\n1,a\n", "needs a column 'id', its first row names width, Item-ID: rename 'Item-ID' to 'id'"),
     ]:
         (tmp_path / "bad.csv").write_text(content)
         with pytest.raises(DataError, match=found):
@@ -745,12 +746,24 @@ MANY = ",".join(f"c{number}" for number in range(10_000))
         ("a.csv", b"path,n,n\na.png,1,2\n", "more than one of its columns is called 'n'"),
         ("a.csv", f"path,{MANY}\n".encode(), "10,001 columns, 1,000 are the limit"),
         ("a.csv", b"path,n\na.png,1\nb.png,\x00\n", "line 3 has a NUL byte"),
-        ("a.csv", "path,n\na,é\n".encode("utf-16"), "cannot be read as a list"),
-        ("a.csv", "path,n\na,é\n".encode("latin-1"), "cannot be read as a list"),
+        ("a.csv", "path,n\na,é\n".encode("utf-16")[:-1], "cannot be read as a list (it is not in UTF-8)"),
+        ("a.csv", "path,n\na,é\n".encode("utf-32"), "line 1 has a NUL byte, which no text has: save it as text"),
+        ("a.csv", "path,n\na,é\n".encode("latin-1"), "list (it is not in UTF-8): save it as 'CSV UTF-8'"),
+        ("a.jsonl", '{"path": "é"}'.encode("latin-1"), "list (it is not in UTF-8): save it as text in UTF-8"),
         ("a.csv", b"path," + b"n" * 2_000 + b"\n", "longer than 1,000 characters"),
         ("a.csv", b"path\n" + b"a" * 2_000_000, "line 2 is longer than 1,048,576 characters"),
-        ("a.csv", b"path\n" + b"a" * 200_000, "cannot be read as a list (Error: field larger"),
-        ("a.csv", b'path,n\na.png,"1\n', "cannot be read as a list"),
+        ("a.csv", b"path\n" + b"a" * 200_000, "cannot be read as a list (line 2: field larger"),
+        ("a.csv", b'path,n\na.png,"1\n', "cannot be read as a list (line 2: unexpected end of data): close its quotes"),
+        ("a.csv", b'path,n\na,"1\n2"\nb,"3\n4" x\n', "cannot be read as a list (line 4: ',' expected after '\"')"),
+        ("a.csv", b'path,"n\na,1\n', "cannot be read as a list (line 1: unexpected end of data): close its quotes"),
+        ("a.csv", b"sep=;\npath;n\na;1;2\n", "line 3 has 3 values for 2 columns"),
+        (
+            "a.csv",
+            b"Path,n\na,1\n",
+            "a list needs a column 'path', its first row names Path, n: rename 'Path' to 'path'",
+        ),
+        ("a.csv", b"ID,IMAGE,n\na,1,2\n", "its first row names ID, IMAGE, n: rename 'IMAGE' to 'path'"),
+        ("a.jsonl", b'{"file_name": "a.png"}\n', "its first row names file_name: rename 'file_name' to 'path'"),
         ("a.jsonl", b"", "first row names none"),
         ("a.jsonl", b'{"file": "a.png"}\n', "needs a column 'path', its first row names file"),
         ("a.jsonl", b'{"path": "a.png"}\n{"path": "b.p', "line 2 is no JSON object (Input data was truncated)"),
@@ -773,6 +786,33 @@ def test_an_invalid_list_of_any_format_says_why(tmp_path: Path, name: str, conte
     assert found in message
     assert name in message
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "save_as"),
+    [
+        ("a.xlsx", "save it as 'CSV UTF-8', as a .csv file"),
+        ("A.ODS", "save it as 'CSV UTF-8', as a .csv file"),
+        ("a.json", "save it as JSON lines, as a .jsonl file with an object on each line"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "list:"])
+def test_a_table_that_is_no_list_says_what_to_save_it_as(tmp_path: Path, name: str, save_as: str, prefix: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    assert f"{name}: cannot be read as a list: {save_as}" in refused(f"{prefix}{tmp_path / name}")
+    with pytest.raises(DataError, match="cannot be read as a list: save it as"):
+        list(rows_of(f"{prefix}{tmp_path / name}", print))
+
+
+def test_lists_as_excel_writes_them_are_read(tmp_path: Path) -> None:
+    expected = {"größe": 4, "ort": "Köln; Süd"}
+    table = 'path;größe;ort\r\na.png;4;"Köln; Süd"\r\n'
+    for content in (
+        table.encode("utf-8-sig"), f"sep=;\r\n{table}".encode("utf-8-sig"), f"SEP=;\r\n{table}".encode(),
+        table.replace(";", "\t", 2).replace("a.png;4;", "a.png\t4\t").encode("utf-16"),
+    ):  # fmt: skip
+        (tmp_path / "items.csv").write_bytes(content)
+        assert [entry.fields for entry in listed(tmp_path / "items.csv")] == [expected]
 
 
 def test_a_parquet_file_that_isnt_a_list_says_why(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ OTHER_ENDINGS = frozenset(
 )  # fmt: skip
 """Pictures that simrec doesn't read: raw files from cameras, drawings, projects of picture editors."""
 
+OTHER_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "'CSV UTF-8', as a .csv file"),
+    ".json": "JSON lines, as a .jsonl file with an object on each line",
+}
+"""What to save tables as that simrec doesn't read as lists, by their endings."""
+
 
 def folder(text: str, *, data_dir: Path | None, notice: Notice) -> Source:
     """The pictures in the folder at that path (sub-folders are labels), or the single picture at that path."""
@@ -38,6 +44,7 @@ def folder(text: str, *, data_dir: Path | None, notice: Notice) -> Source:
         if text and path.is_dir():
             return Folder(path, notice)
         if path.is_file():
+            check_no_table(path, text)
             return Single(path)
     except OSError as error:  # a name that is too long, a folder that we may not read
         raise DataError(f"{text}: cannot be read ({error.strerror}): name another source") from error
@@ -45,6 +52,12 @@ def folder(text: str, *, data_dir: Path | None, notice: Notice) -> Source:
         f"no source {text!r}: name a folder of pictures, a picture, or one of 'simrec plugins list', such as "
         f"'fashion-mnist' or 'fashion-mnist:test'"
     )
+
+
+def check_no_table(path: Path, text: str) -> None:
+    """Raises DataError for a table that simrec doesn't read. text: its path as it was typed."""
+    if save_as := OTHER_TABLES.get(path.suffix.lower()):
+        raise DataError(f"{text}: cannot be read as a list: save it as {save_as}")
 
 
 class Files:

@@ -21,6 +21,7 @@ A list may have any length: it is read twice, and only a batch of its lines is i
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -40,7 +41,7 @@ from msgspec.json import Decoder
 from simrec.contracts import Batch, Entry, ImageSpec, Notice, Value
 from simrec.errors import DataError, EmptyError, ImageError, reason
 from simrec.files import opened
-from simrec.sources.files import Files, printable, stamp_of, status_of
+from simrec.sources.files import Files, check_no_table, printable, stamp_of, status_of
 
 NAMES = ("path", "id", "label")
 """The columns of a list that aren't fields of its items."""
@@ -74,6 +75,15 @@ _AMOUNT = re.compile(
 
 _ELSEWHERE = re.compile(r"(?P<drive>[a-z]):/|(?P<scheme>[a-z][a-z0-9+.-]+):/", re.ASCII | re.IGNORECASE)
 """What names a file on Windows or an address, relative to a folder, with its slashes as `printable` writes them."""
+
+_LIKELY = {
+    "path": re.compile(r"path|file|image|picture|photo", re.IGNORECASE).search,
+    "id": re.compile(r"(.*[\W_])?id", re.IGNORECASE).fullmatch,
+}
+"""What other names of columns that a list needs look like."""
+
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
+"""The first line with which Excel is told how values are separated."""
 
 _MAKERS: dict[str, type[int] | type[float] | type[str]] = {"int64": int, "double": float, "string": str}
 
@@ -208,11 +218,11 @@ def _fields(row: Row, kinds: Mapping[str, str]) -> dict[str, Value]:
 def _check_has(name: str, table: _Table, list_: str) -> None:
     if name not in table.columns:
         columns = ", ".join(table.columns[:SAID]) + (" ..." if len(table.columns) > SAID else "")
-        raise DataError(
-            f"{list_}: a list needs a column {name!r}, its first row names {columns or 'none'}"
-            if table.unit == "line"
-            else f"{list_}: a list needs a column {name!r}, this file has {columns or 'none'}"
+        there = "its first row names" if table.unit == "line" else "this file has"
+        likely = next(
+            (f": rename {column!r:.100} to {name!r}" for column in table.columns if _LIKELY[name](column)), ""
         )
+        raise DataError(f"{list_}: a list needs a column {name!r}, {there} {columns or 'none'}{likely}")
 
 
 def _kinds(path: Path, list_: str, notice: Notice) -> dict[str, str]:
@@ -279,21 +289,32 @@ def _opened(path: Path, list_: str) -> Iterator[_Table]:
     """A list, to be read in the block. Raises DataError, one line, for whatever is wrong with it."""
     ending = path.suffix.lower()
     kind = {".jsonl": "a file of JSON lines in UTF-8", ".parquet": "a Parquet file"}.get(ending, "a CSV file in UTF-8")
-    errors: tuple[type[Exception], ...] = (OSError, UnicodeDecodeError, csv.Error)
+    errors: tuple[type[Exception], ...] = (OSError,)
     if ending == ".parquet":
         import pyarrow as pa
 
         errors += (pa.ArrowException,)
     try:
         with opened(path) as data:
+            check_no_table(path, list_)
             if ending == ".parquet":
                 yield _Parquet(data, list_)
             else:
-                with io.TextIOWrapper(data, "utf-8-sig", newline="") as text:
+                with io.TextIOWrapper(data, _encoding(data), newline="") as text:
                     yield (_JsonLines if ending == ".jsonl" else _Csv)(text, list_)
+    except UnicodeDecodeError as error:
+        save_as = "as text in UTF-8" if ending == ".jsonl" else "as 'CSV UTF-8'"
+        raise DataError(f"{list_}: cannot be read as a list (it is not in UTF-8): save it {save_as}") from error
     except errors as error:
         why = getattr(error, "strerror", None) or " ".join(reason(error).split())[:200]
         raise DataError(f"{list_}: cannot be read as a list ({why}): name {kind}") from error
+
+
+def _encoding(data: BinaryIO) -> str:
+    """UTF-8, unless a text says at its beginning that it is UTF-16, as Excel's "Unicode text" does."""
+    mark = data.read(2)
+    data.seek(0)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _check_columns(columns: Sequence[str], list_: str) -> None:
@@ -325,19 +346,24 @@ class _Csv:
 
     def __init__(self, file: TextIO, list_: str) -> None:
         self._list = list_
-        lines = _lines(file, list_)
-        _, first = next(lines, (0, ""))
+        lines = (line for _, line in _lines(file, list_))
+        first = next(lines, "")
+        separator = _SEPARATOR.fullmatch(first)
+        before = [""] if separator else []  # in place of that line, so that line numbers stay right
+        first = next(lines, "") if separator else first
         self._reader = csv.reader(
-            chain([first], (line for _, line in lines)),
-            strict=True, skipinitialspace=True, delimiter=max(",;\t", key=first.count),
+            chain(before, [first], lines),
+            strict=True, skipinitialspace=True, delimiter=separator[1] if separator else max(",;\t", key=first.count),
         )  # fmt: skip
-        self._names = [name.strip() for name in next(self._reader, [])]
+        rows = self._rows()
+        for _ in before:
+            next(rows)
+        self._names = next(rows, [])
         self.columns: Sequence[str] = [name for name in self._names if name]
         _check_columns(self.columns, list_)
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        for row in self._reader:
-            cells = [cell.strip() for cell in row]
+        for cells in self._rows():
             if any(cells[len(self._names) :]):
                 raise DataError(
                     f"{self._list}: line {self._reader.line_num} has {len(cells)} values for {len(self._names)} "
@@ -345,6 +371,21 @@ class _Csv:
                 )
             named = zip(self._names, cells, strict=False)
             yield self._reader.line_num, {name: cell for name, cell in named if name and cell}
+
+    def _rows(self) -> Iterator[list[str]]:
+        """The values of each row, also of the first."""
+        while True:
+            start = self._reader.line_num + 1
+            try:
+                row = next(self._reader, None)
+            except csv.Error as error:
+                raise DataError(
+                    f"{self._list}: cannot be read as a list (line {start}: {error}): close its quotes, and write a "
+                    f"quote within quotes twice"
+                ) from error
+            if row is None:
+                return
+            yield [cell.strip() for cell in row]
 
 
 class _JsonLines:
