@@ -508,7 +508,11 @@ def test_an_address_in_a_list_is_called_one(tmp_path: Path, path: str, why: str)
         (b"file,label\na.png,x\n", "needs a column 'path', its first row names file, label"),
         (b"", "first row names none"),
         (b"path\n", "no pictures in this list"),
-        (b"path,id\na.png,1\nb.png,1\n", "the id '1' is there more than once"),
+        (b"path,id\na.png,1\nb.png,1\n", "the id '1' is there more than once (lines 2, 3): give each item its own"),
+        (
+            b"sep=,\npath,id\n,a\nc.png,\n\na,b\nb,a\na.png,a\na,\n",
+            "the id 'a' is there more than once (lines 7, 8, 9)",
+        ),
         (b"path\n\xff\xfe\n", "cannot be read as a list"),
         (b'path\n"a.png', "cannot be read as a list"),
         (b"path\na.png\n", "none of its 1 pictures can be read"),
@@ -711,7 +715,8 @@ def test_the_fields_of_a_list_come_by_id_without_a_path(tmp_path: Path) -> None:
     (tmp_path / "paths.csv").write_text("path,price\nsub/a.png,1\n")
     assert list(rows_of(str(tmp_path / "paths.csv"), print)) == [("sub/a.png", {"price": 1})]
     for content, found in [
-        ("id,n\na,1\na,2\n", "the id 'a' is there more than once"),
+        ("id,n\na,1\na,2\n", r"the id 'a' is there more than once \(lines 2, 3\)"),
+        ("id,n,path\na,1,\n,2,a\n", r"the id 'a' is there more than once \(lines 2, 3\)"),
         ("n\n1\n", "needs a column 'id'"),
         ("width,Item-ID\n1,a\n", "needs a column 'id', its first row names width, Item-ID: rename 'Item-ID' to 'id'"),
     ]:

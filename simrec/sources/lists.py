@@ -136,7 +136,7 @@ class List(Files):
                     path = self._path.parent / _slashed(named)
                     status = status_of(path)
                 yield Entry(
-                    id=_text(row, "id", number, table, self._text) or _id_of(named),
+                    id=_id_of(row, number, table, self._text),
                     source=printable(path.absolute()),
                     label=_text(row, "label", number, table, self._text),
                     stamp=stamp_of(status),
@@ -144,6 +144,10 @@ class List(Files):
                 )
         if empty:
             raise EmptyError(f"{self._text}: no pictures in this list: write their paths into its column 'path'")
+
+    def places_of(self, id_: str) -> str:
+        """Which lines of the list have that id, for an error."""
+        return _places_of(id_, self._path, self._text, pathless=False)
 
     def read(self, entries: Sequence[Entry], spec: ImageSpec) -> Batch:
         """Decodes the files; an error says if what the list names can't be a file of this system."""
@@ -178,13 +182,15 @@ def rows_of(source: str, notice: Notice) -> Iterator[tuple[str, dict[str, Value]
     seen: set[int] = set()  # of hashes, which take a fraction of the ids' memory
     with _opened(path, text) as table:
         for number, row in table.rows():
-            id_ = _text(row, key, number, table, text) or _text(row, "path", number, table, text)
+            id_ = _id_of(row, number, table, text)
             if not id_:
                 continue
-            if key == "path" or not row.get("id"):
-                id_ = _id_of(id_)
             if hash(id_) in seen:
-                raise DataError(f"{text}: the id {id_!r:.100} is there more than once: give each item its own")
+                places = _places_of(id_, path, text, pathless=True)
+                raise DataError(
+                    f"{text}: the id {id_!r:.100} is there more than once ({places}): give each item its own, or list "
+                    f"it once"
+                )
             seen.add(hash(id_))
             yield id_, _fields(row, kinds)
 
@@ -194,9 +200,22 @@ def _slashed(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _id_of(path: str) -> str:
-    """The id of an item without one, the same on all systems and whether or not its file is there."""
-    return printable(Path(_slashed(path)))
+def _id_of(row: Row, number: int, table: _Table, list_: str) -> str:
+    """A row's id, else its path, the same on all systems and whether or not its file is there; "" for neither."""
+    id_ = _text(row, "id", number, table, list_)
+    if not id_ and (path := _text(row, "path", number, table, list_)):
+        id_ = printable(Path(_slashed(path)))
+    return id_
+
+
+def _places_of(id_: str, path: Path, list_: str, *, pathless: bool) -> str:
+    """Which lines of a list have that id. pathless: count also lines without a path."""
+    with _opened(path, list_) as table:
+        numbers = [
+            str(number) for number, row in table.rows()
+            if _id_of(row, number, table, list_) == id_ and (pathless or row.get("path") not in (None, ""))
+        ]  # fmt: skip
+        return f"{table.unit}s {', '.join(numbers[:SAID])}{' ...' if len(numbers) > SAID else ''}"
 
 
 def _text(row: Row, name: str, number: int, table: _Table, list_: str) -> str:

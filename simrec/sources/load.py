@@ -174,7 +174,11 @@ class Held:
             if hash(entry.id) in seen:
                 break
             seen.add(hash(entry.id))
-        return DataError(f"{self.name}: the id {entry.id!r:.100} is there more than once: give each item its own")
+        places = f" ({self._source.places_of(entry.id)})" if hasattr(self._source, "places_of") else ""
+        return DataError(
+            f"{self.name}: the id {entry.id!r:.100} is there more than once{places}: give each item its own, or list "
+            f"it once"
+        )
 
     @property
     def unlisted(self) -> list[str]:
