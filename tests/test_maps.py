@@ -419,6 +419,31 @@ def test_zooming_in_shows_more_pictures_until_all_are_there(visit: Open) -> None
     assert shown(page) == before
 
 
+def points(page: Any) -> int:
+    """How many points are in sight, with nothing on them."""
+    until(page, "!flight && !asked")
+    count: int = page.evaluate("ids.filter((_, i) => document.elementFromPoint(across(i), down(i)) === canvas).length")
+    return count
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("corner", [(300, 8), (1272, 8), (300, 852), (1272, 852)])
+def test_some_point_stays_in_sight_wherever_a_visitor_zooms_and_moves(visit: Open, corner: tuple[int, int]) -> None:
+    page = visit()
+    page.mouse.move(*corner)
+    for _ in range(20):
+        page.mouse.wheel(0, -400)
+        assert points(page)
+    page.mouse.down()
+    page.mouse.move(1280 - corner[0], 860 - corner[1], steps=5)
+    page.mouse.up()
+    assert points(page)
+    for key in ("ArrowRight", "ArrowUp"):
+        for _ in range(12):
+            page.keyboard.press(key)
+        assert points(page)
+
+
 @pytest.mark.external
 def test_a_click_shows_the_items_that_similar_gives(visit: Open, shop: Recommender) -> None:
     page = visit()

@@ -408,11 +408,13 @@ function redraw() {
 
 // Moving.
 
+const EDGE = 64; // pixels from the edge to a point that is in sight: no button lies on it
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 function go(target, milliseconds = 700) {
-  const k = limited(target.k);
-  flight = { from: { ...view }, to: { x: target.x, y: target.y, k }, start: null, milliseconds: still.matches ? 0 : milliseconds };
+  const to = inSight({ x: target.x, y: target.y, k: limited(target.k) });
+  flight = { from: { ...view }, to, start: null, milliseconds: still.matches ? 0 : milliseconds };
   redraw();
 }
 
@@ -429,6 +431,24 @@ function fly(now) {
   view.y = from.y + (to.y - from.y) * way;
   if (part === 1) flight = null;
 }
+
+// The same view; if there were no point in sight, the nearest view that has one at its edge.
+function inSight({ x, y, k }) {
+  const edges = covered();
+  const [left, top] = [(narrow() ? 0 : $("head").offsetWidth) + EDGE, edges.top + EDGE];
+  const [right, bottom] = [Math.max(width - edges.right - EDGE, left), Math.max(height - edges.bottom - EDGE, top)];
+  let [nearest, beyond, below] = [Infinity, 0, 0];
+  for (let i = 0; i < count; i++) {
+    const [px, py] = [(places[2 * i] - x) * k + width / 2, (places[2 * i + 1] - y) * k + height / 2];
+    const [dx, dy] = [px - Math.min(Math.max(px, left), right), py - Math.min(Math.max(py, top), bottom)];
+    const far = dx * dx + dy * dy;
+    if (far < nearest) [nearest, beyond, below] = [far, dx, dy];
+    if (!far) break;
+  }
+  return { x: x + beyond / k, y: y + below / k, k };
+}
+
+const move = (to) => Object.assign(view, inSight(to));
 
 function zoomed(factor, x = width / 2, y = height / 2, start = view) {
   const k = limited(start.k * factor);
@@ -470,8 +490,7 @@ canvas.addEventListener("pointermove", (event) => {
   if (pointers.size === 1) {
     if (dragged < 4) return;
     canvas.classList.add("dragged");
-    view.x -= (after[0] - before[0]) / view.k;
-    view.y -= (after[1] - before[1]) / view.k;
+    move({ x: view.x - (after[0] - before[0]) / view.k, y: view.y - (after[1] - before[1]) / view.k, k: view.k });
   } else {
     const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
     const middle = (point) => [(point[0] + other[0]) / 2, (point[1] + other[1]) / 2];
@@ -479,7 +498,7 @@ canvas.addEventListener("pointermove", (event) => {
     const [start, end] = [middle(before), middle(after)];
     view.x -= (end[0] - start[0]) / view.k;
     view.y -= (end[1] - start[1]) / view.k;
-    Object.assign(view, zoomed(apart(after) / Math.max(apart(before), 1), ...end));
+    move(zoomed(apart(after) / Math.max(apart(before), 1), ...end));
   }
   pointers.set(event.pointerId, after);
   redraw();
@@ -501,7 +520,7 @@ canvas.addEventListener("wheel", (event) => {
   flight = null;
   tip(-1);
   const lines = event.deltaMode === 1 ? 30 : 1;
-  Object.assign(view, zoomed(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0018)), event.clientX, event.clientY));
+  move(zoomed(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0018)), event.clientX, event.clientY));
   redraw();
 }, { passive: false });
 canvas.addEventListener("dblclick", (event) => go(zoomed(2, event.clientX, event.clientY), 250));
