@@ -630,6 +630,27 @@ def shown(page: Any) -> int:
     return kinds.count()  # type: ignore[no-any-return]
 
 
+def test_fields_that_an_item_doesnt_have_are_left_out(
+    browser: Any, command: Callable[..., str], photos: Path, shoe: Path, sneaker: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        rows = [[sneaker, "sneaker", "red", 12], [shoe, "shoe", "", 15]]
+        csv.writer(file).writerows([["path", "id", "colour", "price"], *rows])
+    command("index", "build", "mixed", str(photos), "--encoder", "demo")
+    command("index", "add", "mixed", str(tmp_path / "list.csv"))
+    page = browser.new_page()
+    page.goto(f"{command('serve', 'mixed')}?in=mixed&like=id:sneaker&n=96")
+    page.get_by_role("heading", name="41 similar items").wait_for()
+    names = page.locator("#results .fields dt").all_inner_texts()
+    assert names.count("price") == 1
+    assert "colour" not in names
+    page.get_by_role("button", name="Look at").nth(40).click()
+    details = page.get_by_role("dialog").locator(".fields dt").all_inner_texts()
+    assert "bytes" in details
+    assert not {"colour", "price"} & set(details)
+    page.close()
+
+
 def test_every_control_has_a_name(visit: Open, sneaker: Path) -> None:
     page = visit()
     upload(page, sneaker)

@@ -11,7 +11,7 @@ const HIDDEN = ["bytes", "modified", "width", "height"]; // the detail shows the
 
 export const title = (item) => NAMES.map((name) => item.fields[name]).find((value) => value) ?? end(item.id);
 
-export const value = (one) => (one === null ? "–" : typeof one === "number" ? number(one, 6) : one);
+export const value = (one) => (typeof one === "number" ? number(one, 6) : one);
 
 // The figures of an answer. An item of the first page isn't an answer and has none.
 export function figures(item) {
@@ -25,7 +25,7 @@ export function figures(item) {
 
 export function fields(item, all = false) {
   const shown = Object.entries(item.fields).filter(([name, text]) =>
-    text !== "" && (all || (!HIDDEN.includes(name) && !NAMES.includes(name))));
+    text !== "" && text !== null && (all || (!HIDDEN.includes(name) && !NAMES.includes(name))));
   shown.sort(([one], [other]) => OF_FILES.includes(one) - OF_FILES.includes(other));
   if (item.label && !shown.some(([, text]) => text === item.label)) shown.unshift(["label", item.label]);
   return h("dl", { class: "fields" }, shown.map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, value(text)))));
