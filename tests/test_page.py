@@ -400,6 +400,13 @@ def test_a_file_that_isnt_a_picture_is_one_sentence(visit: Open, tmp_path: Path)
     ).wait_for()
 
 
+def test_how_many_counts_for_an_upload_too(visit: Open, sneaker: Path) -> None:
+    page = visit()
+    upload(page, sneaker)
+    page.get_by_label("How many").select_option("12")
+    page.get_by_role("heading", name="12 similar items").wait_for()
+
+
 @pytest.mark.parametrize("settings", [DESKTOP, PHONE, DARK], ids=["desktop", "phone", "dark"])
 def test_axe_finds_no_violation(visit: Open, sneaker: Path, settings: dict[str, Any]) -> None:
     from axe_playwright_python.sync_playwright import Axe

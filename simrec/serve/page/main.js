@@ -176,7 +176,7 @@ const act = {
 
 function take(files) {
   if (!files.length) return;
-  state = { ...state, wanted: files.slice(0, 16).map(pictures.uploaded), less: [] };
+  Object.assign(state, { wanted: files.slice(0, 16).map(pictures.uploaded), less: [] });
   question();
   tell("Looking …", files.length === 1 ? files[0].name : `${files.length} pictures`);
   by("results").replaceChildren(...Array.from({ length: 12 }, () => h("li", { class: "card waiting", "aria-hidden": "true" })));
