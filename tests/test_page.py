@@ -389,15 +389,94 @@ def test_names_from_strangers_are_texts(visit: Open, tmp_path: Path, sneaker: Pa
     assert page.title() == "simrec: similar items"
 
 
-def test_a_file_that_isnt_a_picture_is_one_sentence(visit: Open, tmp_path: Path) -> None:
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A text with the name of a picture."""
+    path = tmp_path / "notes.png"
+    path.write_text("hello")
+    return path
+
+
+def problem(page: Any) -> str:
+    return page.get_by_role("alert").first.inner_text()  # type: ignore[no-any-return]
+
+
+def test_after_a_file_that_isnt_a_picture_the_start_page_is_back(visit: Open, notes: Path) -> None:
     page = visit()
-    file = tmp_path / "notes.png"
-    file.write_text("hello")
-    upload(page, file)
-    assert page.get_by_role("alert").first.inner_text().startswith("notes.png: not a picture")
-    page.get_by_role("button", name="More like this").first.or_(
-        page.get_by_role("button", name="Choose pictures")
-    ).wait_for()
+    start = cards(page)
+    upload(page, notes)
+    assert problem(page).startswith("notes.png: not a picture")
+    assert heading(page) == "Start with one of these"
+    assert cards(page) == start
+
+
+def test_after_a_file_that_isnt_a_picture_the_last_answer_and_its_question_are_back(
+    visit: Open, sneaker: Path, notes: Path
+) -> None:
+    page = visit()
+    upload(page, sneaker)
+    page.get_by_role("button", name="Less like this").first.click()
+    settled(page)
+    status = page.get_by_role("status")
+    before = [heading(page), status.inner_text(), *cards(page)]
+    upload(page, notes)
+    assert problem(page).startswith("notes.png: not a picture")
+    assert [heading(page), status.inner_text(), *cards(page)] == before
+    assert page.get_by_role("img", name="sneaker.jpg").is_visible()
+    page.get_by_label("price to", exact=True).fill("50")
+    settled(page)
+    assert page.get_by_text("like sneaker.jpg, but less like").is_visible()
+    assert not page.get_by_role("alert").first.is_visible()
+
+
+def test_pictures_beside_files_that_cant_be_read_are_looked_up(
+    visit: Open, sneaker: Path, notes: Path, tmp_path: Path, pictures: Pictures
+) -> None:
+    bag, half = tmp_path / "bag.png", tmp_path / "half.jpg"
+    Image.fromarray(pictures.images[BAG, :, :, 0]).save(bag)
+    half.write_bytes(sneaker.read_bytes()[:500])
+    page = visit()
+    upload(page, sneaker, bag)
+    both = cards(page)
+    page.get_by_role("button", name="Start again").click()
+    upload(page, sneaker, notes, bag, half)
+    assert [line.partition(":")[0] for line in sorted(problem(page).splitlines())] == ["half.jpg", "notes.png"]
+    assert page.locator("#status").inner_text() == "like sneaker.jpg and bag.png"
+    assert cards(page) == both
+    assert page.get_by_role("img", name="bag.png").is_visible()
+
+
+@pytest.mark.parametrize("status", [None, 413, 429, 503])
+@pytest.mark.parametrize("count", [1, 2])
+def test_whatever_goes_wrong_with_a_look_up_the_last_answer_is_back(
+    visit: Open, sneaker: Path, status: int | None, count: int
+) -> None:
+    page = visit()
+    start = cards(page)
+
+    def refuse(route: Any) -> None:
+        if status is None:
+            route.abort()
+        else:
+            route.fulfill(status=status, json={"error": f"no: {status}"})
+
+    page.route("**/api/similar", refuse)
+    upload(page, *[sneaker] * count)
+    assert page.get_by_role("alert").first.is_visible()
+    assert heading(page) == "Start with one of these"
+    assert cards(page) == start
+    page.unroute("**/api/similar")
+    upload(page, sneaker)
+    assert heading(page) == "24 similar items"
+
+
+def test_a_link_to_an_item_that_isnt_there_leaves_its_question_and_no_answer(browser: Any, site: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{site}?in=shop&like=id:gone")
+    page.get_by_role("heading", name="No answer").wait_for()
+    page.get_by_role("button", name="Remove gone").click()
+    page.get_by_role("heading", name="Start with one of these").wait_for()
+    page.close()
 
 
 def test_how_many_counts_for_an_upload_too(visit: Open, sneaker: Path) -> None:

@@ -11,7 +11,8 @@ import { empty, fromAddress, hold, toAddress, where } from "./state.js";
 let known = []; // the recommenders
 let facets = [];
 let state = empty();
-let shown = []; // the items of the answer
+const NOTHING = { heading: "No answer", status: "", items: [], question: {} };
+let latest = NOTHING; // the last answer, and the pictures of its question
 let running = null;
 let last = ""; // what changed last: dragging one slider is one step in the history
 
@@ -37,12 +38,50 @@ function remember(what) {
 function fail(error) {
   by("error").textContent = error.message;
   by("error").hidden = false;
-  by("status").textContent = "";
+}
+
+// Says why there is no answer, and shows the last one and its question again.
+function back(error) {
+  Object.assign(state, latest.question);
+  by("recommender").value = state.recommender;
+  question();
+  show(latest);
+  fail(error);
 }
 
 function busy() {
   by("main").setAttribute("aria-busy", "true");
   by("error").hidden = true;
+}
+
+const isNew = (part) => part.id === undefined && !part.code;
+
+// The similar items. New pictures get their codes, and their tiny copies for the link.
+// count: how many pictures the link holds.
+async function ask(asking, filter, count, signal) {
+  const fresh = asking.wanted.filter(isNew);
+  const [reply, ...thumbs] = await Promise.all([api.similar(asking, filter, signal),
+    ...fresh.map((part) => pictures.thumb(part, count))]);
+  fresh.forEach((part, place) => {
+    Object.assign(part, { code: reply.codes[place], thumb: thumbs[place] });
+    hold(part);
+  });
+  return reply;
+}
+
+const [TOO_LARGE, UNREADABLE] = [413, 422]; // the statuses for a picture that the server refuses
+
+// Gives each new picture its code. Each is sent alone, so that one which the server refuses doesn't keep out the others.
+// Returns the server's reasons, by picture.
+async function encode(asking, signal) {
+  const { recommender, wanted } = asking;
+  const reasons = new Map();
+  await Promise.all(wanted.filter(isNew).map((part) =>
+    ask({ ...empty(recommender), wanted: [part], n: 1 }, "", wanted.length, signal).catch((error) => {
+      if (![TOO_LARGE, UNREADABLE].includes(error.status)) throw error;
+      reasons.set(part, error.status === TOO_LARGE ? `${part.name}: ${error.message}` : error.message);
+    })));
+  return reasons;
 }
 
 async function answer(what = "") {
@@ -51,39 +90,36 @@ async function answer(what = "") {
   const asking = state;
   busy();
   try {
-    const filter = where(state.filters);
-    if (!state.wanted.length) {
-      const found = await api.items(state.recommender, state.n, filter, mine.signal);
+    const filter = where(asking.filters);
+    if (!asking.wanted.length) {
+      const { items } = await api.items(asking.recommender, asking.n, filter, mine.signal);
       if (mine !== running) return;
-      tell("Start with one of these", found.items.length ? "or drop a picture of your own" : "Nothing matches: widen the filters.");
-      show(found.items);
+      const status = items.length ? "or drop a picture of your own" : "Nothing matches: widen the filters.";
+      keep({ heading: "Start with one of these", status, items }, asking);
     } else {
-      const fresh = state.wanted.filter((part) => part.id === undefined && !part.code);
-      const [found, ...thumbs] = await Promise.all([api.similar(state, filter, mine.signal), 
-        ...fresh.map((part) => pictures.thumb(part, asking.wanted.length))]);
+      const reasons = asking.wanted.length > 1 ? await encode(asking, mine.signal) : new Map();
       if (mine !== running) return;
-      fresh.forEach((part, place) => {
-        Object.assign(part, { code: found.codes[place], thumb: thumbs[place] });
-        hold(part);
-      });
-      const count = found.matches.length;
-      tell(count ? `${count} similar ${count === 1 ? "item" : "items"}` : "Nothing similar",
-        found.strange ? "This looks like nothing in the catalogue." :
-        count ? likeness() : "No item matches the filters: widen them.");
-      show(found.matches);
+      const why = new Error([...reasons.values()].join("\n"));
+      if (reasons.size === asking.wanted.length) throw why;
+      if (reasons.size) {
+        asking.wanted = asking.wanted.filter((part) => !reasons.has(part));
+        question();
+      }
+      const reply = await ask(asking, filter, asking.wanted.length, mine.signal);
+      if (mine !== running) return;
+      const count = reply.matches.length;
+      const heading = count ? `${count} similar ${count === 1 ? "item" : "items"}` : "Nothing similar";
+      const status = reply.strange ? "This looks like nothing in the catalogue."
+        : count ? likeness(asking) : "No item matches the filters: widen them.";
+      keep({ heading, status, items: reply.matches }, asking);
+      if (reasons.size) fail(why);
     }
     remember(what);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    if (mine !== running) return;
-    const broken = asking.wanted.filter((part) => part.file && !part.code);
-    if (broken.length) {
-      state.wanted = state.wanted.filter((part) => !broken.includes(part));
-      question();
-    }
-    fail(error);
+    if (error.name === "AbortError" || mine !== running) return;
+    back(error);
   }
-  if (mine === running) by("main").removeAttribute("aria-busy");
+  by("main").removeAttribute("aria-busy");
 }
 
 const answerSoon = later(80, answer);
@@ -93,13 +129,18 @@ function tell(heading, status) {
   by("status").textContent = status;
 }
 
-function likeness() {
+function likeness({ wanted, less }) {
   const names = (parts) => parts.map(pictures.called).join(" and ");
-  return `like ${names(state.wanted)}${state.less.length ? `, but less like ${names(state.less)}` : ""}`;
+  return `like ${names(wanted)}${less.length ? `, but less like ${names(less)}` : ""}`;
 }
 
-function show(items) {
-  shown = items;
+function keep(given, { wanted, less }) {
+  latest = { ...given, question: { wanted, less } };
+  show(latest);
+}
+
+function show({ heading, status, items }) {
+  tell(heading, status);
   results.draw(items, state.recommender, act);
 }
 
@@ -152,7 +193,7 @@ function up() {
 }
 
 const act = {
-  look: (item) => detail.look(item, shown, state, act),
+  look: (item) => detail.look(item, latest.items, state, act),
   more(item) {
     state.wanted = [part(item)];
     state.less = [];
@@ -189,6 +230,7 @@ async function open(next) {
   if (name !== state.recommender || !facets.length) {
     const found = await api.recommender(name);
     facets = found.facets;
+    latest = NOTHING;
     by("about").textContent = `${number(found.recommender.items)} items`;
   }
   state = { ...next, recommender: name };
@@ -226,7 +268,7 @@ async function start() {
   by("catalogue").hidden = known.length < 2;
   if (matchMedia("(max-width: 50rem)").matches) by("narrow").open = false;
   results.arrows();
-  by("recommender").addEventListener("change", (event) => open(empty(event.target.value)).catch(fail));
+  by("recommender").addEventListener("change", (event) => open(empty(event.target.value)).catch(back));
   by("clear").addEventListener("click", () => {
     state = empty(state.recommender);
     controls();
@@ -243,11 +285,11 @@ async function start() {
     setTimeout(() => (by("link").textContent = "Copy link"), 2500);
   });
   by("filters").addEventListener("submit", (event) => event.preventDefault());
-  addEventListener("popstate", () => open(fromAddress(location.search)).catch(fail));
+  addEventListener("popstate", () => open(fromAddress(location.search)).catch(back));
   await open(fromAddress(location.search));
 }
 
 // A picture that comes before the page knows its catalogue waits until then.
 const ready = start();
 pictures.listen((files) => ready.then(() => take(files)));
-ready.catch(fail);
+ready.catch(back);
