@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -274,6 +275,41 @@ def test_a_link_with_a_picture_says_why_no_part_of_it_can_be_marked(visit: Open,
     page = visit()
     upload(page, sneaker)
     assert visit(page.url).get_by_text("To mark a part, choose the picture again").is_visible()
+
+
+@pytest.fixture
+def upright(tmp_path: Path) -> list[Path]:
+    """Three upright pictures in colour, about as detailed as photos."""
+    files = [tmp_path / f"{name}.png" for name in ("dawn", "noon", "dusk")]
+    for seed, file in enumerate(files):
+        shades = np.random.default_rng(seed).integers(0, 256, (12, 8, 3)).astype(np.uint8)
+        Image.fromarray(shades).resize((600, 900)).save(file)
+    return files
+
+
+def natural_edges(page: Any) -> list[int]:
+    images = page.locator("#wanted img")
+    images.last.wait_for()
+    return images.evaluate_all("all => all.map(one => Math.max(one.naturalWidth, one.naturalHeight))")  # type: ignore[no-any-return]
+
+
+def test_a_link_shows_several_pictures_without_squares(visit: Open, upright: list[Path]) -> None:
+    page = visit()
+    upload(page, *upright)
+    friend = visit(page.url)
+    settled(friend)
+    assert min(natural_edges(friend)) >= 72
+    assert friend.locator("#wanted img").count() == 3
+    assert friend.locator("#wanted img.small").count() == 0
+    assert len(page.url) < 6500
+
+
+def test_a_reload_shows_ones_own_pictures_as_sharp_as_before(visit: Open, upright: list[Path]) -> None:
+    page = visit()
+    upload(page, *upright)
+    page.reload()
+    page.get_by_text("like dawn.png and noon.png and dusk.png").wait_for()
+    assert natural_edges(page) == [640] * 3
 
 
 def test_clicking_from_item_to_item_and_back_works(visit: Open) -> None:

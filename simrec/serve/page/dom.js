@@ -34,7 +34,7 @@ export function number(value, digits = 3) {
 export function picture(address, alt = "", instead = alt, ...others) {
   return h("img", {
     src: address, alt, decoding: "async",
-    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 48),
+    onload: (event) => event.target.classList.toggle("small", Math.max(event.target.naturalWidth, event.target.naturalHeight) < 48),
     onerror: (event) => {
       if (others.length) event.target.src = others.shift();
       else event.target.replaceWith(h("span", { class: "none" }, instead));

@@ -56,15 +56,15 @@ function busy() {
 
 const isNew = (part) => part.id === undefined && !part.code;
 
-// The similar items. New pictures get their codes, and their tiny copies for the link.
+// The similar items. New pictures get their codes, and their copies for the link.
 // count: how many pictures the link holds.
 async function ask(asking, filter, count, signal) {
   const fresh = asking.wanted.filter(isNew);
-  const [reply, ...thumbs] = await Promise.all([api.similar(asking, filter, signal),
-    ...fresh.map((part) => pictures.thumb(part, count))]);
+  const [reply, ...copies] = await Promise.all([api.similar(asking, filter, signal),
+    ...fresh.map((part) => pictures.copies(part, count))]);
   fresh.forEach((part, place) => {
-    Object.assign(part, { code: reply.codes[place], thumb: thumbs[place] });
-    hold(part);
+    Object.assign(part, { code: reply.codes[place], thumb: copies[place].tiny });
+    hold(part, copies[place].sharp);
   });
   return reply;
 }

@@ -3,36 +3,61 @@
 import { address } from "./api.js";
 import { by, end, h, picture } from "./dom.js";
 
-const EDGES = [96, 56]; // edge in pixels of the picture in a link: of a single one, and of each of several
+const ROOM = 4000; // characters of a link for all its tiny pictures
+
+const EDGES = [128, 96, 72, 48]; // longest edges in pixels of a tiny picture: the largest for which there is room
+
+const SHARP = 640; // longest edge in pixels of a copy for this visit
 
 export function uploaded(file) {
   return { file, url: URL.createObjectURL(file), name: file.name || "pasted picture", crop: "" };
 }
 
-// A tiny picture for the link, so that whoever opens it sees the query.
-// count: how many pictures the link holds.
-export async function thumb(part, count) {
+// Copies of a new picture, or of its part. tiny: for the link, so that whoever opens it sees the query. sharp: an address
+// for this visit. count: how many pictures the link holds.
+export async function copies(part, count) {
   try {
     const whole = await createImageBitmap(part.file, { imageOrientation: "from-image" });
-    const [left, top, right, bottom] = edges(part.crop);
-    const [x, y] = [left * whole.width, top * whole.height];
-    const [width, height] = [(right - left) * whole.width, (bottom - top) * whole.height];
-    const scale = Math.min(1, EDGES[count > 1 ? 1 : 0] / Math.max(width, height));
-    const canvas = h("canvas", { width: Math.max(1, width * scale), height: Math.max(1, height * scale) });
-    const context = canvas.getContext("2d");
-    context.fillStyle = "white";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(whole, x, y, width, height, 0, 0, canvas.width, canvas.height);
-    return canvas.toDataURL("image/jpeg", 0.6).split(",")[1].replaceAll("+", "-").replaceAll("/", "_");
+    const sizes = EDGES.map((edge) => webp(small(whole, part.crop, edge)));
+    const tiny = sizes.find((one) => one.length <= ROOM / count) ?? sizes.at(-1);
+    return {
+      tiny: tiny.replaceAll("+", "-").replaceAll("/", "_"),
+      sharp: small(whole, part.crop, SHARP).toDataURL("image/jpeg", 0.85),
+    };
   } catch {
-    return ""; // a format that browsers don't show, such as HEIC
+    return { tiny: "", sharp: "" }; // a format that browsers don't show, such as HEIC
   }
+}
+
+function small(whole, crop, edge) {
+  const [left, top, right, bottom] = edges(crop);
+  const [width, height] = [(right - left) * whole.width, (bottom - top) * whole.height];
+  const scale = Math.min(1, edge / Math.max(width, height));
+  const size = (length) => Math.max(1, Math.round(length * scale));
+  const canvas = h("canvas", { width: size(width), height: size(height) });
+  const context = canvas.getContext("2d", { alpha: false });
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(whole, left * whole.width, top * whole.height, width, height, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+// A WebP in base64, without the colour profile that Chromium adds, which takes as much room as a tiny picture.
+function webp(canvas) {
+  const [kind, data] = canvas.toDataURL("image/webp", 0.5).split(",");
+  if (!kind.includes("webp")) return canvas.toDataURL("image/jpeg", 0.5).split(",")[1]; // Safari writes no WebP
+  const file = atob(data);
+  const pixels = file.slice(file.indexOf("VP8 "));
+  const size = pixels.length + 4;
+  return btoa(`RIFF${String.fromCharCode(size & 255, size >> 8, 0, 0)}WEBP${pixels}`);
 }
 
 export function source(part, recommender) {
   if (part.id !== undefined) return address(recommender, "previews", part.id);
   if (part.url) return part.url;
-  return part.thumb ? `data:image/jpeg;base64,${part.thumb.replaceAll("-", "+").replaceAll("_", "/")}` : "";
+  const kind = part.thumb?.startsWith("UklGR") ? "webp" : "jpeg"; // which begins with RIFF
+  return part.thumb ? `data:image/${kind};base64,${part.thumb.replaceAll("-", "+").replaceAll("_", "/")}` : "";
 }
 
 export const called = (part) => part.name ?? end(part.id);

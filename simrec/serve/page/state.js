@@ -7,8 +7,22 @@ export const USUAL = 24;
 
 const held = new Map(); // the pictures of this visit, by code
 
-export function hold(part) {
+// Keeps a picture for the back button, and a sharp copy of it for a reload.
+export function hold(part, sharp) {
   held.set(part.code, part);
+  try {
+    sessionStorage.setItem(part.code, sharp);
+  } catch {
+    // The browser allows none, or it is full: after a reload, the link's tiny copy is shown.
+  }
+}
+
+function sharp(code) {
+  try {
+    return sessionStorage.getItem(code);
+  } catch {
+    return null;
+  }
 }
 
 export function empty(recommender = "") {
@@ -27,7 +41,9 @@ function read(text) {
     return { crop, id: id.join("~") };
   }
   const [code, thumb = "", ...name] = text.replace(/^code:/, "").split("~");
-  return held.get(code) ?? { code, thumb: /^[\w+/=-]*$/.test(thumb) ? thumb : "", name: name.join("~") || "a picture" };
+  return held.get(code) ?? {
+    code, thumb: /^[\w+/=-]*$/.test(thumb) ? thumb : "", url: sharp(code), name: name.join("~") || "a picture",
+  };
 }
 
 export function toAddress(state) {
