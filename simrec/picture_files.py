@@ -368,7 +368,7 @@ def explained(called: str) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        raise ImageError(f"{called}: not a picture: name a PNG, JPEG, WebP, GIF, TIFF or BMP file") from None
+        raise ImageError(f"{called}: not a picture: use a PNG, JPEG, WebP, GIF, TIFF or BMP file") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{called}: too many pixels: scale it down") from None
     except ImageError:
