@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from simrec.contracts import Origin
-from simrec.files import replacing_all, temporary
+from simrec.errors import RequestError
+from simrec.files import opened, replacing_all, temporary
 
 ITEMS, RECORD = ".items.jsonl", ".simrec.json"
 """Endings of the files beside it: for the rows without their codes, and for the record."""
+
+SHARING = (".npy", ".safetensors", ".faiss")
+"""Endings of files that hold only codes: of two with the same stem, only one can have its items beside it."""
+
+HEAD = 1 << 20
+"""How many bytes of an export are searched for its record."""
 
 ROWS = 1 << 13
 """How many rows become Python objects at a time."""
@@ -27,6 +34,31 @@ def items_path(target: str) -> Path:
 def record_path(target: str) -> Path:
     """The file for the `ExportRecord`, if the export's format has no room for it."""
     return Path(f"{target}{RECORD}")
+
+
+def _check_items(target: Path) -> None:
+    """Raises RequestError if the file for an export's items is there and wasn't written with the same export."""
+    items = items_path(str(target))
+    if not items.exists():
+        return
+    others = [path for path in map(target.with_suffix, SHARING) if path != target and path.exists()]
+    if owner := next(filter(_has_items, others), None):
+        another = f"{target.stem}2{target.suffix}"
+        raise RequestError(f"{items}: belongs to {owner.name}: name another file, such as {another}")
+    if not _has_items(target):
+        raise RequestError(
+            f"{items}: belongs to no {target.name} of simrec's and would be overwritten: move it, or name another file"
+        )
+
+
+def _has_items(path: Path) -> bool:
+    """Whether a file is an export with its items beside it: its record names more columns than the code."""
+    for place in (record_path(str(path)), path):
+        with suppress(OSError), opened(place) as file:
+            head = file.read(HEAD).replace(b"\\", b"")  # safetensors holds the record as a text in its own JSON
+            if b'"columns"' in head:
+                return b'"columns": ["code"]' not in head
+    return False
 
 
 @contextmanager
@@ -87,7 +119,12 @@ class Beside:
 
     @contextmanager
     def writing(self, *, seek: bool = False) -> Iterator[tuple[IO[bytes], Callable[[Any], None]]]:
-        """The target, and a function that writes the other columns of a pyarrow RecordBatch: see `writing`."""
+        """The target, and a function that writes the other columns of a pyarrow RecordBatch: see `writing`.
+
+        Raises RequestError if the items would replace another export's, or a file that isn't simrec's.
+        """
+        if isinstance(self._target, str) and self._others:
+            _check_items(Path(self._target))
         with writing(self._target, *self._paths, seek=seek) as (file, *self._files):
             yield file, self._add
 
