@@ -10,9 +10,12 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, TypeAlias
 
-from simrec.errors import StoreError
+from simrec.errors import RequestError, StoreError
+
+PathText: TypeAlias = "str | os.PathLike[str]"
+"""What may name a place: a path, or a text as a person would type it."""
 
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever."""
@@ -23,6 +26,16 @@ CROWDED = (errno.EMFILE, errno.ENFILE)
 
 ROOM = 64 << 20
 """If more bytes than these are free, a full disk isn't why a file can't be written: a failed write fills the disk."""
+
+
+def typed(place: PathText, what: str) -> str:
+    """A place as a person would type it. what: what it is, for the error.
+
+    Raises RequestError for anything but a text or a path.
+    """
+    if not isinstance(place, str | os.PathLike):
+        raise RequestError(f"{type(place).__name__} is not {what}: give one text or path")
+    return os.fsdecode(place)
 
 
 def opened(path: Path, *, follow: bool = True) -> BinaryIO:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from simrec import files
 from simrec.errors import StoreError, reason
+from simrec.files import PathText
 
 MARKER = ".simrec-home"
 
@@ -41,6 +42,11 @@ def default() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("simrec", appauthor=False)
+
+
+def home_of(home: PathText | None) -> Path:
+    """The home that a caller names, by default the user's own. Raises RequestError for anything but a path."""
+    return default() if home is None else Path(files.typed(home, "a home"))
 
 
 def roots(home: Path) -> list[Path]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from simrec import store
 from simrec.errors import DataError, RequestError, StoreError, suggestion
-from simrec.home import MARKER, SHIPPED, default
+from simrec.files import PathText, typed
+from simrec.home import MARKER, SHIPPED, default, home_of
 from simrec.recommender import Recommender
 from simrec.store import exists
 from simrec.store import shipped as shipped
@@ -31,11 +32,12 @@ def names(home: Path) -> list[str]:
         raise StoreError(f"{home}: cannot be read ({error.strerror}): name another --home") from error
 
 
-def find(name: str, home: Path) -> Path:
+def find(name: PathText, home: Path) -> Path:
     """The folder of a recommender: a path as it is; a name in the home, else among the shipped ones.
 
     Raises RequestError if there is none.
     """
+    name = typed(name, "a recommender")
     if os.sep in name or "/" in name:
         if exists(Path(name)):
             return Path(name)
@@ -105,12 +107,12 @@ def check_name(name: str) -> str:
     return name
 
 
-def open(name: str | None = None, home_folder: Path | None = None) -> Recommender:  # noqa: A001
+def open(name: PathText | None = None, home_folder: PathText | None = None) -> Recommender:  # noqa: A001
     """Opens a recommender by name or path; without one, the user's only one, else the shipped `demo`.
 
     Raises RequestError if there is none of that name, StoreError if it is damaged or newer than this simrec.
     """
-    place = home_folder or default()
+    place = home_of(home_folder)
     if name is None:
         name = default_of(answering(place))
     return Recommender(find(name, place), home=place)
@@ -132,13 +134,13 @@ def answering(place: Path) -> list[str]:
 
 
 def listing(
-    home_folder: Path | None = None, unreadable: Callable[[StoreError], None] | None = None
+    home_folder: PathText | None = None, unreadable: Callable[[StoreError], None] | None = None
 ) -> list[Recommender]:
     """The user's recommenders, then the shipped ones with other names.
 
     unreadable: receives an error for each that is damaged or newer than this simrec; without it the first is raised.
     """
-    place = home_folder or default()
+    place = home_of(home_folder)
     mine = names(place)
     ready = [name for name in names(shipped()) if name not in mine]
     opened = []

@@ -115,7 +115,7 @@ class Query(msgspec.Struct, frozen=True):
 
 QueryLike: TypeAlias = "str | Path | bytes | BinaryIO | PictureOfPillow | NDArray[Any] | Query"
 """What can be looked up: a path, "id:ITEM", the bytes of a picture file, an open file, a Pillow picture, an array uint8
-(h, w) or (h, w, c), a code float32 (dim,), or a query that was read before."""
+(h, w) or (h, w, c), a code (dim,) of floats, or a query that was read before."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,12 @@ class Reader:
         if isinstance(query, str) and query.startswith("id:"):
             return self._part(query, crop, with_copies, shown) if crop else self._item(query, with_copies, shown)
         dim = self.encoder.dim
-        if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape in ((dim,), (1, dim)):
-            if not np.isfinite(query).all():
+        if isinstance(query, np.ndarray) and query.dtype.kind == "f" and query.shape in ((dim,), (1, dim)):
+            with np.errstate(over="ignore"):
+                code = query.astype(np.float32, copy=False)
+            if not np.isfinite(code).all():
                 raise RequestError("a code has numbers that are infinite or NaN: give one that the encoder made")
-            return Query("code", None, code=query.reshape(1, dim), encoder=self.encoder.digest)
+            return Query("code", None, code=code.reshape(1, dim), encoder=self.encoder.digest)
         return None
 
     def _item(self, query: str, with_copies: bool, shown: int) -> Query:
@@ -258,6 +260,8 @@ class Reader:
         spec = self.encoder.input
         if isinstance(query, str | os.PathLike):
             called = os.fsdecode(query)
+            if not called:
+                raise RequestError("an empty text is no picture: give the path of a picture file, or 'id:ITEM'")
             return called, _of_file(Path(called), called, self.encoder, crop, shown)
         if isinstance(query, bytes | bytearray | memoryview):
             called = name or "bytes"
@@ -265,10 +269,15 @@ class Reader:
         if isinstance(query, Image.Image):
             return "picture", images.of_picture_with_preview(query, spec, "the picture", shown=shown, crop=crop)
         if isinstance(query, np.ndarray):
+            if query.dtype.kind == "f" and query.ndim == 2 and query.shape[1] == self.encoder.dim:
+                raise RequestError(
+                    f"an array {query.dtype} {query.shape} is several codes, not a query: give a list of them, as "
+                    f"list(codes) makes it"
+                )
             if query.dtype != np.uint8 or query.ndim not in (2, 3) or query.shape[2:] not in ((), (1,), (3,)):
                 raise RequestError(
                     f"an array {query.dtype} {query.shape} is not a picture: give uint8 (h, w), (h, w, 1) or "
-                    f"(h, w, 3), or a code of float32 ({self.encoder.dim},)"
+                    f"(h, w, 3), or a code of floats ({self.encoder.dim},)"
                 )
             pixels = query.squeeze(2) if query.shape[2:] == (1,) else query
             return "array", images.of_picture_with_preview(pixels, spec, "the array", shown=shown, crop=crop)
@@ -336,6 +345,8 @@ def _read(file: BinaryIO, called: str) -> bytes:
 
     try:
         data = file.read(LARGEST_FILE + 1)
+        if not data and hasattr(file, "seekable") and file.seekable() and file.tell():
+            raise RequestError(f"{called}: is at its end, with nothing left to read: go back with seek(0)")
     except (OSError, ValueError) as error:  # a closed file raises ValueError
         raise RequestError(f"{called}: cannot be read ({error}): open it for reading, in binary mode") from error
     if not isinstance(data, bytes | bytearray):

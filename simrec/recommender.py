@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -24,9 +24,10 @@ from simrec.answers import Narrowing, Wishes, answers
 from simrec.catalogue import Catalogue, LocalCatalogue
 from simrec.contracts import Codes, Entry, FittedEncoder, Images, Item, Notice, Rebuilt
 from simrec.display import Display
-from simrec.errors import DataError, ImageError, PluginError, RequestError, SimrecError, StoreError
+from simrec.errors import DataError, ImageError, PluginError, RequestError, SimrecError, StoreError, quantity
 from simrec.faults import blamed_on, decoded, encoded
-from simrec.home import databases, default, roots
+from simrec.files import PathText
+from simrec.home import databases, default, home_of, roots
 from simrec.manifest import CatalogueRecord, Manifest, SourceRecord
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.queries import SHOWN, Match, Query, QueryLike, Reader, combined, no_catalogue
@@ -217,13 +218,29 @@ class Recommender:
 
     hold: whether to open its files now, or when they are first needed, which fails once a newer generation has replaced
     them. home: knows which databases are the user's own, by default the user's home.
+
+    A pickled one opens its folder again where it is unpickled, and answers from the generation that is live then.
     """
 
-    def __init__(self, folder: Path, *, hold: bool = True, home: Path | None = None) -> None:
-        self.name = folder.name
-        self.folder = folder
-        self._home = home
+    def __init__(self, folder: PathText, *, hold: bool = True, home: PathText | None = None) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self._home = None if home is None else home_of(home)
         self._now = self._live(hold=hold)
+
+    def __repr__(self) -> str:
+        catalogue = self.manifest.catalogue
+        items = quantity(catalogue.count, "item") if catalogue else "no catalogue"
+        return f"<Recommender {self.name}: {items}, encoder {self.manifest.encoder.title}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opened = partial(type(self), home=self._home and self._home.absolute())
+        return opened, (self.folder.absolute(),)
+
+    def __copy__(self) -> Self:
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__)
+        return other
 
     def _live(self, *, hold: bool) -> _State:
         state = _State(store.current(self.folder, hold=hold), self._home)
@@ -389,16 +406,16 @@ class Recommender:
         record = now.manifest.encoder
         return combined(read, self._codes_of(now, read), given, len(less), record.metric, record.digest)
 
-    @overload
-    def similar(self, query: QueryLike, n: int = 10, **wishes: Unpack[Wishes]) -> Answer: ...
+    @overload  # a text is also a sequence of texts, but the first that fits counts
+    def similar(  # type: ignore[overload-overlap]
+        self, query: QueryLike, n: int = 10, **wishes: Unpack[Wishes]
+    ) -> Answer: ...
 
     @overload
-    def similar(
-        self, query: list[QueryLike] | tuple[QueryLike, ...], n: int = 10, **wishes: Unpack[Wishes]
-    ) -> list[Answer]: ...
+    def similar(self, query: Sequence[QueryLike], n: int = 10, **wishes: Unpack[Wishes]) -> list[Answer]: ...
 
     def similar(
-        self, query: QueryLike | list[QueryLike] | tuple[QueryLike, ...], n: int = 10, **wishes: Unpack[Wishes]
+        self, query: QueryLike | Sequence[QueryLike], n: int = 10, **wishes: Unpack[Wishes]
     ) -> Answer | list[Answer]:
         """The n items most similar to a picture, best first, without that item itself; for a list, an answer for each.
 
@@ -411,7 +428,7 @@ class Recommender:
         """
         now = self._now
         n, narrowing = _whole(n), self._narrowing(now, wishes)
-        if not isinstance(query, list | tuple) or isinstance(query, Item):  # which is a tuple
+        if not isinstance(query, Sequence) or isinstance(query, str | bytes | bytearray | memoryview | Item):
             if not isinstance(query, np.ndarray):  # a disk or a network may keep it waiting
                 (query,) = now.reader.read([query])
             with turns() if now.only_computes and narrowing.quick else nullcontext():
@@ -431,7 +448,7 @@ class Recommender:
         return Display(self.catalogue, roots(self._home or default()), edge)
 
     def similar_to(
-        self, source: str, n: int = 10, *, with_copies: bool = False, data_dir: Path | None = None,
+        self, source: PathText, n: int = 10, *, with_copies: bool = False, data_dir: PathText | None = None,
         progress: Callable[[int, int], None] = silent, notice: Notice = silent,
         unreadable: Callable[[ImageError], None] | None = None, **wishes: Unpack[Wishes],
     ) -> Iterator[tuple[Query, Answer]]:  # fmt: skip
@@ -511,7 +528,7 @@ class Recommender:
             raise RequestError(f"{query.name}: a code has no picture: name a picture")
         return self.originals(self.catalogue.items([query.name[3:]]))
 
-    def originals(self, items: Sequence[Item], notice: Notice = silent, data_dir: Path | None = None) -> Images:
+    def originals(self, items: Sequence[Item], notice: Notice = silent, data_dir: PathText | None = None) -> Images:
         """The encoder's input for items, (n, h, w, c), read again from the catalogue's source.
 
         Raises DataError if one of their pictures is no longer there.
@@ -525,7 +542,7 @@ class Recommender:
         self,
         items: Sequence[Item],
         notice: Notice = silent,
-        data_dir: Path | None = None,
+        data_dir: PathText | None = None,
         progress: Callable[[int], None] = silent,
     ) -> tuple[Images, dict[int, ImageError]]:
         """The encoder's input for those items that can be read again from the catalogue's source, (n, h, w, c), and
@@ -672,7 +689,7 @@ class Recommender:
         """The model that quantises and entropy-codes codes. Raises RequestError for an encoder that cannot compress."""
         return self._now.code_model
 
-    def pictures(self, source: str, data_dir: Path | None = None, notice: Notice = silent) -> Pictures:
+    def pictures(self, source: PathText, data_dir: PathText | None = None, notice: Notice = silent) -> Pictures:
         """Loads a source as input for this encoder."""
         from simrec.sources.load import load
 

@@ -7,13 +7,15 @@ import csv
 import gc
 import io
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -353,6 +355,87 @@ def test_the_public_api_is_importable_by_name() -> None:
         assert getattr(simrec, name).__name__ == name
 
 
+APP = """
+from collections.abc import Sequence
+from pathlib import Path
+
+import simrec
+
+
+def shown(names: list[str], paths: Sequence[Path], home: str) -> list[str]:
+    recommender = simrec.open(Path(home) / "shop", home)
+    simrec.build("other", paths[0], home_folder=home)
+    simrec.add("other", paths[1])
+    simrec.sync("other", paths[1], root=home)
+    answers: list[simrec.Answer] = recommender.similar(names, 3) + recommender.similar(paths)
+    one: simrec.Answer = recommender.similar(names[0], where="price < 20")
+    mixed = recommender.similar([*names, *paths, b""])
+    return [match.id for answer in [*answers, one, *mixed] for match in answer]
+"""
+
+
+@pytest.mark.long  # mypy reads all that simrec imports
+def test_a_program_that_uses_simrec_can_be_checked_by_mypy(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "app.py"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "Success: no issues found in 1 source file\n"
+
+
+def test_the_package_says_that_it_has_types() -> None:
+    assert (Path(simrec.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_place_may_be_a_text_or_a_path(kind: Any, photos: Path, tmp_path: Path) -> None:
+    home = kind(tmp_path / "mine")
+    context = simrec.Context(home=home, data_dir=kind(tmp_path))
+    built = simrec.build("bags", kind(photos / "Bag"), encoder="demo", home_folder=home, data_dir=kind(tmp_path))
+    assert simrec.add("bags", kind(photos / "Dress"), context=context).added == 10
+    assert simrec.sync("bags", kind(photos / "Dress"), context=context).unchanged == 10
+    (photos / "Bag").rename(tmp_path / "Bags")
+    assert simrec.sync("bags", kind(photos / "Bag"), root=kind(tmp_path / "Bags"), context=context).unchanged == 10
+    (tmp_path / "fields.csv").write_text(f"id,price\n{next((tmp_path / 'Bags').iterdir()).name},5\n")
+    assert simrec.set_fields("bags", kind("fields.csv"), context=context).changed == 1
+    for opened in (simrec.open("bags", home), simrec.open(kind(tmp_path / "mine" / "bags")), Recommender(built.folder)):
+        assert len(opened.catalogue) == 20
+        assert sum(1 for _ in opened.similar_to(kind(photos / "Sneaker"), 1, data_dir=kind(tmp_path))) == 10
+    assert [one.name for one in simrec.listing(home)][0] == "bags"
+    assert simrec.verify("bags", home_folder=home).items == 20
+    assert simrec.history("bags", home_folder=home)[0].items == 20
+
+
+def test_what_is_no_place_is_refused_with_what_is_taken(photos: Path) -> None:
+    refused: list[Callable[[], Any]] = [
+        lambda: simrec.build("mine", ["a.jpg"]),  # type: ignore[arg-type]
+        lambda: simrec.add("mine", ["a.jpg"]),  # type: ignore[arg-type]
+        lambda: simrec.open(["mine"]),  # type: ignore[arg-type]
+        lambda: simrec.open("mine", ["home"]),  # type: ignore[arg-type]
+        lambda: simrec.train("pca", source=["a.jpg"]),  # type: ignore[arg-type]
+    ]
+    simrec.build("mine", photos, encoder="demo")
+    for call in refused:
+        with pytest.raises(RequestError, match="^list is not a (source|recommender|home): give one text or path$"):
+            call()
+    with pytest.raises(RequestError, match="'12': give ids as a list, such as \\['12'\\]"):
+        simrec.remove("mine", "12")
+
+
+def test_a_recommender_says_what_it_is(demo: Recommender) -> None:
+    assert repr(demo) == f"<Recommender demo: 10,000 items, encoder {demo.manifest.encoder.title}>"
+    assert "photo: no catalogue, encoder photo/" in repr(simrec.open("photo"))
+
+
+def test_a_pickled_recommender_opens_the_newest_generation(photos: Path, own_home: Path) -> None:
+    built = simrec.open(simrec.build("mine", photos / "Bag", encoder="demo").name)
+    pickled, deep = pickle.dumps(built), deepcopy(built)
+    simrec.add("mine", photos / "Dress")
+    assert len(pickle.loads(pickled).catalogue) == 20
+    assert [len(one.catalogue) for one in (built, deep, copy(built), built.pinned())] == [10] * 4
+    assert pickle.loads(pickled)._home.is_absolute()
+
+
 # What Python callers have of a picture, and many of them at once.
 
 
@@ -389,6 +472,8 @@ def test_a_code_is_looked_up_as_its_picture_is(demo: Recommender, shoe: Path) ->
     (code,) = demo.encode(demo.images(query))
     assert [match.id for match in demo.similar(code, 5)] == [match.id for match in demo.similar(shoe, 5)]
     assert demo.similar([code, code.reshape(1, -1)], 5)[1] == demo.similar(code, 5)
+    assert demo.similar(code.astype(np.float64), 5) == demo.similar(code, 5)
+    assert demo.similar(deque([code]), 5) == [demo.similar(code, 5)]
     with pytest.raises(RequestError, match="a code has no picture"):
         demo.images(demo.read(code))
 
@@ -693,6 +778,14 @@ def test_what_is_no_query_is_refused_with_what_is_taken(demo: simrec.Recommender
     )
     with (tmp_path / "new.png").open("wb") as writable:
         assert "open it for reading" in refused(writable)
+    (written := io.BytesIO()).write(shoe.read_bytes())
+    assert refused(written) == "the open file: is at its end, with nothing left to read: go back with seek(0)"
+    written.seek(0)
+    assert demo.similar(written)
+    assert refused("") == "an empty text is no picture: give the path of a picture file, or 'id:ITEM'"
+    assert refused(demo.codes[:3]) == (
+        "an array float32 (3, 64) is several codes, not a query: give a list of them, as list(codes) makes it"
+    )
     assert refused(io.StringIO("text")) == "the open file: gives str, not bytes: open it in binary mode"
     for number in (np.nan, np.inf):
         assert refused(np.full(64, number, np.float32)).startswith("a code has numbers that are infinite or NaN")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
 from simrec.errors import DataError, EmptyError, ImageError, PluginError, quantity
 from simrec.faults import blamed_on
-from simrec.files import replacing
+from simrec.files import PathText, replacing, typed
 from simrec.sources.checking import Checks, are_contents
 from simrec.sources.exports import is_export
 from simrec.streams import ahead, chunks
@@ -99,7 +99,7 @@ def at_once(spec: ImageSpec) -> int:
     return max(16, min(READ, LARGEST_BATCH // math.prod(spec.shape)))
 
 
-def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) -> Held:
+def open_source(source: PathText, *, data_dir: PathText | None = None, notice: Notice) -> Held:
     """Opens the source that a person typed, and checks it against its contract as it is used.
 
     data_dir: where to look for a data set's files first. notice: receives one-line messages for the person. Raises
@@ -107,6 +107,7 @@ def open_source(source: str, *, data_dir: Path | None = None, notice: Notice) ->
     """
     from simrec import host
 
+    source, data_dir = typed(source, "a source"), data_dir if data_dir is None else Path(data_dir)
     if is_export(source):
         raise DataError(
             f"{source}: this is an export of codes, not of pictures: 'simrec index build NAME {source}' makes a "
@@ -249,7 +250,7 @@ class LeftOut:
 
 
 def load(
-    source: str, spec: ImageSpec, *, data_dir: Path | None = None, notice: Notice, memory: int | None = None
+    source: PathText, spec: ImageSpec, *, data_dir: PathText | None = None, notice: Notice, memory: int | None = None
 ) -> Pictures:
     """The pictures of a source in memory, prepared for an encoder with that spec.
 

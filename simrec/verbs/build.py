@@ -14,7 +14,8 @@ from simrec.catalogue.comparing import FieldsOf
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
-from simrec.home import SHIPPED, default
+from simrec.files import PathText, typed
+from simrec.home import SHIPPED, home_of
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest
 from simrec.recommender import Recommender, silent
 from simrec.sources.exports import is_export
@@ -28,7 +29,7 @@ FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
 
 def build(
     name: str,
-    source: str | None = None,
+    source: PathText | None = None,
     *,
     encoder: str | None = None,
     dtype: Dtype | None = None,
@@ -37,8 +38,8 @@ def build(
     yes: bool = False,
     discard: bool = False,
     unread: Unread | None = None,
-    data_dir: Path | None = None,
-    home_folder: Path | None = None,
+    data_dir: PathText | None = None,
+    home_folder: PathText | None = None,
     progress: Callable[[str, int, int], None] = silent,
     notice: Notice = silent,
 ) -> Recommender:
@@ -48,19 +49,20 @@ def build(
     it has finished; the next build from the same source with the same encoder goes on from there. The codes of an
     export are used as they are: see `simrec.verbs.importing`.
 
-    source: by default the ones it was built from before, else what the encoder was trained on. encoder: the recommender
-    whose encoder to take; by default `name` itself, else a shipped one that suits the source. If the catalogue has
-    another encoder's codes, its items are encoded again, with their ids and fields. dtype: how codes are kept (see
-    `simrec.index`); by default as before, else float32. replace: overwrite the catalogue of another source.
-    from_scratch: encode everything, even what hasn't changed. yes: whether more than half of the items may go. discard:
-    throw away what an interrupted build has finished. progress: called with a stage ("encoding", "writing"), how many
-    pictures are done, and of how many (0 while that isn't known).
+    source: a name or a path; `add` adds more of them. By default the ones it was built from before, else what the
+    encoder was trained on. encoder: the recommender whose encoder to take; by default `name` itself, else a shipped one
+    that suits the source. If the catalogue has another encoder's codes, its items are encoded again, with their ids and
+    fields. dtype: how codes are kept (see `simrec.index`); by default as before, else float32. replace: overwrite the
+    catalogue of another source. from_scratch: encode everything, even what hasn't changed. yes: whether more than half
+    of the items may go. discard: throw away what an interrupted build has finished. progress: called with a stage
+    ("encoding", "writing"), how many pictures are done, and of how many (0 while that isn't known).
 
     Raises RequestError or StoreError if the recommender doesn't exist, is a shipped one, or has another source's
     catalogue; DataError and ImageError for the source. After any error the old catalogue still answers.
     """
-    context = Context(progress, notice, home_folder, data_dir)
-    place = home_folder or default()
+    source = None if source is None else typed(source, "a source")
+    place = home_of(home_folder)
+    context = Context(progress, notice, place, data_dir if data_dir is None else Path(data_dir))
     folder = place / library.check_name(name)
     export = _export(source, folder)
     if export is not None:
@@ -79,7 +81,7 @@ def build(
         )
     sources = [source] if source is not None else [one.name for one in catalogue.sources] if catalogue else None
     sources = sources or [origin.manifest.encoder.trained_on.source]
-    opened = [open_source(one, data_dir=data_dir, notice=notice) for one in sources]
+    opened = [open_source(one, data_dir=context.data_dir, notice=notice) for one in sources]
     coming = ", ".join(one.name for one in opened)
     if catalogue and catalogue.source != coming and not replace:
         own = opened[0].name in [one.name for one in catalogue.sources]

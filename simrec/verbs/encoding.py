@@ -16,7 +16,7 @@ from simrec import store
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
 from simrec.errors import quantity
-from simrec.files import explained
+from simrec.files import explained, typed
 from simrec.home import default, remember_root
 from simrec.manifest import EncoderRecord, SourceRecord
 from simrec.recommender import Recommender, silent
@@ -46,13 +46,19 @@ class Unread:
 class Context:
     """Where progress and notices go, and where recommenders and data sets are.
 
-    progress: called with a stage, how much is done, and of how much (0 while that isn't known).
+    progress: called with a stage, how much is done, and of how much (0 while that isn't known). home, data_dir: paths,
+    also as texts.
     """
 
     progress: Callable[[str, int, int], None] = silent
     notice: Notice = silent
     home: Path | None = None
     data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("home", "data_dir"):
+            if (place := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(typed(place, f"a folder for {name}")))
 
 
 @contextmanager

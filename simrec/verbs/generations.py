@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from simrec import library, store
 from simrec.errors import RequestError, SimrecError, StoreError
-from simrec.home import default
+from simrec.files import PathText
+from simrec.home import home_of
 from simrec.manifest import ChangeRecord
 from simrec.recommender import Recommender, silent
 
@@ -37,13 +37,13 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
+def history(name: str, *, home_folder: PathText | None = None) -> list[Kept]:
     """The live generation and those to which a rollback can go, the newest first.
 
     None is live if the live one's manifest is missing or damaged. Raises RequestError if there is no such recommender,
     StoreError if it can't be read.
     """
-    folder = library.find(name, home_folder or default())
+    folder = library.find(name, home_of(home_folder))
     live = store.live(folder)
     generations = [one for one in store.kept(folder) if one.name != live.name] if live else store.earlier(folder)
     listing = [
@@ -56,13 +56,13 @@ def history(name: str, *, home_folder: Path | None = None) -> list[Kept]:
     return sorted(listing, key=lambda one: one.number, reverse=True)
 
 
-def rollback(name: str, to: int | None = None, *, home_folder: Path | None = None) -> Recommender:
+def rollback(name: str, to: int | None = None, *, home_folder: PathText | None = None) -> Recommender:
     """Makes an earlier generation answer again, by default the one before the live one.
 
     It becomes a new generation, so that this can be undone too. It works without the live one's manifest. Raises
     RequestError if there is no such generation, StoreError if one of its files is missing or has another size.
     """
-    place = home_folder or default()
+    place = home_of(home_folder)
     library.check_changeable(name, place)
     folder = place / name
     with store.Writer(folder) as writer:
@@ -89,7 +89,7 @@ def rollback(name: str, to: int | None = None, *, home_folder: Path | None = Non
 
 
 def verify(
-    name: str, *, home_folder: Path | None = None, progress: Callable[[str, int, int], None] = silent
+    name: str, *, home_folder: PathText | None = None, progress: Callable[[str, int, int], None] = silent
 ) -> Checked:
     """Reads every byte of a recommender's live generation and checks it against what was written.
 
@@ -97,7 +97,7 @@ def verify(
     that the numbers of items agree, and that the encoder can be opened. Raises RequestError if there is no such
     recommender, StoreError if its manifest can't be read.
     """
-    generation = store.current(library.find(name, home_folder or default()))
+    generation = store.current(library.find(name, home_of(home_folder)))
     problems: list[str] = []
     total, done = sum(record.size for record in generation.manifest.files.values()), 0
 
@@ -129,7 +129,9 @@ def _engine(generation: store.Generation) -> str:
     return record.engine if record else ""
 
 
-def _check_table(name: str, home: Path | None, problems: list[str], progress: Callable[[str, int, int], None]) -> int:
+def _check_table(
+    name: str, home: PathText | None, problems: list[str], progress: Callable[[str, int, int], None]
+) -> int:
     """Checks a catalogue in a table; returns how many items could be read."""
     from simrec.catalogue.remote import RemoteCatalogue, intact
 
@@ -188,17 +190,17 @@ def _check_items(
     return count
 
 
-def delete(name: str, *, home_folder: Path | None = None) -> None:
+def delete(name: str, *, home_folder: PathText | None = None) -> None:
     """Deletes a recommender with its encoder. Raises RequestError if there is none of that name or it is shipped."""
-    place = home_folder or default()
+    place = home_of(home_folder)
     library.check_changeable(name, place)
     with store.Writer(place / name) as writer:
         writer.delete()
 
 
-def rename(name: str, new: str, *, home_folder: Path | None = None) -> Recommender:
+def rename(name: str, new: str, *, home_folder: PathText | None = None) -> Recommender:
     """Renames a recommender. Raises RequestError if the new name is taken or there is none of the old name."""
-    place = home_folder or default()
+    place = home_of(home_folder)
     library.check_changeable(name, place)
     if (place / library.check_name(new)).exists() or store.exists(library.shipped() / new):
         raise RequestError(f"{new} already exists: choose another name, or delete it first")

@@ -18,7 +18,8 @@ from simrec.catalogue.remote import RemoteRevision
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Entry, Value
 from simrec.errors import DataError, EmptyError, RequestError, StoreError
-from simrec.home import default
+from simrec.files import PathText, typed
+from simrec.home import default, home_of
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecord
 from simrec.recommender import Recommender
 from simrec.sources.load import READ, Held, LeftOut, open_source
@@ -55,9 +56,9 @@ class Outcome:
 
 def sync(
     name: str,
-    source: str | None = None,
+    source: PathText | None = None,
     *,
-    root: Path | None = None,
+    root: PathText | None = None,
     dry_run: bool = False,
     yes: bool = False,
     discard: bool = False,
@@ -74,6 +75,8 @@ def sync(
     source. After any error, the previous catalogue still answers.
     """
     context, unread = context or Context(), unread or Unread()
+    source = None if source is None else typed(source, "a source")
+    root = None if root is None else Path(typed(root, "a folder"))
     folder = _own(name, context)
     records = list(_record(folder, name).sources)
     chosen = list(range(len(records)))
@@ -100,7 +103,7 @@ def sync(
 
 
 def add(
-    name: str, source: str, *, discard: bool = False, unread: Unread | None = None, context: Context | None = None
+    name: str, source: PathText, *, discard: bool = False, unread: Unread | None = None, context: Context | None = None
 ) -> Outcome:
     """Adds a source to a catalogue. Raises DataError, before anything is written, if one of its ids is taken."""
     context, unread = context or Context(), unread or Unread()
@@ -125,6 +128,8 @@ def remove(
     Their pictures stay where they are, so the next sync would add them again. Raises RequestError for an unknown id and
     if there is nothing to remove.
     """
+    if isinstance(ids, str):  # which is a sequence too: of one-letter ids
+        raise RequestError(f"{ids!r:.100}: give ids as a list, such as [{ids!r:.100}]")
     context = context or Context()
     folder = _own(name, context)
     with store.Writer(folder) as writer:
@@ -151,14 +156,14 @@ def remove(
         return _committed(writer, before, revision, before.manifest.catalogue, change, context)
 
 
-def set_fields(name: str, source: str, *, context: Context | None = None) -> Outcome:
+def set_fields(name: str, source: PathText, *, context: Context | None = None) -> Outcome:
     """Sets items' fields from a list that has their ids, without touching pictures; other items and fields stay.
 
     Raises DataError for the list, RequestError if none of its ids is an item's.
     """
     from simrec.sources.lists import rows_of
 
-    context = context or Context()
+    context, source = context or Context(), typed(source, "a list of fields")
     folder = _own(name, context)
     with store.Writer(folder) as writer:
         before = Recommender(folder, home=context.home)
@@ -198,7 +203,7 @@ def set_fields(name: str, source: str, *, context: Context | None = None) -> Out
         return replace_fields(made, unchanged=len(known) - changed)
 
 
-def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event | None = None) -> Iterator[bool]:
+def changes(name: str, *, home_folder: PathText | None = None, stop: threading.Event | None = None) -> Iterator[bool]:
     """Waits for files to change below the sources of a catalogue, until `stop` is set; yields True after each burst,
     and False after a few seconds without a change.
 
@@ -208,7 +213,7 @@ def changes(name: str, *, home_folder: Path | None = None, stop: threading.Event
         from watchfiles import watch
     except ImportError as error:
         raise RequestError("watchfiles, which --watch needs, is not installed: pip install 'simrec[watch]'") from error
-    folder = (home_folder or default()) / name
+    folder = home_of(home_folder) / name
 
     def watched() -> list[str]:
         return [one.root for one in _record(folder, name).sources if one.root is not None]
