@@ -18,6 +18,7 @@ import onnxruntime
 import pytest
 import recipe_steps
 from click.testing import CliRunner
+from conftest import ran
 from numpy.typing import NDArray
 from PIL import Image
 from recipe_vectors import ENCODERS, PICTURES, PLACE
@@ -27,9 +28,9 @@ import simrec
 from simrec import images, onnx_graph, recipes
 from simrec.cli import cli
 from simrec.contracts import ImageSpec
-from simrec.errors import RequestError
+from simrec.errors import DataError, RequestError
 from simrec.recommender import Recommender
-from simrec.verbs.encoder import encoder
+from simrec.verbs.encoder import encoder, verify_encoder
 
 SPECS = [
     ImageSpec(),
@@ -206,6 +207,30 @@ def test_the_encoders_record_is_in_the_graph_and_beside_it(exported: Path, demo:
     assert [(one.name, one.shape) for one in session.get_outputs()] == [("codes", ["n", 64])]
     assert said["outputs"] == [{"name": "codes", "dtype": "float32", "shape": ["n", 64]}]
     assert set(beside) <= set(re.findall(r"`(\w+)`", GUIDE))
+
+
+def test_an_exported_encoder_is_checked_like_a_file_of_codes(exported: Path, demo: Recommender) -> None:
+    title = demo.manifest.encoder.title
+    assert ran("verify", exported, "--index", "demo") == (
+        0, f"{exported}: whole: encoder {title}, whose codes have 64 numbers\n", "",
+    )  # fmt: skip
+    status, _, error = ran("verify", exported, "--index", "photo")
+    assert (status, f"it is encoder {title}, but photo has photo/" in error) == (1, True)
+    whole, beside = exported.read_bytes(), Path(f"{exported}.simrec.json")
+    place = len(whole) // 2
+    for damaged in (whole[:-1], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], b""):
+        exported.write_bytes(damaged)
+        with pytest.raises(DataError, match="^[^\n]*encoder.onnx: altered: [^\n]* export it again$"):
+            verify_encoder(exported)
+    exported.write_bytes(whole)
+    said = beside.read_text()
+    for changed in (said.replace("cosine", "l2"), said.replace('"digest"', '"other"'), "[]", "{}", "{", '"digest"'):
+        beside.write_text(changed)
+        with pytest.raises(DataError, match="^[^\n]*encoder.onnx.simrec.json: [^\n]* export it again$"):
+            verify_encoder(exported)
+    beside.unlink()
+    with pytest.raises(DataError, match="encoder.onnx.simrec.json: cannot be read as an export .No such file"):
+        verify_encoder(exported)
 
 
 def test_an_exported_variational_encoder_says_that_it_gives_variances_too(tmp_path: Path) -> None:

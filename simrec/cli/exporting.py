@@ -126,17 +126,22 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--index", "name", metavar="NAME", help="Also check that this recommender's encoder made the codes.")
+@click.option("--index", "name", metavar="NAME", help="Also check that it is from this recommender's encoder.")
 @click.pass_obj
 def verify(session: Session, file: Path, name: str | None) -> None:
-    """Check that a file of codes is complete and unaltered.
+    """Check that a file of codes, or an encoder in a .onnx, is complete and unaltered.
 
     FILE is what 'simrec export' or 'simrec encode' wrote.
     """
     from simrec import library
+    from simrec.verbs.encoder import verify_encoder
     from simrec.verbs.verify import verify as verb
 
     opened = library.open(name, session.home) if name else None
+    if file.suffix.lower() == ".onnx":
+        said = verify_encoder(file, opened)
+        say(f"{file}: whole: encoder {said['encoder']}, whose codes have {said['dim']} numbers")
+        return
     with session.counting() as progress:
         record = verb(file, opened, progress=progress)
     length = ", of length 1" if record.normalised else ""

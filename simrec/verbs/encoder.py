@@ -1,4 +1,4 @@
-"""Exports an encoder: its graph, with everything that a program in any language needs to run it."""
+"""Exports an encoder and checks it: its graph, with everything that a program in any language needs to run it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from simrec.errors import RequestError
+from simrec.errors import DataError, RequestError
 from simrec.exporters.files import record_path
-from simrec.files import replacing_all
+from simrec.exporters.reading import LARGEST, reading
+from simrec.files import opened, read, replacing_all
 from simrec.onnx_encoder import OnnxEncoder
 from simrec.recommender import Recommender
 
@@ -36,6 +37,36 @@ def encoder(recommender: Recommender, path: Path) -> list[Path]:
         file.write(graph)
         description.write(json.dumps({**said, "digest": digest}, indent=1).encode() + b"\n")
     return [path, beside]
+
+
+def verify_encoder(path: Path, recommender: Recommender | None = None) -> dict[str, Any]:
+    """Checks a graph that `encoder` wrote, and the record in it, against the file beside it; returns the record.
+
+    recommender: must have this encoder. Raises DataError if the files can't be read, are not what was written, or are
+    of another encoder.
+    """
+    from simrec import onnx_graph
+
+    beside = record_path(str(path))
+    with reading(str(path)), opened(path) as file:
+        graph = file.read()
+    with reading(str(beside)), opened(beside) as file:
+        said = dict[str, Any](json.loads(read(file, LARGEST)))
+        if missing := {"encoder", "encoder_digest", "dim", "digest"} - said.keys():
+            raise ValueError(f"it says no {min(missing)}")
+        digest = said.pop("digest")
+    if digest != hashlib.sha256(graph).hexdigest():
+        raise DataError(f"{path}: altered: it is not the graph whose digest {beside.name} has: export it again")
+    with reading(str(path)):
+        same = said == json.loads(onnx_graph.metadata(graph)["simrec"])
+    if not same:
+        raise DataError(f"{beside}: altered: it says other things than the record in {path.name}: export it again")
+    if recommender is not None and said["encoder_digest"] != recommender.manifest.encoder.digest:
+        raise DataError(
+            f"{path}: it is encoder {said['encoder']}, but {recommender.name} has "
+            f"{recommender.manifest.encoder.title}: name the recommender that it was exported from"
+        )
+    return said
 
 
 def record(recommender: Recommender) -> dict[str, Any]:
