@@ -12,9 +12,10 @@ from typing import IO, Any, BinaryIO
 from simrec.contracts import Origin
 from simrec.errors import RequestError
 from simrec.files import opened, replacing_all, temporary
+from simrec.sources.exports import RECORD
 
-ITEMS, RECORD = ".items.jsonl", ".simrec.json"
-"""Endings of the files beside it: for the rows without their codes, and for the record."""
+ITEMS = ".items.jsonl"
+"""The ending of the file beside it for the rows without their codes."""
 
 SHARING = (".npy", ".safetensors", ".faiss")
 """Endings of files that hold only codes: of two with the same stem, only one can have its items beside it."""

@@ -26,7 +26,7 @@ from simrec.errors import DataError, EmptyError, ImageError, PluginError, quanti
 from simrec.faults import blamed_on
 from simrec.files import PathText, replacing, typed
 from simrec.sources.checking import Checks, are_contents
-from simrec.sources.exports import is_export
+from simrec.sources.exports import check_has_pictures
 from simrec.streams import ahead, chunks
 
 LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -108,11 +108,7 @@ def open_source(source: PathText, *, data_dir: PathText | None = None, notice: N
     from simrec import host
 
     source, data_dir = typed(source, "a source"), data_dir if data_dir is None else Path(data_dir)
-    if is_export(source):
-        raise DataError(
-            f"{source}: this is an export of codes, not of pictures: 'simrec index build NAME {source}' makes a "
-            f"catalogue from it, and makes it again when the export has changed"
-        )
+    check_has_pictures(source)
     plugins = host.discover()
     name, _, text = source.partition(":")
     # Without a colon, even "folder" is a path: that of a folder with this name.
