@@ -384,8 +384,8 @@ def test_encode_writes_what_an_export_of_the_same_pictures_has(shop: Recommender
         ("-o out.xlsx", "out.xlsx: no exporter writes files with that ending: name one that ends in .arrow, .csv"),
         ("-o out.csv --format cvs", "no exporter 'cvs': did you mean 'csv'?"),
         ("-o out.csv --columns id,prize,code", "no column 'prize': did you mean 'price'?"),
-        ("-o out.csv --columns id", "an export always has codes"),
-        ("-o out.csv --columns id,id,code", "no column twice"),
+        ("-o out.csv --columns id,price", "every export has the codes: write --columns id,price,code (a .npy keeps"),
+        ("-o out.csv --columns id,id,code", "--columns: 'id' is there twice: name each column once"),
         ("-o out.faiss --dtype int8", "faiss: can't hold int8: its codes are float32"),
         ("-o out.parquet --codes text", "parquet: can't hold codes as text: write csv"),
         ("-o - --format projector", "projector: can't be written to standard output: name a file"),
@@ -721,6 +721,24 @@ def test_what_cannot_become_a_catalogue_is_one_line_and_changes_nothing(
         assert (status, len(err.splitlines())) == (1, 1), (words, err)
         assert said in err, (words, err)
         assert {file: file.read_bytes() for file in own_home.rglob("*") if file.is_file()} == before, words
+
+
+@pytest.mark.parametrize("ending", [ending for ending in BASE if ending not in ("parquet", "arrow")])
+def test_an_export_that_cannot_become_a_catalogue_says_which_one_can(
+    ending: str, copied: Callable[[str], Path], own_home: Path
+) -> None:
+    path = copied(ending)
+    with pytest.raises(DataError) as raised:
+        simrec.build("mine", path, encoder="demo")
+    assert str(raised.value) == (
+        f"{path}: this is an export of codes, not of pictures: a catalogue can be built from one that ends in "
+        f".parquet or .arrow: 'simrec export NAME -o {path.with_suffix('.parquet')}'"
+    )
+    if ending in ("csv", "jsonl"):  # a list, though a record of the export that it replaced lies beside it
+        row = {"path": "a.png", "label": "bag"}
+        path.write_text(json.dumps(row) if ending == "jsonl" else "label,path\nbag,a.png\n")
+        with pytest.raises(DataError, match="none of its 1 pictures can be read"):
+            simrec.build("mine", path, encoder="demo")
 
 
 def forged(path: Path, record: ExportRecord, table: pa.Table, **changes: Any) -> None:

@@ -188,8 +188,13 @@ class _Table:
         for name in chosen:
             if name not in every:
                 raise RequestError(f"--columns: no column {name!r:.100}: {suggestion(name, every)}")
-        if len(set(chosen)) < len(chosen) or "code" not in chosen:
-            raise RequestError("--columns: name 'code', and no column twice: an export always has codes")
+        if twice := [name for name in every if chosen.count(name) > 1]:
+            raise RequestError(f"--columns: {twice[0]!r:.100} is there twice: name each column once")
+        if "code" not in chosen:
+            raise RequestError(
+                f"--columns: every export has the codes: write --columns {','.join([*chosen, 'code']):.500} (a .npy "
+                f"keeps all other columns in a file of their own, .items.jsonl)"
+            )
         if offer.spec.preview and "preview" not in chosen:
             chosen.append("preview")
         self.columns = {name: every[name] for name in chosen}
