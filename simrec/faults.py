@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simrec.contracts import Codes, Images, Rebuilt
-from simrec.errors import NotInstalledError, PluginError, SimrecError, missing, needs, reason
+from simrec.errors import NotInstalledError, PluginError, SimrecError, TrainingError, missing, needs, reason
 
 MACHINE = (errno.ENOSPC, errno.EPIPE)
 """A full disk, or a closed pipe that read the progress, is not the plugin's fault."""
@@ -22,13 +22,16 @@ LARGEST = 1e18
 
 @contextmanager
 def blamed_on(culprit: str) -> Iterator[None]:
-    """Turns whatever is raised inside into a PluginError about the culprit; errors raised on purpose pass unchanged.
+    """Turns whatever is raised inside into a PluginError about the culprit; errors raised on purpose pass unchanged,
+    but a TrainingError, which doesn't know what is being trained, gets the culprit's name.
 
     culprit: how a sentence names it, with distribution and version. Raises PluginError, which is a NotInstalledError if
     a package of an extra is missing.
     """
     try:
         yield
+    except TrainingError as error:
+        raise TrainingError(f"{culprit}: {error}") from error
     except (SimrecError, KeyboardInterrupt, GeneratorExit):
         raise
     # A plugin may raise anything, even SystemExit; a panic in a Rust library isn't an Exception either.

@@ -21,9 +21,9 @@ from simrec_denoising.model import Denoising
 from simrec_plain.model import Plain, PlainSettings
 from torch import Tensor, nn
 
-from simrec import store
+from simrec import host, store
 from simrec.cli import cli
-from simrec.contracts import History, Progress
+from simrec.contracts import EncoderSpec, History, Progress
 from simrec.errors import TrainingError
 from simrec.learning import onnx_export, training
 from simrec.learning.autoencoder import Autoencoder, AutoencoderSettings
@@ -123,6 +123,96 @@ class Lying(Autoencoder):
 def test_a_graph_that_disagrees_fails_before_the_first_epoch(pictures: Pictures) -> None:
     with pytest.raises(TrainingError, match=r"encoder.onnx.* differ by"):
         Lying(AutoencoderSettings()).fit(pictures.images[:128], validation=pictures.images[:64], device="cpu")
+
+
+class Trained(Lying):
+    """An encoder that a command can train, whose `code` each subclass changes."""
+
+    def code(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1))
+        return out
+
+    def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        return self.code(x).square().mean(), {}
+
+
+class Random(Trained):
+    def code(self, x: Tensor) -> Tensor:
+        return super().code(x) + torch.randn(self.dim)
+
+
+class NotFinite(Trained):
+    def code(self, x: Tensor) -> Tensor:
+        return super().code(x) * float("nan")
+
+
+class Branching(Trained):
+    def code(self, x: Tensor) -> Tensor:
+        return super().code(x) if x.mean() > 0.3 else -super().code(x)
+
+
+class Unrunnable(Trained):
+    """Draws at random what its codes don't depend on: torch.onnx exports that as a graph that simrec doesn't run."""
+
+    def code(self, x: Tensor) -> Tensor:
+        return super().code(x) + 0 * torch.rand(self.dim)
+
+
+class Double(Trained):
+    def code(self, x: Tensor) -> Tensor:
+        return super().code(x).double() / 3
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers the encoders above as a plugin's."""
+    real = host.discover()
+    kinds = (Random, NotFinite, Branching, Unrunnable, Double)
+    specs = [EncoderSpec(kind.__name__.lower(), "", f"{__name__}:{kind.__name__}") for kind in kinds]
+    more = [host.Offer(spec, "mine 1.0") for spec in specs]
+    monkeypatch.setattr(host, "_discover", lambda *_: replace(real, offers=(*real.offers, *more)))
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("random", "code() gives the same pictures other codes the second time"),
+        ("notfinite", "code() gives NaN or infinite numbers"),
+    ],
+)
+def test_a_code_that_no_training_could_use_is_refused_before_the_first_epoch_by_the_encoders_name(
+    name: str, expected: str, photos: Path, own_home: Path
+) -> None:
+    status, _, err = ran("train", name, "--data", photos, "--epochs", 1)
+    assert (status, "epoch 1/1" in err) == (1, False)
+    assert f"Error: encoder '{name}' (mine 1.0): {expected}" in err.splitlines()[-1]
+    assert not (own_home / name).exists()
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("branching", "Python's if and while can't depend on a picture's values there: use torch.where"),
+        ("unrunnable", "encoder.onnx: simrec does not run this graph, as it has the operator 'RandomUniformLike'"),
+    ],
+)
+def test_a_network_without_a_graph_trains_with_one_line_that_says_why(
+    name: str, expected: str, photos: Path, own_home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = ran("train", name, "--data", photos, "--epochs", 1)
+    assert status == 0
+    assert f"encoder '{name}' (mine 1.0): no ONNX graph, so looking up needs this plugin ({expected})" in err
+    assert len(err.splitlines()) == 7  # two of the network, its training, an epoch, the notice, and two of the end
+    assert capfd.readouterr() == ("", "")
+    assert store.current(own_home / name).manifest.encoder.runtime == "plugin"
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_code_in_float64_is_trained_and_saved_as_a_graph_of_float32(photos: Path, own_home: Path) -> None:
+    assert ran("train", "double", "--data", photos, "--epochs", 1)[0] == 0
+    assert store.current(own_home / "double").manifest.encoder.runtime == "onnx"
 
 
 class Scaled(Lying):

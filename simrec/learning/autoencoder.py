@@ -197,7 +197,7 @@ class TorchEncoder(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Writes weights.safetensors (with the settings), encoder.onnx and decoder.onnx.
 
-        Raises TrainingError if the graphs and the network disagree.
+        Raises TrainingError if the graphs and the network disagree, or if codes are random or not finite.
         """
         self.eval()
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -237,6 +237,7 @@ class TorchEncoder(nn.Module, ABC):
         return "\n".join([*lines, f"{'total':<{wide}}  {'':>14}  {_parameters(self):>9,} parameters"])
 
     def _export(self, folder: Path) -> None:
+        self._check_codes()
         traced, self._traced = self._traced, None
         try:
             if traced:
@@ -247,12 +248,25 @@ class TorchEncoder(nn.Module, ABC):
                     return
             self._traced = onnx_export.trace(self)
             onnx_export.write(self._traced, self, folder)
+            onnx_export.check(self, folder, self._probe)
         except onnx_export.NotExportable as error:
             for name in ("encoder.onnx", "decoder.onnx"):
                 (folder / name).unlink(missing_ok=True)
             warnings.warn(f"no ONNX graph, so looking up needs this plugin ({error})", stacklevel=3)
-            return
-        onnx_export.check(self, folder, self._probe)
+
+    def _check_codes(self) -> None:
+        """Raises TrainingError if `code` gives numbers that aren't finite, or others the second time."""
+        codes, again = self.encode(self._probe), self.encode(self._probe)
+        if not np.isfinite(codes).all():
+            raise TrainingError(
+                "code() gives NaN or infinite numbers: nothing was saved; look for a division by zero, or a square "
+                "root or logarithm, in its layers"
+            )
+        if np.abs(codes - again).max(initial=0) > onnx_export.TOLERANCE:
+            raise TrainingError(
+                "code() gives the same pictures other codes the second time: nothing was saved; leave out what it "
+                "draws at random"
+            )
 
     @torch.no_grad()
     def _in_batches(self, compute: Callable[[Tensor], Any], images: Images) -> Codes:

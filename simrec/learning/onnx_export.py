@@ -13,10 +13,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from simrec.contracts import Images
-from simrec.errors import TrainingError, missing
-from simrec.onnx_encoder import OnnxEncoder
+from simrec.errors import StoreError, TrainingError, missing
+from simrec.onnx_encoder import REMEDY, OnnxEncoder
 
 TOLERANCE = 1e-4
 """Maximum difference between ONNX Runtime and torch, in codes and in rebuilt pixels (0..1)."""
@@ -26,7 +27,7 @@ OPSET = 18
 
 
 class NotExportable(Exception):  # noqa: N818 - it is an answer, not a failure: such an encoder runs as a plugin
-    """torch.onnx cannot express this network."""
+    """torch.onnx cannot express this network, or not as a graph that simrec runs."""
 
 
 class _Whole(nn.Module):
@@ -42,7 +43,8 @@ class _Whole(nn.Module):
         results = [self.model.code(x)]
         if self.variational:
             results.append(self.model.spread(x))
-        return (*results, *(self.model.picture(codes).permute(0, 2, 3, 1) for codes in given))
+        results += [self.model.picture(codes).permute(0, 2, 3, 1) for codes in given]
+        return tuple(result.float() for result in results)  # as `encode` and `decode` do with float64
 
 
 def trace(model: Any) -> torch.onnx.ONNXProgram:
@@ -84,14 +86,21 @@ def write(program: torch.onnx.ONNXProgram, model: Any, folder: Path) -> None:
 
 
 def check(model: Any, folder: Path, images: Images) -> None:
-    """Runs graphs and network on images (n, h, w, c); raises TrainingError if they differ by more than TOLERANCE."""
+    """Runs graphs and network on images (n, h, w, c).
+
+    Raises NotExportable for graphs that simrec doesn't run, TrainingError if they differ by more than TOLERANCE from
+    the network.
+    """
     onnx = OnnxEncoder(model.input, model.dim, lambda name: (folder / name).read_bytes())
     codes = model.encode(images)
-    _compare("encoder.onnx", onnx.encode(images), codes)
-    if model.variational:
-        _compare("encoder.onnx", onnx.log_variances(images), model.log_variances(images))
-    if hasattr(model, "decode"):
-        _compare("decoder.onnx", onnx.decode(codes), model.decode(codes))
+    try:
+        _compare("encoder.onnx", onnx.encode(images), codes)
+        if model.variational:
+            _compare("encoder.onnx", onnx.log_variances(images), model.log_variances(images))
+        if hasattr(model, "decode"):
+            _compare("decoder.onnx", onnx.decode(codes), model.decode(codes))
+    except StoreError as error:
+        raise NotExportable(str(error).removesuffix(f": {REMEDY}")) from error  # there is no copy to bring back yet
 
 
 def _coded(model: Any) -> list[str]:
@@ -129,22 +138,32 @@ def _write(model: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def _exporting() -> Iterator[None]:
-    """Silences the exporter, which prints and logs its own progress and deprecations.
+    """Silences the exporter, which prints and logs its own progress, deprecations and, if it fails, graphs.
 
     Turns whatever its many stages raise into NotExportable, unless onnxscript is not installed.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
         if missing(error):
             raise
-        raise NotExportable(str(error).splitlines()[0] if str(error) else repr(error)) from error
+        raise NotExportable(_why(error)) from error
     finally:
         logging.disable(before)
+
+
+def _why(error: BaseException) -> str:
+    """Why torch.onnx can't export a network, in a line: the first cause, without the exporter's advice on itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return "Python's if and while can't depend on a picture's values there: use torch.where"
+    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 def _compare(name: str, ours: Any, theirs: Any) -> None:

@@ -128,7 +128,7 @@ def train(
         examples, held_out = _pictures(source, model.encoder, plan, watch, data_dir)
         learned = _fitted(model, examples, held_out, plan, watch)
         for text in learned.warnings:
-            watch.notice(text)
+            watch.notice(f"{model.offer}: {text}")
         files = _with_what_codes_tell(learned, model.encoder)
         folder_inside = writer.new("encoder")
         for file, data in files.items():
