@@ -48,9 +48,9 @@ STEPS = 1 << BITS[-1]
 
 
 def sparsity(codes: Codes) -> float:
-    """The share of the numbers of codes (n, dim) that are close to zero: under a thousandth of the largest."""
+    """The share of the numbers of codes (n, dim) that are close to zero: at most a thousandth of the largest."""
     sizes = np.abs(codes)
-    return float((sizes < 1e-3 * sizes.max(initial=0)).mean()) if codes.size else 0.0
+    return float((sizes <= 1e-3 * sizes.max(initial=0)).mean()) if codes.size else 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simrec import host
 from simrec.contracts import Codes, EncoderSpec, Images, Metric, Rebuilt
+from simrec.faults import collapsed
 from simrec.index import Index, Searchable, kmeans
 from simrec.sources.fashion_mnist import LABELS
 
@@ -42,7 +43,14 @@ class Exam:
         return cls(queries, items, tuple(classes), leave_one_out)
 
     def neighbour_labels(self, index: Searchable, queries: Codes) -> NDArray[np.int64]:
-        """The classes of the items that an index finds for queries (m, dim): (m, k), nearest first."""
+        """The classes of the items that an index finds for queries (m, dim): (m, k), nearest first.
+
+        If all its codes are the same, items are drawn at random: they would come in the catalogue's order, which often
+        follows the classes.
+        """
+        if collapsed(index.codes):
+            drawn: NDArray[np.int64] = np.random.default_rng(0).choice(self.labels, (len(queries), DEPTH))
+            return drawn
         return self.labels[neighbours(index, queries, DEPTH, leave_one_out=self.leave_one_out)]
 
     def figures(self, index: Searchable, queries: Codes) -> dict[str, Any]:

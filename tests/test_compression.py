@@ -130,4 +130,5 @@ def test_the_model_is_the_same_after_writing_and_reading() -> None:
 def test_sparsity_is_the_share_next_to_nothing() -> None:
     codes = np.array([[0, 1, -2000, 0.5]], np.float32)
     assert sparsity(codes) == 0.75
+    assert sparsity(np.zeros((3, 4), np.float32)) == 1
     assert sparsity(codes[:0]) == 0

@@ -63,6 +63,18 @@ def test_leave_one_out_never_finds_the_query_itself(codes: np.ndarray) -> None:
     assert not (rows == np.arange(100)[:, None]).any()
 
 
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_codes_that_are_all_the_same_score_by_chance_whatever_the_order_of_the_items(
+    labels: np.ndarray, leave_one_out: bool
+) -> None:
+    by_class = np.sort(labels)
+    exam = evaluation.Exam(by_class, by_class, tuple(fashion_mnist.LABELS), leave_one_out)
+    same = np.ones((len(by_class), 4), np.float32)
+    figures = exam.figures(Index(same, "cosine"), same)
+    assert figures["P@10"] == pytest.approx(0.1, abs=0.01)  # ten classes of about 240 items; 24,000 draws
+    assert figures["MAP@100"] < 0.2
+
+
 def test_a_perfect_ranking_scores_one_and_a_hopeless_one_zero() -> None:
     asked = np.array([1, 2])
     perfect = evaluation.ranking_figures(np.repeat(asked[:, None], 100, axis=1), asked)

@@ -20,7 +20,7 @@ import numpy as np
 from simrec import library, store
 from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
 from simrec.errors import DataError, PluginError, RequestError, StoreError
-from simrec.faults import blamed_on, encoded
+from simrec.faults import blamed_on, collapsed, encoded
 from simrec.home import default
 from simrec.manifest import ChangeRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
@@ -129,6 +129,11 @@ def train(
         learned = _fitted(model, examples, held_out, plan, watch)
         for text in learned.warnings:
             watch.notice(f"{model.offer}: {text}")
+        if collapsed(learned.codes):
+            watch.notice(
+                f"{model.offer}: its codes have collapsed: all pictures have the same one, so look-ups can't tell them "
+                f"apart: train it again with other settings, or fix the plugin"
+            )
         files = _with_what_codes_tell(learned, model.encoder)
         folder_inside = writer.new("encoder")
         for file, data in files.items():
