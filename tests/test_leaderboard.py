@@ -74,11 +74,11 @@ def simrec_encoders():
 '''
 
 
-def install(folder: Path, dim: int) -> None:
+def install(folder: Path, dim: int, version: str = "1.0") -> None:
     """Installs the plugin like pip, with that many numbers in a code by default."""
-    info = folder / "board_plugin-1.0.dist-info"
+    info = folder / "board_plugin.dist-info"
     info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: board-plugin\nVersion: 1.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: board-plugin\nVersion: {version}\n")
     (info / "entry_points.txt").write_text("[simrec]\nboard-plugin = board_plugin\n")
     (folder / "board_plugin.py").write_text(PLUGIN.replace("DIM", str(dim)))
     # Python takes bytecode for current if the source's size and its second are the same.
@@ -200,6 +200,10 @@ def test_only_a_finished_run_of_the_default_preset_on_these_pictures_is_compared
 
     install(site, 5)
     assert named() == []  # the plugin's default is another now
+    install(site, 3)
+    assert named() == ["mine"]
+    install(site, 3, "2.0")
+    assert named() == []  # the plugin's version is another, so its codes may be
     install(site, 3)
     assert named() == ["mine"]
     Image.fromarray(np.ascontiguousarray(pictures.images[0, :, :, 0])).save(photos / "Bag" / "new.png")

@@ -1,9 +1,9 @@
 """The leaderboard: compares encoders that learned from the same source, with the same queries.
 
-It uses the recommenders in the user's home as they are: any that has the encoder (same name and distribution), was
-trained to the end on the source with the encoder's current default preset and one of the seeds, and has that source as
-its catalogue (codes as float32). Missing ones are trained under the leaderboard's own names (`own_name`), which differ
-for each source.
+It uses the recommenders in the user's home as they are: any that has the encoder (same name, and same version of its
+plugin), was trained to the end on the source with the encoder's current default preset and one of the seeds, and has
+that source as its catalogue (codes as float32). Missing ones are trained under the leaderboard's own names
+(`own_name`), which differ for each source.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Leaderboard:
 
         Raises PluginError for an encoder whose settings cannot be read.
         """
-        provider = host.discover().find(EncoderSpec, encoder).provider.split()[0]
+        provider = host.discover().find(EncoderSpec, encoder).provider
         # Damaged recommenders count as missing, and missing ones are reported or trained.
         likely = [
             recommender
@@ -208,10 +208,19 @@ def ranked(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def _trained_as(recommender: Recommender, encoder: str, provider: str, seeds: Sequence[int]) -> bool:
-    """Whether it has this distribution's encoder, trained to the end with the default preset and one of the seeds."""
+    """Whether it has this provider's encoder, trained to the end with the default preset and one of the seeds."""
     record = recommender.manifest.encoder
-    made = (record.name, record.provider.split()[0], record.preset)
-    return made == (encoder, provider, PRESET) and record.seed in seeds and record.results.ended != "interrupted"
+    made = (record.name, _maker(record.provider), record.preset)
+    finished = record.results.ended != "interrupted"
+    return made == (encoder, _maker(provider), PRESET) and record.seed in seeds and finished
+
+
+def _maker(provider: str) -> str:
+    """What the runs of one encoder have in common: the distribution with its version ("name version").
+
+    For simrec's own encoders it is only the name, because simrec's version rises with each release.
+    """
+    return "simrec" if provider.split()[0] == "simrec" else provider
 
 
 def _settings_now(encoder: str) -> Mapping[str, Any]:
