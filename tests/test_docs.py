@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -184,9 +185,14 @@ def test_the_guides_pretrained_encoder_keeps_the_contract(tmp_path: Path, monkey
     results = check_encoder(EncoderSpec("pretrained", "", "pretrained.model:Pretrained"))
     assert [result for result in results if result.outcome == "failed"] == []
     assert "passed" in {result.outcome for result in results if result.name == "onnx"}
+    kind = import_module("pretrained.model").Pretrained
+    with pytest.raises(RequestError, match="nowhere.safetensors: no such file"):
+        kind(kind.Settings(weights="nowhere.safetensors")).check()
 
 
-def test_the_guides_source_lists_and_reads_and_says_when_there_is_nothing(photos: Path) -> None:
+def test_the_guides_source_lists_and_reads_and_says_when_there_is_nothing(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names: dict[str, Any] = {}
     exec(snippet("class Shop:"), names)
 
@@ -197,17 +203,20 @@ def test_the_guides_source_lists_and_reads_and_says_when_there_is_nothing(photos
     Path("our-shop/Bag").rename("our-shop/winter")
     every = collected(opened(""), ImageSpec(), notice=print)
     assert every.images.shape == (40, 28, 28, 1)
-    assert (every.name, len(set(every.ids)), set(every.labels)) == (
-        "our-shop",
-        40,
-        {"Trouser", "winter", "Sneaker", "Dress"},
-    )
+    assert (len(set(every.ids)), set(every.labels)) == (40, {"Trouser", "winter", "Sneaker", "Dress"})
     assert len(list(opened("winter").entries())) == 10
     assert np.array_equal(every.images[0, :, :, 0], np.asarray(Image.open(every.sources[0])))
     with pytest.raises(RequestError, match="our-shop has no 'summer'"):
         opened("summer")
     with pytest.raises(DataError, match="no pictures there"):
         list(opened("", Path("home")).entries())
+    given = opened("winter", Path("our-shop").absolute())
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for name in (every.name, given.name):  # as a sync from another folder opens it, without --data-dir
+        again = opened(name.removeprefix("our-shop:"))
+        assert (again.name, again.folder) == (name, given.folder)
+    assert len(list(again.entries())) == 10
 
 
 def test_the_guides_exporter_writes_what_the_catalogue_holds(
@@ -226,6 +235,9 @@ def test_the_guides_exporter_writes_what_the_catalogue_holds(
     *lines, last = (tmp_path / "demo.arff").read_text().splitlines()
     assert lines.count("@DATA") == 1
     assert len(lines[lines.index("@DATA") + 1 :]) == 1000 == json.loads(last.removeprefix("% "))["count"]
+    with pytest.raises(RequestError, match="keeps ids and codes"):
+        export(demo, tmp_path / "other.arff", Wishes(columns=("label", "code")))
+    assert not (tmp_path / "other.arff").exists()
 
 
 def test_the_guides_augmentation_mirrors_half_of_the_pictures() -> None:

@@ -62,6 +62,18 @@ def test_a_new_plugin_is_found_and_keeps_the_contract(kind: str, monkeypatch: py
 
 
 @pytest.mark.usefixtures("fresh_host")
+@pytest.mark.parametrize(("kind", "setting"), [("autoencoder", "width"), ("numpy", "cells")])
+def test_a_new_plugin_refuses_settings_that_make_no_sense_by_their_name(
+    kind: str, setting: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaffold.write(f"strict-{kind}", kind, Path("strict"))
+    monkeypatch.syspath_prepend(str(Path("strict/src").absolute()))
+    install(Path("strict"))
+    with pytest.raises(RequestError, match=f"{setting}.* must be 1 or more"):
+        simrec.train(simrec.Plan(f"strict-{kind}", changes={setting: "-3"}), source=str(photos))
+
+
+@pytest.mark.usefixtures("fresh_host")
 def test_a_new_numpy_encoder_trains_indexes_and_answers_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scaffold.write("at-once", "numpy", Path("at-once"))
     monkeypatch.syspath_prepend(str(Path("at-once/src").absolute()))

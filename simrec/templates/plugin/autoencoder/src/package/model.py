@@ -17,6 +17,11 @@ class ConvSettings(AutoencoderSettings):
     epochs: int = setting(6, "maximum number of passes over the pictures")
     width: int = setting(32, "channels of the first convolution; the second has twice as many")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}: it must be 1 or more")
+
 
 class ConvAutoencoder(Autoencoder):
     """Rebuilds a picture from its code; the loss is the squared error, summed over the pixels."""
