@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
@@ -119,6 +119,15 @@ class _State:
             raise PluginError(
                 f"{self.name}: its encoder is {record.name!r} of {record.provider}: {error}: install {distribution}"
             ) from error
+
+    @property
+    def provider(self) -> str:
+        """The distribution that encodes ("name version"): the one it was trained with, or its plugin as installed now.
+
+        Raises PluginError if the encoder runs in its plugin, which isn't there.
+        """
+        record = self.manifest.encoder
+        return record.provider if record.runtime == "onnx" else self._offer.provider
 
     @property
     def culprit(self) -> str:
@@ -310,6 +319,26 @@ class Recommender:
     def encoder(self) -> FittedEncoder:
         """The encoder: its ONNX graphs, or the plugin's own class if it has none."""
         return self._now.encoder
+
+    @property
+    def provider(self) -> str:
+        """The distribution that encodes ("name version"): the one it was trained with or, without ONNX graphs, its
+        plugin as installed now. Raises PluginError if that isn't there.
+        """
+        return self._now.provider
+
+    @property
+    def upgraded(self) -> str:
+        """A sentence about its plugin, if that encodes and has another version than in the manifest; else ""."""
+        before, now = self.manifest.encoder.provider, ""
+        with suppress(PluginError):  # raised when the encoder is used
+            now = self.provider
+        if now in ("", before):
+            return ""
+        return (
+            f"{self.name}: its codes were made by {before}, and {now} is installed: if it encodes differently, answers "
+            f"to pictures are wrong until 'simrec index build {self.name} --from-scratch'."
+        )
 
     @property
     def catalogue(self) -> Catalogue:

@@ -422,8 +422,9 @@ def interrupted(folder: Path, home: Path) -> Path:
     codes = opened.encode(batch.images)
     (home / "interrupted").mkdir()
     plan = Plan(
-        "build", [(source.name, source.root)], record.digest, record.input, record.dim, record.metric, "float32"
-    )
+        "build", [(source.name, source.root)], record.digest, record.input, record.dim, record.metric, "float32",
+        record.provider,
+    )  # fmt: skip
     building = Building(home / "interrupted", plan)
     building.begin(discard=False)
     for rows in (slice(20), slice(20, 40)):

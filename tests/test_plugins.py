@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import simrec as api
 from simrec import hookspecs, host, settings
-from simrec.cli import main
+from simrec.cli import cli, main
 from simrec.contracts import EncoderSpec, ImageSpec, SourceSpec
 from simrec.errors import MOVED, PluginError, RequestError, reason
 from simrec.verbs.train import Plan
@@ -787,6 +788,51 @@ def test_an_upgrade_that_breaks_the_contract_is_named_with_its_version_when_used
     line = simrec("similar", next(photos.glob("Bag/*.png")), "--index", "mine").error
     assert line.startswith("encoder 'pixels' (good-plugin 2.0) ")
     assert expected in line
+
+
+UPGRADES = {"the same codes": GOOD, "other codes": GOOD.replace("self.dim).astype", "self.dim)[:, ::-1].astype")}
+
+
+def upgraded(codes: str, tmp_path: Path, install_site: Callable[[Path], None]) -> None:
+    """Installs version 2.0 of the good plugin."""
+    install(folder_made(tmp_path / "upgrade"), "good-plugin", UPGRADES[codes], "2.0")
+    install_site(tmp_path / "upgrade")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_an_upgrade_that_encodes_differently_adds_no_items_until_all_are_encoded_again(
+    dtype: str, simrec: Command, photos: Path, tmp_path: Path, own_home: Path, install_site: Callable[[Path], None]
+) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine", "--dtype", dtype).status == 0
+    upgraded("other codes", tmp_path, install_site)
+    said = "mine: its codes were made by good-plugin 1.2.3, and good-plugin 2.0"
+    query = ["similar", str(next(photos.glob("Bag/*.png"))), "--index", "mine"]
+    assert f"{said} is installed" in CliRunner().invoke(cli, query).stderr
+    Image.new("L", (28, 28), 90).save(photos / "Bag" / "new.png")
+    before = tree(own_home / "mine" / "generations")
+    assert simrec("index", "sync", "mine").error.startswith(f"{said} encodes differently: 'simrec index build mine")
+    assert tree(own_home / "mine" / "generations") == before
+    assert simrec("index", "build", "mine", "--from-scratch", "--discard").status == 0
+    Image.new("L", (28, 28), 60).save(photos / "Bag" / "newer.png")
+    assert simrec("index", "sync", "mine").status == 0
+    assert CliRunner().invoke(cli, query).stderr == ""
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_an_upgrade_that_encodes_as_before_adds_items(
+    dtype: str, simrec: Command, photos: Path, tmp_path: Path, install_site: Callable[[Path], None]
+) -> None:
+    assert simrec("train", "pixels", "--data", photos, "--name", "mine").status == 0
+    assert simrec("index", "build", "mine", "--dtype", dtype).status == 0
+    upgraded("the same codes", tmp_path, install_site)
+    Image.new("L", (28, 28), 90).save(photos / "Bag" / "new.png")
+    for changed in list(photos.glob("Dress/*.png"))[:5]:  # which don't count as encoded differently
+        Image.new("L", (28, 28), 30).save(changed)
+    assert simrec("index", "sync", "mine").status == 0
+    assert len(api.open("mine").catalogue) == 41
 
 
 def folder_made(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import json
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,19 @@ def test_what_changed_since_the_interruption_is_read_again(photos: Path, own_hom
     simrec.build("whole", str(photos), encoder="demo")
     assert files(own_home / "whole") == files(own_home / "mine")
     assert built.catalogue.items(["38-0.png"]) == []
+
+
+def test_an_interrupted_build_is_not_continued_by_another_version_of_its_plugin(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    plan = building.Plan("build", [("photos", None)], "0" * 64, ImageSpec(), 4, "l2", "float32", "mine 1.0")
+    building.Building(tmp_path / "shop", plan).begin(discard=False)
+    upgraded = building.Building(tmp_path / "shop", replace(plan, provider="mine 2.0"))
+    with pytest.raises(StoreError, match="'simrec index build shop' of photos by mine 1.0 has finished"):
+        upgraded.begin(discard=False)
+    written = tmp_path / "shop" / "building" / "plan.json"
+    older = {name: value for name, value in json.loads(written.read_text()).items() if name != "provider"}
+    written.write_text(json.dumps(older))  # as an older simrec wrote it
+    upgraded.begin(discard=False)
 
 
 @pytest.mark.usefixtures("numbers", "small_parts")

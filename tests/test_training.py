@@ -165,9 +165,9 @@ class Double(Trained):
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offers the encoders above as a plugin's."""
+    """Offers the encoders of this file as a plugin's."""
     real = host.discover()
-    kinds = (Random, NotFinite, Branching, Unrunnable, Double)
+    kinds = (Random, NotFinite, Branching, Unrunnable, Double, Flat)
     specs = [EncoderSpec(kind.__name__.lower(), "", f"{__name__}:{kind.__name__}") for kind in kinds]
     more = [host.Offer(spec, "mine 1.0") for spec in specs]
     monkeypatch.setattr(host, "_discover", lambda *_: replace(real, offers=(*real.offers, *more)))
@@ -213,6 +213,19 @@ def test_a_network_without_a_graph_trains_with_one_line_that_says_why(
 def test_a_code_in_float64_is_trained_and_saved_as_a_graph_of_float32(photos: Path, own_home: Path) -> None:
     assert ran("train", "double", "--data", photos, "--epochs", 1)[0] == 0
     assert store.current(own_home / "double").manifest.encoder.runtime == "onnx"
+
+
+class Flat(Trained):
+    def code(self, x: Tensor) -> Tensor:
+        return 0 * super().code(x)
+
+
+@pytest.mark.usefixtures("offered")
+def test_codes_that_have_collapsed_are_noticed_after_training_and_indexing(photos: Path) -> None:
+    _, _, err = ran("train", "flat", "--data", photos, "--epochs", 1)
+    assert "encoder 'flat' (mine 1.0): its codes have collapsed" in err
+    assert "100.0% of the codes' numbers are close to zero" in err
+    assert "flat: its codes have collapsed" in ran("index", "build", "flat")[2]
 
 
 class Scaled(Lying):

@@ -65,7 +65,8 @@ LARGEST_LINE = 1 << 24
 class Plan:
     """What to build. A build continues an interrupted one only if it has the same plan.
 
-    command: "build", or the command that adds to an existing catalogue. sources: with their roots.
+    command: "build", or the command that adds to an existing catalogue. sources: with their roots. encoder: its digest.
+    provider: the distribution that encodes ("name version").
     """
 
     command: str
@@ -75,6 +76,7 @@ class Plan:
     dim: int
     metric: Metric
     dtype: Dtype
+    provider: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class Building:
             shutil.rmtree(self.folder, ignore_errors=True)
         plan = json.loads(json.dumps(asdict(self.plan)))
         old = self._found_plan()
-        if old is not None and old != plan:
+        if old is not None and {"provider": self.plan.provider, **old} != plan:  # an older simrec kept no provider
             raise StoreError(
                 f"{self.folder}: holds what an interrupted {_described(old, self.folder.parent.name)} has finished: "
                 f"run that one again to finish it, or add --discard to throw it away"
@@ -408,11 +410,12 @@ def _described(plan: Mapping[str, object], name: str) -> str:
     listed = sources if isinstance(sources, list) else [[plan.get("source")]]
     named = [shlex.quote(str(one[0])) for one in listed if isinstance(one, list) and one]
     command = str(plan.get("command", "build"))
+    by = f" by {plan['provider']}" if "provider" in plan else ""
     if command == "index.sync":
-        return f"'simrec index sync {name}'"
+        return f"'simrec index sync {name}'{by}"[:300]
     if command == "index.add":
-        return f"'simrec index add {name} {named[-1] if named else ''}'"[:300]
-    return f"'simrec index build {name}' of {', '.join(named)}"[:300]
+        return f"'simrec index add {name} {named[-1] if named else ''}'{by}"[:300]
+    return f"'simrec index build {name}' of {', '.join(named)}{by}"[:300]
 
 
 def _name(number: int) -> str:

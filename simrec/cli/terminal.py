@@ -108,7 +108,10 @@ class Session:
             more = f", and {len(yours) - LISTED} more" if len(yours) > LISTED else ""
             others = f" Yours are {', '.join(yours[:LISTED])}{more}." if len(yours) > 1 else ""
             self.notice(f"No --index named: answering from {name!r}.{others}")
-        return library.open(name, self.home)
+        opened = library.open(name, self.home)
+        if opened.upgraded:
+            self.notice(opened.upgraded)
+        return opened
 
     def run(self, *words: str) -> int:
         """Runs another simrec command in a separate process that prints to the same terminal; returns its exit status.

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import replace as replace_fields
 from pathlib import Path
 
+import numpy as np
+
 from simrec import library, store
 from simrec.catalogue import LocalCatalogue
 from simrec.catalogue.building import Building, Listed, Plan
@@ -14,6 +16,7 @@ from simrec.catalogue.comparing import FieldsOf
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Dtype, Entry, Notice, Value
 from simrec.errors import DataError, RequestError, StoreError
+from simrec.faults import collapsed
 from simrec.files import PathText, typed
 from simrec.home import SHIPPED, home_of
 from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest
@@ -25,6 +28,9 @@ from simrec.verbs.index import sync
 
 FILE_FIELDS = {"folder", "name", "bytes", "modified", "width", "height"}
 """The fields that every picture file has."""
+
+SHOWN = 100
+"""How many items' codes show whether all are the same."""
 
 
 def build(
@@ -136,7 +142,7 @@ def _built(
     with store.Writer(folder) as writer:  # locks the folder before the pictures are read, which can take hours
         held = Recommender(folder).segments if again else None
         kept = kept_encoder(writer, origin, folder)  # also before: one of its files may be damaged
-        plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype)
+        plan = Plan(command, roots, record.digest, record.input, record.dim, record.metric, dtype, origin.provider)
         building = Building(folder, plan)
         building.begin(discard=discard)
         with keeping(building, context.notice):
@@ -170,8 +176,15 @@ def _built(
             measured=building.rows,
         )
         change = ChangeRecord("index.build", added=0 if again else building.rows, changed=building.rows if again else 0)
-        writer.commit(Manifest.new(kept, made, change), built=True)
-    return Recommender(folder)
+        writer.commit(Manifest.new(replace_fields(kept, provider=origin.provider), made, change), built=True)
+    built = Recommender(folder)
+    some = [code for item in built.catalogue.spread(SHOWN) if (code := built.catalogue.code(item.id)) is not None]
+    if collapsed(np.concatenate(some)):
+        context.notice(
+            f"{folder.name}: its codes have collapsed: all items have the same one, so look-ups can't tell them apart: "
+            f"use another encoder, or train this one again"
+        )
+    return built
 
 
 def _listed(sources: Sequence[Held]) -> Iterator[Listed]:

@@ -15,13 +15,16 @@ from pathlib import Path
 from simrec import store
 from simrec.catalogue.building import Building, Listed
 from simrec.contracts import Batch, Codes, Entry, Notice
-from simrec.errors import quantity
+from simrec.errors import PluginError, SimrecError, quantity
 from simrec.files import explained, typed
 from simrec.home import default, remember_root
 from simrec.manifest import EncoderRecord, SourceRecord
 from simrec.recommender import Recommender, silent
-from simrec.sources.load import Held, LeftOut, at_once
+from simrec.sources.load import Held, LeftOut, at_once, open_source
 from simrec.streams import ahead, chunks
+
+CHECKED = 16
+"""How many items are encoded again if the plugin that encodes was upgraded."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,40 @@ def _counted(every: Callable[[], Iterable[object]], progress: object) -> Iterato
         ended.set()
         if thread.ident is not None:
             thread.join()
+
+
+def check_upgrade(before: Recommender, context: Context) -> None:
+    """Raises PluginError if the encoder runs in its plugin, which was upgraded and encodes the catalogue's items
+    differently now; gives a notice if that can't be found out.
+
+    It encodes some items again whose pictures are still what they were. A picture must be found much closer to an item
+    than items are to each other.
+    """
+    import numpy as np
+
+    record, upgraded = before.manifest.catalogue, before.upgraded
+    if not upgraded or record is None:
+        return
+    items = before.catalogue.spread(CHECKED)
+    contents, images = {item.id: item.content for item in items}, []
+    for origin in dict.fromkeys(item.origin for item in items):
+        entries = [Entry(one.id, one.source, one.label, one.stamp) for one in items if one.origin == origin]
+        with suppress(SimrecError):  # the source is gone
+            opened = open_source(origin, data_dir=context.data_dir, notice=silent)
+            batch = opened.read(entries, before.manifest.encoder.input)
+            for entry, image, content in zip(batch.entries, batch.images, batch.contents, strict=True):
+                if content == contents[entry.id]:
+                    images.append(image)
+    if not images:
+        context.notice(upgraded)
+        return
+    distance = np.median(before.catalogue.nearest(before.encode(np.stack(images)), 1).distances)
+    apart = np.median(record.distances) if record.distances else 0.0
+    if distance > max(apart / 10, 1e-5):
+        raise PluginError(
+            f"{before.name}: its codes were made by {before.manifest.encoder.provider}, and {before.provider} encodes "
+            f"differently: 'simrec index build {before.name} --from-scratch' encodes all again, or install the other"
+        )
 
 
 def source_record(source: Held) -> SourceRecord:

@@ -24,7 +24,7 @@ from simrec.manifest import CatalogueRecord, ChangeRecord, Manifest, SourceRecor
 from simrec.recommender import Recommender
 from simrec.sources.load import READ, Held, LeftOut, open_source
 from simrec.streams import chunks
-from simrec.verbs.encoding import Context, Unread, encode, keeping, no_codes, remember, source_record
+from simrec.verbs.encoding import Context, Unread, check_upgrade, encode, keeping, no_codes, remember, source_record
 
 OF_FILE = ("bytes", "modified")
 """Fields that describe a picture's file. An item keeps them, with its picture, if the new file can't be read."""
@@ -317,7 +317,12 @@ class _Change:
         changed = {entry.id: (entry, item) for one in differences for entry, item in one.changed}
         left_out = LeftOut(context.notice, self.unread.strict, frozenset(changed))
         sources = [(one.name, one.root) for one in self.records]
-        plan = Plan(self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype)
+        if listed:
+            check_upgrade(before, context)
+        provider = before.provider if listed else encoder.provider
+        plan = Plan(
+            self.command, sources, encoder.digest, encoder.input, encoder.dim, encoder.metric, record.dtype, provider
+        )  # fmt: skip
         building = Building(self.folder, plan)
         building.begin(discard=self.discard)
         if listed:
