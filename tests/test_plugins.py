@@ -193,7 +193,7 @@ UNUSABLE: dict[str, tuple[Callable[[str], str], str]] = {
 def broken_source(**changes: str) -> Callable[[str], str]:
     """A plugin whose source lists and reads three items, except for changes: the body of a method by its name."""
     bodies = {
-        "__init__": "self.name, self.test, self.reduced = 'mine', None, False",
+        "__init__": "self.name, self.test, self.reduced = NAME, None, False",
         "entries": "return iter([Entry('a', 'shop'), Entry('b', 'shop'), Entry('c', 'shop')])",
         "read": "return Batch(entries, np.zeros((len(entries), *spec.shape), np.uint8), [b'p'] * len(entries), "
         "[content(b'p')] * len(entries))",
@@ -206,8 +206,8 @@ def broken_source(**changes: str) -> Callable[[str], str]:
             f"    def {method}(self, {arguments.get(method, '')}):\n        {body}\n" for method, body in bodies.items()
         )
         return (
-            f"{HEAD}\nclass Source:\n{methods}\n@hookimpl\n"
-            f"def simrec_sources(): return [SourceSpec({name!r}, 'Broken.', '{name.replace('-', '_')}:Source')]\n"
+            f"{HEAD}\nNAME = {name!r}\n\nclass Source:\n{methods}\n@hookimpl\n"
+            f"def simrec_sources(): return [SourceSpec(NAME, 'Broken.', '{name.replace('-', '_')}:Source')]\n"
         )
 
     return source
@@ -382,6 +382,15 @@ NUMPY = broken_source(
 )("source-of-numpy")
 """A plugin with a source whose fields are of numpy."""
 
+MISNAMED = {
+    "source-of-no-place": ("self.name, self.test, self.reduced = 'nowhere', None, False", "which can't open it again:"),
+    "source-that-wanders": (
+        "self.name, self.test, self.reduced = 'source-that-wanders:' + text + 'x', None, False",
+        "which opens 'source-that-wanders:xx'",
+    ),
+}
+"""Plugins with a source whose name doesn't open it again: how it is made, and the error."""
+
 UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
     "exporter-of-contract-2": (
         lambda name: (
@@ -409,6 +418,7 @@ PLUGINS = {
     **{name: HEAD + source for name, (source, _) in UNLOADABLE.items()},
     "source-of-numpy": NUMPY,
     **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE | UNWRITABLE).items()},
+    **{name: broken_source(__init__=init, read=read_with(""))(name) for name, (init, _) in MISNAMED.items()},
     "taken": HEAD + TAKEN,
 }
 
@@ -892,6 +902,17 @@ def test_a_plugins_source_is_trained_on_indexed_and_evaluated_by_its_name() -> N
     assert (evaluation.how, evaluation.near_duplicates) == ("test", None)
     assert set(built.examples(4).ids) <= {f"few/{row}" for row in range(12)}  # the test split's
     assert len(api.build("few", "our-shop:few", encoder="mine").catalogue) == 12
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", MISNAMED)
+def test_a_source_whose_name_does_not_open_it_again_is_refused_before_anything_is_built(
+    name: str, simrec: Command, own_home: Path
+) -> None:
+    error = simrec("index", "build", "mine", name, "--encoder", "demo").error
+    assert error.startswith(f"source '{name}' ({name} 1.2.3) is named ")
+    assert MISNAMED[name][1] in error
+    assert not (own_home / "mine").exists()
 
 
 @pytest.mark.usefixtures("installed")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts import API, Batch, Entry, Images, ImageSpec, Notice, Source, SourceSpec
-from simrec.errors import DataError, EmptyError, ImageError, PluginError, quantity
+from simrec.errors import DataError, EmptyError, ImageError, PluginError, SimrecError, quantity
 from simrec.faults import blamed_on
 from simrec.files import PathText, replacing, typed
 from simrec.sources.checking import Checks, are_contents
@@ -163,6 +163,17 @@ class Held:
                 yield from entries
         if not seen:
             raise EmptyError(f"{self.name}: no pictures in this source: name another")
+
+    def check_name(self, data_dir: Path | None) -> None:
+        """Raises PluginError if the source's name doesn't open it again, as a catalogue's sync will do."""
+        if self._own:
+            return
+        try:
+            name = open_source(self.name, data_dir=data_dir, notice=lambda _: None).name
+        except SimrecError as error:
+            raise PluginError(f"{self._culprit} is named {self.name!r}, which can't open it again: {error}") from error
+        if name != self.name:
+            raise PluginError(f"{self._culprit} is named {self.name!r}, which opens {name!r}: fix the plugin")
 
     def _listed_twice(self, entries: Sequence[Entry], before: set[int]) -> DataError:
         """The error for the first of these entries whose id was there before. before: the hashes of earlier ids."""

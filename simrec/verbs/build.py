@@ -88,6 +88,8 @@ def build(
     sources = [source] if source is not None else [one.name for one in catalogue.sources] if catalogue else None
     sources = sources or [origin.manifest.encoder.trained_on.source]
     opened = [open_source(one, data_dir=context.data_dir, notice=notice) for one in sources]
+    for one in opened:
+        one.check_name(context.data_dir)
     coming = ", ".join(one.name for one in opened)
     if catalogue and catalogue.source != coming and not replace:
         own = opened[0].name in [one.name for one in catalogue.sources]

@@ -95,6 +95,8 @@ def sync(
             )
         chosen = same or [0]
         records[chosen[0]] = source_record(opened)
+    if opened is not None:
+        opened.check_name(context.data_dir)
     change = _Change(folder, records, chosen, "index.sync", dry_run, yes, discard, unread, context)
     outcome = change.made()
     if opened is not None and not dry_run:
@@ -112,6 +114,7 @@ def add(
     opened = open_source(source, data_dir=context.data_dir, notice=context.notice)
     if opened.name in (one.name for one in records):
         raise RequestError(f"{opened.name}: {name} already has this source: 'simrec index sync {name}' updates it")
+    opened.check_name(context.data_dir)
     records.append(source_record(opened))
     change = _Change(folder, records, [len(records) - 1], "index.add", False, True, discard, unread, context)
     outcome = change.made()
