@@ -224,6 +224,15 @@ def test_a_training_without_its_catalogue_is_indexed_and_not_repeated(
     assert len(commits(own_home)) == 2
 
 
+def test_a_training_by_another_version_of_the_plugin_is_repeated(site: Path, photos: Path) -> None:
+    board = Leaderboard(str(photos), notice=print)
+    simrec.train("projection", name=board.own_name("projection", 0), source=str(photos))
+    assert board.unindexed("projection", 0)
+    install(site, 3, "2.0")
+    forget()
+    assert not board.unindexed("projection", 0)
+
+
 @pytest.mark.usefixtures("site")
 @pytest.mark.long
 @pytest.mark.slow

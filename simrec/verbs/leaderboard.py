@@ -179,9 +179,11 @@ class Leaderboard:
             manifest = store.current(self.home / name, hold=False).manifest
         except StoreError:
             return False
+        provider = host.discover().find(EncoderSpec, encoder).provider
         return (
             manifest.catalogue is None
             and not self.interrupted(name)
+            and _maker(manifest.encoder.provider) == _maker(provider)
             and manifest.encoder.settings == _settings_now(encoder)
         )
 
