@@ -601,6 +601,7 @@ def _full(root: Path, name: str, home: Path, room: float, mounted: bool, right: 
     def change() -> tuple[object, str]:
         os.chdir(root)
         if not mounted:
+            sys.dont_write_bytecode = True  # Python would keep modules cut off
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), int(room)))
         printed = io.StringIO()

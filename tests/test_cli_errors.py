@@ -251,6 +251,7 @@ def test_a_damaged_index_is_one_clear_line(mine: Path, shoe: Path, capsys: pytes
 FULL = """
 import resource, signal, sys
 from simrec.cli import main
+sys.dont_write_bytecode = True  # Python would keep modules cut off
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 main(sys.argv[1:])

@@ -419,6 +419,7 @@ def test_a_number_that_is_too_large_for_its_dtype_is_an_error() -> None:
 FULL = """
 import resource, signal, sys
 from simrec.cli import main
+sys.dont_write_bytecode = True  # Python would keep modules cut off
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 for ending in sys.argv[2:]:

@@ -303,6 +303,7 @@ sys.path.insert(0, sys.argv[1])
 import test_store
 from simrec.errors import StoreError
 
+sys.dont_write_bytecode = True  # Python would keep modules cut off
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
