@@ -503,6 +503,14 @@ def _manifest(folder: Path, name: str, digest: str) -> Manifest:
     return Manifest.from_bytes(data, str(folder / inside), COPY, place)
 
 
+def _check_readable(data: bytes, where: str) -> None:
+    """Raises StoreError for a manifest, before it is committed, that nobody could read afterwards."""
+    remedy = "nothing was changed: fix the plugin that this comes from"
+    if len(data) > LARGEST:
+        raise StoreError(f"{where}: a manifest of {len(data):,} bytes, more than simrec reads: {remedy}")
+    Manifest.from_bytes(data, where, remedy)
+
+
 def _small(folder: Path, name: str, most: int) -> bytes:
     """The bytes of a file below a recommender's folder. Raises OSError, also if it is larger than `most` bytes."""
     with files.opened_below(folder, name) as file:
@@ -680,6 +688,7 @@ class Writer:
             name, coming = f"{number:06d}", self.folder / "CURRENT.new"
             if not _NAME.fullmatch(name):
                 raise StoreError(f"{self.folder}: generation {number:,} can't be counted on from: {COPY}")
+            _check_readable(data, f"{self.folder}: its new generation")  # a plugin may have given anything
             try:
                 self._into_pool(staged)
                 _replace(self.folder / "generations" / f"{name}.json", data)

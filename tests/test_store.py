@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -142,6 +143,24 @@ def test_a_commit_that_fails_at_its_last_step_leaves_the_old_generation_alone(fo
     (folder / "CURRENT.new").rmdir()
     commit(folder, "the third")
     assert contents(folder)[0] == "the third"
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_committed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, good = tree(folder), manifest("the second")
+    wrong = replace(good.encoder, results=replace(good.encoder.results, ended="done"))  # type: ignore[arg-type]
+    with refused() as raised, store.Writer(folder) as writer:
+        writer.write(OTHERS, b"others")
+        writer.commit(replace(good, encoder=wrong))
+    assert "Invalid enum value 'done'" in str(raised.value) and "nothing was changed" in str(raised.value)
+    assert tree(folder) == before
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="more than simrec reads: nothing was changed"):
+        patch.setattr(store, "LARGEST", 100)
+        with store.Writer(folder) as writer:
+            writer.commit(good)
+    assert tree(folder) == before
+    assert contents(folder) == ("the first", FILES)
 
 
 def test_a_commit_that_fails_before_its_last_step_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
