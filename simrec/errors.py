@@ -126,7 +126,9 @@ def reason(error: BaseException) -> str:
     if module := missing(error):
         return f"it {needs(module)}"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
+        package, dot, _ = error.name.partition(".")
+        if dot:  # the package itself is there
+            return f"{error}: {package} has no such module: correct the name, or install another release of {package}"
         return f"{error}: 'pip install {package}'"
     if isinstance(error, SimrecError):
         return str(error)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 
-from simrec.contracts import Codes, Images, Rebuilt
+from simrec.contracts import Codes, Epoch, History, Images, ImageSpec, Rebuilt
+from simrec.contracts.encoders import Ended
 from simrec.errors import NotInstalledError, PluginError, SimrecError, TrainingError, missing, needs, reason
 
 MACHINE = (errno.ENOSPC, errno.EPIPE)
@@ -43,6 +45,57 @@ def blamed_on(culprit: str) -> Iterator[None]:
         raise PluginError(f"{culprit} failed: {reason(error)}: fix the plugin, or use another") from error
 
 
+def check_attributes(encoder: Any, culprit: str) -> None:
+    """Raises PluginError, naming the culprit, if an encoder's input, dim or sample isn't what the contract says."""
+    with blamed_on(culprit):  # each may be a property
+        spec, dim, sample = (getattr(encoder, name, None) for name in ("input", "dim", "sample"))
+    if not isinstance(spec, ImageSpec):
+        raise PluginError(f"{culprit} has an input that is {spec!r:.100}, not an ImageSpec: fix the plugin")
+    for name, value in (("dim", dim), ("sample", 1 if sample is None else sample)):
+        if not isinstance(value, int) or value < 1:
+            raise PluginError(f"{culprit} has a {name} that is {value!r:.100}, not an int of 1 or more: fix the plugin")
+
+
+def checked_history(history: object, culprit: str) -> History:
+    """What an encoder's `fit` returned, with numpy's numbers as Python's.
+
+    Raises PluginError, naming the culprit and the field, if it isn't a History as the contract has it.
+    """
+    if not isinstance(history, History):
+        raise PluginError(f"{culprit} kept no epoch of its training: its fit returned {type(history).__name__}")
+    epochs = history.epochs
+    if not isinstance(epochs, tuple | list) or not all(isinstance(epoch, Epoch) for epoch in epochs):
+        raise PluginError(f"{culprit} returned a History whose epochs are {epochs!r:.100}, not Epochs: fix its fit")
+    if not isinstance(history.kept, int) or not 1 <= history.kept <= len(epochs):
+        raise PluginError(f"{culprit} kept epoch {history.kept!r:.100} of {len(epochs)}: fix its fit")
+    if history.ended not in get_args(Ended):
+        raise PluginError(
+            f"{culprit} returned a History whose ended is {history.ended!r:.100}, not {' or '.join(get_args(Ended))}: "
+            f"fix its fit"
+        )
+    return replace(history, epochs=tuple(_epoch(epoch, culprit) for epoch in epochs))
+
+
+def _epoch(epoch: Epoch, culprit: str) -> Epoch:
+    def number(value: object, name: str) -> float:
+        if not isinstance(value, float | int | np.floating | np.integer):
+            what = f"{name} is {type(value).__name__}, not a number"
+            raise PluginError(f"{culprit} returned an Epoch whose {what}: fix its fit")
+        return float(value)
+
+    if not isinstance(epoch.epoch, int):
+        raise PluginError(f"{culprit} returned an Epoch whose epoch is {epoch.epoch!r:.100}, not an int: fix its fit")
+    if not isinstance(epoch.parts, Mapping):
+        raise PluginError(
+            f"{culprit} returned an Epoch whose parts are {type(epoch.parts).__name__}, not a dict: fix its fit"
+        )
+    parts = {str(name): number(value, f"part {name!r:.100}") for name, value in epoch.parts.items()}
+    loss, validation_loss, seconds = (
+        number(getattr(epoch, name), name) for name in ("loss", "validation_loss", "seconds")
+    )
+    return Epoch(epoch.epoch, loss, validation_loss, parts, seconds)
+
+
 def encoded(encoder: Any, images: Images, dim: int, culprit: str) -> Codes:
     """An encoder's codes (n, dim) of images (n, h, w, c).
 
@@ -73,8 +126,9 @@ def decoded(encoder: Any, codes: Codes, shape: tuple[int, int, int], culprit: st
 
 
 def _check(array: object, shape: tuple[int, ...], what: str, culprit: str) -> None:
-    if not isinstance(array, np.ndarray):
-        raise PluginError(f"{culprit} gives {what} that are {type(array).__name__}, not a numpy array: fix the plugin")
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        there = type(array).__name__
+        raise PluginError(f"{culprit} gives {what} that are {there}, not a plain numpy array: fix the plugin")
     if array.dtype != np.float32 or array.shape != shape:
         raise PluginError(
             f"{culprit} gives {what} that are {array.dtype} {array.shape}, not float32 {shape}: fix the plugin"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -158,6 +158,9 @@ def encoder_class(offer: Offer[EncoderSpec]) -> type[Any]:
     class_: type[Any] = imported(offer)
     if absent := [name for name in ENCODER if not hasattr(class_, name)]:
         raise PluginError(f"{offer} cannot be used: {offer.spec.factory} has no {', '.join(absent)}: fix the plugin")
+    presets = class_.presets
+    if not isinstance(presets, Mapping) or any(type(preset) is not class_.Settings for preset in presets.values()):
+        raise PluginError(f"{offer} cannot be used: its presets are no dict of names and Settings: fix the plugin")
     return class_
 
 
@@ -226,6 +229,8 @@ def _specs(entry: EntryPoint) -> Iterator[Spec]:
         if len(answers) < len(caller.get_hookimpls()):  # pluggy drops an answer that is None
             raise PluginError(f"{hook} returned None: it must return a list of {kind.__name__}")
         for specs in answers:
+            if not isinstance(specs, Iterable):
+                raise PluginError(f"{hook} returned {type(specs).__name__}: it must return a list of {kind.__name__}")
             for spec in specs:
                 if not isinstance(spec, kind):
                     raise PluginError(f"{hook} returned {spec!r}, which is no {kind.__name__}")
@@ -233,7 +238,10 @@ def _specs(entry: EntryPoint) -> Iterator[Spec]:
 
 
 def _conflict(kind: str, name: str, offers: Iterable[Offer[Any]]) -> str:
-    both = " and ".join(offer.provider for offer in offers)
+    first, *others = dict.fromkeys(offer.provider for offer in offers)
+    if not others:
+        return f"{kind} {name!r} is offered twice by {first}: fix the plugin, or leave it out with {CHOICE}"
+    both = " and ".join([first, *others])
     return f"{kind} {name!r} is offered by {both}: uninstall one of them, or leave one out with {CHOICE}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from msgspec import Meta, ValidationError, convert
 
 from simrec.contracts import Dtype, ImageSpec, Metric
+from simrec.contracts.encoders import Ended
 from simrec.errors import StoreError, VersionError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Results:
 
     epochs: Annotated[int, Meta(ge=1)]
     kept: Annotated[int, Meta(ge=1)]
-    ended: Literal["finished", "converged", "interrupted"]
+    ended: Ended
     loss: float
     validation_loss: float
     seconds: float

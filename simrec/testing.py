@@ -35,7 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.contracts import Codes, EncoderSpec, History, Images, ImageSpec, Progress
-from simrec.errors import ImageError, RequestError, SimrecError, reason, suggestion
+from simrec.errors import ImageError, PluginError, RequestError, SimrecError, reason, suggestion
+from simrec.faults import checked_history
 
 if TYPE_CHECKING:
     from simrec.engine_testing import EngineCheck
@@ -166,9 +167,10 @@ class Subject:
     def history(self) -> History:
         """What `fit` returned."""
         history = _usable(self.fitting, "fit failed: see fit").history
-        if not isinstance(history, History):
-            raise NotApplicable("fit returned no History: see fit")
-        return history
+        try:
+            return checked_history(history, "it")
+        except PluginError:
+            raise NotApplicable("fit returned no History as the contract has it: see fit") from None
 
     @property
     def codes(self) -> Codes:
@@ -279,6 +281,7 @@ def _settings(subject: Subject) -> str:
             bool(field.metadata.get("doc")), f"{field.name} has no line of doc: give it with setting(default, doc)"
         )
     presets = subject.kind.presets
+    _require(isinstance(presets, Mapping), f"the presets are {type(presets).__name__}, not a dict")
     _require("default" in presets, f"the presets are {', '.join(presets) or 'none'}")
     for name, preset in presets.items():
         _require(type(preset) is kind, f"preset {name!r} is {type(preset).__name__}, not {kind.__name__}")
@@ -301,11 +304,9 @@ def _light_import(subject: Subject) -> str:
 def _fit(subject: Subject) -> str:
     _usable(subject.making, "it cannot be made: see protocol")
     fit = _or_raise(subject.fitting)
-    history = fit.history
-    _require(isinstance(history, History), f"it returned {history!r}")
+    history = checked_history(fit.history, "it")
     count = len(history.epochs)
     _require([e.epoch for e in history.epochs] == list(range(1, count + 1)), "the epochs are not numbered 1, 2, ...")
-    _require(1 <= history.kept <= count, f"it kept epoch {history.kept} of {count}")
     losses = [loss for epoch in history.epochs for loss in (epoch.loss, epoch.validation_loss)]
     _require(all(map(math.isfinite, losses)), f"the losses are {losses}")
     _require(not fit.changed, "it changed the pictures it was given")
@@ -342,7 +343,8 @@ def _stop(subject: Subject) -> str:
 @_contract("encode gives float32 codes (n, dim).")
 def _dtype_and_shape(subject: Subject) -> str:
     encoder, codes = subject.encoder, _or_raise(subject.encoding)
-    _require(isinstance(codes, np.ndarray), f"it gives a {type(codes).__name__}, not a numpy array")
+    plain = isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray)
+    _require(plain, f"it gives a {type(codes).__name__}, not a plain numpy array")
     _require(codes.dtype == np.float32, f"codes are {codes.dtype}")
     _require(codes.shape == (PROBE, encoder.dim), f"codes of {PROBE} pictures are {codes.shape}, dim is {encoder.dim}")
     return ""

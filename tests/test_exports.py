@@ -460,6 +460,29 @@ def test_an_exporter_that_leaves_rows_behind_is_named(
         export(shop, tmp_path / "shop.lazy")
 
 
+def misread(path: str) -> Any:
+    """A reader that gives no record."""
+    return "a", []
+
+
+def misread_rows(path: str) -> Any:
+    """A reader that gives no batches."""
+    return ExportRecord(1, "0", "", "", "", "l2", False, "float32", None, 3, ("code",), 1), [{"code": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("reader", "expected"),
+    [("misread", "read str, not an ExportRecord"), ("misread_rows", "read dict, not a RecordBatch with codes")],
+)
+def test_a_reader_that_breaks_its_contract_is_named(
+    reader: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ExporterSpec("odd", "", "test_exports:lazy", endings=(".odd",), reader=f"test_exports:{reader}")
+    monkeypatch.setattr(host, "_discover", lambda *_: host.Host((host.Offer(spec, "odd-plugin 1.0"),), (), ()))
+    with pytest.raises(PluginError, match=rf"exporter 'odd' \(odd-plugin 1.0\) {expected}"):
+        verify(tmp_path / "shop.odd")
+
+
 # What was cut, altered, or is another's.
 
 

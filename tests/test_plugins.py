@@ -140,7 +140,30 @@ UNLOADABLE = {
     "returns-none": ("@hookimpl\ndef simrec_encoders(): pass", "returned None"),
     "returns-names": ("@hookimpl\ndef simrec_encoders(): return ['mine']", "'mine', which is no EncoderSpec"),
     "wrong-hook": (f"@hookimpl\ndef simrec_sources(): return [{SPEC}]", "which is no SourceSpec"),
-    "returns-one": (f"@hookimpl\ndef simrec_encoders(): return {SPEC}", "not iterable"),
+    "returns-one": (
+        f"@hookimpl\ndef simrec_encoders(): return {SPEC}",
+        "simrec_encoders returned EncoderSpec: it must return a list of EncoderSpec",
+    ),
+    "no-name": (
+        "@hookimpl\ndef simrec_encoders(): return [EncoderSpec(None, '', 'a:b')]",
+        "encoder None: its name is NoneType, not str",
+    ),
+    "no-summary": (
+        "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('mine', None, 'a:b')]",
+        "encoder 'mine': its summary is NoneType, not str",
+    ),
+    "number-explanation": (
+        f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, explanation=3)]",
+        "encoder 'mine': its explanation is int, not str",
+    ),
+    "text-api": (
+        f"@hookimpl\ndef simrec_encoders(): return [{SPEC[:-1]}, api='3')]",
+        "encoder 'mine': its api is str, not int",
+    ),
+    "number-ending": (
+        "@hookimpl\ndef simrec_exporters(): return [ExporterSpec('arff', '', 'a:b', endings=(3,))]",
+        "ending 3 must read like '.parquet'",
+    ),
     "half": (f"@hookimpl\ndef simrec_encoders():\n    yield {SPEC}\n    raise OSError('no more')", "no more"),
     "raises": ("@hookimpl\ndef simrec_encoders(): raise KeyError('first\\nsecond')", "KeyError"),
 }
@@ -166,13 +189,47 @@ def with_factory(factory: str) -> Callable[[str], str]:
     )
 
 
+def fitted(history: str) -> Callable[[str], str]:
+    """A plugin whose encoder's `fit` returns that."""
+    return overriding(f"def fit(self, *_, **__): return {history}")
+
+
 UNUSABLE: dict[str, tuple[Callable[[str], str], str]] = {
     "no-module": (with_factory("no_module_there.model:Mine"), "cannot be used: No module named 'no_module_there'"),
     "no-class": (with_factory("no_class:Mine"), "cannot be used: AttributeError"),
     "no-encoder": (with_factory("json:JSONDecoder"), "has no Settings, presets, fit"),
     "raises-when-made": (overriding("def __init__(self, settings): raise ValueError('no')"), "failed: ValueError: no"),
     "exits-when-fitted": (overriding("def fit(self, *_, **__): raise SystemExit(3)"), "failed: it called sys.exit(3)"),
-    "no-history": (overriding("def fit(self, *_, **__): pass"), "kept no epoch"),
+    "no-module-inside": (with_factory("json.no_model:Mine"), "json has no such module: correct the name, or install"),
+    "presets-in-a-list": (overriding("presets = [Settings()]"), "its presets are no dict of names and Settings"),
+    "presets-of-dicts": (overriding("presets = {'default': {}}"), "its presets are no dict of names and Settings"),
+    "no-input": (overriding("input = None"), "has an input that is None, not an ImageSpec"),
+    "input-of-numbers": (overriding("input = (28, 28, 1)"), "has an input that is (28, 28, 1), not an ImageSpec"),
+    "dim-of-numpy": (overriding("dim = np.int64(784)"), "has a dim that is np.int64(784), not an int of 1 or more"),
+    "sample-of-words": (overriding("sample = 'many'"), "has a sample that is 'many', not an int"),
+    "setting-that-is-a-path": (
+        overriding("presets = {'default': Settings(Path('x'))}"),
+        "has settings that JSON can't keep (Object of type PosixPath is not JSON serializable)",
+    ),
+    "no-history": (fitted("None"), "kept no epoch"),
+    "kept-none": (fitted("History((Epoch(1, 0.0, 0.0, {}, 0.0),), None, 'finished')"), "kept epoch None of 1"),
+    "ended-in-other-words": (
+        fitted("History((Epoch(1, 0.0, 0.0, {}, 0.0),), 1, 'done')"),
+        "returned a History whose ended is 'done', not finished or converged or interrupted",
+    ),
+    "epochs-of-numbers": (fitted("History((1,), 1, 'finished')"), "a History whose epochs are (1,), not Epochs"),
+    "no-parts": (
+        fitted("History((Epoch(1, 0.0, 0.0, None, 0.0),), 1, 'finished')"),
+        "returned an Epoch whose parts are NoneType, not a dict",
+    ),
+    "no-loss": (
+        fitted("History((Epoch(1, None, 0.0, {}, 0.0),), 1, 'finished')"),
+        "returned an Epoch whose loss is NoneType, not a number",
+    ),
+    "masked": (
+        overriding("def encode(self, images): return np.ma.masked_array(super().encode(images))"),
+        "gives codes that are MaskedArray, not a plain numpy array",
+    ),
     "float64": (
         overriding("def encode(self, images): return super().encode(images).astype(float)"),
         "gives codes that are float64 (36, 784), not float32 (36, 784)",
@@ -199,7 +256,7 @@ def broken_source(**changes: str) -> Callable[[str], str]:
         "[content(b'p')] * len(entries))",
         **changes,
     }
-    arguments = {"__init__": "text, *, data_dir, notice", "read": "entries, spec"}
+    arguments = {"__init__": "text, *, data_dir, notice", "__getattr__": "name", "read": "entries, spec"}
 
     def source(name: str) -> str:
         methods = "".join(
@@ -244,6 +301,18 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
             f"def simrec_sources(): return [SourceSpec({name!r}, 'Old.', 'source_of_contract_1:shop')]\n"
         ),
         "was written for contract 1, this simrec has 3",
+    ),
+    "source-with-a-number-as-test": (
+        broken_source(__init__="self.name, self.test, self.reduced = 'mine', 5, False"),
+        "has a test that is int, not a text or None",
+    ),
+    "source-whose-name-is-a-path": (
+        broken_source(__init__="self.name, self.test, self.reduced = Path('mine'), None, False"),
+        "has a name that is PosixPath, not a text",
+    ),
+    "source-whose-test-raises": (
+        broken_source(__init__="self.name, self.reduced = 'mine', False", __getattr__="raise KeyError(name)"),
+        "failed: KeyError: 'test'",
     ),
     "source-that-lists-names": (broken_source(entries="yield 'a'"), "listed str, which is no Entry"),
     "source-that-stops": (
@@ -399,6 +468,14 @@ UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
             f"endings=('.old',))]\n"
         ),
         "was written for contract 2, this simrec has 3: its exporter_of_contract_2:write must take target, table",
+    ),
+    "exporter-that-returns-a-text": (
+        lambda name: (
+            f"{HEAD}\ndef write(target, table, origin):\n    for batch in table: pass\n    return target\n\n@hookimpl\n"
+            f"def simrec_exporters(): return [ExporterSpec({name!r}, 'Broken.', 'exporter_that_returns_a_text:write', "
+            f"endings=('.text',))]\n"
+        ),
+        "returned 'demo.any', not a list of files that it wrote",
     ),
     "exporter-that-fails": (
         lambda name: (
@@ -888,7 +965,42 @@ def test_a_recommender_whose_plugin_is_gone_names_it(simrec: Command, photos: Pa
     assert line.endswith("install good-plugin")
 
 
+@pytest.mark.usefixtures("installed")
+def test_no_installation_is_suggested_for_a_module_that_is_missing_in_an_installed_package(photos: Path) -> None:
+    with pytest.raises(PluginError) as raised:
+        api.train("no-module-inside", source=str(photos))
+    assert "pip install" not in str(raised.value)
+
+
+def test_losses_of_numpy_become_pythons(photos: Path, tmp_path: Path, install_site: Callable[[Path], None]) -> None:
+    returned = "History([Epoch(1, np.float32(0.5), np.float64(0.5), {'a': np.float32(2)}, 0)], 1, 'finished')"
+    folder = folder_made(tmp_path / "site")
+    install(folder, "rival", fitted(returned)("rival"))
+    install_site(folder)
+    made, history = api.train("rival", name="mine", source=str(photos))
+    assert made.manifest.encoder.results.loss == 0.5
+    assert history.epochs[0].parts == {"a": 2.0}
+
+
+def test_a_name_that_one_plugin_offers_twice_is_that_plugins_fault(
+    simrec: Command, tmp_path: Path, install_site: Callable[[Path], None]
+) -> None:
+    folder = folder_made(tmp_path / "site")
+    install(folder, "rival", f"{HEAD}\n@hookimpl\ndef simrec_encoders(): return [{SPEC}, {SPEC}]")
+    install_site(folder)
+    assert "encoder 'mine' is offered twice by rival 1.2.3: fix the plugin" in simrec("plugins", "show", "mine").error
+
+
 # Sources.
+
+
+def test_the_root_of_a_source_may_be_a_path(tmp_path: Path, install_site: Callable[[Path], None]) -> None:
+    folder = folder_made(tmp_path / "site")
+    root = f"self.name, self.test, self.reduced, self.root = 'mine', None, False, Path({str(tmp_path)!r})"
+    install(folder, "rival", broken_source(__init__=root, read=read_with(""))("rival"))
+    install_site(folder)
+    catalogue = api.build("mine", "rival", encoder="demo").manifest.catalogue
+    assert catalogue is not None and catalogue.sources[0].root == str(tmp_path)
 
 
 @pytest.mark.usefixtures("installed")

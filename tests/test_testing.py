@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
@@ -137,6 +137,10 @@ class DimOfNumpy(Good):
         self.dim = np.int64(settings.dim)  # type: ignore[assignment]
 
 
+class ListedPresets(Good):
+    presets: ClassVar[Any] = [Settings()]
+
+
 class UndocumentedSetting(Good):
     Settings = make_dataclass("Plain", [(f.name, int, f.default) for f in fields(Settings)], frozen=True)
     presets: ClassVar[Any] = {"default": Settings()}
@@ -145,6 +149,17 @@ class UndocumentedSetting(Good):
 class KeepsNoEpoch(Good):
     def fit(self, images: Images, **more: Any) -> History:
         return History(super().fit(images, **more).epochs, 0, "interrupted")
+
+
+class EndsInItsOwnWords(Good):
+    def fit(self, images: Images, **more: Any) -> History:
+        return replace(super().fit(images, **more), ended="done")  # type: ignore[arg-type]
+
+
+class LossesOfTexts(Good):
+    def fit(self, images: Images, **more: Any) -> History:
+        history = super().fit(images, **more)
+        return replace(history, epochs=(replace(history.epochs[0], loss="low"),))  # type: ignore[arg-type]
 
 
 class FitChangesPictures(Good):
@@ -172,6 +187,11 @@ class Unstoppable(Good):
 class Float64(Good):
     def encode(self, images: Images) -> Codes:
         return super().encode(images).astype(np.float64)  # type: ignore[return-value]
+
+
+class Masked(Good):
+    def encode(self, images: Images) -> Codes:
+        return np.ma.masked_array(super().encode(images))
 
 
 class OtherDim(Good):
@@ -311,8 +331,11 @@ def test_checks_of_what_an_encoder_does_not_have_are_not_applicable() -> None:
 
 BREAKS = [
     (DimOfNumpy, "protocol", "dim is np.int64(8), no int"),
+    (ListedPresets, "settings", "the presets are list, not a dict"),
     (UndocumentedSetting, "settings", "dim has no line of doc"),
     (KeepsNoEpoch, "fit", "kept epoch 0 of 1"),
+    (EndsInItsOwnWords, "fit", "ended is 'done', not finished or converged or interrupted"),
+    (LossesOfTexts, "fit", "loss is str, not a number"),
     (FitChangesPictures, "fit", "changed the pictures"),
     (FitExits, "fit", "sys.exit(3)"),
     (Silent, "progress", "never called"),
@@ -346,6 +369,10 @@ def test_an_encoder_that_breaks_one_line_fails_that_check_alone(kind: type, chec
     assert set(failed) == {check}
     assert found in failed[check]
     assert "\n" not in failed[check]
+
+
+def test_masked_codes_are_no_plain_array() -> None:
+    assert by_outcome(Masked, "failed")["dtype_and_shape"] == "it gives a MaskedArray, not a plain numpy array"
 
 
 def test_every_check_that_can_fail_has_an_encoder_that_breaks_it() -> None:

@@ -105,6 +105,7 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
     from simrec import settings
     from simrec.contracts import EncoderSpec
     from simrec.errors import NotInstalledError, PluginError, SimrecError
+    from simrec.faults import blamed_on
     from simrec.host import discover, encoder_class
     from simrec.testing import encoder_checks
 
@@ -125,7 +126,9 @@ def _work(connection: Connection, name: str, preset: str, changes: dict[str, str
             pass
         chosen: Any = None
         if changes or preset != "default":
-            chosen = settings.choose(encoder_class(offer).presets, preset, changes, name)
+            presets = encoder_class(offer).presets
+            with blamed_on(str(offer)):
+                chosen = settings.choose(presets, preset, changes, name)
         for case in encoder_checks(offer.spec, settings=chosen):
             connection.send(f"{who}: check {str(case)!r}")
             connection.send(case.run())

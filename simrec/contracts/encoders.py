@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from simrec.contracts.arrays import Codes, Images, ImageSpec, Rebuilt
 
+Ended = Literal["finished", "converged", "interrupted"]
+"""How a training ended: after all epochs, by early stopping, or because `stop` returned True."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -41,13 +44,12 @@ class Epoch:
 class History:
     """How a training went.
 
-    kept: the epoch whose weights were kept. ended: "finished" (all epochs), "converged" (early stopping) or
-    "interrupted" (`stop` returned True).
+    kept: the epoch whose weights were kept.
     """
 
     epochs: tuple[Epoch, ...]
     kept: int
-    ended: Literal["finished", "converged", "interrupted"]
+    ended: Ended
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from simrec.contracts.arrays import CodeDtype, Metric
@@ -104,7 +104,7 @@ class ExporterSpec:
         if self.reader:
             _check_factory(self, "reader", self.reader)
         for ending in self.endings:
-            if not re.fullmatch(r"(\.[a-z0-9]+)+", ending):
+            if not isinstance(ending, str) or not re.fullmatch(r"(\.[a-z0-9]+)+", ending):
                 raise PluginError(f"exporter {self.name!r}: ending {ending!r} must read like '.parquet', in lower case")
 
 
@@ -133,7 +133,11 @@ Spec = EncoderSpec | SourceSpec | ExporterSpec | EngineSpec
 
 
 def _check(spec: Spec) -> None:
-    what = f"{spec.kind} {spec.name!r}"
+    what = f"{spec.kind} {spec.name!r:.100}"
+    for one in fields(spec):
+        value, wanted = getattr(spec, one.name), str if one.default is MISSING else type(one.default)
+        if not isinstance(value, wanted):
+            raise PluginError(f"{what}: its {one.name} is {type(value).__name__}, not {wanted.__name__}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
         raise PluginError(f"{what}: a name is made of letters, digits, '.', '_' and '-'")
     _check_factory(spec, "factory", spec.factory)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import isfinite
+from pathlib import Path
 from types import NoneType
 from typing import Any, TypeGuard, cast
 
@@ -40,6 +41,20 @@ class Checks:
 
     def __init__(self, culprit: str) -> None:
         self._culprit = culprit
+
+    def attributes(self, source: Any) -> tuple[str, str | None, bool, str | None]:
+        """The source's name, test, reduced and root; a root that is a Path becomes a text."""
+        name, test, reduced, root = source.name, source.test, source.reduced, getattr(source, "root", None)
+        root = str(root) if isinstance(root, Path) else root
+        for what, value, kinds, wanted in (
+            ("name", name, (str,), "a text"),
+            ("test", test, (str, NoneType), "a text or None"),
+            ("reduced", reduced, (bool,), "True or False"),
+            ("root", root, (str, NoneType), "a text or None"),
+        ):
+            if not isinstance(value, kinds):
+                raise self._fault(f"has a {what} that is {type(value).__name__}, not {wanted}")
+        return name, test, reduced, root
 
     def entries(self, listed: Sequence[object]) -> Sequence[Entry]:
         """Some entries of the source's list. Numbers and texts of numpy become Python's, truth values 1 and 0, and NaN

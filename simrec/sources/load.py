@@ -137,16 +137,15 @@ class Held:
     """A source whose answers are all checked."""
 
     def __init__(self, source: Any, culprit: str) -> None:
-        if missing := [name for name in ("name", "test", "reduced", "entries", "read") if not hasattr(source, name)]:
-            raise PluginError(
-                f"{culprit} returned {type(source).__name__}, which has no {', '.join(missing)}: fix the plugin"
-            )
-        self.name: str = source.name
-        self.test: str | None = source.test
-        self.reduced: bool = source.reduced
-        self.root: str | None = getattr(source, "root", None)
         self._source, self._culprit = source, culprit
         self._checks = Checks(culprit)
+        with blamed_on(culprit):  # each may be a property
+            needed = ("name", "test", "reduced", "entries", "read")
+            if missing := [name for name in needed if not hasattr(source, name)]:
+                raise PluginError(
+                    f"{culprit} returned {type(source).__name__}, which has no {', '.join(missing)}: fix the plugin"
+                )
+            self.name, self.test, self.reduced, self.root = self._checks.attributes(source)
         # simrec's own sources list what they should; checking that would take a tenth of the time of a sync.
         self._own = type(source).__module__.startswith("simrec.sources.")
 

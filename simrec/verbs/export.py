@@ -335,6 +335,9 @@ def _written(
                 raise
         if not stream.ended:
             raise PluginError(f"{table.offer} has not read the table to its end: fix the plugin")
+    is_list = isinstance(written, Sequence) and not isinstance(written, str)
+    if not is_list or not all(isinstance(path, str | Path) for path in written):
+        raise PluginError(f"{table.offer} returned {written!r:.100}, not a list of files that it wrote: fix the plugin")
     return [Path(path) for path in written]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from simrec import library, store
 from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
 from simrec.errors import DataError, PluginError, RequestError, StoreError
-from simrec.faults import blamed_on, collapsed, encoded
+from simrec.faults import blamed_on, check_attributes, checked_history, collapsed, encoded
 from simrec.home import default
 from simrec.manifest import ChangeRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
@@ -152,9 +152,15 @@ def _model(plan: Plan, notice: Notice) -> _Model:
         notice(str(failure))
     offer = plugins.find(EncoderSpec, plan.encoder)
     kind = host.encoder_class(offer)
-    chosen = settings.choose(kind.presets, plan.preset, plan.changes, plan.encoder)
     with blamed_on(str(offer)):
-        return _Model(offer, chosen, kind(chosen))
+        chosen = settings.choose(kind.presets, plan.preset, plan.changes, plan.encoder)
+        encoder = kind(chosen)
+    check_attributes(encoder, str(offer))
+    try:
+        json.dumps([settings.to_json(chosen), asdict(encoder.input)])
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{offer} has settings that JSON can't keep ({error}): fix the plugin") from error
+    return _Model(offer, chosen, encoder)
 
 
 def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, watch: Watch) -> _Learned:
@@ -169,9 +175,9 @@ def _fitted(model: _Model, examples: Pictures, held_out: Pictures, plan: Plan, w
                 examples.images, validation=held_out.images, seed=plan.seed, device=plan.device,
                 progress=watch.progress, stop=watch.stop,
             )  # fmt: skip
+            history = checked_history(history, culprit)
+            check_attributes(encoder, culprit)  # dim may be known only now
             files = _saved(encoder, culprit)
-        if not isinstance(history, History) or not 1 <= history.kept <= len(history.epochs):
-            raise PluginError(f"{culprit} kept no epoch of its training: fix its fit")
         shown = SAMPLE if hasattr(encoder, "decode") else FEW
         codes = encoded(encoder, examples.images[:: max(1, len(examples) // shown)], encoder.dim, culprit)
     said = tuple(sorted({str(w.message) for w in caught if w.category is UserWarning}))

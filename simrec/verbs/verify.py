@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from simrec.contracts import ExporterSpec, ExportRecord
-from simrec.errors import DataError, RequestError
+from simrec.errors import DataError, PluginError, RequestError
 from simrec.exporters.content import Content
 from simrec.faults import blamed_on
 from simrec.manifest import EncoderRecord
@@ -42,10 +42,25 @@ def opened(path: Path) -> tuple[ExportRecord, Iterator[Any]]:
     if not fitting:
         endings = ", ".join(sorted({ending for offer in offers for ending in offer.spec.endings}))
         raise RequestError(f"{path}: no export that can be read back has that ending: name one that ends in {endings}")
-    read = host.imported(fitting[0], fitting[0].spec.reader)
-    with blamed_on(str(fitting[0])):
+    culprit, read = str(fitting[0]), host.imported(fitting[0], fitting[0].spec.reader)
+    with blamed_on(culprit):
         record, batches = read(str(path))
-    return record, batches
+    if not isinstance(record, ExportRecord):
+        raise PluginError(f"{culprit} read {type(record).__name__}, not an ExportRecord: fix the plugin")
+    return record, _checked(batches, culprit)
+
+
+def _checked(batches: Iterable[Any], culprit: str) -> Iterator[Any]:
+    """What a reader gives. Raises PluginError, naming the culprit, for anything but batches with codes."""
+    from pyarrow import RecordBatch
+
+    with blamed_on(culprit):
+        for batch in batches:
+            if not isinstance(batch, RecordBatch) or "code" not in batch.schema.names:
+                raise PluginError(
+                    f"{culprit} read {type(batch).__name__}, not a RecordBatch with codes: fix the plugin"
+                )
+            yield batch
 
 
 def check_encoder(path: Path, record: ExportRecord, encoder: EncoderRecord, name: str) -> None:
