@@ -24,9 +24,10 @@ from PIL import Image
 
 import simrec as api
 from simrec import hookspecs, host, settings
+from simrec.catalogue import remote
 from simrec.cli import cli, main
-from simrec.contracts import EncoderSpec, ImageSpec, SourceSpec
-from simrec.errors import MOVED, PluginError, RequestError, reason
+from simrec.contracts import EncoderSpec, ImageSpec, Row, SourceSpec, Table
+from simrec.errors import MOVED, PluginError, RequestError, StoreError, reason
 from simrec.verbs.train import Plan
 
 HEAD = """
@@ -488,6 +489,114 @@ UNWRITABLE: dict[str, tuple[Callable[[str], str], str]] = {
 }
 """Plugins with an exporter that can't be used."""
 
+ENGINE = (
+    HEAD
+    + '''
+from simrec.contracts import EngineSpec, masks
+from simrec.errors import StoreError
+
+class Shelf:
+    """A database in memory, which keeps its contract."""
+
+    held = {}
+
+    def __init__(self, address, *, notice):
+        self.address = address
+
+    @property
+    def table(self):
+        return self.held.get(self.address, (None, {}))[0]
+
+    def kept(self):
+        return [row for _, row in sorted(self.held.get(self.address, (None, {}))[1].items())]
+
+    def __len__(self):
+        return len(self.kept())
+
+    def search(self, codes, n, where=None, *, exact=False):
+        distances = [[(row.item, float(((row.code - code) ** 2).sum())) for row in self.kept()] for code in codes]
+        return [sorted(some, key=lambda one: one[1])[:n] for some in distances]
+
+    def count(self, where):
+        return len(self)
+
+    def rows(self, where=None, *, ids=None, contents=None, codes=True, previews=False):
+        yield [row for row in self.kept() if ids is None or row.item.id in ids]
+
+    def digests(self):
+        yield from ((row.item.id, row.digest) for row in self.kept())
+
+    def apply(self, table, rows, removed, *, replace):
+        kept = {row.item.id: row for some in rows for row in some}
+        kept = {**({} if replace else {row.item.id: row for row in self.kept()}), **kept}
+        for id_ in removed:
+            kept.pop(id_, None)
+        self.held[self.address] = table, kept
+
+    def close(self):
+        pass
+'''
+)
+"""A plugin's engine that works correctly."""
+
+
+def shelf(name: str, line: str = "pass") -> str:
+    """A plugin whose engine, named like the plugin, does one thing wrong."""
+    return (
+        f"{ENGINE}\nclass Broken(Shelf):\n    {line}\n\n@hookimpl\ndef simrec_engines():\n"
+        f"    return [EngineSpec({name!r}, 'Broken.', '{name.replace('-', '_')}:Broken')]\n"
+    )
+
+
+SEARCH = "def search(self, codes, n, *_, **__): "
+ROWS = "def rows(self, *_, **__): "
+APPLY = "def apply(self, table, rows, removed, *, replace): "
+
+UNANSWERING = {
+    "table-raises": ("table = property(lambda self: 1 / 0)", "failed: ZeroDivisionError"),
+    "table-is-a-dict": ("table = {'dim': 3}", "says that its table is dict, not a Table or None"),
+    "length-is-a-text": ("def __len__(self): return '5'", "failed: TypeError: 'str' object"),
+    "apply-raises": (APPLY + "raise RuntimeError('no')", "failed: RuntimeError: no"),
+    "apply-reads-nothing": (APPLY + "self.held[self.address] = table, {}", "wrote a change without reading all of it"),
+    "apply-writes-nothing": (
+        APPLY + "list(rows), list(removed)",
+        "wrote a change, but its table isn't there",
+    ),
+    "apply-writes-half": (
+        APPLY + "super().apply(table, rows, removed, replace=replace); self.held[self.address][1].popitem()",
+        "wrote a change, but its table has 39 rows, not 40",
+    ),
+    "close-raises": ("def close(self): raise RuntimeError('no')", "failed: RuntimeError: no"),
+    "search-raises": (SEARCH + "raise RuntimeError('no')", "failed: RuntimeError: no"),
+    "search-returns-none": (SEARCH + "return None", "answered a search for 1 code with NoneType, not with a list"),
+    "search-returns-too-few": (SEARCH + "return []", "answered a search for 1 code with 0 lists"),
+    "search-returns-ids": (
+        SEARCH + "return [[(item.id, distance) for item, distance in super(Broken, self).search(codes, n)[0]]]",
+        "answered a search with something else than pairs of an Item and a finite distance",
+    ),
+    "search-returns-nan": (
+        SEARCH + "return [[(item, float('nan')) for item, _ in super(Broken, self).search(codes, n)[0]]]",
+        "answered a search with something else than pairs of an Item and a finite distance",
+    ),
+    "search-returns-the-farthest-first": (
+        SEARCH + "return [super(Broken, self).search(codes, n)[0][::-1]]",
+        "answered a search with items that are not in the order of their distances",
+    ),
+    "search-returns-one-twice": (
+        SEARCH + "return [super(Broken, self).search(codes, n)[0][:1] * 2]",
+        "with more, or with one of them twice",
+    ),
+    "search-returns-more": (SEARCH + "return super().search(codes, 40)", "with more, or with one of them twice"),
+    "count-returns-none": ("def count(self, where): return None", "counted None items, which is no whole number"),
+    "rows-raises": (ROWS + "raise RuntimeError('no')", "failed: RuntimeError: no"),
+    "rows-yields-single-rows": (ROWS + "yield from self.kept()", "gave Row where a list of Rows was due"),
+    "rows-yields-short-codes": (
+        ROWS + "yield [row._replace(code=row.code[:3]) for row in self.kept()]",
+        "gave codes that don't have the",
+    ),
+}
+"""Plugins with an engine that fails when it is used: what is wrong, and the error."""
+
 TAKEN = "@hookimpl\ndef simrec_encoders(): return [EncoderSpec('plain', 'Another.', 'taken:Plain')]"
 
 PLUGINS = {
@@ -496,6 +605,8 @@ PLUGINS = {
     "source-of-numpy": NUMPY,
     **{name: source(name) for name, (source, _) in (UNUSABLE | UNREADABLE | UNWRITABLE).items()},
     **{name: broken_source(__init__=init, read=read_with(""))(name) for name, (init, _) in MISNAMED.items()},
+    "good-shelf": shelf("good-shelf"),
+    **{name: shelf(name, line) for name, (line, _) in UNANSWERING.items()},
     "taken": HEAD + TAKEN,
 }
 
@@ -989,6 +1100,96 @@ def test_a_name_that_one_plugin_offers_twice_is_that_plugins_fault(
     install(folder, "rival", f"{HEAD}\n@hookimpl\ndef simrec_encoders(): return [{SPEC}, {SPEC}]")
     install_site(folder)
     assert "encoder 'mine' is offered twice by rival 1.2.3: fix the plugin" in simrec("plugins", "show", "mine").error
+
+
+# Engines.
+
+
+@pytest.fixture
+def pushed(
+    simrec: Command, photos: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[Outcome]]:
+    """Pushes a catalogue to the engine of that name and uses it, until something fails."""
+
+    def use(name: str) -> list[Outcome]:
+        sys.modules.pop(name.replace("-", "_"), None)  # with what it holds
+        api.build("mine", str(photos), encoder="demo")
+        done: list[Outcome] = []
+        for words in (
+            ["index", "push", "mine", f"{name}://x#t", "--as", "there"],
+            ["similar", next(photos.glob("Bag/*.png")), "--index", "there", "-n", "5"],
+            ["export", "there", "-o", "there.jsonl"],
+            ["export", "there", "-o", "some.jsonl", "--where", "label = 'Bag'"],
+        ):
+            done.append(simrec(*words))
+            if done[-1].status:
+                break
+        return done
+
+    return use
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_good_engine_of_a_plugin_is_pushed_to_and_answers(pushed: Callable[[str], list[Outcome]]) -> None:
+    assert [one.status for one in pushed("good-shelf")] == [0, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", UNANSWERING)
+def test_an_engine_that_breaks_its_contract_is_named(
+    name: str, pushed: Callable[[str], list[Outcome]], own_home: Path
+) -> None:
+    *good, last = pushed(name)
+    assert last.error.startswith(f"engine '{name}' ({name} 1.2.3) ")
+    assert UNANSWERING[name][1] in last.error
+    assert (own_home / "there").exists() == bool(good)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (shelf("rival", APPLY + "raise StoreError('the shelf is full: make room')"), "the shelf is full: make room"),
+        (
+            f"{HEAD}\nfrom simrec.contracts import EngineSpec\ndef opened(address, *, notice): pass\n"
+            "@hookimpl\ndef simrec_engines(): return [EngineSpec('rival', '', 'rival:opened')]",
+            "engine 'rival' (rival 1.2.3) returned NoneType, which has no table, __len__, search",
+        ),
+    ],
+    ids=["on purpose", "nothing"],
+)
+def test_what_an_engine_raises_on_purpose_passes_and_what_is_none_is_named(
+    source: str, expected: str, tmp_path: Path, install_site: Callable[[Path], None],
+    pushed: Callable[[str], list[Outcome]],
+) -> None:  # fmt: skip
+    folder = folder_made(tmp_path / "site")
+    install(folder, "rival", source)
+    install_site(folder)
+    assert pushed("rival")[0].error.startswith(expected)
+
+
+def test_an_error_in_what_an_engine_reads_is_not_the_engines(
+    tmp_path: Path, install_site: Callable[[Path], None]
+) -> None:
+    folder = folder_made(tmp_path / "site")
+    wraps = "\n        try: list(rows)\n        except Exception as error: raise RuntimeError('driver') from error"
+    install(folder, "rival", shelf("rival", APPLY + wraps))
+    install_site(folder)
+
+    def rows() -> Iterator[list[Row]]:
+        yield []
+        raise StoreError("a damaged file")
+
+    engine = remote.opened("rival://x#t", print)
+    with pytest.raises(StoreError, match="^a damaged file$"):
+        engine.apply(Table("tiny", "0", 3, "cosine"), rows(), [], replace=False)
+
+
+def test_the_error_says_that_simrec_plugins_leaves_an_engine_out(
+    simrec: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMREC_PLUGINS", "vae")
+    error = simrec("index", "push", "demo", "lancedb:///x#t").error
+    assert "no engine is called 'lancedb': there is none (SIMREC_PLUGINS leaves out" in error
 
 
 # Sources.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b, sha256
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simrec.catalogue import tables
+from simrec.catalogue.engines import HeldEngine
 from simrec.catalogue.known import Known, Nearest
 from simrec.catalogue.tables import Columns
 from simrec.contracts import Codes, Engine, EngineSpec, Entry, Hit, Item, Notice, Row, Table, Value
@@ -67,21 +68,27 @@ def without_secrets(address: str) -> str:
     return f"{shown}{'?' if settings else ''}{urlencode(settings)}{'#' if parts.fragment else ''}{parts.fragment}"
 
 
-def opened(address: str, notice: Notice) -> Engine:
-    """The engine for an address. Raises RequestError if no plugin offers one, and what the engine raises."""
+def opened(address: str, notice: Notice) -> HeldEngine:
+    """The engine for an address, with its answers checked.
+
+    Raises RequestError if no plugin offers one, and what the engine raises.
+    """
     from simrec import host
 
     name = address.partition("://")[0]
     offers = host.discover()
     known = offers.names(EngineSpec)
     if name not in known:
+        offers.check_loaded(name)
         raise RequestError(
             f"{without_secrets(address)}: no engine is called {name!r}: there is {', '.join(sorted(known)) or 'none'}"
+            f"{offers.hidden}"
         )
     offer = offers.find(EngineSpec, name)
     factory = host.imported(offer)
     with blamed_on(str(offer)):
-        return cast(Engine, factory(address, notice=notice))
+        engine = factory(address, notice=notice)
+    return HeldEngine(engine, str(offer))
 
 
 def row_of(item: Item, code: NDArray[np.float32], preview: bytes, table: Table) -> Row:
@@ -145,7 +152,7 @@ class RemoteCatalogue:
     by_pixels = False
     segments: Sequence[Segment] = ()
 
-    def __init__(self, name: str, record: CatalogueRecord, encoder: EncoderRecord, engine: Engine) -> None:
+    def __init__(self, name: str, record: CatalogueRecord, encoder: EncoderRecord, engine: HeldEngine) -> None:
         self.name, self.record, self.encoder, self.engine = name, record, encoder, engine
         table = engine.table
         if table is None:
@@ -410,7 +417,9 @@ class RemoteRevision:
         table = replace(table, fields=fields)
         put = {entry.id for _, entry, *_ in self._copies}
         gone = sorted(self._gone - put)
-        self._catalogue.engine.apply(table, self._rows(table, new, progress), gone, replace=False)
+        engine = self._catalogue.engine
+        engine.apply(table, self._rows(table, new, progress), gone, replace=False)
+        engine.check_holds(table, self.count + coming)
         self._catalogue.table = table
         return ()
 

@@ -13,10 +13,11 @@ import numpy as np
 from simrec import library, store
 from simrec.catalogue import remote
 from simrec.catalogue.building import New
+from simrec.catalogue.engines import HeldEngine
 from simrec.catalogue.fields import Kind
 from simrec.catalogue.remote import RemoteCatalogue
 from simrec.catalogue.revising import Coding, Revision
-from simrec.contracts import Engine, Entry, Row, Table
+from simrec.contracts import Entry, Row, Table
 from simrec.errors import RequestError
 from simrec.home import default, remember_database
 from simrec.manifest import ChangeRecord, Manifest
@@ -142,7 +143,7 @@ class _Push:
     """One push of a catalogue to a table."""
 
     def __init__(
-        self, recommender: Recommender, engine: Engine, table: Table, how: Pushing, context: Context
+        self, recommender: Recommender, engine: HeldEngine, table: Table, how: Pushing, context: Context
     ) -> None:  # fmt: skip
         self._recommender, self._engine, self._table, self._how = recommender, engine, table, how
         self._context = context
@@ -159,9 +160,11 @@ class _Push:
         if there and not self._how.replace:
             self._known = dict(self._engine.digests())
             self._check_half()
+        count = len(self._recommender.catalogue)
         self._engine.apply(self._table, self._rows(), self._gone(), replace=self._how.replace)
+        self._engine.check_holds(self._table, count)
         return Outcome(
-            self._recommender, len(self._recommender.catalogue), self._added, self._changed, self._removed,
+            self._recommender, count, self._added, self._changed, self._removed,
             unchanged=self._unchanged,
         )  # fmt: skip
 
