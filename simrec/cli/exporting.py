@@ -129,9 +129,9 @@ def export(session: Session, name: str, output: str, wishes: Wishes) -> None:
 @click.option("--index", "name", metavar="NAME", help="Also check that it is from this recommender's encoder.")
 @click.pass_obj
 def verify(session: Session, file: Path, name: str | None) -> None:
-    """Check that a file of codes, or an encoder in a .onnx, is complete and unaltered.
+    """Check that an exported file is complete and unaltered.
 
-    FILE is what 'simrec export' or 'simrec encode' wrote.
+    FILE is what 'simrec export' or 'simrec encode' wrote: codes, or an encoder in a .onnx.
     """
     from simrec import library
     from simrec.verbs.encoder import verify_encoder

@@ -39,7 +39,8 @@ def build_from_export(
     encoder: the recommender whose encoder made the codes; by default the encoder of `name`, else that of any
     recommender that has it. dtype, replace: see `simrec.verbs.build.build`. Items have previews if the export has that
     column, else grey ones. Codes in float16 and int8 are used with their rounding; normalised codes are used as well if
-    the metric is cosine, which depends only on their direction.
+    the metric is cosine, which depends only on their direction. An export doesn't say what the picture files hold, so a
+    file that is looked up isn't recognised as an item's: only `id:ITEM` leaves the item out of its own answer.
 
     Raises DataError for a file that isn't what was written and for codes of another encoder, RequestError for codes
     that can't be compared and for an invalid name, StoreError if there is another catalogue.
@@ -101,6 +102,10 @@ def _check(path: Path, record: ExportRecord, context: Context) -> None:
         context.notice(f"{path}: its codes are rounded to {record.dtype}: answers may differ a little.")
     if record.normalised:
         context.notice(f"{path}: its codes have a length of 1: look-ups are the same, decoded pictures are not.")
+    context.notice(
+        f"{path}: it doesn't hold the pictures, so a picture file's own item is among its answers: look it up as "
+        f"id:ITEM."
+    )
 
 
 def _built(folder: Path, origin: Recommender, rows: _Rows, dtype: Dtype, context: Context) -> Recommender:
