@@ -98,7 +98,7 @@ def own(home: Path) -> list[str]:
 def check_name(name: str) -> str:
     """The name, if it is valid. Raises RequestError otherwise."""
     if not _NAME.fullmatch(name):
-        if exists(Path(name)):
+        if "\0" not in name and exists(Path(name)):
             raise RequestError(f"{name}: is a folder: copy it into your home, {default()}, and write its name")
         raise RequestError(
             f"{name!r} cannot be a recommender's name: use up to 100 letters, digits, '.', '_' and '-', "
