@@ -268,7 +268,8 @@ main(sys.argv[1:])
 @pytest.mark.usefixtures("mine", "shoe", "photos")
 def test_without_space_a_command_says_so_in_one_line_and_loses_nothing(tmp_path: Path, words: str) -> None:
     before = tree(tmp_path)
-    command = [sys.executable, "-c", FULL, "--quiet", *words.split()]
+    # -B: else it would leave modules that were cut after 1,000 bytes in __pycache__
+    command = [sys.executable, "-B", "-c", FULL, "--quiet", *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
