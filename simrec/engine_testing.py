@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -301,6 +302,25 @@ def _changes(opened: Open) -> None:
         _compare(engine, [*stayed, *new], None, TOLERANCE)
         write(engine, wider, [], [row.item.id for row in [*stayed, *new]])
         assert len(engine) == 0 and engine.search(rows[0].code[np.newaxis], 5) == [[]]
+
+
+@_contract("A field may get another type; values of rows that are replaced or removed needn't be valid in it.")
+def _other_types(opened: Open) -> None:
+    values: dict[Kind, Value] = {"int64": 2**53 + 1, "double": 0.5, "string": "cheap"}
+    code = np.ones(DIM, np.float32)
+    for number, kinds in enumerate(permutations(values, 2)):
+        with closing(opened(f"types_{number}")) as engine:
+            for kind in kinds:
+                table = replace(table_of(), fields={"size": kind})
+                fields = {"size": values[kind]}
+                changed, removed = (row_of(Item(id_, "", fields=fields), code, b"", table) for id_ in ("a", "b"))
+                stays = row_of(Item("c", ""), code, b"", table)
+                if engine.table is None:
+                    write(engine, table, [changed, removed, stays])
+                else:
+                    write(engine, table, [changed], [removed.item.id])
+                    assert engine.table == table
+                    same(read(engine), [changed, stays])
 
 
 @_contract("Writing that is interrupted changes nothing, and leaves no new table.")

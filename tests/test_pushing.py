@@ -129,6 +129,17 @@ def test_pushing_again_writes_what_differs_and_removes_what_is_gone(shop: Path, 
 
 
 @pytest.mark.external
+def test_a_column_that_was_empty_gets_numbers(shop: Path, address: str) -> None:
+    (shop / "empty.csv").write_text("path,price\n000.png,\n001.png,\n002.png,\n")
+    simrec.build("few", str(shop / "empty.csv"), encoder="tiny")
+    push.push("few", address, new="there")
+    (shop / "empty.csv").write_text("path,price\n000.png,5\n001.png,7\n002.png,\n")
+    index.sync("few")
+    assert push.push("few", address).changed == 2
+    alike("there", "few", "price > 6")
+
+
+@pytest.mark.external
 def test_a_catalogue_in_a_database_follows_its_source(shop: Path, address: str, own_home: Path) -> None:
     push.push("mine", address, new="there")
     picture(90).save(shop / "003.png")

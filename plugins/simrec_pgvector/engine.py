@@ -197,8 +197,9 @@ class Postgres:
                 self._take_place(connection, staged, table, removed)
             else:
                 assert before is not None
-                self._alter(connection, before, table)
-                self._merge(connection, staged, table, removed)
+                self._remove(connection, removed)
+                self._alter(connection, staged, before, table)
+                self._merge(connection, staged, table)
             self._index(connection, None if new else before, table)
             says = json.dumps({"simrec": 1, **asdict(table)}, ensure_ascii=False)
             connection.execute(self._sql("COMMENT ON TABLE {table} IS {says}", says=sql.Literal(says)))
@@ -377,15 +378,15 @@ class Postgres:
         own = sql.Identifier(self._name.rpartition(".")[2])
         connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staged, own))
 
-    def _merge(
-        self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table, removed: Iterable[str]
-    ) -> None:
+    def _remove(self, connection: psycopg.Connection[Any], removed: Iterable[str]) -> None:
         connection.execute("CREATE TEMP TABLE simrec_removed (id text) ON COMMIT DROP")
         with connection.cursor() as cursor, cursor.copy("COPY simrec_removed FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(["text"])
             for id_ in removed:
                 copy.write_row((id_,))
         connection.execute(self._sql("DELETE FROM {table} t USING simrec_removed r WHERE t.id = r.id"))
+
+    def _merge(self, connection: psycopg.Connection[Any], staged: sql.Identifier, table: Table) -> None:
         names = [*OWN, *(_column(field) for field in table.fields)]
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         new = sql.SQL(", ").join(
@@ -400,8 +401,10 @@ class Postgres:
             )  # fmt: skip
         )
 
-    def _alter(self, connection: psycopg.Connection[Any], before: Table, table: Table) -> None:
-        """Gives the table the columns and types that it should have."""
+    def _alter(
+        self, connection: psycopg.Connection[Any], staged: sql.Identifier, before: Table, table: Table
+    ) -> None:  # fmt: skip
+        """Gives the table the columns and types that it should have. staged: the rows that are written next."""
         if before.dtype != table.dtype:
             connection.execute(self._sql("DROP INDEX IF EXISTS {index}", index=self._beside("code")))
             connection.execute(self._sql("ALTER TABLE {table} ALTER code TYPE {type}", type=_type(table)))
@@ -410,9 +413,21 @@ class Postgres:
             if field not in before.fields:
                 connection.execute(self._sql("ALTER TABLE {table} ADD {column} {type}", column=column, type=type_))
             elif before.fields[field] != kind:
+                # Values that are about to be replaced needn't be valid in the new type.
                 connection.execute(
-                    self._sql("ALTER TABLE {table} ALTER {column} TYPE {type}", column=column, type=type_)
-                )  # fmt: skip
+                    self._sql(
+                        "UPDATE {table} t SET {column} = NULL FROM {staged} s WHERE t.id = s.id",
+                        column=column,
+                        staged=staged,
+                    )
+                )
+                connection.execute(
+                    self._sql(
+                        "ALTER TABLE {table} ALTER {column} TYPE {type} USING {column}::{type}",
+                        column=column,
+                        type=type_,
+                    )
+                )
         for field in before.fields.keys() - table.fields.keys():
             connection.execute(self._sql("ALTER TABLE {table} DROP {column}", column=sql.Identifier(_column(field))))
 
