@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from killed_pushes import KINDS, MOMENTS, engine
 from test_base_installation import error, hiding
 
 from simrec.contracts import Engine
-from simrec.engine_testing import EngineCheck, engine_checks, read, same, write
+from simrec.engine_testing import EngineCheck, drawn, engine_checks, read, same, table_of, write
 
 pytestmark = pytest.mark.external
 
@@ -55,6 +56,33 @@ def opened(place: str) -> Callable[[str], Engine]:
 @pytest.mark.parametrize("check", engine_checks(), ids=str)
 def test_keeps_the_contract(check: EngineCheck, opened: Callable[[str], Engine]) -> None:
     check(opened)
+
+
+@pytest.mark.parametrize("place", [name for name in PLACES if name != "qdrant-edge"], indirect=True)
+def test_processes_that_are_forked_while_a_table_is_open_answer_at_the_same_time(place: str) -> None:
+    table = table_of()
+    rows = drawn(table, 50)
+
+    def asked(opened: Engine) -> None:
+        for _ in range(20):
+            same(read(opened, previews=True), rows)
+
+    with closing(engine(f"{place}forked")) as opened:
+        write(opened, table, rows)
+        forked = multiprocessing.get_context("fork")
+        processes = [forked.Process(target=asked, args=(opened,)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        try:
+            asked(opened)
+            for process in processes:
+                process.join(60)
+            assert [process.exitcode for process in processes] == [0, 0]
+            asked(opened)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
 
 
 def held(place: str, opened: Engine) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import socket
 import sqlite3
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,35 @@ def test_a_key_that_goes_unencrypted_to_another_machine_is_noted(monkeypatch: py
     for address in ("qdrant://127.0.0.1#x", "qdrant-https://qdrant.example#x", "qdrant://qdrant.example#x"):
         Qdrant(address, notice=notices.append).close()
     assert notices == ["qdrant://qdrant.example#x: QDRANT_API_KEY goes there unencrypted: qdrant-https:// encrypts it."]
+
+
+def test_a_forked_process_connects_to_the_server_itself() -> None:
+    clients = []
+
+    class Empty(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:  # noqa: N802
+            clients.append(self.client_address)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.2", 0), Empty) as server:  # to 127.0.0.1 qdrant-client keeps no connection
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with closing(Qdrant(f"qdrant://127.0.0.2:{server.server_port}#x", notice=print)) as engine:
+            assert engine.table is None
+            process = multiprocessing.get_context("fork").Process(target=lambda: engine.table)
+            process.start()
+            process.join()
+            assert engine.table is None
+        server.shutdown()
+    ours, forked, again = clients
+    assert process.exitcode == 0 and ours == again != forked
 
 
 def test_a_folder_that_isnt_qdrants_stays_as_it_is(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ it), stamp, content, origin, preview, digest. The table's comment holds its desc
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import threading
@@ -16,7 +17,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -58,6 +59,9 @@ CONNECTIONS = 8
 IDLE = 1.0
 """Seconds after which an idle connection is tested before it is used."""
 
+Idle: TypeAlias = "queue.LifoQueue[tuple[psycopg.Connection[Any], float]]"
+"""Idle connections, and since when they are idle."""
+
 _TABLE = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
 
 
@@ -73,9 +77,9 @@ class Postgres:
         self._address, self._shown = address.partition("#")[0], _shown(address)
         self._table, self._notice = sql.Identifier(*parts.fragment.split(".")), notice
         self._name = parts.fragment
-        self._idle: queue.LifoQueue[tuple[psycopg.Connection[Any], float]] = queue.LifoQueue()
+        self._all_idle: dict[int, Idle] = {}
         self._lock = threading.Lock()
-        weakref.finalize(self, _close, self._idle)
+        weakref.finalize(self, _close, self._all_idle)
         self._known: tuple[Table | None] | None = None
         with self._connected() as connection:
             version = connection.info.server_version
@@ -206,7 +210,12 @@ class Postgres:
 
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
-        _close(self._idle)
+        _close(self._all_idle)
+
+    @property
+    def _idle(self) -> Idle:
+        """This process's idle connections: a forked one must neither use nor close those of its parent."""
+        return self._all_idle.setdefault(os.getpid(), queue.LifoQueue())
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:
@@ -446,8 +455,9 @@ class Postgres:
             )
 
 
-def _close(idle: queue.LifoQueue[tuple[psycopg.Connection[Any], float]]) -> None:
-    """Closes the idle connections."""
+def _close(all_idle: dict[int, Idle]) -> None:
+    """Closes this process's idle connections."""
+    idle = all_idle.get(os.getpid(), queue.LifoQueue())
     with suppress(queue.Empty):
         while True:
             idle.get_nowait()[0].close()

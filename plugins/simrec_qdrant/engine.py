@@ -166,7 +166,7 @@ class Qdrant:
                 f"{self._shown}: which collection? Write {parts.scheme}://HOST:PORT#NAME, of letters, digits and . _ -"
             )
         self._parts, self._lock, self._pushing = parts, Lock(), Lock()
-        self._open: Folder | QdrantClient | None = None
+        self._open: dict[int, Folder | QdrantClient] = {}  # by process
         self._check_address()
         with suppress(GoneError), self._client():
             pass
@@ -279,8 +279,8 @@ class Qdrant:
             if not self._parts.netloc:
                 folders.made(Path(unquote(self._parts.path)))
         with self._client():
-            pushing = self._open.pushing if isinstance(self._open, Folder) else self._pushing
-        with pushing:
+            place = self._open.get(os.getpid())
+        with place.pushing if isinstance(place, Folder) else self._pushing:
             state = self._state()
             self._clear(state)
             if state is None or replace or not _becomes(state.table, table):
@@ -291,9 +291,9 @@ class Qdrant:
     def close(self) -> None:
         """See `simrec.contracts.Engine`."""
         with self._lock:
-            if isinstance(self._open, QdrantClient):
-                self._open.close()
-            self._open = None
+            place = self._open.pop(os.getpid(), None)
+            if isinstance(place, QdrantClient):
+                place.close()
 
     @contextmanager
     def _said(self) -> Iterator[None]:
@@ -320,7 +320,8 @@ class Qdrant:
         """The client."""
         with self._said():
             with self._lock:
-                place = self._open = self._open or self._opened()
+                process = os.getpid()  # a forked one must not use its parent's connections
+                place = self._open[process] = self._open.get(process) or self._opened()
             with place.locked() if isinstance(place, Folder) else nullcontext(place) as client:
                 yield client
 
@@ -498,8 +499,8 @@ class Qdrant:
             for collection in known:
                 if self._is_own(collection) and collection != kept:
                     client.delete_collection(collection)
-        if isinstance(self._open, Folder):
-            for path in self._open.path.glob(f"collection/{self._name}.simrec-*"):
+        if isinstance(place := self._open.get(os.getpid()), Folder):
+            for path in place.path.glob(f"collection/{self._name}.simrec-*"):
                 if self._is_own(path.name) and path.name not in known:
                     shutil.rmtree(path)
         if state and state.writing:

@@ -51,7 +51,8 @@ class Row(NamedTuple):  # a push makes one per item, and a frozen dataclass take
 
 
 class Engine(Protocol):
-    """A table, which may not exist yet. Several threads may use it at the same time.
+    """A table, which may not exist yet. Several threads may use it at the same time, and so may processes that are
+    forked while it is open: each needs its own connections.
 
     Every method raises StoreError, without a password in its text, if the database doesn't answer.
     """
