@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ import simrec
 from simrec.catalogue.remote import RemoteCatalogue, intact, kept, without_secrets
 from simrec.contracts import Item, Table
 from simrec.errors import RequestError, StoreError
+from simrec.serve.shelf import opened
 from simrec.verbs import generations, index, push
 from simrec.verbs.push import Pushing
 
@@ -275,6 +280,53 @@ def test_an_index_in_the_database_finds_nearly_all(shop: Path, address: str) -> 
     assert len(simrec.open("there").similar(picture(3), 10, where="price > 40")) == 10
     push.push("mine", address)
     alike("there", "mine")
+
+
+@pytest.mark.external
+def test_a_server_leaves_out_a_recommender_whose_table_is_gone_unless_it_is_named(shop: Path, address: str) -> None:
+    push.push("mine", address, new="there")
+    with psycopg_of(address) as connection:
+        connection.execute(f"DROP TABLE {address.partition('#')[2]}")
+    notices: list[str] = []
+    assert list(opened([], notice=notices.append).served) == ["mine"]
+    (notice,) = notices
+    assert notice.startswith("there: postgresql://") and "there is no such table" in notice
+    with pytest.raises(StoreError, match="^there: postgresql://.*there is no such table"):
+        opened(["mine", "there"])
+
+
+@pytest.mark.external
+def test_a_server_goes_on_if_one_of_its_recommenders_cannot_answer_unless_it_is_named(shop: Path, address: str) -> None:
+    push.push("mine", address, new="there")
+    with psycopg_of(address) as connection:
+        connection.execute(f"ALTER TABLE {address.partition('#')[2]} DROP price")
+    line, said = serving()
+    assert line.startswith("Serving mine, there at http://")
+    assert len(re.findall("^there: postgresql://.*does not exist", said, re.MULTILINE)) == 1
+    line, said = serving("there")
+    assert not line and re.match("Error: there: postgresql://.*does not exist", said)
+
+
+@pytest.mark.external
+def test_a_server_opens_a_folder_of_qdrant_in_a_single_process(shop: Path, tmp_path: Path) -> None:
+    push.push("mine", f"qdrant://{tmp_path}/qdrant#items", new="there")
+    line, said = serving("there", "--workers", "2")
+    assert line.startswith("Serving there at http://")
+    assert said.startswith("One process answers, not 2: no second one can open the table of there.\n")
+    line, said = serving("there")
+    assert line.startswith("Serving there at http://") and said.strip() == "Interrupted."
+
+
+def serving(*words: str) -> tuple[str, str]:
+    """Runs `simrec serve` until it answers; returns its line on stdout, and its stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simrec", "serve", "--port", "0", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    return line, process.communicate(timeout=60)[1]
 
 
 def psycopg_of(address: str):  # type: ignore[no-untyped-def]

@@ -205,6 +205,11 @@ class Qdrant:
             )  # fmt: skip
 
     @property
+    def one_process(self) -> bool:
+        """See `simrec.contracts.Engine`."""
+        return not self._parts.netloc
+
+    @property
     def table(self) -> Table | None:
         """See `simrec.contracts.Engine`."""
         state = self._state()

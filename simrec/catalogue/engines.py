@@ -42,6 +42,12 @@ class HeldEngine:
         self._dim = table.dim if table else 0
         return table
 
+    @property
+    def one_process(self) -> bool:
+        """See `simrec.contracts.Engine`."""
+        with blamed_on(self._culprit):
+            return bool(getattr(self._engine, "one_process", False))
+
     def __len__(self) -> int:
         with blamed_on(self._culprit):
             return len(self._engine)

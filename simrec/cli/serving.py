@@ -52,16 +52,24 @@ def serve(
 
     address = Address(host, port, allow_host, allow_origin, token)
     with address.bound() as listening:
-        served = tuple(shelf.opened(names, session.home, session.notice).served)
+        with shelf.opened(names, session.home, session.notice) as opened:
+            served, one_process = tuple(opened.served), opened.one_process
+        if one_process and (workers or 1) > 1:
+            session.notice(
+                f"One process answers, not {workers}: no second one can open the table of {', '.join(one_process)}."
+            )
         if not address.local:
             session.notice(
                 f"Anyone who reaches {host}{'' if token is None else ' and knows the token'} can look up pictures and "
                 f"see these items: {', '.join(served)}."
             )
-        run_all(
-            Task(names or served, session.home, address, session.notice, workers or _workers()), listening,
-            lambda: say(f"Serving {', '.join(served)} at {address.url(listening)} (Ctrl-C ends it)"),
+        task = Task(
+            names or served, session.home, address, session.notice, 1 if one_process else workers or _workers(),
+            optional=not names,
         )  # fmt: skip
+        run_all(
+            task, listening, lambda: say(f"Serving {', '.join(served)} at {address.url(listening)} (Ctrl-C ends it)")
+        )
 
 
 def _workers() -> int:

@@ -55,6 +55,9 @@ class Engine(Protocol):
     forked while it is open: each needs its own connections.
 
     Every method raises StoreError, without a password in its text, if the database doesn't answer.
+
+    An engine may also have `one_process: bool`: whether only one process at a time can open the table, so that 'simrec
+    serve' uses no second one. Without it, any number can.
     """
 
     @property

@@ -45,20 +45,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 @dataclass(frozen=True)
 class Task:
-    """What to serve. names: the recommenders; home: the folder they are in. workers: how many processes do it."""
+    """What to serve. names: the recommenders; home: the folder they are in. workers: how many processes do it.
+    optional: whether to go on if one of the recommenders can't answer.
+    """
 
     names: Sequence[str]
     home: Path | None
     address: Address
     notice: Notice
     workers: int = 1
+    optional: bool = False
 
     def run(self, listening: socket, ready: Callable[[], None], share: Share = ALONE) -> None:
         """Serves in this process until it is interrupted. ready: called when the first request needn't wait."""
         picture_files.limit(BUDGET, share.workers, None if share.folder is None else share.folder / "large")
         served = shelf.opened(self.names, self.home, self.notice)
         for one in served.served.values():
-            one.warm()
+            try:
+                one.warm()
+            except SimrecError as error:
+                if not self.optional:
+                    raise
+                if share.place == 0:  # the other processes would say the same
+                    self.notice(str(error))
         run(served, self.address, listening, share=share, ready=ready)
 
 

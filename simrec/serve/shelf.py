@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from simrec import library
+from simrec.catalogue import LocalCatalogue
 from simrec.contracts import Notice
-from simrec.errors import RequestError, StoreError, suggestion
+from simrec.errors import RequestError, SimrecError, StoreError, suggestion
 from simrec.home import default
 from simrec.recommender import Recommender, silent
 from simrec.serve.batching import Together
@@ -60,14 +62,18 @@ class Served:
             return self._facets[1]
 
     def warm(self) -> None:
-        """Opens encoder and catalogue, so that the first request needn't wait for them."""
+        """Opens encoder and catalogue, so that the first request needn't wait for them.
+
+        Raises SimrecError, which names the recommender, if it can't answer.
+        """
         import numpy as np
 
         opened = self.now()
         record = opened.manifest.encoder
-        codes = opened.encode(np.zeros((1, *record.input.shape), np.uint8))
-        if opened.manifest.catalogue:
-            opened.similar(codes, 1)
+        with _naming(self.name):
+            codes = opened.encode(np.zeros((1, *record.input.shape), np.uint8))
+            if opened.manifest.catalogue:
+                opened.similar(codes, 1)
 
 
 class Shelf:
@@ -78,7 +84,26 @@ class Shelf:
 
     def __init__(self, recommenders: Sequence[Recommender], home: Path | None = None, notice: Notice = silent) -> None:
         self.home = home
+        self._recommenders = recommenders
         self.served = {one.name: Served(one, notice) for one in recommenders}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the recommenders' files and connections."""
+        for one in self._recommenders:
+            one.__exit__()
+
+    @property
+    def one_process(self) -> list[str]:
+        """Those whose table only one process at a time can open."""
+        in_tables = {one.name: one.catalogue for one in self._recommenders if _in_a_table(one)}
+        return [
+            name
+            for name, catalogue in in_tables.items()
+            if not isinstance(catalogue, LocalCatalogue) and catalogue.engine.one_process
+        ]
 
     def find(self, name: str | None) -> Served:
         """The recommender of that name, None for the first. Raises RequestError if it isn't served."""
@@ -93,12 +118,12 @@ def opened(names: Sequence[str], home: Path | None = None, notice: Notice = sile
     """The recommenders of those names; without names, all of the user's own that have a catalogue, else the shipped
     `demo`.
 
-    Raises RequestError for a name that doesn't exist or is there twice, StoreError for a damaged recommender; without
-    names, damaged ones are left out with a notice.
+    Raises RequestError for a name that doesn't exist or is there twice, StoreError for a recommender that is damaged or
+    whose table can't be read; without names, such ones are left out with a notice.
     """
     if not names:
         return Shelf(_own(home or default(), notice) or [library.open("demo", home)], home, notice)
-    recommenders = [library.open(name, home) for name in names]
+    recommenders = [_opened(name, home) for name in names]
     for place, one in enumerate(recommenders):
         if one.name in [other.name for other in recommenders[:place]]:
             raise RequestError(f"{one.name} is named twice: recommenders are served by their names")
@@ -109,10 +134,33 @@ def _own(home: Path, notice: Notice) -> list[Recommender]:
     recommenders = []
     for name in library.own(home):
         try:
-            one = library.open(name, home)
-        except StoreError as error:
+            one = _opened(name, home)
+        except SimrecError as error:
             notice(str(error))
             continue
         if one.manifest.catalogue:
             recommenders.append(one)
     return recommenders
+
+
+def _opened(name: str, home: Path | None) -> Recommender:
+    """The recommender of that name. If its items are in a table, that is opened too."""
+    one = library.open(name, home)
+    if _in_a_table(one):
+        with _naming(name):
+            one.catalogue  # noqa: B018 - which connects to the database
+    return one
+
+
+def _in_a_table(one: Recommender) -> bool:
+    return bool(one.manifest.catalogue and one.manifest.catalogue.engine)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Lets an error that is raised in the block name the recommender."""
+    try:
+        yield
+    except SimrecError as error:
+        said = str(error)
+        raise type(error)(said if said.startswith(f"{name}: ") else f"{name}: {said}") from error
