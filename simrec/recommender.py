@@ -427,6 +427,8 @@ class Recommender:
 
         Raises RequestError without queries and for invalid weights, and what `read` raises.
         """
+        if isinstance(queries, str):  # which is a sequence too: of letters
+            raise RequestError(f"{queries:.100}: give the queries as a list")
         if not queries:
             raise RequestError("no pictures to combine: give one at least")
         now = self._now

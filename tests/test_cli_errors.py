@@ -251,12 +251,13 @@ def test_a_damaged_index_is_one_clear_line(mine: Path, shoe: Path, capsys: pytes
 FULL = """
 import resource, signal, sys
 from simrec.cli import main
-sys.dont_write_bytecode = True  # Python would keep modules cut off
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 main(sys.argv[1:])
 """
-"""Runs the command with files limited to a thousand bytes, like a full disk."""
+"""Runs the command with files limited to a thousand bytes, like a full disk. Python needs -B: else it would
+keep modules that are cut off in __pycache__.
+"""
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,6 @@ main(sys.argv[1:])
 @pytest.mark.usefixtures("mine", "shoe", "photos")
 def test_without_space_a_command_says_so_in_one_line_and_loses_nothing(tmp_path: Path, words: str) -> None:
     before = tree(tmp_path)
-    # -B: else it would leave modules that were cut after 1,000 bytes in __pycache__
     command = [sys.executable, "-B", "-c", FULL, "--quiet", *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

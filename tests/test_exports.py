@@ -419,7 +419,6 @@ def test_a_number_that_is_too_large_for_its_dtype_is_an_error() -> None:
 FULL = """
 import resource, signal, sys
 from simrec.cli import main
-sys.dont_write_bytecode = True  # Python would keep modules cut off
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 for ending in sys.argv[2:]:
@@ -436,7 +435,7 @@ def test_without_space_an_export_says_so_and_leaves_what_was_there(shop: Recomme
     for ending in BASE:
         export(shop, tmp_path / f"{ending}.{ending}", Wishes(where="price < 10"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    done = subprocess.run(  # -B: else it would leave modules that were cut after 3,000 bytes in __pycache__
+    done = subprocess.run(  # -B: else Python would keep modules that are cut off in __pycache__
         [sys.executable, "-B", "-c", FULL, str(shop.folder), *BASE], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

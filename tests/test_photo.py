@@ -230,7 +230,7 @@ def test_odd_folders_are_indexed_or_refused_in_one_line(tmp_path: Path) -> None:
         built = simrec.build(name, str(tmp_path / name))
         assert len(built.catalogue) == count
         assert len(built.similar(str(tmp_path / name / "0.png"))) == (10 if name == "tiny" else 0)
-    for name, said in (("one", "too few"), ("equal", "all the same")):
+    for name, said in (("one", "training needs at least 10 pictures, not 1"), ("equal", "all the same")):
         plan = simrec.Plan("photo", changes={"views": "lite0@64"})
         with pytest.raises(SimrecError, match=said) as raised:
             simrec.train(plan, source=str(tmp_path / name), name="own")

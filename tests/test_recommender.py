@@ -402,6 +402,8 @@ def test_a_place_may_be_a_text_or_a_path(kind: Any, photos: Path, tmp_path: Path
         assert len(opened.catalogue) == 20
         assert sum(1 for _ in opened.similar_to(kind(photos / "Sneaker"), 1, data_dir=kind(tmp_path))) == 10
     assert [one.name for one in simrec.listing(home)][0] == "bags"
+    trained, _ = simrec.train("pca", source=kind(tmp_path / "Bags"), data_dir=kind(tmp_path), home_folder=home)
+    assert trained.folder == tmp_path / "mine" / "pca"
     assert simrec.verify("bags", home_folder=home).items == 20
     assert simrec.history("bags", home_folder=home)[0].items == 20
 

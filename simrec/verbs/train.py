@@ -21,7 +21,8 @@ from simrec import library, store
 from simrec.contracts import Codes, EncoderSpec, History, ImageSpec, Notice, Progress
 from simrec.errors import DataError, PluginError, RequestError, StoreError
 from simrec.faults import blamed_on, check_attributes, checked_history, collapsed, encoded
-from simrec.home import default
+from simrec.files import PathText
+from simrec.home import home_of
 from simrec.manifest import ChangeRecord, EncoderRecord, Manifest, Results, TrainedOn, file_name
 from simrec.onnx_graph import check as check_graph
 from simrec.recommender import Recommender, silent
@@ -100,9 +101,9 @@ def train(
     plan: Plan | str,
     *,
     name: str | None = None,
-    source: str = "fashion-mnist",
-    data_dir: Path | None = None,
-    home_folder: Path | None = None,
+    source: PathText = "fashion-mnist",
+    data_dir: PathText | None = None,
+    home_folder: PathText | None = None,
     replace_catalogue: bool = False,
     watch: Watch | None = None,
 ) -> tuple[Recommender, History]:
@@ -118,7 +119,7 @@ def train(
     plan = Plan(plan) if isinstance(plan, str) else plan
     watch = watch or Watch()
     model = _model(plan, watch.notice)
-    folder = (home_folder or default()) / library.check_name(name or plan.encoder)
+    folder = home_of(home_folder) / library.check_name(name or plan.encoder)
     with store.Writer(folder) as writer:  # before the pictures are read, which takes minutes
         _check_replaceable(folder, replace_catalogue)
         _check_device(plan.device)
@@ -249,7 +250,9 @@ def _check_device(device: str) -> None:
         raise RequestError(f"torch finds no {device} on this machine: leave --device out, or use --device cpu")
 
 
-def _pictures(source: str, encoder: Any, plan: Plan, watch: Watch, data_dir: Path | None) -> tuple[Pictures, Pictures]:
+def _pictures(
+    source: PathText, encoder: Any, plan: Plan, watch: Watch, data_dir: PathText | None
+) -> tuple[Pictures, Pictures]:
     """The pictures to learn from, and those to validate on: the test split, else every tenth picture, held out."""
     spec: ImageSpec = encoder.input
     memory, why = plan.memory or _quarter(), ""
