@@ -117,6 +117,7 @@ def test_a_code_without_numbers_is_refused(client: TestClient, shelf: Shelf) -> 
     digest = shelf.find("shop").now().manifest.encoder.digest[:16]
     nan = "AADAfw" * 43
     for text in (
+        "abc",
         digest,
         f"{digest}:",
         f"{digest}:!!!!",
@@ -296,6 +297,9 @@ def test_every_operation_is_described_and_answers_as_described(client: TestClien
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }  # fmt: skip
     assert described == {(one.method, one.path) for one in operations.OPERATIONS}
+    forms = document["paths"]["/api/similar"]["post"]["requestBody"]["content"]
+    assert "code" in forms["application/x-www-form-urlencoded"]["schema"]["properties"]
+    assert set(forms["multipart/form-data"]["schema"]["properties"]) == set(operations.OPERATIONS[0].of("form"))
     answers = {
         "similar": post(client, id="Bag/00.png", distinct="true"),
         "recommenders": client.get("/api/recommenders"),

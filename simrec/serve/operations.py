@@ -272,15 +272,23 @@ def _described(operation: Operation) -> dict[str, Any]:
     if listed:
         described["parameters"] = listed
     if form := operation.of("form"):
-        schema = {
-            "type": "object", "additionalProperties": False,
-            "properties": {one.name: {**one.schema, "description": one.text} for one in form.values()},
-            "required": [one.name for one in form.values() if one.required],
-        }  # fmt: skip
-        described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+        texts = [one for one in form.values() if one.kind != "file"]
+        content = {
+            "multipart/form-data": {"schema": _form(list(form.values()))},
+            "application/x-www-form-urlencoded": {"schema": _form(texts)},  # which can't hold files
+        }
+        described["requestBody"] = {"required": True, "content": content}
     if operation.open:
         described["security"] = []
     return described
+
+
+def _form(parameters: Sequence[Parameter]) -> dict[str, Any]:
+    return {
+        "type": "object", "additionalProperties": False,
+        "properties": {one.name: {**one.schema, "description": one.text} for one in parameters},
+        "required": [one.name for one in parameters if one.required],
+    }  # fmt: skip
 
 
 def _content(answer: dict[str, Any] | Sequence[str]) -> dict[str, Any]:
