@@ -187,7 +187,9 @@ def test_export_evaluate_and_verify_work_on_it_unchanged(shop: Path, address: st
     with psycopg_of(address) as connection:
         connection.execute(f"UPDATE {address.partition('#')[2]} SET price = 1 WHERE id = '007.png'")
     status, _, error = ran("index", "verify", "there")
-    assert status == 1 and "1 of 40 rows are not what was written: push the catalogue again" in error
+    assert status == 1 and "1 of 40 rows are not what was written: 'simrec index push NAME ADDRESS --replace'" in error
+    push.push("mine", address, how=Pushing(replace=True))
+    assert ran("index", "verify", "there")[1].startswith("there: good")
 
 
 @pytest.mark.external
@@ -270,6 +272,30 @@ def test_a_copy_in_another_home_answers_once_its_database_is_named(
     assert [kept.change.command for kept in generations.history("there", home_folder=other) if kept.change] == [
         "index.connect", "index.push"
     ]  # fmt: skip
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("engine", ["postgresql", "lancedb"])
+def test_a_column_that_another_program_dropped_comes_back_with_replace(
+    shop: Path, address: str, engine: str, tmp_path: Path
+) -> None:
+    if engine == "postgresql":
+        push.push("mine", address, new="there")
+        with psycopg_of(address) as connection:
+            connection.execute(f"ALTER TABLE {address.partition('#')[2]} DROP price")
+    else:
+        import lancedb
+
+        address = f"lancedb://{tmp_path}/lance#items"
+        push.push("mine", address, new="there")
+        lancedb.connect(tmp_path / "lance").open_table("items").drop_columns(["price"])
+    save(shop, 50)
+    priced(shop, [*range(40), 50])
+    index.sync("mine")
+    for words in (["index", "verify", "there"], ["index", "push", "mine", address]):
+        assert "'simrec index push NAME ADDRESS --replace' makes the table again" in ran(*words)[2]
+    push.push("mine", address, how=Pushing(replace=True))
+    alike("there", "mine")
 
 
 @pytest.mark.external

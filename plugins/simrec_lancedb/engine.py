@@ -259,7 +259,14 @@ class Lance:
         opened = self._opened()
         if opened is None:
             raise StoreError(f"{self._shown}: there is no such table: 'simrec index push' makes it")
-        return opened, self._says(opened)
+        table = self._says(opened)
+        for name in _schema(table).names:
+            if name not in opened.schema.names:
+                raise StoreError(
+                    f"{self._shown}: the column {name!r} is gone: "
+                    f"'simrec index push NAME ADDRESS --replace' makes the table again"
+                )
+        return opened, table
 
     def _says(self, opened: Any) -> Table:
         """A table's description. Raises StoreError if simrec didn't make the table."""

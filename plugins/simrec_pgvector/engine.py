@@ -231,6 +231,10 @@ class Postgres:
                     self._idle.put((connection, time.monotonic()))
         except psycopg.errors.UndefinedTable as error:
             raise StoreError(f"{self._shown}: the table is gone: 'simrec index push' makes it again") from error
+        except psycopg.errors.UndefinedColumn as error:
+            raise StoreError(
+                f"{self._shown}: {_first(error)}: 'simrec index push NAME ADDRESS --replace' makes the table again"
+            ) from error
         except psycopg.OperationalError as error:
             raise StoreError(f"{self._shown}: {_first(error)}: check that it runs, and PGPASSWORD") from error
         except (psycopg.Error, UnicodeEncodeError) as error:

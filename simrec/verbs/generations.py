@@ -144,7 +144,8 @@ def _check_table(
         progress("checking items", count, total)
     if wrong:
         problems.append(
-            f"{catalogue.record.engine}: {wrong:,} of {count:,} rows are not what was written: push the catalogue again"
+            f"{catalogue.record.engine}: {wrong:,} of {count:,} rows are not what was written: "
+            f"'simrec index push NAME ADDRESS --replace' writes the table again"
         )
     catalogue.engine.close()
     return count
