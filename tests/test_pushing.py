@@ -275,6 +275,16 @@ def test_a_copy_in_another_home_answers_once_its_database_is_named(
 
 
 @pytest.mark.external
+def test_connecting_to_a_table_with_another_number_of_items_is_noted(shop: Path, address: str, tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere", 70)
+    simrec.build("few", str(tmp_path / "elsewhere"), encoder="tiny")
+    push.push("mine", address, new="there")
+    push.push("few", f"{address}_few")
+    assert "that table has" not in ran("index", "connect", "there", address)[2]
+    assert "there: that table has 1 item, and there had 40: " in ran("index", "connect", "there", f"{address}_few")[2]
+
+
+@pytest.mark.external
 @pytest.mark.parametrize("engine", ["postgresql", "lancedb"])
 def test_a_column_that_another_program_dropped_comes_back_with_replace(
     shop: Path, address: str, engine: str, tmp_path: Path

@@ -18,7 +18,7 @@ from simrec.catalogue.fields import Kind
 from simrec.catalogue.remote import RemoteCatalogue
 from simrec.catalogue.revising import Coding, Revision
 from simrec.contracts import Entry, Row, Table
-from simrec.errors import RequestError
+from simrec.errors import RequestError, quantity
 from simrec.home import default, remember_database
 from simrec.manifest import ChangeRecord, Manifest
 from simrec.recommender import Recommender
@@ -132,6 +132,11 @@ def connect(name: str, address: str, *, context: Context | None = None) -> Recom
         with closing(remote.opened(address, context.notice)) as engine:
             count = len(RemoteCatalogue(name, replace(record, engine=shown), live.manifest.encoder, engine))
         remember_database(place, shown)
+        if count != record.count:
+            context.notice(
+                f"{name}: that table has {quantity(count, 'item')}, and {name} had {record.count:,}: if it belongs to "
+                f"another catalogue, connect the right one."
+            )
         if shown != record.engine:
             writer.keep(live, live.manifest.encoder.folder)
             made = replace(record, engine=shown, count=count)
