@@ -228,8 +228,11 @@ def test_a_table_of_another_encoder_or_of_other_items_is_not_overwritten(
 @pytest.mark.external
 def test_what_a_database_cannot_do_is_one_line(shop: Path, address: str, tmp_path: Path) -> None:
     push.push("mine", address, new="there")
+    (tmp_path / "long.csv").write_text(f"path,{'x' * 64}\nshop/000.png,1\n")
+    simrec.build("long", str(tmp_path / "long.csv"), encoder="tiny")
     for words, says in (
-        (["index", "rollback", "there"], "no earlier generation"),
+        (["index", "push", "long", f"{address}_long"], "63 bytes: shorten it in the source, and build a recommender"),
+        (["index", "rollback", "there"], "no earlier generation to go back to: see 'simrec index history there'"),
         (["index", "duplicates", "there"], "'simrec index pull there --as OTHER' brings them here first"),
         (["index", "build", "there", "--encoder", "demo"], "build a recommender with another name and push"),
         (["index", "build", "there", "--from-scratch"], "build a recommender with another name and push"),
@@ -238,6 +241,7 @@ def test_what_a_database_cannot_do_is_one_line(shop: Path, address: str, tmp_pat
         (["index", "push", "mine", address.partition("#")[0]], "which table"),
         (["index", "push", "mine", "postgresql://me:open-sesame@127.0.0.1:1/x#y"], "check that it runs"),
         (["index", "push", "mine", address, "--as", "demo"], "demo already exists"),
+        (["index", "push", "mine", "postgresql:///x?host=/none&password=open-sesame#y"], "///x?host=%2Fnone#y: "),
     ):
         status, _, error = ran(*words)
         assert status == 1, words
@@ -336,7 +340,7 @@ def test_a_server_goes_on_if_one_of_its_recommenders_cannot_answer_unless_it_is_
     push.push("mine", address, new="there")
     with psycopg_of(address) as connection:
         connection.execute(f"ALTER TABLE {address.partition('#')[2]} DROP price")
-    line, said = serving()
+    line, said = serving("--workers", "1")
     assert line.startswith("Serving mine, there at http://")
     assert len(re.findall("^there: postgresql://.*does not exist", said, re.MULTILINE)) == 1
     line, said = serving("there")

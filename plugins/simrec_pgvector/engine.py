@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, LiteralString, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 import psycopg
@@ -27,6 +27,7 @@ from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.copy import QueuedLibpqWriter
+from psycopg.pq import Conninfo
 from psycopg.types.string import BytesBinaryDumper
 
 from simrec.contracts import Codes, Item, Notice, Row, Table
@@ -52,6 +53,9 @@ READ = 1000
 
 LOOKED_AT = 200
 """How many items, at least, the index looks at for an answer (hnsw.ef_search): more miss less, and take longer."""
+
+SECRETS = {option.keyword.decode() for option in Conninfo.get_defaults() if option.dispchar == b"*"}
+"""Settings in an address that are passwords."""
 
 CONNECTIONS = 8
 """How many idle connections are kept."""
@@ -324,7 +328,8 @@ class Postgres:
         for field in table.fields:
             if len(_column(field).encode("utf-8", "replace")) > LONGEST_NAME or "\0" in field:
                 raise RequestError(
-                    f"{self._shown}: the field {field!r:.80} can't be a column: a name has at most {LONGEST_NAME} bytes"
+                    f"{self._shown}: the field {field!r:.80} can't be a column: a name has at most {LONGEST_NAME} "
+                    f"bytes: shorten it in the source, and build a recommender with another name"
                 )
         if len(set(_columns(table).values())) <= len(table.fields):
             raise RequestError(f"{self._shown}: two fields would be the same column: rename one of them")
@@ -468,10 +473,12 @@ def _close(all_idle: dict[int, Idle]) -> None:
 
 
 def _shown(address: str) -> str:
-    """An address without its password."""
+    """An address without its secrets."""
     parts = urlsplit(address)
     user, at, place = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}#{parts.fragment}"
+    settings = [one for one in parse_qsl(parts.query) if one[0] not in SECRETS]
+    shown = f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}"
+    return f"{shown}{'?' if settings else ''}{urlencode(settings)}#{parts.fragment}"
 
 
 def _column(field: str) -> str:

@@ -70,11 +70,9 @@ def rollback(name: str, to: int | None = None, *, home_folder: PathText | None =
         possible = store.kept(folder) if live else before
         chosen = [one for one in possible if to is not None and int(one.name) == to] or before[-1:]
         if not chosen or (to is not None and int(chosen[0].name) != to):
-            there = ", ".join(str(int(one.name)) for one in before) or "none"
+            there = ": there is " + ", ".join(str(int(one.name)) for one in before) if before else ""
             wanted = "earlier generation" if to is None else f"generation {to}"
-            raise RequestError(
-                f"{name} has no {wanted} to go back to: there is {there}: see 'simrec index history {name}'"
-            )
+            raise RequestError(f"{name} has no {wanted} to go back to{there}: see 'simrec index history {name}'")
         target = chosen[-1]
         if live and _engine(live) and _engine(target):
             raise RequestError(
