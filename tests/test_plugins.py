@@ -1199,7 +1199,7 @@ def test_the_error_says_that_simrec_plugins_leaves_an_engine_out(
 
 def test_the_root_of_a_source_may_be_a_path(tmp_path: Path, install_site: Callable[[Path], None]) -> None:
     folder = folder_made(tmp_path / "site")
-    root = f"self.name, self.test, self.reduced, self.root = 'mine', None, False, Path({str(tmp_path)!r})"
+    root = f"self.name, self.test, self.reduced, self.root = 'rival', None, False, Path({str(tmp_path)!r})"
     install(folder, "rival", broken_source(__init__=root, read=read_with(""))("rival"))
     install_site(folder)
     catalogue = api.build("mine", "rival", encoder="demo").manifest.catalogue
