@@ -164,10 +164,10 @@ def test_a_format_holds_every_id_and_code_and_says_who_made_them(
 
 
 def test_the_digest_is_that_of_the_content_and_not_of_the_format(shop: Recommender, tmp_path: Path) -> None:
-    digests = {said_of(export(shop, tmp_path / f"{end}.{end}")[0])["digest"] for end in BASE if end != "faiss"}
+    digests = {said_of(export(shop, tmp_path / f"shop.{end}")[0])["digest"] for end in BASE if end != "faiss"}
     assert len(digests) == 1
     normalised = Wishes(normalize=True)
-    digests = {said_of(export(shop, tmp_path / f"n-{end}.{end}", normalised)[0])["digest"] for end in ("npy", "faiss")}
+    digests = {said_of(export(shop, tmp_path / f"n.{end}", normalised)[0])["digest"] for end in ("npy", "faiss")}
     assert len(digests) == 1
 
 
@@ -211,7 +211,7 @@ def test_codes_alone_have_no_file_of_items_beside_them(shop: Recommender, tmp_pa
 
 
 @pytest.mark.parametrize("ending", ["npy", "safetensors", "faiss"])
-def test_items_beside_codes_are_replaced_only_by_the_same_export(
+def test_items_beside_codes_are_replaced_only_by_the_same_items_or_export(
     ending: str, shop: Recommender, tmp_path: Path
 ) -> None:
     def held() -> dict[Path, bytes]:
@@ -222,12 +222,14 @@ def test_items_beside_codes_are_replaced_only_by_the_same_export(
     export(shop, path, Wishes(where="label = 'bag'"))
     for other in {"npy", "safetensors", "faiss"} - {ending}:
         before = held()
-        with pytest.raises(RequestError, match=rf"belongs to x\.{ending}: name another .* x2\.{other}$"):
+        with pytest.raises(RequestError, match=rf"holds the items of x\.{ending}, .* name another .* x2\.{other}$"):
             export(shop, tmp_path / f"x.{other}")
         assert held() == before
         (written, *_) = export(shop, tmp_path / f"x.{other}", Wishes(columns=["code"]))  # which has no items
-        export(shop, path)
+        export(shop, path, Wishes(where="label = 'bag'"))
         written.unlink()
+    for same in ("npy", "safetensors", "faiss"):
+        export(shop, tmp_path / f"x.{same}", Wishes(where="label = 'bag'"))
     (tmp_path / "v.items.jsonl").write_text("mine")
     with pytest.raises(RequestError, match=rf"v\.items\.jsonl: belongs to no v\.{ending} of simrec's .* name another"):
         export(shop, tmp_path / f"v.{ending}")
@@ -423,7 +425,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 for ending in sys.argv[2:]:
     try:
-        main(["--quiet", "export", sys.argv[1], "-o", f"{ending}.{ending}"])
+        main(["--quiet", "export", sys.argv[1], "-o", f"shop.{ending}"])
     except SystemExit as end:
         assert end.code == 1, ending
 """
@@ -433,7 +435,7 @@ for ending in sys.argv[2:]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 def test_without_space_an_export_says_so_and_leaves_what_was_there(shop: Recommender, tmp_path: Path) -> None:
     for ending in BASE:
-        export(shop, tmp_path / f"{ending}.{ending}", Wishes(where="price < 10"))
+        export(shop, tmp_path / f"shop.{ending}", Wishes(where="price < 10"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     done = subprocess.run(  # -B: else Python would keep modules that are cut off in __pycache__
         [sys.executable, "-B", "-c", FULL, str(shop.folder), *BASE], capture_output=True, text=True, check=False

@@ -191,9 +191,11 @@ class Building:
         plan = json.loads(json.dumps(asdict(self.plan)))
         old = self._found_plan()
         if old is not None and {"provider": self.plan.provider, **old} != plan:  # an older simrec kept no provider
+            by = old.get("provider", self.plan.provider)
+            of_another = "" if by == self.plan.provider else f" by {by}"[:100]
             raise StoreError(
-                f"{self.folder}: holds what an interrupted {_described(old, self.folder.parent.name)} has finished: "
-                f"run that one again to finish it, or add --discard to throw it away"
+                f"{self.folder}: holds what an interrupted {_described(old, self.folder.parent.name)}{of_another} has "
+                f"finished: run that one again to finish it, or add --discard to throw it away"
             )
         with explained(self.folder, making=[self.folder]):
             if old is None:
@@ -410,12 +412,11 @@ def _described(plan: Mapping[str, object], name: str) -> str:
     listed = sources if isinstance(sources, list) else [[plan.get("source")]]
     named = [shlex.quote(str(one[0])) for one in listed if isinstance(one, list) and one]
     command = str(plan.get("command", "build"))
-    by = f" by {plan['provider']}" if "provider" in plan else ""
     if command == "index.sync":
-        return f"'simrec index sync {name}'{by}"[:300]
+        return f"'simrec index sync {name}'"
     if command == "index.add":
-        return f"'simrec index add {name} {named[-1] if named else ''}'{by}"[:300]
-    return f"'simrec index build {name}' of {', '.join(named)}{by}"[:300]
+        return f"'simrec index add {name} {named[-1] if named else ''}'"[:300]
+    return f"'simrec index build {name}' of {', '.join(named)}"[:300]
 
 
 def _name(number: int) -> str:

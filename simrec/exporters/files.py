@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ ITEMS = ".items.jsonl"
 """The ending of the file beside it for the rows without their codes."""
 
 SHARING = (".npy", ".safetensors", ".faiss")
-"""Endings of files that hold only codes: of two with the same stem, only one can have its items beside it."""
+"""Endings of files that hold only codes: those with the same stem have the same file of items beside them."""
 
 HEAD = 1 << 20
 """How many bytes of an export are searched for its record."""
@@ -37,19 +38,22 @@ def record_path(target: str) -> Path:
     return Path(f"{target}{RECORD}")
 
 
-def _check_items(target: Path) -> None:
-    """Raises RequestError if the file for an export's items is there and wasn't written with the same export."""
+def _owner(target: Path) -> str | None:
+    """The name of another export that has the same file for its items, None if there is none.
+
+    Raises RequestError if a file with that name is there that isn't simrec's.
+    """
     items = items_path(str(target))
     if not items.exists():
-        return
+        return None
     others = [path for path in map(target.with_suffix, SHARING) if path != target and path.exists()]
     if owner := next(filter(_has_items, others), None):
-        another = f"{target.stem}2{target.suffix}"
-        raise RequestError(f"{items}: belongs to {owner.name}: name another file, such as {another}")
+        return owner.name
     if not _has_items(target):
         raise RequestError(
             f"{items}: belongs to no {target.name} of simrec's and would be overwritten: move it, or name another file"
         )
+    return None
 
 
 def _has_items(path: Path) -> bool:
@@ -122,12 +126,22 @@ class Beside:
     def writing(self, *, seek: bool = False) -> Iterator[tuple[IO[bytes], Callable[[Any], None]]]:
         """The target, and a function that writes the other columns of a pyarrow RecordBatch: see `writing`.
 
-        Raises RequestError if the items would replace another export's, or a file that isn't simrec's.
+        Raises RequestError if the items would replace others of another export, or a file that isn't simrec's.
         """
-        if isinstance(self._target, str) and self._others:
-            _check_items(Path(self._target))
+        target = Path(self._target) if isinstance(self._target, str) and self._others else None
+        owner = _owner(target) if target else None
         with writing(self._target, *self._paths, seek=seek) as (file, *self._files):
             yield file, self._add
+            if target and owner and not self._same_items():
+                raise RequestError(
+                    f"{self._paths[0]}: holds the items of {owner}, which are others: name another file, such as "
+                    f"{target.stem}2{target.suffix}"
+                )
+
+    def _same_items(self) -> bool:
+        """Whether the items are those that were written with another export."""
+        self._files[0].flush()
+        return filecmp.cmp(self._files[0].name, self._paths[0], shallow=False)
 
     def _add(self, batch: Any) -> None:
         from simrec.exporters.json_lines import lines
