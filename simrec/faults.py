@@ -111,7 +111,7 @@ def collapsed(codes: Codes) -> bool:
     """Whether several codes (n, dim) are all the same, apart from rounding, so that no look-up tells items apart."""
     if len(codes) < 2:
         return False
-    return float((codes.max(axis=0) - codes.min(axis=0)).max()) <= 1e-6 * float(np.abs(codes[0]).max())
+    return bool((codes.max(axis=0) - codes.min(axis=0) <= 1e-6 * np.abs(codes[0])).all())
 
 
 def decoded(encoder: Any, codes: Codes, shape: tuple[int, int, int], culprit: str) -> Rebuilt:

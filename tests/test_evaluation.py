@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 import simrec.index
 from simrec import evaluation, streams
 from simrec.contracts import Dtype, Metric
+from simrec.faults import collapsed
 from simrec.index import Index, Together, kmeans
 from simrec.recommender import Recommender
 from simrec.sources import fashion_mnist
@@ -73,6 +74,12 @@ def test_codes_that_are_all_the_same_score_by_chance_whatever_the_order_of_the_i
     figures = exam.figures(Index(same, "cosine"), same)
     assert figures["P@10"] == pytest.approx(0.1, abs=0.01)  # ten classes of about 240 items; 24,000 draws
     assert figures["MAP@100"] < 0.2
+
+
+def test_codes_that_share_one_large_number_have_not_collapsed(codes: np.ndarray) -> None:
+    large = np.full((len(codes), 1), 1e6, np.float32)
+    assert not collapsed(np.concatenate([large, codes / np.abs(codes).max()], axis=1))
+    assert collapsed(np.repeat(codes[:1], 3, axis=0))
 
 
 def test_a_perfect_ranking_scores_one_and_a_hopeless_one_zero() -> None:
