@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -365,6 +366,8 @@ def serving(*words: str) -> tuple[str, str]:
     )  # fmt: skip
     assert process.stdout is not None
     line = process.stdout.readline()
+    if address := re.search(r"http://\S+", line):
+        urllib.request.urlopen(address[0]).close()
     process.send_signal(signal.SIGINT)
     return line, process.communicate(timeout=60)[1]
 
