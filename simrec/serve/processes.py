@@ -142,7 +142,8 @@ class _Crew:
         share = Share(self._open, place, self._folder)
         process = self._context.Process(target=_work, args=(self._task, self._listening, saying, share))
         with _environment({metrics.FOLDER: str(self._folder), **picture_files.MALLOC}):
-            resource_tracker.ensure_running()  # if it started in the block, it would let Ctrl-C through
+            with _without_hangups():
+                resource_tracker.ensure_running()  # if it started in the next block, it would let Ctrl-C through
             with _undisturbed():
                 process.start()
                 saying.close()
@@ -160,6 +161,21 @@ class _Crew:
             f"a process of the server ended when it started (status {process.exitcode}): check that there is memory, "
             f"and room in {self._folder.parent}, or name --workers 1"
         )
+
+
+@contextlib.contextmanager
+def _without_hangups() -> Iterator[None]:
+    """Lets a process that starts in the block outlive its terminal, as it inherits that SIGHUP is blocked: without the
+    resource tracker, the others would warn when they end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(task: Task, listening: socket, saying: Connection, share: Share) -> None:
